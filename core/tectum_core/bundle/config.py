@@ -1,0 +1,77 @@
+"""`config.json`: everything about a bundle but its numbers. Strict; unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+
+from tectum_core.architecture import ModelConfig, Strict
+from tectum_core.preprocess import ActionScaling, ImagePreprocessing
+
+__all__ = ["BundleConfig", "GoldenTolerance", "TrainingSummary"]
+
+
+class GoldenTolerance(Strict):
+    """How far a host's outputs may lie from the golden ones, for one kind of numerics."""
+
+    min_cosine: Annotated[float, Field(gt=0, le=1)]
+    """Smallest cosine similarity of any output to its golden counterpart."""
+    max_relative_difference: PositiveFloat
+    """Largest absolute difference, as a share of the golden output's largest magnitude."""
+
+
+class TrainingSummary(Strict):
+    """Where the weights come from."""
+
+    recipe: str
+    """Name of the recipe; empty for random weights."""
+    data: str
+    """What it was trained on, for people."""
+    steps: NonNegativeInt
+    """Optimiser steps."""
+    seed: int
+    """Seed of initialisation and order."""
+    commit: str
+    """The commit that trained it; empty if unknown."""
+    metrics: dict[str, float] = {}
+    """Held-out numbers of the last checkpoint, by the evaluation's names."""
+
+
+class BundleConfig(Strict):
+    """The whole of `config.json`."""
+
+    format: Literal["tectum-bundle-1"] = "tectum-bundle-1"
+    """Changes when a reader of the old form could misread the new one."""
+    model: ModelConfig
+    """The architecture."""
+    images: ImagePreprocessing
+    """How pictures become input; `size` equals the vision trunk's."""
+    actions: ActionScaling | None = None
+    """Names and scales of actions and state; present if the model has an action path."""
+    training: TrainingSummary
+    """Where the weights come from."""
+    tolerances: dict[Literal["float32", "bfloat16", "int8"], GoldenTolerance] = {
+        "float32": GoldenTolerance(min_cosine=0.99999, max_relative_difference=1e-3),
+        "bfloat16": GoldenTolerance(min_cosine=0.999, max_relative_difference=0.1),
+        "int8": GoldenTolerance(min_cosine=0.98, max_relative_difference=0.5),
+    }
+    """By numerics: how close a host must come to the golden outputs."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.images.size != self.model.vision.image_size:
+            raise ValueError(
+                f"images.size ({self.images.size}) must equal model.vision.image_size "
+                f"({self.model.vision.image_size})"
+            )
+        if self.model.video and self.model.video.image_size != self.images.size:
+            raise ValueError("model.video.image_size must equal images.size")
+        if (self.actions is None) != (self.model.actions is None):
+            raise ValueError("actions and model.actions come together")
+        if self.actions is not None and self.model.actions is not None:
+            found = (len(self.actions.names), len(self.actions.state_names))
+            wanted = (self.model.actions.dimensions, self.model.actions.state_dimensions)
+            if found != wanted:
+                raise ValueError(f"actions name {found} dimensions, the model has {wanted}")
+        return self

@@ -1,0 +1,204 @@
+"""Reading and writing the folder. No pickle: JSON, safetensors, Markdown.
+
+    config.json          architecture, preprocessing, training summary
+    model.safetensors    weights
+    tokenizer.json       Hugging Face tokenizers; only with a text trunk
+    golden.safetensors   a few inputs and every head's outputs
+    README.md            the model card
+
+A bundle's version is the hash of these files' content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tectum_core.bundle.config import BundleConfig
+from tectum_core.bundle.spaces import Space, spaces_of
+from tectum_core.model import PerceptionModel
+from tectum_core.tokenizer import Tokenizer
+
+__all__ = ["Bundle", "BundleError", "content_version", "read_bundle", "write_bundle"]
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+GOLDEN, CARD = "golden.safetensors", "README.md"
+_LARGEST_JSON = 16 * 2**20
+
+
+class BundleError(ValueError):
+    """A folder that is no sound bundle; says which file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: configuration, model on the CPU in float32, tokenizer, golden tensors."""
+
+    name: str
+    """Name in the repository."""
+    version: str
+    """Hash of the content, 16 hex digits."""
+    config: BundleConfig
+    """`config.json`."""
+    model: PerceptionModel
+    """In evaluation mode."""
+    tokenizer: Tokenizer | None
+    """None without a text trunk."""
+    golden: dict[str, Tensor]
+    """Inputs and outputs; empty only while a bundle is being made."""
+    golden_texts: tuple[str, ...]
+    """The texts among the golden inputs."""
+    card: str
+    """Markdown."""
+
+    @cached_property
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces of this bundle's vectors."""
+        return spaces_of(self.config, self.model, self.tokenizer)
+
+
+def write_bundle(
+    folder: Path,
+    config: BundleConfig,
+    model: PerceptionModel,
+    tokenizer: Tokenizer | None,
+    golden: dict[str, Tensor],
+    golden_texts: tuple[str, ...],
+    card: str,
+) -> str:
+    """Write a bundle into `folder`, which must not exist yet, and give its version.
+
+    The folder appears whole or not at all.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+        draft = Path(scratch) / "bundle"
+        draft.mkdir()
+        (draft / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+        save_file(_plain(model.state_dict()), draft / WEIGHTS)
+        if tokenizer is not None:
+            (draft / TOKENIZER).write_text(tokenizer.json)
+        save_file(_plain(golden), draft / GOLDEN, metadata={"texts": json.dumps(golden_texts)})
+        (draft / CARD).write_text(card)
+        version = content_version(draft)
+        draft.replace(folder)
+    return version
+
+
+def read_bundle(folder: Path, name: str, version: str | None = None) -> Bundle:
+    """Read and check a bundle.
+
+    Args:
+        folder: where it lies.
+        name: what it is called.
+        version: what its content must hash to; None: whatever it does.
+
+    Raises:
+        BundleError: a file is missing, corrupt or not what the configuration says.
+    """
+    for required in (CONFIG, WEIGHTS, GOLDEN, CARD):
+        if not (folder / required).is_file():
+            raise BundleError(f"{name}: {required} is missing")
+    found = content_version(folder)
+    if version is not None and found != version:
+        raise BundleError(f"{name}: the content hashes to {found}, not to its version {version}")
+    config = _read_config(folder, name)
+    tokenizer = _read_tokenizer(folder, name, config)
+    model = PerceptionModel(config.model)
+    weights, _ = _read_tensors(folder / WEIGHTS, name)
+    _load_weights(model, weights, name)
+    golden, metadata = _read_tensors(folder / GOLDEN, name)
+    return Bundle(
+        name=name,
+        version=found,
+        config=config,
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        golden=golden,
+        golden_texts=tuple(json.loads(metadata.get("texts", "[]"))),
+        card=(folder / CARD).read_text(),
+    )
+
+
+def content_version(folder: Path) -> str:
+    """SHA-256 over each file's name and content, shortened to 16 hex digits."""
+    total = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS, TOKENIZER, GOLDEN, CARD):
+        path = folder / name
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        total.update(name.encode() + b"\0" + digest.digest())
+    return total.hexdigest()[:16]
+
+
+def _read_config(folder: Path, name: str) -> BundleConfig:
+    path = folder / CONFIG
+    if path.stat().st_size > _LARGEST_JSON:
+        raise BundleError(f"{name}: {CONFIG} is larger than {_LARGEST_JSON} bytes")
+    try:
+        return BundleConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise BundleError(f"{name}: {CONFIG}: {where}: {first['msg']}") from error
+
+
+def _read_tokenizer(folder: Path, name: str, config: BundleConfig) -> Tokenizer | None:
+    path = folder / TOKENIZER
+    if config.model.text is None:
+        return None
+    if not path.is_file():
+        raise BundleError(f"{name}: {TOKENIZER} is missing, and the model has a text trunk")
+    try:
+        tokenizer = Tokenizer(path.read_text())
+    except ValueError as error:
+        raise BundleError(f"{name}: {TOKENIZER}: {error}") from error
+    if tokenizer.vocabulary_size > config.model.text.vocabulary_size:
+        raise BundleError(
+            f"{name}: the tokenizer has {tokenizer.vocabulary_size} entries, "
+            f"the model only {config.model.text.vocabulary_size}"
+        )
+    return tokenizer
+
+
+def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{name}: {path.name}: {error}") from error
+
+
+def _load_weights(model: PerceptionModel, weights: dict[str, Tensor], name: str) -> None:
+    expected = model.state_dict()
+    for key in sorted(expected.keys() - weights.keys()):
+        raise BundleError(f"{name}: {WEIGHTS} lacks {key}")
+    for key in sorted(weights.keys() - expected.keys()):
+        raise BundleError(f"{name}: {WEIGHTS} has {key}, which the architecture does not")
+    for key, tensor in weights.items():
+        if tensor.shape != expected[key].shape:
+            raise BundleError(
+                f"{name}: {key} has shape {tuple(tensor.shape)}, "
+                f"the architecture wants {tuple(expected[key].shape)}"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{name}: {key} has numbers that are not finite")
+    model.load_state_dict(weights)
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, none sharing memory: what safetensors takes."""
+    return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}

@@ -1,0 +1,170 @@
+"""Many bundles under names: `<root>/<name>/<version>/`, with a file `latest` that moves atomically.
+
+The root is a local folder or any fsspec URL; what is remote is fetched into a local
+cache once and checked against its version, which is a hash of its content.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import fsspec
+
+from tectum_core.bundle.files import BundleError, content_version
+
+__all__ = ["BundleNotFound", "Repository"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_LATEST = "latest"
+
+
+class BundleNotFound(LookupError):
+    """No bundle of that name or version; says what there is."""
+
+
+class Repository:
+    """A folder of bundles.
+
+    Args:
+        root: a local folder, or an fsspec URL such as `s3://bucket/models`.
+        cache: where remote bundles are kept; None: a folder in the user's cache.
+    """
+
+    def __init__(self, root: str | Path, cache: Path | None = None) -> None:
+        self._files, self._root = fsspec.core.url_to_fs(str(root))
+        self._local = "file" in _protocols(self._files)
+        self._cache = cache or _user_cache()
+
+    def names(self) -> list[str]:
+        """Every bundle's name, sorted."""
+        return sorted(name for name in self._children(self._root) if _NAME.fullmatch(name))
+
+    def versions(self, name: str) -> list[str]:
+        """Every version of a bundle, sorted; none if there is no such bundle."""
+        folder = f"{self._root}/{_checked(name)}"
+        return sorted(child for child in self._children(folder) if _VERSION.fullmatch(child))
+
+    def latest(self, name: str) -> str:
+        """The version that `latest` names.
+
+        Raises:
+            BundleNotFound: no such bundle.
+        """
+        path = f"{self._root}/{_checked(name)}/{_LATEST}"
+        if not self._files.exists(path):
+            known = ", ".join(self.names()) or "none"
+            raise BundleNotFound(f"no bundle named {name!r} here; there are: {known}")
+        version = str(self._files.cat_file(path).decode().strip())
+        if not _VERSION.fullmatch(version):
+            raise BundleError(f"{name}: `latest` holds no version: {version[:40]!r}")
+        return version
+
+    def locate(self, name: str, version: str | None = None) -> tuple[Path, str]:
+        """A local folder with the bundle, and its version.
+
+        Args:
+            name: the bundle's name.
+            version: None: the latest.
+
+        Raises:
+            BundleNotFound: no such bundle or version.
+            BundleError: a fetched bundle is not what its version says.
+        """
+        version = version or self.latest(name)
+        known = self.versions(name)
+        if version not in known:
+            raise BundleNotFound(
+                f"{name} has no version {version!r}; there are: {', '.join(known) or 'none'}"
+            )
+        folder = f"{self._root}/{name}/{version}"
+        if self._local:
+            return Path(folder), version
+        return self._fetch(folder, name, version), version
+
+    def publish(self, folder: Path, name: str) -> str:
+        """Copy a bundle in and move `latest` to it; gives its version.
+
+        A reader sees the old version or the new one, never a half-written folder.
+        """
+        version = content_version(folder)
+        target = f"{self._root}/{_checked(name)}/{version}"
+        if not self._files.exists(target):
+            if self._local:
+                _copy_whole(folder, Path(target))
+            else:
+                self._files.put(f"{folder}/", f"{target}/", recursive=True)
+        self._move_latest(f"{self._root}/{name}/{_LATEST}", version)
+        return version
+
+    def _move_latest(self, path: str, version: str) -> None:
+        if not self._local:
+            self._files.pipe_file(path, version.encode())  # object stores replace atomically
+            return
+        descriptor, draft = tempfile.mkstemp(dir=Path(path).parent, prefix=".latest-")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(version + "\n")
+        Path(draft).replace(path)
+
+    def _children(self, folder: str) -> list[str]:
+        if not self._files.isdir(folder):
+            return []
+        entries = self._files.ls(folder, detail=True)
+        return [
+            entry["name"].rstrip("/").rsplit("/", 1)[-1]
+            for entry in entries
+            if entry["type"] == "directory"
+        ]
+
+    def _fetch(self, folder: str, name: str, version: str) -> Path:
+        target = self._cache / name / version
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as scratch:
+            draft = Path(scratch) / version
+            self._files.get(f"{folder}/", f"{draft}/", recursive=True)
+            if content_version(draft) != version:
+                raise BundleError(f"{name}: what was fetched is not version {version}")
+            _rename_if_absent(draft, target)
+        return target
+
+
+def _checked(name: str) -> str:
+    """The name itself, if it can be nothing but one folder's name."""
+    if not _NAME.fullmatch(name):
+        raise BundleNotFound(
+            f"{name[:80]!r} is no bundle name: letters, digits, '.', '_', '-', at most 64"
+        )
+    return name
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing-") as scratch:
+        draft = Path(scratch) / target.name
+        shutil.copytree(source, draft)
+        _rename_if_absent(draft, target)
+
+
+def _rename_if_absent(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process brought the same content first
+            raise
+
+
+def _protocols(files: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    protocol = files.protocol
+    return (protocol,) if isinstance(protocol, str) else cast("tuple[str, ...]", tuple(protocol))
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tectum" / "bundles"

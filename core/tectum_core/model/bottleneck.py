@@ -1,0 +1,122 @@
+"""What passes from inverse to forward dynamics: a short vector, or a few codes.
+
+Letters: B batch, C codes in a latent action, E length of one code's vector.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ, VectorQuantize
+
+from tectum_core.architecture import (
+    Bottleneck,
+    ContinuousBottleneck,
+    FsqBottleneck,
+    VqBottleneck,
+)
+
+__all__ = ["Bottled", "bottleneck_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bottled:
+    """A latent action."""
+
+    vectors: Tensor
+    """float[B, C, E]; C = 1 if continuous."""
+    codes: Tensor | None
+    """int64[B, C]; None if continuous."""
+    loss: Tensor
+    """float32 scalar that the bottleneck adds to the objective."""
+
+
+class _Continuous(nn.Module):
+    """A projection and nothing else."""
+
+    tokens = 1
+
+    def __init__(self, config: ContinuousBottleneck, width: int) -> None:
+        super().__init__()
+        self.code_width = config.width
+        self.project = nn.Linear(width, config.width)
+
+    def forward(self, x: Tensor) -> Bottled:
+        return Bottled(self.project(x), None, x.new_zeros((), dtype=torch.float32))
+
+
+class _VectorQuantised(nn.Module):
+    """A shared codebook, EMA-updated; restarts never stop (LAPA's collapsed when they did)."""
+
+    def __init__(self, config: VqBottleneck, width: int) -> None:
+        super().__init__()
+        self.tokens, self.code_width = config.codes, config.code_width
+        self.project = nn.Linear(width, config.code_width)
+        self.quantise = VectorQuantize(
+            dim=config.code_width,
+            codebook_size=config.codebook_size,
+            decay=config.decay,
+            commitment_weight=config.commitment,
+            threshold_ema_dead_code=config.restart_below,
+        )
+
+    def forward(self, x: Tensor) -> Bottled:
+        vectors, codes, loss = self.quantise(self.project(x).float())
+        return Bottled(vectors, codes, loss.sum())
+
+
+class _FiniteScalar(nn.Module):
+    """Each code is a point of a fixed grid."""
+
+    def __init__(self, config: FsqBottleneck, width: int) -> None:
+        super().__init__()
+        self.tokens, self.code_width = config.codes, len(config.levels)
+        self.project = nn.Linear(width, self.code_width)
+        self.quantise = FSQ(levels=list(config.levels))
+
+    def forward(self, x: Tensor) -> Bottled:
+        vectors, codes = self.quantise(self.project(x).float())
+        return Bottled(vectors, codes.long(), x.new_zeros((), dtype=torch.float32))
+
+
+def bottleneck_for(
+    config: Bottleneck, width: int
+) -> _Continuous | _VectorQuantised | _FiniteScalar:
+    """The module that `config` describes, reading tokens float[B, C, width]."""
+    match config:
+        case ContinuousBottleneck():
+            return _Continuous(config, width)
+        case VqBottleneck():
+            return _VectorQuantised(config, width)
+        case FsqBottleneck():
+            return _FiniteScalar(config, width)
+
+
+def codebook_size(config: Bottleneck) -> int:
+    """Values one code can take; 0 if continuous."""
+    match config:
+        case ContinuousBottleneck():
+            return 0
+        case VqBottleneck():
+            return config.codebook_size
+        case FsqBottleneck():
+            return math.prod(config.levels)
+
+
+def latent_width(config: Bottleneck) -> int:
+    """Length of the whole latent action's vector, C·E."""
+    match config:
+        case ContinuousBottleneck():
+            return config.width
+        case VqBottleneck():
+            return config.codes * config.code_width
+        case FsqBottleneck():
+            return config.codes * len(config.levels)
+
+
+def code_count(config: Bottleneck) -> int:
+    """Codes in one latent action, C; 0 if continuous."""
+    return 0 if isinstance(config, ContinuousBottleneck) else config.codes

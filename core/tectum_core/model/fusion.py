@@ -1,0 +1,155 @@
+"""Where image, text and action tokens meet: masked texts and masked actions are filled in here.
+
+A modality that is absent simply contributes no tokens; training drops conditions at
+random so that the model knows how that is. Predicting an action chunk is filling in a
+sequence of which every step is hidden.
+
+Letters: B batch, N image tokens, L text tokens, T action steps, A numbers in an action,
+S numbers in a state, D the fusion's width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tectum_core.architecture import ActionConfig, FusionConfig
+from tectum_core.model.transformer import Transformer
+
+__all__ = ["ActionEncoder", "Context", "Fusion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a fusion may look at besides its target; None is absent for the whole batch."""
+
+    image: Tensor | None = None
+    """float[B, N, Dv], the vision trunk's tokens."""
+    text: Tensor | None = None
+    """float[B, L, Dt], the text trunk's tokens."""
+    text_seen: Tensor | None = None
+    """bool[B, L], False at padding; required with `text`."""
+    state: Tensor | None = None
+    """float[B, S], standardised."""
+
+
+class ActionEncoder(nn.Module):
+    """Action steps and the robot's state as tokens."""
+
+    def __init__(self, config: ActionConfig, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(config.dimensions, width)
+        self.hidden = nn.Parameter(torch.randn(width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, config.max_steps, width) * 0.02)
+        self.embed_state = (
+            nn.Linear(config.state_dimensions, width) if config.state_dimensions else None
+        )
+
+    def forward(self, actions: Tensor, hidden: Tensor) -> Tensor:
+        """Encode a sequence.
+
+        Args:
+            actions: float[B, T, A], standardised; hidden steps' values are not read.
+            hidden: bool[B, T].
+
+        Returns:
+            float[B, T, D].
+        """
+        visible = self.embed(actions.masked_fill(hidden[:, :, None], 0.0))
+        x = torch.where(hidden[:, :, None], self.hidden.to(visible.dtype), visible)
+        return x + self.positions[:, : x.shape[1]]
+
+    def encode_state(self, state: Tensor) -> Tensor:
+        """float[B, S], standardised, to one token float[B, 1, D]."""
+        if self.embed_state is None:
+            raise ValueError("this model takes no state")
+        return self.embed_state(state)[:, None]
+
+
+class Fusion(nn.Module):
+    """A transformer over the tokens of all modalities, and the heads that read it."""
+
+    def __init__(
+        self,
+        config: FusionConfig,
+        vision_width: int,
+        text_width: int,
+        vocabulary_size: int,
+        actions: ActionConfig | None,
+    ) -> None:
+        super().__init__()
+        width = config.transformer.width
+        self.from_image = nn.Linear(vision_width, width)
+        self.from_text = nn.Linear(text_width, width)
+        self.modality = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.randn(width) * 0.02)
+                for name in ("image", "text", "action", "state")
+            }
+        )
+        self.actions = None if actions is None else ActionEncoder(actions, width)
+        self.transformer = Transformer(config.transformer)
+        self.final_norm = nn.LayerNorm(width, eps=config.transformer.norm_eps)
+        self.token_head = nn.Sequential(
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.LayerNorm(width),
+            nn.Linear(width, vocabulary_size),
+        )
+        self.action_head = None if actions is None else nn.Linear(width, actions.dimensions)
+
+    def fill_text(self, text: Tensor, text_seen: Tensor, image: Tensor | None) -> Tensor:
+        """Logits for every token of texts whose hidden tokens were replaced before encoding.
+
+        Args:
+            text: float[B, L, Dt], the text trunk's tokens.
+            text_seen: bool[B, L].
+            image: float[B, N, Dv], or None.
+
+        Returns:
+            float[B, L, V].
+        """
+        context = Context(image=image, text=text, text_seen=text_seen)
+        tokens, seen = self._gather(context, text.shape[0], text.device)
+        x = self.final_norm(self.transformer(tokens, seen))
+        return self.token_head(x[:, -text.shape[1] :])
+
+    def fill_actions(self, actions: Tensor, hidden: Tensor, context: Context) -> Tensor:
+        """Predict every step of action sequences.
+
+        Args:
+            actions: float[B, T, A], standardised; hidden steps' values are not read.
+            hidden: bool[B, T].
+            context: what else may be looked at.
+
+        Returns:
+            float[B, T, A], standardised.
+        """
+        if self.actions is None or self.action_head is None:
+            raise ValueError("this model has no action path")
+        steps = self.actions(actions, hidden) + self.modality["action"]
+        tokens, seen = self._gather(context, actions.shape[0], actions.device)
+        shown = torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device)
+        x = self.transformer(torch.cat([tokens, steps], dim=1), torch.cat([seen, shown], dim=1))
+        return self.action_head(self.final_norm(x[:, -steps.shape[1] :]))
+
+    def _gather(self, context: Context, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The context's tokens float[B, M, D] and which of them may be attended to, bool[B, M]."""
+        width = self.final_norm.normalized_shape[0]
+        tokens = [torch.zeros(batch, 0, width, device=device)]
+        seen = [torch.zeros(batch, 0, dtype=torch.bool, device=device)]
+        if context.state is not None:
+            if self.actions is None:
+                raise ValueError("this model has no action path, so it takes no state")
+            tokens.append(self.actions.encode_state(context.state) + self.modality["state"])
+        if context.image is not None:
+            tokens.append(self.from_image(context.image) + self.modality["image"])
+        seen += [torch.ones(part.shape[:2], dtype=torch.bool, device=device) for part in tokens[1:]]
+        if context.text is not None:
+            if context.text_seen is None:
+                raise ValueError("text comes with text_seen")
+            tokens.append(self.from_text(context.text) + self.modality["text"])
+            seen.append(context.text_seen)
+        return torch.cat(tokens, dim=1), torch.cat(seen, dim=1)

@@ -1,0 +1,360 @@
+"""Inference in process: uint8 pictures, words and actions in, numpy out.
+
+What the worker's engine runs, what golden outputs are made of, and what evaluation
+reads: one corridor from raw input to numbers. Knows no wire, no queues, no time.
+
+Letters: B batch, H×W source pixels, S the model's side, N patches, D width, J joint width,
+L text tokens, T action steps, A numbers in an action, C codes, k decoded steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tectum_core.bundle import Bundle
+from tectum_core.masks import visible_indices
+from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
+from tectum_core.model.vision import VisionTransformer, patchify
+from tectum_core.preprocess import normalise, preprocess, resize, to_pixels
+from tectum_core.tokenizer import EncodedText
+
+__all__ = [
+    "CapabilityMissing",
+    "FilledImages",
+    "FilledTexts",
+    "LatentActions",
+    "Predictor",
+    "VectorName",
+]
+
+Uint8Image = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+VectorName = Literal["joint", "pooled", "tokens"]
+
+
+class CapabilityMissing(ValueError):
+    """The bundle has no part for this; names the part."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilledImages:
+    """Pictures (or clips, with a leading T) as the model saw and as it filled them in."""
+
+    seen: Uint8Image
+    """uint8[B, T, S, S, 3], before masking."""
+    filled: Uint8Image
+    """uint8[B, T, S, S, 3], hidden patches painted by the model."""
+    error: Float32
+    """float32[B, N], mean squared error in target units; NaN where visible."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilledTexts:
+    """Logits for the hidden tokens of texts."""
+
+    probabilities: Float32
+    """float32[B, L, V]; meaningful at hidden places."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentActions:
+    """What changed between pairs of frames."""
+
+    vectors: Float32
+    """float32[B, C·E]."""
+    codes: NDArray[np.int64] | None
+    """int64[B, C]; None if continuous."""
+    actions: Float32 | None
+    """float32[B, k, A] in the robot's units; None if not asked for."""
+    frames: Uint8Image | None
+    """uint8[B, s, s, 3], the predicted later frames; None if not asked for."""
+
+
+class Predictor:
+    """A bundle on a device.
+
+    Every method takes a whole batch and is a pure function of each item: what its
+    neighbours are changes nothing beyond the last bits of float32.
+    """
+
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+        self.bundle = bundle
+        self.config = bundle.config
+        self.device = torch.device(device)
+        self.model = bundle.model.to(self.device).eval()
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Uint8Image], vector: VectorName) -> Float32:
+        """Vectors of pictures.
+
+        Args:
+            images: uint8[H, W, 3] each, of any sizes.
+            vector: which of the bundle's spaces.
+
+        Returns:
+            float32[B, J], [B, D] or [B, N, D].
+
+        Raises:
+            CapabilityMissing: "joint" without a joint space.
+        """
+        return self._embed(self.model.vision, self._pixels(images), vector)
+
+    @torch.inference_mode()
+    def embed_clips(self, clips: Sequence[Uint8Image], vector: VectorName) -> Float32:
+        """Vectors of clips uint8[T, H, W, 3], "pooled" or "tokens"; else as embed_images."""
+        if self.model.video is None:
+            raise CapabilityMissing("this model has no video path")
+        if vector == "joint":
+            raise CapabilityMissing("this model's clips have no joint space")
+        return self._embed(self.model.video, self._clip_pixels(clips), vector)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Float32:
+        """Texts in the joint space: float32[B, J], unit length."""
+        if self.model.joint is None or self.model.text is None:
+            raise CapabilityMissing("this model has no text path")
+        ids, seen = self._ids([self.encode(text).ids for text in texts])
+        return _numpy(self.model.joint.embed_text(self.model.text(ids, seen).pooled))
+
+    def encode(self, text: str) -> EncodedText:
+        """A text's tokens as the model reads them."""
+        tokenizer, config = self.bundle.tokenizer, self.config.model.text
+        if tokenizer is None or config is None:
+            raise CapabilityMissing("this model has no text path")
+        return tokenizer.encode(text, config.max_tokens)
+
+    @torch.inference_mode()
+    def logits(self, cosine: Float32) -> Float32:
+        """The joint space's logits for cosines of any shape."""
+        if self.model.joint is None:
+            raise CapabilityMissing("this model has no joint space")
+        return _numpy(self.model.joint.logits(torch.from_numpy(cosine).to(self.device)))
+
+    @torch.inference_mode()
+    def image_importance(self, image: Uint8Image) -> Float32:
+        """How much the trunk's last block attends to each patch of a picture: float32[N]."""
+        return _numpy(self.model.vision.importance(self._pixels([image]))[0])
+
+    @torch.inference_mode()
+    def clip_importance(self, clip: Uint8Image) -> Float32:
+        """The same for each tubelet of a clip uint8[T, H, W, 3]."""
+        if self.model.video is None:
+            raise CapabilityMissing("this model has no video path")
+        return _numpy(self.model.video.importance(self._clip_pixels([clip]))[0])
+
+    @torch.inference_mode()
+    def fill_images(
+        self, images: Sequence[Uint8Image], hidden: Tensor, texts: Sequence[str] | None = None
+    ) -> FilledImages:
+        """Paint hidden patches of pictures from the visible ones.
+
+        Args:
+            images: uint8[H, W, 3] each.
+            hidden: bool[B, N], equally many in each row.
+            texts: an instruction for each picture; None: for none of them.
+        """
+        if self.model.pixel_decoder is None:
+            raise CapabilityMissing("this model reconstructs no images")
+        if texts is not None and not self.model.pixel_decoder.config.text_context:
+            raise CapabilityMissing("this model's image decoder reads no text")
+        text = text_seen = None
+        if texts is not None and self.model.text is not None:
+            ids, text_seen = self._ids([self.encode(item).ids for item in texts])
+            text = self.model.text(ids, text_seen).tokens
+        keep = visible_indices(hidden.to(self.device))
+        pixels = self._pixels(images)
+        visible = self.model.vision(pixels, keep).tokens
+        prediction = self.model.pixel_decoder(visible, keep, text, text_seen)
+        target = self.model.pixel_decoder.target(
+            patchify(pixels, self.config.model.vision.patch_size)
+        )
+        return self._painted(self.model.vision, pixels.unsqueeze(2), hidden, prediction, target)
+
+    @torch.inference_mode()
+    def fill_clips(self, clips: Sequence[Uint8Image], hidden: Tensor) -> FilledImages:
+        """Paint hidden tubelets of clips uint8[T, H, W, 3]; hidden as in fill_images."""
+        if self.model.video is None or self.model.video_decoder is None:
+            raise CapabilityMissing("this model reconstructs no clips")
+        config = self.model.video.config
+        keep = visible_indices(hidden.to(self.device))
+        pixels = self._clip_pixels(clips)
+        visible = self.model.video(pixels, keep).tokens
+        prediction = self.model.video_decoder(visible, keep)
+        target = self.model.video_decoder.target(
+            patchify(pixels, config.patch_size, config.tubelet_frames)
+        )
+        return self._painted(self.model.video, pixels, hidden, prediction, target)
+
+    @torch.inference_mode()
+    def fill_texts(
+        self, ids: Sequence[Sequence[int]], images: Sequence[Uint8Image] | None = None
+    ) -> FilledTexts:
+        """Guess hidden tokens.
+
+        Args:
+            ids: token ids of each text, hidden ones already the mask token.
+            images: a picture for each text; None: for none of them.
+        """
+        if self.model.fusion is None or self.model.text is None:
+            raise CapabilityMissing("this model reconstructs no texts")
+        padded, seen = self._ids(ids)
+        text = self.model.text(padded, seen).tokens
+        image = None if images is None else self.model.vision(self._pixels(images)).tokens
+        logits = self.model.fusion.fill_text(text, seen, image)
+        return FilledTexts(_numpy(logits.float().softmax(dim=-1)))
+
+    @torch.inference_mode()
+    def fill_actions(
+        self,
+        actions: Float32,
+        hidden: Tensor,
+        images: Sequence[Uint8Image] | None = None,
+        texts: Sequence[str] | None = None,
+        states: Float32 | None = None,
+    ) -> Float32:
+        """Predict hidden steps of action sequences.
+
+        Args:
+            actions: float32[B, T, A] in the robot's units.
+            hidden: bool[B, T].
+            images: the picture at each sequence's first step; None: for none of them.
+            texts: an instruction for each; None: for none of them.
+            states: float32[B, S] in the robot's units; None: unknown.
+
+        Returns:
+            float32[B, T, A]: visible steps as given, hidden ones predicted.
+        """
+        scaling = self.config.actions
+        if self.model.fusion is None or scaling is None:
+            raise CapabilityMissing("this model reconstructs no actions")
+        text = text_seen = None
+        if texts is not None and self.model.text is not None:
+            ids, text_seen = self._ids([self.encode(item).ids for item in texts])
+            text = self.model.text(ids, text_seen).tokens
+        context = Context(
+            image=None if images is None else self.model.vision(self._pixels(images)).tokens,
+            text=text,
+            text_seen=text_seen,
+            state=None if states is None else scaling.standardise_state(self._tensor(states)),
+        )
+        given, mask = self._tensor(actions), hidden.to(self.device)
+        predicted = self.model.fusion.fill_actions(scaling.standardise(given), mask, context)
+        return _numpy(torch.where(mask[:, :, None], scaling.restore(predicted.float()), given))
+
+    @torch.inference_mode()
+    def latent_actions(
+        self,
+        earlier: Sequence[Uint8Image],
+        later: Sequence[Uint8Image],
+        decode_actions: bool = False,
+        predict_frames: bool = False,
+    ) -> LatentActions:
+        """Name what changed between pairs of frames uint8[H, W, 3]."""
+        module = self.model.latent_action
+        if module is None:
+            raise CapabilityMissing("this model predicts no latent actions")
+        if decode_actions and module.action_decoder is None:
+            raise CapabilityMissing("this model decodes no actions")
+        count = len(earlier)
+        pixels = self._pixels([*earlier, *later])
+        small = module.frames(pixels)
+        reads_trunk = module.config.source == "trunk"
+        trunk = self.model.vision(pixels) if reads_trunk else None
+        pair = None if trunk is None else (trunk.tokens[:count], trunk.tokens[count:])
+        bottled = module.infer(small[:count], small[count:], pair)
+        actions = frames = None
+        if decode_actions and self.config.actions is not None:
+            pooled = (
+                trunk.pooled[:count]
+                if trunk is not None
+                else self.model.vision(pixels[:count]).pooled
+            )
+            decoded = module.decode_actions(bottled.vectors, pooled)
+            actions = _numpy(self.config.actions.restore(decoded.float()))
+        if predict_frames:
+            predicted = module.predict(
+                small[:count], bottled.vectors, None if pair is None else pair[0]
+            )
+            frames = _rows(to_pixels(predicted, self.config.images))
+        return LatentActions(
+            vectors=_numpy(bottled.vectors.flatten(1)),
+            codes=None if bottled.codes is None else bottled.codes.cpu().numpy(),
+            actions=actions,
+            frames=frames,
+        )
+
+    def _embed(self, trunk: VisionTransformer, pixels: Tensor, vector: VectorName) -> Float32:
+        if vector == "joint" and self.model.joint is None:
+            raise CapabilityMissing("this model has no joint space")
+        output = trunk(pixels)
+        if vector == "tokens":
+            return _numpy(output.tokens)
+        if vector == "pooled" or self.model.joint is None:
+            return _numpy(output.pooled)
+        return _numpy(self.model.joint.embed_image(output.pooled))
+
+    def _painted(
+        self,
+        trunk: VisionTransformer,
+        pixels: Tensor,
+        hidden: Tensor,
+        prediction: PatchPrediction,
+        target: PatchTarget,
+    ) -> FilledImages:
+        config = trunk.config
+        mask = hidden.to(self.device)
+        true = patchify(pixels, config.patch_size, config.tubelet_frames)
+        mixed = torch.where(mask[:, :, None], prediction.pixels().float(), true)
+        painted = unpatchify(mixed, config.patch_size, config.tubelet_frames, config.steps)
+        error = (prediction.values.float() - target.values).square().mean(dim=-1)
+        return FilledImages(
+            seen=_rows(to_pixels(pixels.transpose(1, 2), self.config.images)),
+            filled=_rows(to_pixels(painted.transpose(1, 2), self.config.images)),
+            error=_numpy(error.masked_fill(~mask, float("nan"))),
+        )
+
+    def _pixels(self, images: Sequence[Uint8Image]) -> Tensor:
+        tensors = [torch.from_numpy(np.require(image, requirements=["C", "W"])) for image in images]
+        return preprocess(tensors, self.config.images, self.device)
+
+    def _clip_pixels(self, clips: Sequence[Uint8Image]) -> Tensor:
+        """float32[B, 3, T, S, S]."""
+        resized = [
+            resize(
+                torch.from_numpy(np.require(clip, requirements=["C", "W"])).to(self.device),
+                self.config.images,
+            )
+            for clip in clips
+        ]
+        return normalise(torch.stack(resized), self.config.images).transpose(1, 2)
+
+    def _ids(self, encoded: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """int64[B, L] padded to the model's full length, and bool[B, L] without the padding.
+
+        Always the full length: how long a neighbour is must not show.
+        """
+        tokenizer, config = self.bundle.tokenizer, self.config.model.text
+        if tokenizer is None or config is None:
+            raise CapabilityMissing("this model has no text path")
+        ids = torch.tensor(tokenizer.pad(encoded, config.max_tokens), device=self.device)
+        lengths = torch.tensor([len(row) for row in encoded], device=self.device)
+        return ids, torch.arange(config.max_tokens, device=self.device) < lengths[:, None]
+
+    def _tensor(self, values: Float32) -> Tensor:
+        return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self.device)
+
+
+def _numpy(tensor: Tensor) -> Float32:
+    return tensor.float().cpu().numpy()
+
+
+def _rows(pixels: Tensor) -> Uint8Image:
+    """uint8[..., 3, S, S] to uint8[..., S, S, 3]."""
+    return np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())

@@ -1,0 +1,117 @@
+"""Words to token ids, with the tokenizer the bundle carries.
+
+A thin shell around Hugging Face's `tokenizers`: it adds the special tokens this
+project relies on, cuts and pads to one length, and can train a small WordPiece
+vocabulary on the instructions at hand. Knows no tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+
+__all__ = ["EncodedText", "Tokenizer"]
+
+_PAD, _UNKNOWN, _START, _END, _MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One text as the model reads it, not padded."""
+
+    ids: list[int]
+    """Token ids, special tokens included."""
+    tokens: list[str]
+    """The same as the tokenizer writes them."""
+    content: list[int]
+    """Places in `ids` that are the text's own, special tokens left out."""
+
+
+class Tokenizer:
+    """The bundle's tokenizer.
+
+    Raises:
+        ValueError: the JSON is no tokenizer, or lacks [PAD].
+    """
+
+    def __init__(self, json: str) -> None:
+        try:
+            self._tokenizer = _Tokenizer.from_str(json)
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"not a tokenizer: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        pad = self._tokenizer.token_to_id(_PAD)
+        if pad is None:
+            raise ValueError(f"the tokenizer has no {_PAD} token")
+        self.pad_id: int = pad
+        self.mask_id: int | None = self._tokenizer.token_to_id(_MASK)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+        """A lower-cased WordPiece vocabulary of at most `vocabulary_size` entries from `texts`."""
+        tokenizer = _Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        special = [_PAD, _UNKNOWN, _START, _END, _MASK]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocabulary_size, special_tokens=special, show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        start, end = tokenizer.token_to_id(_START), tokenizer.token_to_id(_END)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{_START} $A {_END}", special_tokens=[(_START, start), (_END, end)]
+        )
+        return cls(tokenizer.to_str(pretty=False))
+
+    @property
+    def json(self) -> str:
+        """What goes into the bundle."""
+        return str(self._tokenizer.to_str(pretty=False))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Entries, special tokens included."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str, max_tokens: int) -> EncodedText:
+        """One text to ids; what goes beyond `max_tokens` is cut before the end token."""
+        encoded = self._tokenizer.encode(text)
+        special = encoded.special_tokens_mask
+        ids, tokens = list(encoded.ids), list(encoded.tokens)
+        # A [MASK] written in the text is content, although the library calls it special.
+        content = [
+            place
+            for place, (is_special, token) in enumerate(zip(special, tokens, strict=True))
+            if not is_special or token == _MASK
+        ]
+        if len(ids) > max_tokens:
+            tail = ids[content[-1] + 1 :] if content else []
+            tail_tokens = tokens[len(ids) - len(tail) :]
+            room = max_tokens - len(tail)
+            ids, tokens = ids[:room] + tail, tokens[:room] + tail_tokens
+            content = [place for place in content if place < room]
+        return EncodedText(ids=ids, tokens=tokens, content=content)
+
+    def pad(self, encoded: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+        """Rows of ids filled up to `length` on the right."""
+        return [[*ids, *[self.pad_id] * (length - len(ids))] for ids in encoded]
+
+    def token(self, token_id: int) -> str:
+        """The token as the tokenizer writes it."""
+        return str(self._tokenizer.id_to_token(token_id))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids back to a text, special tokens left out."""
+        words: list[str] = []
+        for token in map(self.token, ids):
+            if token in (_PAD, _START, _END):
+                continue
+            if token.startswith("##") and words:
+                words[-1] += token[2:]
+            else:
+                words.append(token)
+        return " ".join(words)

@@ -1,0 +1,185 @@
+"""Micro-batching policy: which waiting requests run together, and when.
+
+Pure bookkeeping. No torch, no grpc, no clock and no tasks: the caller passes `now` in
+and acts on what comes back, so every rule here is tested without sleeping.
+`scheduler.py` is the asyncio shell that drives it. Times are whole milliseconds.
+
+The rules:
+- Order is priority class, then earliest deadline, then arrival.
+- A batch is formed when the engine is free, from what waits: the first in order, and
+  whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
+- What cannot be met is refused when it asks; what expires while waiting never runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from tectum_server.worker.engine.cost import Cost
+
+__all__ = ["Admitted", "Batch", "Batching", "Reason", "Refused", "Waiting"]
+
+
+class Reason(Enum):
+    """Why a request is not taken."""
+
+    QUEUE_FULL = "queue full"
+    DEADLINE_UNREACHABLE = "deadline unreachable"
+    DEADLINE_INFEASIBLE = "deadline infeasible"
+    DEADLINE_PASSED = "deadline passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One item of a request."""
+
+    item: int
+    """Names it; unique, rising in order of arrival."""
+    key: Hashable
+    """Items with equal keys may share a batch."""
+    priority: int
+    """Lower goes first."""
+    deadline_ms: int
+    """By when its answer is due."""
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Sorts by service."""
+        return (self.priority, self.deadline_ms, self.item)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The request waits from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request was not taken."""
+
+    reason: Reason
+    retry_after_ms: int | None = None
+    """When asking again may help; None: it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What runs now."""
+
+    key: Hashable
+    items: tuple[int, ...]
+    """In order of service."""
+
+
+class Batching:
+    """The queue and its rules.
+
+    Args:
+        max_queued: items that may wait at once.
+        max_batch: largest batch for any key.
+        cost: what a batch of a key costs; None where nothing is known yet.
+    """
+
+    def __init__(
+        self, max_queued: int, max_batch: int, cost: Callable[[Hashable], Cost | None]
+    ) -> None:
+        self._max_queued = max_queued
+        self._max_batch = max_batch
+        self._cost = cost
+        self._waiting: dict[int, Waiting] = {}
+        self._busy_until_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def depth(self) -> dict[int, int]:
+        """Waiting items by priority."""
+        depth: dict[int, int] = defaultdict(int)
+        for waiting in self._waiting.values():
+            depth[waiting.priority] += 1
+        return dict(depth)
+
+    def admit(self, items: Sequence[Waiting], now_ms: int) -> Admitted | Refused:
+        """Take a request's items, all or none.
+
+        Args:
+            items: of one request, so one priority and deadline.
+            now_ms: now.
+        """
+        first = items[0]
+        if first.deadline_ms <= now_ms:
+            return Refused(Reason.DEADLINE_PASSED)
+        alone = self._time_for(items)
+        if now_ms + alone > first.deadline_ms:
+            return Refused(Reason.DEADLINE_INFEASIBLE)
+        if len(self._waiting) + len(items) > self._max_queued:
+            return Refused(Reason.QUEUE_FULL, max(1, round(self._time_for(self._waiting.values()))))
+        ahead = [waiting for waiting in self._waiting.values() if waiting.order < first.order]
+        starts_ms = max(now_ms, self._busy_until_ms)
+        done_ms = starts_ms + self._time_for([*ahead, *items])
+        if done_ms > first.deadline_ms:
+            return Refused(Reason.DEADLINE_UNREACHABLE, max(1, round(done_ms - first.deadline_ms)))
+        for item in items:
+            self._waiting[item.item] = item
+        return Admitted()
+
+    def cancel(self, items: Iterable[int]) -> None:
+        """Forget items whose caller has gone; those already running are not known here."""
+        for item in items:
+            self._waiting.pop(item, None)
+
+    def expire(self, now_ms: int) -> tuple[int, ...]:
+        """Drop and name the items whose deadline has passed."""
+        late = tuple(w.item for w in self._waiting.values() if w.deadline_ms <= now_ms)
+        self.cancel(late)
+        return late
+
+    def next_batch(self, now_ms: int) -> Batch | None:
+        """What to run on a free engine; None if nothing waits. Call `expire` first."""
+        if not self._waiting:
+            return None
+        first = min(self._waiting.values(), key=lambda waiting: waiting.order)
+        mates = sorted(
+            (waiting for waiting in self._waiting.values() if waiting.key == first.key),
+            key=lambda waiting: waiting.order,
+        )[: self._max_batch]
+        cost = self._cost(first.key)
+        size = len(mates) if cost is None else _fitting(mates, cost, now_ms)
+        items = tuple(waiting.item for waiting in mates[:size])
+        self.cancel(items)
+        self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
+        return Batch(first.key, items)
+
+    def idle(self) -> None:
+        """The engine has finished its batch."""
+        self._busy_until_ms = 0
+
+    def _time_for(self, items: Iterable[Waiting]) -> float:
+        """Milliseconds for these items alone, in full batches of each key; unknown keys cost 0."""
+        counts: dict[Hashable, int] = defaultdict(int)
+        for waiting in items:
+            counts[waiting.key] += 1
+        total = 0.0
+        for key, count in counts.items():
+            cost = self._cost(key)
+            if cost is not None:
+                batches = -(-count // self._max_batch)
+                total += batches * cost.fixed_ms + count * cost.per_item_ms
+        return total
+
+
+def _fitting(mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
+    """How many of the mates can run together without a member missing its deadline by it.
+
+    A member that would be late even alone does not bind the others.
+    """
+    tightest = None
+    for size, mate in enumerate(mates, start=1):
+        if now_ms + cost.of(1) <= mate.deadline_ms:
+            tightest = mate.deadline_ms if tightest is None else min(tightest, mate.deadline_ms)
+        if size > 1 and tightest is not None and now_ms + cost.of(size) > tightest:
+            return size - 1
+    return len(mates)

@@ -1,0 +1,75 @@
+"""What a batch costs: latency(n) = fixed + each·n, fitted online for every batch key.
+
+Pure bookkeeping, standard library only. Least squares over the last observations,
+each bucket by its median so that one slow batch does not bend the line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from statistics import median
+
+__all__ = ["Cost", "CostModel"]
+
+_REMEMBERED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """latency(n) = fixed_ms + per_item_ms · n."""
+
+    fixed_ms: float
+    per_item_ms: float
+
+    def of(self, items: int) -> float:
+        """Milliseconds for a batch of `items`."""
+        return self.fixed_ms + self.per_item_ms * items
+
+
+class CostModel:
+    """One line for each batch key, from what batches took."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, dict[int, deque[float]]] = {}
+        self._fitted: dict[Hashable, Cost] = {}
+
+    def observe(self, key: Hashable, items: int, took_ms: float) -> None:
+        """A batch of `items` took `took_ms`."""
+        sizes = self._seen.setdefault(key, {})
+        sizes.setdefault(items, deque(maxlen=_REMEMBERED)).append(took_ms)
+        self._fitted[key] = _fit({size: median(times) for size, times in sizes.items()})
+
+    def cost(self, key: Hashable) -> Cost | None:
+        """The line for `key`; None before its first observation."""
+        return self._fitted.get(key)
+
+    def forget(self, keys: set[Hashable]) -> None:
+        """Drop keys that will not come again (an unloaded model's)."""
+        for key in keys:
+            self._seen.pop(key, None)
+            self._fitted.pop(key, None)
+
+    @property
+    def known(self) -> set[Hashable]:
+        """Keys with an observation."""
+        return set(self._fitted)
+
+
+def _fit(medians: dict[int, float]) -> Cost:
+    """Least squares with both coefficients at least zero."""
+    count = len(medians)
+    if count == 1:
+        ((size, took),) = medians.items()
+        return Cost(0.0, took / size)
+    mean_size = sum(medians) / count
+    mean_took = sum(medians.values()) / count
+    spread = sum((size - mean_size) ** 2 for size in medians)
+    slope = sum((size - mean_size) * (took - mean_took) for size, took in medians.items()) / spread
+    slope = max(slope, 0.0)
+    fixed = mean_took - slope * mean_size
+    if fixed < 0:  # through the origin instead
+        squares = sum(size * size for size in medians)
+        return Cost(0.0, sum(size * took for size, took in medians.items()) / squares)
+    return Cost(fixed, slope)

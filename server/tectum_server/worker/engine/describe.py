@@ -1,0 +1,120 @@
+"""A bundle in the contract's words: capabilities, spaces, input specification.
+
+What the wire says of a model and does not depend on the worker's own limits.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from tectum.v1 import call_pb2, model_pb2
+from tectum_core.bundle import Bundle
+from tectum_core.bundle.spaces import SpaceName
+from tectum_core.golden import GoldenReport
+from tectum_core.model.bottleneck import code_count, codebook_size, latent_width
+
+__all__ = ["describe"]
+
+_SPACES: dict[
+    SpaceName, tuple[call_pb2.VectorKind.ValueType, tuple[model_pb2.Modality.ValueType, ...]]
+] = {
+    "joint": (
+        call_pb2.VECTOR_KIND_JOINT,
+        (model_pb2.MODALITY_IMAGE, model_pb2.MODALITY_TEXT),
+    ),
+    "pooled": (call_pb2.VECTOR_KIND_POOLED, (model_pb2.MODALITY_IMAGE,)),
+    "tokens": (call_pb2.VECTOR_KIND_TOKENS, (model_pb2.MODALITY_IMAGE,)),
+    "clip_pooled": (call_pb2.VECTOR_KIND_POOLED, (model_pb2.MODALITY_CLIP,)),
+    "clip_tokens": (call_pb2.VECTOR_KIND_TOKENS, (model_pb2.MODALITY_CLIP,)),
+    "latent_action": (call_pb2.VECTOR_KIND_LATENT_ACTION, (model_pb2.MODALITY_FRAME_PAIR,)),
+}
+
+
+def describe(bundle: Bundle, golden: GoldenReport, numerics: call_pb2.Numerics) -> model_pb2.Model:
+    """The bundle as ModelService tells it, READY; limits, default and card are the caller's."""
+    return model_pb2.Model(
+        name=bundle.name,
+        version=bundle.version,
+        state=model_pb2.MODEL_STATE_READY,
+        capabilities=_capabilities(bundle),
+        spaces=[
+            model_pb2.Space(
+                space_id=space.space_id,
+                kind=_SPACES[space.name][0],
+                modalities=_SPACES[space.name][1],
+                dimensions=space.width,
+                truncations=space.truncations,
+            )
+            for space in bundle.spaces
+        ],
+        input=_input_spec(bundle),
+        numerics=numerics,
+        golden=model_pb2.GoldenStatus(
+            passed=True,
+            max_abs_difference=golden.max_abs_difference,
+            min_cosine=golden.min_cosine,
+            outputs=golden.outputs,
+        ),
+        parameters=sum(parameter.numel() for parameter in bundle.model.parameters()),
+    )
+
+
+def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
+    config = bundle.config.model
+    latent = config.latent_action
+    present = {
+        model_pb2.CAPABILITY_EMBED_IMAGES: True,
+        model_pb2.CAPABILITY_EMBED_TEXTS: config.joint is not None,
+        model_pb2.CAPABILITY_EMBED_CLIPS: config.video is not None,
+        model_pb2.CAPABILITY_RECONSTRUCT_IMAGES: config.pixel_decoder is not None,
+        model_pb2.CAPABILITY_RECONSTRUCT_CLIPS: config.video_decoder is not None,
+        model_pb2.CAPABILITY_RECONSTRUCT_TEXTS: config.fusion is not None,
+        model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS: config.actions is not None,
+        model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS: latent is not None,
+        model_pb2.CAPABILITY_DECODE_ACTIONS: latent is not None and latent.decoded_steps > 0,
+        model_pb2.CAPABILITY_PREDICT_FRAMES: latent is not None,
+    }
+    return [capability for capability, there in present.items() if there]
+
+
+def _input_spec(bundle: Bundle) -> model_pb2.InputSpec:
+    config, images = bundle.config.model, bundle.config.images
+    spec = model_pb2.InputSpec(
+        image=model_pb2.ImageInput(
+            size=images.size,
+            patch_size=config.vision.patch_size,
+            resize_mode=model_pb2.ResizeMode.Value(f"RESIZE_MODE_{images.resize_mode.upper()}"),
+            resize_to=images.resize_to or 0,
+            interpolation=model_pb2.Interpolation.Value(
+                f"INTERPOLATION_{images.interpolation.upper()}"
+            ),
+            mean=images.mean,
+            standard_deviation=images.standard_deviation,
+        )
+    )
+    if config.text is not None and bundle.tokenizer is not None:
+        spec.text.max_tokens = config.text.max_tokens
+        spec.text.vocabulary_size = bundle.tokenizer.vocabulary_size
+    if config.video is not None and config.video.frame_interval is not None:
+        spec.clip.frames = config.video.frames
+        spec.clip.frame_interval.CopyFrom(duration(config.video.frame_interval))
+        spec.clip.tubelet_frames = config.video.tubelet_frames
+    if config.actions is not None and bundle.config.actions is not None:
+        spec.actions.names.extend(bundle.config.actions.names)
+        spec.actions.max_steps = config.actions.max_steps
+        spec.actions.step_interval.CopyFrom(duration(bundle.config.actions.step_interval))
+        spec.actions.state_names.extend(bundle.config.actions.state_names)
+    if config.latent_action is not None:
+        latent = config.latent_action
+        spec.latent_action.interval.CopyFrom(duration(latent.interval))
+        spec.latent_action.tolerance.CopyFrom(duration(latent.tolerance))
+        spec.latent_action.dimensions = latent_width(latent.bottleneck)
+        spec.latent_action.codes = code_count(latent.bottleneck)
+        spec.latent_action.codebook_size = codebook_size(latent.bottleneck)
+        spec.latent_action.decoded_steps = latent.decoded_steps
+    return spec
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as the contract carries them, to the nanosecond."""
+    nanoseconds = round(seconds * 1e9)
+    return Duration(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)

@@ -1,0 +1,195 @@
+"""An engine in this process: loaded models and the scheduler that serves them.
+
+The engine process wraps one of these; tests and tiny deployments use it directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import torch
+from tectum.v1 import call_pb2, errors_pb2
+from tectum_core.bundle import BundleError, BundleNotFound, Repository, read_bundle
+from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.predictor import Predictor
+
+from tectum_server.worker.engine.describe import describe
+from tectum_server.worker.engine.scheduler import Scheduler
+from tectum_server.worker.engine.warmup import warm_up
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.in_flight import InFlight
+from tectum_server.worker.jobs import Job, JobResult, ModelEntry
+from tectum_server.worker.metrics import EngineMetrics
+
+__all__ = ["EngineSettings", "LocalEngine"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an engine is told at its start."""
+
+    repository: str
+    """Where bundles are; a folder or an fsspec URL."""
+    models: tuple[str, ...]
+    """Names to load, optionally `name@version`; the first is the default."""
+    device: str = "cpu"
+    """A torch device."""
+    threads: int = 0
+    """Torch's threads for one operator; 0: torch's own choice."""
+    max_batch: int = 32
+    """Largest batch."""
+    max_queued_items: int = 256
+    """Items that may wait at once."""
+
+
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    """A model that serves."""
+
+    predictor: Predictor
+    entry: ModelEntry
+    in_flight: InFlight = field(default_factory=InFlight)
+
+
+class LocalEngine:
+    """Models, and jobs on them."""
+
+    def __init__(self, settings: EngineSettings, metrics: EngineMetrics) -> None:
+        self._settings = settings
+        self._repository = Repository(settings.repository)
+        self._scheduler = Scheduler(settings.max_queued_items, settings.max_batch, metrics)
+        self._loaded: dict[str, _Loaded] = {}
+        self._default = ""
+        self._listeners: list[Callable[[], None]] = []
+        self._loading = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """The models that serve, by name."""
+        return {name: loaded.entry for name, loaded in self._loaded.items()}
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `models` has changed."""
+        self._listeners.append(listener)
+
+    def off_change(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`."""
+        self._listeners.remove(listener)
+
+    async def start(self) -> None:
+        """Load the models and begin to serve.
+
+        Raises:
+            Failure: a model is missing or rejected.
+        """
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        self._scheduler.start()
+        for place, wanted in enumerate(self._settings.models):
+            name, _, version = wanted.partition("@")
+            await self.load_model(name, version, make_default=place == 0)
+
+    async def close(self) -> None:
+        """Finish what was admitted, then stop."""
+        await self._scheduler.close()
+        self._loader.shutdown()
+
+    async def submit(self, job: Job) -> JobResult:
+        """As jobs.Engine.submit."""
+        loaded = self._loaded.get(job.model)
+        if loaded is None:
+            raise self._unknown(job.model)
+        with loaded.in_flight:
+            return await self._scheduler.submit(job, loaded.predictor)
+
+    async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
+        """As jobs.Engine.load_model."""
+        async with self._loading:
+            loop = asyncio.get_running_loop()
+            fresh = await loop.run_in_executor(self._loader, self._load, name, version)
+            old = self._loaded.get(name)
+            self._loaded[name] = fresh
+            if make_default or not self._default:
+                self._default = name
+            self._announce()
+            if old is not None:
+                await self._drain(old)
+            return self._loaded[name].entry
+
+    async def unload_model(self, name: str) -> None:
+        """As jobs.Engine.unload_model."""
+        async with self._loading:
+            loaded = self._loaded.get(name)
+            if loaded is None:
+                raise self._unknown(name)
+            if name == self._default:
+                raise Failure(
+                    errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
+                    f"{name} is the default model; make another one the default first",
+                    "name",
+                )
+            del self._loaded[name]
+            self._announce()
+            await self._drain(loaded)
+
+    def _load(self, name: str, version: str) -> _Loaded:
+        started = time.monotonic()
+        try:
+            folder, found = self._repository.locate(name, version or None)
+            predictor = Predictor(read_bundle(Path(folder), name, found), self._settings.device)
+            report = check_golden(predictor)
+        except BundleNotFound as error:
+            raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, str(error), "name") from error
+        except (BundleError, GoldenMismatch) as error:
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, str(error)) from error
+        warm_up(predictor, self._settings.max_batch, self._scheduler.costs)
+        numerics = call_pb2.Numerics(
+            precision="float32", engine=f"torch-{torch.__version__}/{predictor.device.type}/eager"
+        )
+        bundle = predictor.bundle
+        joint = bundle.model.joint
+        entry = ModelEntry(
+            name=name,
+            version=bundle.version,
+            ready=True,
+            default=False,
+            description=describe(bundle, report, numerics).SerializeToString(),
+            card=bundle.card,
+            spaces={space.name: space.space_id for space in bundle.spaces},
+            logit_scale=1.0 if joint is None else float(joint.log_scale.exp()),
+            logit_bias=0.0 if joint is None or joint.bias is None else float(joint.bias),
+        )
+        took = time.monotonic() - started
+        _log.info("model loaded", extra={"model": name, "version": found, "seconds": took})
+        return _Loaded(predictor, entry)
+
+    def _announce(self) -> None:
+        for name, loaded in self._loaded.items():
+            is_default = name == self._default
+            if loaded.entry.default != is_default:
+                loaded.entry = msgspec.structs.replace(loaded.entry, default=is_default)
+        for listener in list(self._listeners):
+            listener()
+
+    async def _drain(self, loaded: _Loaded) -> None:
+        await loaded.in_flight.idle()
+        bundle = loaded.predictor.bundle
+        self._scheduler.forget_model(f"{bundle.name}@{bundle.version}")
+
+    def _unknown(self, name: str) -> Failure:
+        known = ", ".join(sorted(self._loaded)) or "none"
+        return Failure(
+            errors_pb2.ERROR_REASON_MODEL_NOT_FOUND,
+            f"no model named {name!r} is loaded; there are: {known}",
+            "options.model",
+        )

@@ -1,0 +1,123 @@
+"""From a request's mask to the elements it hides, for each kind of target.
+
+Draws come from `tectum_core.masks`; this room knows which kinds a target allows and
+what the model's own ratio is. Equal seeds hide equal elements, whatever else is asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tectum.v1 import errors_pb2
+from tectum_core import masks
+from tectum_core.predictor import Predictor
+from tectum_core.tokenizer import EncodedText
+from torch import Generator, Tensor
+
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import MaskSpec
+
+__all__ = ["clip_mask", "image_mask", "step_mask", "token_mask"]
+
+
+def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -> Tensor:
+    """bool[N] over an image's patches."""
+    vision, decoder = predictor.config.model.vision, predictor.config.model.pixel_decoder
+    ratio = spec.ratio or (decoder.mask_ratio if decoder else 0.75)
+    match spec.kind:
+        case "random":
+            return masks.random_mask(vision.patches, ratio, _generator(spec))
+        case "block":
+            return masks.block_mask(vision.grid, vision.grid, ratio, _generator(spec))
+        case "importance":
+            scores = torch.from_numpy(predictor.image_importance(image))
+            return masks.importance_mask(scores, ratio)
+        case "explicit":
+            return _explicit(spec, vision.patches, "patches")
+        case "tube":
+            raise _not_for("tube", "an image; it needs a clip")
+
+
+def clip_mask(predictor: Predictor, spec: MaskSpec, clip: NDArray[np.uint8]) -> Tensor:
+    """bool[N] over a clip's tubelets."""
+    video, decoder = predictor.config.model.video, predictor.config.model.video_decoder
+    if video is None:
+        raise Failure(errors_pb2.ERROR_REASON_CAPABILITY_MISSING, "this model has no video path")
+    ratio = spec.ratio or (decoder.mask_ratio if decoder else 0.9)
+    match spec.kind:
+        case "random":
+            return masks.random_mask(video.patches, ratio, _generator(spec))
+        case "block":
+            frame = masks.block_mask(video.grid, video.grid, ratio, _generator(spec))
+            return masks.tube_mask(video.steps, frame)
+        case "tube":
+            frame = masks.random_mask(video.grid**2, ratio, _generator(spec))
+            return masks.tube_mask(video.steps, frame)
+        case "importance":
+            scores = torch.from_numpy(predictor.clip_importance(clip))
+            return masks.importance_mask(scores, ratio)
+        case "explicit":
+            return _explicit(spec, video.patches, "tubelets")
+
+
+def step_mask(predictor: Predictor, spec: MaskSpec, steps: int) -> Tensor:
+    """bool[T] over an action sequence's steps."""
+    actions = predictor.config.model.actions
+    ratio = spec.ratio or (actions.mask_ratio if actions else 0.5)
+    match spec.kind:
+        case "random":
+            return masks.random_mask(steps, ratio, _generator(spec))
+        case "block":
+            return masks.span_mask(steps, ratio, _generator(spec))
+        case "explicit":
+            return _explicit(spec, steps, "steps")
+        case "importance" | "tube":
+            raise _not_for(spec.kind, "an action sequence")
+
+
+def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -> frozenset[int]:
+    """Places in the text's ids that are hidden, those written as [MASK] included."""
+    tokenizer, fusion = predictor.bundle.tokenizer, predictor.config.model.fusion
+    mask_id = tokenizer.mask_id if tokenizer else None
+    written = frozenset(place for place in text.content if text.ids[place] == mask_id)
+    if spec is None and written:
+        return written
+    spec = spec or MaskSpec()
+    count = len(text.content)
+    if count < 2:
+        raise Failure(
+            errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
+            f"masking needs at least 2 tokens, the text has {count}",
+            "text.text",
+        )
+    ratio = spec.ratio or (fusion.text_mask_ratio if fusion else 0.15)
+    match spec.kind:
+        case "random":
+            hidden = masks.random_mask(count, ratio, _generator(spec))
+        case "explicit":
+            hidden = _explicit(spec, count, "tokens")
+        case "block" | "importance" | "tube":
+            raise _not_for(spec.kind, "a text")
+    return written | {text.content[int(i)] for i in hidden.nonzero().flatten()}
+
+
+def _explicit(spec: MaskSpec, elements: int, what: str) -> Tensor:
+    try:
+        return masks.explicit_mask(spec.hidden, elements)
+    except ValueError as error:
+        raise Failure(
+            errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE, f"{error} ({what})", "mask.hidden"
+        ) from error
+
+
+def _not_for(kind: str, target: str) -> Failure:
+    return Failure(
+        errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
+        f"a {kind} mask is not for {target}",
+        "mask.kind",
+    )
+
+
+def _generator(spec: MaskSpec) -> Generator:
+    return Generator().manual_seed(spec.seed)

@@ -1,0 +1,80 @@
+"""Synthetic work of every kind a model can do, so that no caller is the first to pay for it.
+
+Also teaches the cost model, so that admission knows what to promise from the start.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from tectum_core.predictor import Predictor
+
+from tectum_server.worker.engine.cost import CostModel
+from tectum_server.worker.engine.operations import batch_key, run_batch
+from tectum_server.worker.jobs import (
+    EmbedClips,
+    EmbedImages,
+    EmbedTexts,
+    FillActions,
+    FillClip,
+    FillImage,
+    FillText,
+    Item,
+    LatentActions,
+    MaskSpec,
+    Operation,
+)
+
+__all__ = ["batch_sizes", "warm_up"]
+
+
+def batch_sizes(max_batch: int) -> list[int]:
+    """The buckets: powers of two up to the largest batch, which is one of them."""
+    sizes = [1]
+    while sizes[-1] * 2 < max_batch:
+        sizes.append(sizes[-1] * 2)
+    return sizes if max_batch == 1 else [*sizes, max_batch]
+
+
+def warm_up(predictor: Predictor, max_batch: int, costs: CostModel) -> None:
+    """Run every operation the model has at every bucket, and note what it took."""
+    model = f"{predictor.bundle.name}@{predictor.bundle.version}"
+    for operation, item in _work(predictor):
+        key = batch_key(model, operation, item, predictor)
+        run_batch(predictor, [(operation, item)])  # the very first run pays for lazy set-up
+        for size in batch_sizes(max_batch):
+            started = time.monotonic()
+            run_batch(predictor, [(operation, item)] * size)
+            costs.observe(key, size, (time.monotonic() - started) * 1000)
+
+
+def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
+    config, side = predictor.config.model, predictor.config.images.size
+    image = np.full((side, side, 3), 127, np.uint8)
+    yield EmbedImages("pooled"), Item((image,))
+    yield EmbedImages("tokens"), Item((image,))
+    if config.joint is not None:
+        yield EmbedImages("joint"), Item((image,))
+        yield EmbedTexts(), Item(text="warm up")
+    if config.pixel_decoder is not None:
+        yield FillImage(MaskSpec()), Item((image,))
+        if config.pixel_decoder.text_context:
+            yield FillImage(MaskSpec()), Item((image,), "warm up")
+    if config.video is not None:
+        clip = np.stack([image] * config.video.frames)
+        yield EmbedClips("pooled"), Item((clip,))
+        if config.video_decoder is not None:
+            yield FillClip(MaskSpec("tube")), Item((clip,))
+    if config.fusion is not None:
+        yield FillText(MaskSpec(), 5), Item(text="warm up")
+        yield FillText(MaskSpec(), 5), Item((image,), "warm up")
+    if config.actions is not None:
+        actions = np.zeros((config.actions.max_steps, config.actions.dimensions), np.float32)
+        yield FillActions(MaskSpec("block"), False, False), Item((actions,))
+    if config.latent_action is not None:
+        decodes = config.latent_action.decoded_steps > 0
+        for decode in {False, decodes}:
+            yield LatentActions(decode, False), Item((image, image))
+        yield LatentActions(decodes, True), Item((image, image))

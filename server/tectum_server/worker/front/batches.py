@@ -1,0 +1,75 @@
+"""A request's items through the engine, so that one bad item costs only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.front.calls import Call, Calls, item_failure
+from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, Operation
+
+__all__ = ["compute_items", "compute_one", "raise_if_all_failed", "run_items"]
+
+
+async def compute_items(
+    calls: Calls, call: Call, operation: Operation, items: Sequence[Item | Failure], field: str
+) -> list[ItemOutput | Failure]:
+    """Run the items that could be read; keep the others' failures in their places.
+
+    Raises:
+        Failure: the job was refused, or no item at all has an answer.
+    """
+    readable = [item for item in items if not isinstance(item, Failure)]
+    answered = iter(await run_items(calls, call, operation, readable))
+    results: list[ItemOutput | Failure] = []
+    for index, item in enumerate(items):
+        output = item if isinstance(item, Failure) else next(answered)
+        if isinstance(output, ItemFailure):
+            output = item_failure(output, f"{field}[{index}]")
+        results.append(output)
+    raise_if_all_failed([r for r in results if isinstance(r, Failure)], len(results))
+    return results
+
+
+async def run_items(
+    calls: Calls, call: Call, operation: Operation, items: Sequence[Item]
+) -> list[ItemOutput | ItemFailure]:
+    """Run items as one job; none at all is no job.
+
+    Raises:
+        Failure: the job was refused.
+    """
+    if not items:
+        return []
+    job = Job(call.served.entry.name, operation, tuple(items), call.priority, call.deadline)
+    return list((await calls.compute(call, job)).outputs)
+
+
+async def compute_one(calls: Calls, call: Call, operation: Operation, item: Item) -> ItemOutput:
+    """Run a single item.
+
+    Raises:
+        Failure: refused, or the item has no answer.
+    """
+    (output,) = await run_items(calls, call, operation, [item])
+    if isinstance(output, ItemFailure):
+        raise item_failure(output, "")
+    return output
+
+
+def raise_if_all_failed(failures: Sequence[Failure], total: int) -> None:
+    """A request none of whose items has an answer fails as a whole, naming every field.
+
+    Raises:
+        Failure: the first item's, with all violations.
+    """
+    if not failures or len(failures) < total:
+        return
+    first = failures[0]
+    raise Failure(
+        first.reason,
+        first.message,
+        first.field,
+        first.retry_after,
+        tuple((failure.field, failure.message) for failure in failures),
+    )

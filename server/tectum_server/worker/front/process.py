@@ -1,0 +1,65 @@
+"""A front process: `python -m tectum_server.worker.front.process`, started by the supervisor.
+
+Its settings come as one JSON line on standard input, which stays open for as long as
+the supervisor lives. On standard output it says one line: the port, or why it has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from tectum_server.logs import set_up_logs
+from tectum_server.worker.front.server import Front, PortInUse
+from tectum_server.worker.lifeline import parent_gone
+from tectum_server.worker.link.remote import RemoteEngine
+from tectum_server.worker.settings import WorkerSettings
+
+__all__ = ["main"]
+
+
+async def _run(settings: WorkerSettings, socket_path: Path) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
+    parent_gone(stop)
+    engine = RemoteEngine(
+        socket_path, settings.request_memory_bytes, settings.response_memory_bytes
+    )
+    front = Front(settings, engine, CollectorRegistry())
+    try:
+        port = await front.start()
+    except PortInUse as error:
+        _say({"error": str(error)})
+        return 4
+    engine.start()
+    _say({"port": port})
+    await front.ready()
+    _say({"ready": True})
+    await stop.wait()
+    await front.stop()
+    await engine.close()
+    return 0
+
+
+def _say(line: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run until the supervisor says stop."""
+    told = json.loads(sys.stdin.readline())
+    settings = WorkerSettings.model_validate_json(json.dumps(told["settings"]))
+    set_up_logs("worker.front", settings.log_level)
+    return asyncio.run(_run(settings, Path(told["socket"])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

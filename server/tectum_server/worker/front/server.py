@@ -1,0 +1,148 @@
+"""A front, put together: servicers, health, reflection, the port, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_grpc
+
+from tectum_server.worker.front.access import Access
+from tectum_server.worker.front.calls import Calls
+from tectum_server.worker.front.catalogue import Catalogue
+from tectum_server.worker.front.images import ImageReader
+from tectum_server.worker.front.models import Models
+from tectum_server.worker.front.perception import Perception
+from tectum_server.worker.jobs import Engine
+from tectum_server.worker.metrics import FrontMetrics
+from tectum_server.worker.settings import WorkerSettings
+
+__all__ = ["Front", "PortInUse"]
+
+_log = logging.getLogger(__name__)
+_PERCEPTION = perception_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name
+_MODELS = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+_SLACK_BYTES = 8 * 2**20
+"""What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
+
+
+class PortInUse(OSError):
+    """Somebody else has the port."""
+
+
+class Front:
+    """A gRPC server before an engine.
+
+    Args:
+        settings: the worker's.
+        engine: what computes.
+        registry: where metrics live.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, engine: Engine, registry: CollectorRegistry
+    ) -> None:
+        metrics = FrontMetrics(registry)
+        self._settings = settings
+        self._images = ImageReader(settings.decode_threads, settings.max_pixels, metrics)
+        catalogue = Catalogue(engine, settings, metrics)
+        self._calls = Calls(settings, engine, catalogue, Access(settings.tokens), metrics)
+        self._catalogue = catalogue
+        self._health = HealthServicer()
+        self._healthy: set[str] = set()
+        self._updates: set[asyncio.Task[None]] = set()
+        self._ready = asyncio.Event()
+        self._server = self._build()
+
+    async def start(self) -> int:
+        """Listen; gives the port.
+
+        Raises:
+            PortInUse: the port is taken.
+        """
+        try:
+            port = self._bind()
+        except RuntimeError as error:
+            raise PortInUse(f"{self._settings.address} is in use") from error
+        await self._server.start()
+        self._catalogue.on_change(self._tell_health)
+        return port
+
+    async def ready(self) -> None:
+        """Return once a model serves."""
+        await self._ready.wait()
+
+    async def stop(self) -> None:
+        """Refuse what is new, finish what is in flight, close."""
+        self._calls.draining = True
+        await self._health.enter_graceful_shutdown()
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._calls.in_flight.idle()
+        except TimeoutError:
+            _log.warning("gave up draining", extra={"in_flight": self._calls.in_flight.count})
+        await self._server.stop(grace=1.0)
+        self._images.close()
+
+    def _build(self) -> grpc.aio.Server:
+        limit = self._settings.max_message_bytes + _SLACK_BYTES
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", 16 * 1024),
+                # Two workers on one port would share callers by chance.
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ]
+        )
+        perception_pb2_grpc.add_PerceptionServiceServicer_to_server(
+            Perception(self._calls, self._images), server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(
+            Models(self._calls, self._catalogue), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflection:
+            names = (_PERCEPTION, _MODELS, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _bind(self) -> int:
+        address = self._settings.address
+        key, certificate = self._settings.tls_key, self._settings.tls_certificate
+        if key is None or certificate is None:
+            return self._server.add_insecure_port(address)
+        pair = (key.read_bytes(), certificate.read_bytes())
+        return self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+
+    def _tell_health(self, names: set[str]) -> None:
+        """Health for each model, for the services and for the worker as a whole (empty name)."""
+        if self._calls.draining:
+            return
+        services = {"", _PERCEPTION, _MODELS} if names else set()
+        healthy = names | services
+        task = asyncio.get_running_loop().create_task(self._set_health(healthy))
+        self._updates.add(task)
+        task.add_done_callback(self._updates.discard)
+
+    async def _set_health(self, healthy: set[str]) -> None:
+        for name in self._healthy | healthy | {""}:
+            serving = name in healthy
+            await self._health.set(
+                name,
+                health_pb2.HealthCheckResponse.SERVING
+                if serving
+                else health_pb2.HealthCheckResponse.NOT_SERVING,
+            )
+        self._healthy = healthy
+        if healthy:
+            self._ready.set()
+        else:
+            self._ready.clear()

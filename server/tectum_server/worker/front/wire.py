@@ -1,0 +1,277 @@
+"""Between the contract's messages and numpy: tensors, vectors, masks, durations.
+
+Every reader checks what it reads and names the field that is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+from tectum.v1 import call_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
+
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import MaskSpec, VectorName
+
+__all__ = [
+    "checked_enum",
+    "duration",
+    "embedding",
+    "raw_image",
+    "read_array",
+    "read_embedding",
+    "read_floats",
+    "read_mask",
+    "read_seconds",
+    "read_timestamp",
+    "tensor",
+    "vector_name",
+]
+
+Array = NDArray[Any]
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    tensor_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    tensor_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+    tensor_pb2.DATA_TYPE_INT8: np.dtype("i1"),
+    tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
+    tensor_pb2.DATA_TYPE_INT32: np.dtype("<i4"),
+    tensor_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
+    tensor_pb2.DATA_TYPE_BOOL: np.dtype("?"),
+}
+_NUMBERS = {dtype.newbyteorder("="): number for number, dtype in _DTYPES.items()}
+_MAX_AXES = 8
+
+
+def out_of_range(field: str, message: str) -> Failure:
+    """A value that the field does not allow."""
+    return Failure(errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE, message, field)
+
+
+def checked_enum(value: int, enum: Any, field: str) -> int:
+    """The number itself, if the contract has it.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE.
+    """
+    if value not in enum.values():
+        raise out_of_range(field, f"{value} is none of {', '.join(enum.keys())}")
+    return value
+
+
+def tensor(array: Array) -> tensor_pb2.Tensor:
+    """An array as the contract carries it."""
+    number = _NUMBERS[array.dtype.newbyteorder("=")]
+    little = np.ascontiguousarray(array, dtype=_DTYPES[number])
+    return tensor_pb2.Tensor(
+        data_type=tensor_pb2.DataType.ValueType(number), shape=array.shape, data=little.tobytes()
+    )
+
+
+def read_array(message: tensor_pb2.Tensor, field: str) -> Array:
+    """A tensor as an array; floats are checked to be finite.
+
+    Raises:
+        Failure: unknown type, a shape that does not fit the bytes, NaN or infinity.
+    """
+    dtype = _DTYPES.get(message.data_type)
+    if dtype is None:
+        raise out_of_range(f"{field}.data_type", f"{message.data_type} is no tensor type")
+    shape = tuple(message.shape)
+    if len(shape) > _MAX_AXES:
+        raise _misfit(field, f"{len(shape)} axes, at most {_MAX_AXES} are allowed")
+    expected = math.prod(shape) * dtype.itemsize
+    if len(message.data) != expected:
+        raise _misfit(
+            field,
+            f"{dtype.name}{list(shape)} needs {expected} bytes, found {len(message.data)}",
+        )
+    array = np.frombuffer(message.data, dtype).reshape(shape)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise Failure(errors_pb2.ERROR_REASON_NOT_FINITE, "holds NaN or infinity", field)
+    return array
+
+
+def read_floats(
+    message: tensor_pb2.Tensor, shape: tuple[int | None, ...], field: str
+) -> NDArray[np.float32]:
+    """A float32 tensor of a given shape; None stands for any length.
+
+    Raises:
+        Failure: as read_array, or another type or shape.
+    """
+    array = read_array(message, field)
+    if array.dtype != np.float32:
+        raise out_of_range(f"{field}.data_type", f"must be FLOAT32, found {array.dtype.name}")
+    fits = len(array.shape) == len(shape) and all(
+        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise _misfit(field, f"shape must be [{wanted}], found {list(array.shape)}")
+    return array
+
+
+def raw_image(pixels: NDArray[np.uint8]) -> image_pb2.RawImage:
+    """uint8[H, W, 3] as the contract carries it."""
+    height, width, _ = pixels.shape
+    return image_pb2.RawImage(height=height, width=width, data=pixels.tobytes())
+
+
+def vector_name(options: call_pb2.VectorOptions, spaces: Iterable[str], field: str) -> VectorName:
+    """Which of the bundle's vectors is asked for.
+
+    Raises:
+        Failure: a kind that this request cannot ask for.
+    """
+    kind = checked_enum(options.kind, call_pb2.VectorKind, f"{field}.kind")
+    if kind == call_pb2.VECTOR_KIND_UNSPECIFIED:
+        return "joint" if "joint" in spaces else "pooled"
+    names: dict[int, VectorName] = {
+        call_pb2.VECTOR_KIND_JOINT: "joint",
+        call_pb2.VECTOR_KIND_POOLED: "pooled",
+        call_pb2.VECTOR_KIND_TOKENS: "tokens",
+    }
+    if kind not in names:
+        raise out_of_range(f"{field}.kind", "must be JOINT, POOLED or TOKENS")
+    return names[kind]
+
+
+def checked_data_type(data_type: int, field: str) -> int:
+    """FLOAT32 if absent, else FLOAT32, FLOAT16 or INT8.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE.
+    """
+    if data_type == tensor_pb2.DATA_TYPE_UNSPECIFIED:
+        return tensor_pb2.DATA_TYPE_FLOAT32
+    allowed = (
+        tensor_pb2.DATA_TYPE_FLOAT32,
+        tensor_pb2.DATA_TYPE_FLOAT16,
+        tensor_pb2.DATA_TYPE_INT8,
+    )
+    if data_type not in allowed:
+        raise out_of_range(field, "vectors come as FLOAT32, FLOAT16 or INT8")
+    return data_type
+
+
+def embedding(
+    vector: NDArray[np.float32], space_id: str, data_type: int, dimensions: int = 0
+) -> call_pb2.Embedding:
+    """A vector as asked for.
+
+    Args:
+        vector: float32[D] or [tokens, D].
+        space_id: where it lives.
+        data_type: FLOAT32, FLOAT16 or INT8.
+        dimensions: keep so many, renormalised; 0: all.
+    """
+    if dimensions:
+        vector = vector[..., :dimensions]
+        vector = vector / np.linalg.norm(vector, axis=-1, keepdims=True).clip(1e-12)
+    if data_type == tensor_pb2.DATA_TYPE_INT8:
+        scale = float(np.abs(vector).max()) / 127 or 1.0
+        quantised = np.rint(vector / scale).astype(np.int8)
+        return call_pb2.Embedding(values=tensor(quantised), space_id=space_id, scale=scale)
+    as_type = np.float16 if data_type == tensor_pb2.DATA_TYPE_FLOAT16 else np.float32
+    return call_pb2.Embedding(values=tensor(vector.astype(as_type)), space_id=space_id)
+
+
+def read_embedding(
+    message: call_pb2.Embedding, space_id: str, width: int, field: str
+) -> NDArray[np.float32]:
+    """A caller's vector, float32[D], of unit length.
+
+    Raises:
+        Failure: another space or shape, a type that is no vector's, or no direction.
+    """
+    if message.space_id != space_id:
+        raise Failure(
+            errors_pb2.ERROR_REASON_SPACE_MISMATCH,
+            f"the vector is of space {message.space_id!r}, the model's is {space_id!r}",
+            f"{field}.space_id",
+        )
+    values = read_array(message.values, f"{field}.values")
+    checked_data_type(message.values.data_type, f"{field}.values.data_type")
+    if values.shape != (width,):
+        raise _misfit(f"{field}.values", f"shape must be [{width}], found {list(values.shape)}")
+    scale = message.scale if message.HasField("scale") else 1.0
+    vector = values.astype(np.float32) * np.float32(scale)
+    norm = float(np.linalg.norm(vector))
+    if not math.isfinite(norm) or norm == 0:
+        raise Failure(errors_pb2.ERROR_REASON_NOT_FINITE, "the vector has no direction", field)
+    return vector / np.float32(norm)
+
+
+_MASK_KINDS: dict[int, Literal["random", "block", "importance", "tube", "explicit"]] = {
+    reconstruct_pb2.MASK_KIND_RANDOM: "random",
+    reconstruct_pb2.MASK_KIND_BLOCK: "block",
+    reconstruct_pb2.MASK_KIND_IMPORTANCE: "importance",
+    reconstruct_pb2.MASK_KIND_TUBE: "tube",
+    reconstruct_pb2.MASK_KIND_EXPLICIT: "explicit",
+}
+
+
+def read_mask(mask: reconstruct_pb2.Mask) -> MaskSpec:
+    """A request's mask, its fields checked against each other.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE or FIELD_MISSING.
+    """
+    kind = checked_enum(mask.kind, reconstruct_pb2.MaskKind, "mask.kind")
+    if kind == reconstruct_pb2.MASK_KIND_UNSPECIFIED:
+        kind = (
+            reconstruct_pb2.MASK_KIND_EXPLICIT if mask.hidden else reconstruct_pb2.MASK_KIND_RANDOM
+        )
+    explicit = kind == reconstruct_pb2.MASK_KIND_EXPLICIT
+    if explicit and not mask.hidden:
+        raise Failure(
+            errors_pb2.ERROR_REASON_FIELD_MISSING,
+            "an EXPLICIT mask lists what it hides",
+            "mask.hidden",
+        )
+    if mask.hidden and not explicit:
+        raise out_of_range("mask.hidden", "only an EXPLICIT mask lists what it hides")
+    ratio = mask.ratio if mask.HasField("ratio") else None
+    if ratio is not None and explicit:
+        raise out_of_range("mask.ratio", "an EXPLICIT mask has no ratio")
+    if ratio is not None and not 0 < ratio < 1:
+        raise out_of_range("mask.ratio", f"must lie between 0 and 1, found {ratio}")
+    return MaskSpec(
+        kind=_MASK_KINDS[kind],
+        ratio=ratio,
+        seed=mask.seed,
+        hidden=tuple(mask.hidden),
+    )
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as the contract carries them, to the nanosecond."""
+    nanoseconds = round(seconds * 1e9)
+    return Duration(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
+
+
+def read_seconds(message: Duration, field: str, *, at_most: float = 3600.0) -> float:
+    """A duration above zero.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE.
+    """
+    seconds = message.seconds + message.nanos / 1e9
+    if not 0 < seconds <= at_most:
+        raise out_of_range(field, f"must be above 0 and at most {at_most:g} s, found {seconds:g} s")
+    return seconds
+
+
+def read_timestamp(message: Timestamp) -> float:
+    """Seconds since the epoch of the caller's clock."""
+    return message.seconds + message.nanos / 1e9
+
+
+def _misfit(field: str, message: str) -> Failure:
+    return Failure(errors_pb2.ERROR_REASON_SHAPE_MISMATCH, message, field)

@@ -1,0 +1,260 @@
+"""The vocabulary that fronts and the engine share: what can be asked, and what comes back.
+
+Plain data, no behaviour: no grpc, no torch. Arrays are numpy here; how they cross
+between processes is `link`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "EmbedClips",
+    "EmbedImages",
+    "EmbedTexts",
+    "Engine",
+    "FillActions",
+    "FillClip",
+    "FillImage",
+    "FillText",
+    "FilledToken",
+    "Item",
+    "ItemFailure",
+    "ItemOutput",
+    "Job",
+    "JobResult",
+    "LatentActions",
+    "MaskSpec",
+    "ModelEntry",
+    "Operation",
+    "Priority",
+]
+
+Array = NDArray[Any]
+VectorName = Literal["joint", "pooled", "tokens"]
+
+
+class Priority(IntEnum):
+    """Lower goes first; the numbers are the wire's."""
+
+    CONTROL = 1
+    INTERACTIVE = 2
+    BULK = 3
+
+
+class MaskSpec(msgspec.Struct, frozen=True):
+    """What to hide."""
+
+    kind: Literal["random", "block", "importance", "tube", "explicit"] = "random"
+    ratio: float | None = None
+    """None: the model's own."""
+    seed: int = 0
+    hidden: tuple[int, ...] = ()
+    """For "explicit"."""
+
+
+class EmbedImages(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: (uint8[H, W, 3],). Answers (float32[D],) or (float32[N, D],)."""
+
+    name = "embed_images"
+    vector: VectorName
+
+
+class EmbedTexts(msgspec.Struct, frozen=True, tag=True):
+    """Text: the item's. Answers (float32[J],)."""
+
+    name = "embed_texts"
+
+
+class EmbedClips(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: (uint8[T, H, W, 3],). Answers as EmbedImages."""
+
+    name = "embed_clips"
+    vector: VectorName
+
+
+class FillImage(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: (uint8[H, W, 3],); text: the condition, or empty.
+
+    Answers (seen uint8[1, S, S, 3], filled likewise, mask bool[N], error float32[N]).
+    """
+
+    name = "fill_images"
+    mask: MaskSpec
+
+
+class FillClip(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: (uint8[T, H, W, 3],). Answers as FillImage, with T frames."""
+
+    name = "fill_clips"
+    mask: MaskSpec
+
+
+class FillText(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: (uint8[H, W, 3],) if conditioned; text: the item's. Answers `tokens`."""
+
+    name = "fill_texts"
+    mask: MaskSpec | None
+    """None: only the [MASK] written in the text."""
+    top_k: int
+
+
+class FillActions(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: actions float32[T, A], then state float32[S], then image uint8[H, W, 3], as flagged.
+
+    Text: the condition, or empty. Answers (actions float32[T, A], mask bool[T], error float32[T]).
+    """
+
+    name = "fill_actions"
+    mask: MaskSpec
+    has_state: bool
+    has_image: bool
+
+
+class LatentActions(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: (earlier uint8[H, W, 3], later likewise).
+
+    Answers (vector float32[D], codes int64[C], actions float32[k, A] or empty, frame
+    uint8[s, s, 3] or empty); C is 0 if the bottleneck is continuous.
+    """
+
+    name = "latent_actions"
+    decode_actions: bool
+    predict_frame: bool
+
+
+Operation = (
+    EmbedImages
+    | EmbedTexts
+    | EmbedClips
+    | FillImage
+    | FillClip
+    | FillText
+    | FillActions
+    | LatentActions
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One thing to compute; which arrays and texts, its operation says."""
+
+    arrays: tuple[Array, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One request, as the engine sees it: items of one operation that share a fate in admission."""
+
+    model: str
+    """Name of a loaded model."""
+    operation: Operation
+    items: tuple[Item, ...]
+    priority: Priority
+    deadline: float
+    """On the system's monotonic clock, seconds."""
+
+
+class FilledToken(msgspec.Struct, frozen=True):
+    """One token of a reconstructed text."""
+
+    token: str
+    hidden: bool
+    candidates: tuple[tuple[str, float], ...] = ()
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemOutput:
+    """One item's answer."""
+
+    arrays: tuple[Array, ...] = ()
+    tokens: tuple[FilledToken, ...] = ()
+    text: str = ""
+
+
+class ItemFailure(msgspec.Struct, frozen=True, tag=True):
+    """Why one item has no answer."""
+
+    reason: int
+    """An ErrorReason."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobResult:
+    """A request's answers, in the order of its items, and where their time went."""
+
+    version: str
+    """Version of the model that answered."""
+    outputs: tuple[ItemOutput | ItemFailure, ...]
+    queue_seconds: float
+    """Longest wait of any item."""
+    compute_seconds: float
+    """Sum over the batches that its items were part of."""
+    batch_size: int
+    """Items in the largest of those batches."""
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    """A model as the engine announces it to the fronts."""
+
+    name: str
+    version: str
+    ready: bool
+    default: bool
+    description: bytes
+    """A serialised tectum.v1.Model, without card and limits."""
+    card: str = ""
+    spaces: dict[str, str] = {}
+    """Space ids by the bundle's names."""
+    logit_scale: float = 1.0
+    logit_bias: float = 0.0
+
+
+class Engine(Protocol):
+    """What a front needs of an engine, wherever it runs."""
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """The models by name; empty while the engine is away."""
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `models` has changed."""
+
+    def off_change(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`."""
+
+    async def submit(self, job: Job) -> JobResult:
+        """Compute a request; cancelling the call withdraws what has not run yet.
+
+        Raises:
+            Failure: refused, expired, or the engine is away.
+        """
+
+    async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
+        """Load, check, warm up and swap in a model; empty version: the latest.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND or BUNDLE_REJECTED; what served before still serves.
+        """
+
+    async def unload_model(self, name: str) -> None:
+        """Drop a model once what it is computing is done.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND, or it is the default model.
+        """
+
+
+def empty(dtype: type[np.generic] = np.float32) -> Array:
+    """An array that stands for "not asked for"."""
+    return np.zeros((0,), dtype)

@@ -1,0 +1,71 @@
+"""Numpy arrays in and out of a shared segment.
+
+All arrays of one message share one span; an array that occurs twice (a frame that two
+pairs share) is written once. A reader's arrays are views: they hold only until the span
+is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tectum_server.worker.link.arena import Arena, Span
+from tectum_server.worker.link.segment import Segment
+
+__all__ = ["ArrayRef", "pack", "unpack"]
+
+_ALIGNMENT = 64
+_DTYPES = ("uint8", "int8", "bool", "int32", "int64", "float16", "float32")
+
+
+class ArrayRef(msgspec.Struct, frozen=True, array_like=True):
+    """Where an array lies in the segment."""
+
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def pack(
+    arrays: Sequence[NDArray[Any]], arena: Arena, segment: Segment
+) -> tuple[Span, list[ArrayRef]] | None:
+    """Copy arrays into one span; None if there is no room now."""
+    places: dict[int, int] = {}
+    total = 0
+    for array in arrays:
+        if id(array) not in places:
+            places[id(array)] = total
+            total += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    span = arena.allocate(total)
+    if span is None:
+        return None
+    refs, written = [], set()
+    for array in arrays:
+        offset = span.offset + places[id(array)]
+        ref = ArrayRef(offset, array.dtype.name, array.shape)
+        if id(array) not in written:
+            np.copyto(unpack(ref, segment), array)
+            written.add(id(array))
+        refs.append(ref)
+    return span, refs
+
+
+def unpack(ref: ArrayRef, segment: Segment) -> NDArray[Any]:
+    """A view of the array at `ref`.
+
+    Raises:
+        ValueError: it does not lie within the segment, or its type is none of ours.
+    """
+    if ref.dtype not in _DTYPES:
+        raise ValueError(f"no array of type {ref.dtype!r} crosses the link")
+    dtype = np.dtype(ref.dtype)
+    count = int(np.prod(ref.shape, dtype=np.int64))
+    if ref.offset < 0 or ref.offset + count * dtype.itemsize > segment.size:
+        raise ValueError("an array reference points outside its segment")
+    flat: NDArray[Any] = np.frombuffer(segment.memory, dtype, count, ref.offset)
+    return flat.reshape(ref.shape)

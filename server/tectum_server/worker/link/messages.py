@@ -1,0 +1,123 @@
+"""What fronts and engine say to each other, msgpack on a Unix socket; arrays stay outside.
+
+A front books space in the request segment and writes there; the space is its own again
+when the answer to that request has come. The engine does the same in the response
+segment until the front says Released.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tectum_server.worker.jobs import FilledToken, ItemFailure, ModelEntry, Operation
+from tectum_server.worker.link.arrays import ArrayRef
+
+__all__ = [
+    "Answer",
+    "AnswerItem",
+    "Cancel",
+    "Catalogue",
+    "FromEngine",
+    "FromFront",
+    "Load",
+    "Loaded",
+    "Refusal",
+    "Released",
+    "Submit",
+    "SubmitItem",
+    "Unload",
+]
+
+
+class SubmitItem(msgspec.Struct, frozen=True):
+    """One item of a job."""
+
+    arrays: tuple[ArrayRef, ...]
+    text: str
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """A job."""
+
+    request: int
+    model: str
+    operation: Operation
+    priority: int
+    deadline: float
+    items: tuple[SubmitItem, ...]
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """The caller of a job has gone; the engine still answers, so that its space comes back."""
+
+    request: int
+
+
+class Released(msgspec.Struct, frozen=True, tag=True):
+    """The front has read an answer's arrays."""
+
+    offset: int
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Load a model."""
+
+    request: int
+    name: str
+    version: str
+    make_default: bool
+
+
+class Unload(msgspec.Struct, frozen=True, tag=True):
+    """Drop a model."""
+
+    request: int
+    name: str
+
+
+class AnswerItem(msgspec.Struct, frozen=True, tag=True):
+    """One item's output."""
+
+    arrays: tuple[ArrayRef, ...]
+    tokens: tuple[FilledToken, ...]
+    text: str
+
+
+class Answer(msgspec.Struct, frozen=True, tag=True):
+    """A job's outputs."""
+
+    request: int
+    version: str
+    items: tuple[AnswerItem | ItemFailure, ...]
+    queue_seconds: float
+    compute_seconds: float
+    batch_size: int
+    span: int | None
+    """Offset to release once the arrays are read; None: there are none."""
+
+
+class Refusal(msgspec.Struct, frozen=True, tag=True):
+    """A job, a load or an unload that failed as a whole."""
+
+    request: int
+    reason: int
+    message: str
+    field: str
+    retry_after: float | None
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """A load or an unload that is done."""
+
+    request: int
+    entry: ModelEntry | None
+
+
+class Catalogue(msgspec.Struct, frozen=True, tag=True):
+    """The models that serve now; sent at once on connection, and whenever it changes."""
+
+    models: tuple[ModelEntry, ...]
+
+
+FromFront = Submit | Cancel | Released | Load | Unload
+FromEngine = Answer | Refusal | Loaded | Catalogue

@@ -1,0 +1,245 @@
+"""The front's end of the link: an Engine that lives in another process.
+
+Connects, hands over its two segments, and keeps connecting while the engine is away:
+callers meanwhile get ENGINE_UNAVAILABLE, and what was in flight when it died fails so too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from tectum.v1 import errors_pb2
+
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import ItemFailure, ItemOutput, Job, JobResult, ModelEntry
+from tectum_server.worker.link.arena import Arena
+from tectum_server.worker.link.arrays import pack, unpack
+from tectum_server.worker.link.channel import Channel
+from tectum_server.worker.link.messages import (
+    Answer,
+    AnswerItem,
+    Cancel,
+    Catalogue,
+    FromEngine,
+    FromFront,
+    Load,
+    Loaded,
+    Refusal,
+    Released,
+    Submit,
+    SubmitItem,
+    Unload,
+)
+from tectum_server.worker.link.segment import Segment
+
+__all__ = ["RemoteEngine"]
+
+_log = logging.getLogger(__name__)
+_RETRY_SECONDS = 0.1
+
+
+class _Link:
+    """One connection's worth of state; a new engine gets a new one."""
+
+    def __init__(self, channel: Channel[FromEngine, FromFront], requests: Segment) -> None:
+        self.channel = channel
+        self.requests = requests
+        self.arena = Arena(requests.size)
+        self.waiting: dict[int, asyncio.Future[Answer | Loaded]] = {}
+        self.spans: dict[int, int] = {}
+
+
+class RemoteEngine:
+    """jobs.Engine over a Unix socket.
+
+    Args:
+        path: the engine's socket.
+        request_bytes: size of the segment for what goes to the engine.
+        response_bytes: size of the segment for what comes back.
+    """
+
+    def __init__(self, path: Path, request_bytes: int, response_bytes: int) -> None:
+        self._path = path
+        self._request_bytes = request_bytes
+        self._response_bytes = response_bytes
+        self._responses: Segment | None = None
+        self._link: _Link | None = None
+        self._numbers = itertools.count()
+        self._models: dict[str, ModelEntry] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """The models that serve, by name; empty while the engine is away."""
+        return self._models
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `models` has changed."""
+        self._listeners.append(listener)
+
+    def off_change(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`."""
+        self._listeners.remove(listener)
+
+    def start(self) -> None:
+        """Begin to connect, and keep at it."""
+        self._task = asyncio.get_running_loop().create_task(self._stay_connected())
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def submit(self, job: Job) -> JobResult:
+        """As jobs.Engine.submit."""
+        link = self._connected()
+        number = next(self._numbers)
+        arrays = [array for item in job.items for array in item.arrays]
+        packed = pack(arrays, link.arena, link.requests)
+        if packed is None:
+            raise Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, "the memory for requests is full")
+        span, refs = packed
+        rest = iter(refs)
+        items = tuple(
+            SubmitItem(tuple(itertools.islice(rest, len(item.arrays))), item.text)
+            for item in job.items
+        )
+        # The span comes back with the answer, whoever still waits for it.
+        link.spans[number] = span.offset
+        message = Submit(number, job.model, job.operation, job.priority, job.deadline, items)
+        try:
+            answer = await self._ask(link, number, message)
+        except asyncio.CancelledError:
+            link.channel.send(Cancel(number))
+            raise
+        if not isinstance(answer, Answer):
+            raise TypeError(f"the engine answered a job with {type(answer).__name__}")
+        return self._result(answer)
+
+    async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
+        """As jobs.Engine.load_model."""
+        link, number = self._connected(), next(self._numbers)
+        loaded = await self._ask(link, number, Load(number, name, version, make_default))
+        if not isinstance(loaded, Loaded) or loaded.entry is None:
+            raise TypeError("the engine answered a load with something else")
+        return loaded.entry
+
+    async def unload_model(self, name: str) -> None:
+        """As jobs.Engine.unload_model."""
+        link, number = self._connected(), next(self._numbers)
+        await self._ask(link, number, Unload(number, name))
+
+    def _connected(self) -> _Link:
+        if self._link is None:
+            raise _away()
+        return self._link
+
+    async def _ask(self, link: _Link, number: int, message: FromFront) -> Answer | Loaded:
+        future: asyncio.Future[Answer | Loaded] = asyncio.get_running_loop().create_future()
+        link.waiting[number] = future
+        link.channel.send(message)
+        return await future
+
+    def _result(self, answer: Answer) -> JobResult:
+        outputs: list[ItemOutput | ItemFailure] = []
+        for item in answer.items:
+            if isinstance(item, ItemFailure):
+                outputs.append(item)
+            else:
+                outputs.append(ItemOutput(self._copied(item), item.tokens, item.text))
+        if answer.span is not None and self._link is not None:
+            self._link.channel.send(Released(answer.span))
+        return JobResult(
+            version=answer.version,
+            outputs=tuple(outputs),
+            queue_seconds=answer.queue_seconds,
+            compute_seconds=answer.compute_seconds,
+            batch_size=answer.batch_size,
+        )
+
+    def _copied(self, item: AnswerItem) -> tuple[Any, ...]:
+        if self._responses is None:
+            raise _away()
+        responses = self._responses
+        return tuple(np.array(unpack(ref, responses)) for ref in item.arrays)
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                await self._converse()
+            except (ConnectionError, FileNotFoundError, msgspec.DecodeError) as error:
+                _log.debug("no engine", extra={"error": str(error)})
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _converse(self) -> None:
+        """One connection, from the handshake to its end."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        requests = Segment.create(self._request_bytes)
+        responses = Segment.create(self._response_bytes)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, str(self._path))
+            socket.send_fds(sock, [b"S"], [requests.descriptor, responses.descriptor])
+            reader, writer = await asyncio.open_unix_connection(sock=sock)
+            decoder = msgspec.msgpack.Decoder(FromEngine)
+            channel: Channel[FromEngine, FromFront] = Channel(reader, writer, decoder)
+            link = _Link(channel, requests)
+            self._link, self._responses = link, responses
+            while True:
+                self._hear(link, await channel.receive())
+        finally:
+            self._lose()
+            sock.close()
+            requests.close()
+            responses.close()
+
+    def _hear(self, link: _Link, message: FromEngine) -> None:
+        if isinstance(message, Catalogue):
+            self._models = {entry.name: entry for entry in message.models}
+            self._notify()
+            return
+        offset = link.spans.pop(message.request, None)
+        if offset is not None:
+            link.arena.release(offset)
+        future = link.waiting.pop(message.request, None)
+        if future is None or future.done():  # the caller has gone
+            if isinstance(message, Answer) and message.span is not None:
+                link.channel.send(Released(message.span))
+            return
+        if isinstance(message, Refusal):
+            reason = errors_pb2.ErrorReason.ValueType(message.reason)
+            future.set_exception(
+                Failure(reason, message.message, message.field, message.retry_after)
+            )
+        else:
+            future.set_result(message)
+
+    def _lose(self) -> None:
+        link, self._link, self._responses = self._link, None, None
+        if link is not None:
+            for future in link.waiting.values():
+                if not future.done():
+                    future.set_exception(_away())
+        if self._models:
+            self._models = {}
+            self._notify()
+
+    def _notify(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+
+def _away() -> Failure:
+    return Failure(
+        errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE, "the engine is starting or being restarted"
+    )

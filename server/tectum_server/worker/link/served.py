@@ -1,0 +1,228 @@
+"""The engine's end of the link: accepts fronts and puts their jobs before a LocalEngine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+
+import msgspec
+from tectum.v1 import errors_pb2
+
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import Engine, Item, ItemFailure, Job, JobResult, Priority
+from tectum_server.worker.link.arena import Arena
+from tectum_server.worker.link.arrays import pack, unpack
+from tectum_server.worker.link.channel import Channel
+from tectum_server.worker.link.messages import (
+    Answer,
+    AnswerItem,
+    Cancel,
+    Catalogue,
+    FromEngine,
+    FromFront,
+    Load,
+    Loaded,
+    Refusal,
+    Released,
+    Submit,
+    Unload,
+)
+from tectum_server.worker.link.segment import Segment
+
+__all__ = ["serve_engine"]
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_engine(engine: Engine, path: Path) -> None:
+    """Accept fronts on a Unix socket until cancelled."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)  # noqa: ASYNC240 - once, before anybody is served
+    listener.listen()
+    listener.setblocking(False)
+    loop = asyncio.get_running_loop()
+    fronts: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            front = loop.create_task(_serve_front(engine, sock))
+            fronts.add(front)
+            front.add_done_callback(fronts.discard)
+    finally:
+        listener.close()
+        for front in fronts:
+            front.cancel()
+        await asyncio.gather(*fronts, return_exceptions=True)
+
+
+async def _serve_front(engine: Engine, sock: socket.socket) -> None:
+    """One front, from its handshake to its end."""
+    await _readable(sock)
+    _, descriptors, _, _ = socket.recv_fds(sock, 1, 2)
+    if len(descriptors) != 2:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        sock.close()
+        return
+    requests, responses = (Segment.adopt(descriptor) for descriptor in descriptors)
+    reader, writer = await asyncio.open_unix_connection(sock=sock)
+    channel: Channel[FromFront, FromEngine] = Channel(
+        reader, writer, msgspec.msgpack.Decoder(FromFront)
+    )
+    front = _Front(engine, channel, requests, responses)
+    try:
+        await front.converse()
+    except ConnectionError:
+        _log.info("a front has gone")
+    finally:
+        front.close()
+        requests.close()
+        responses.close()
+
+
+async def _readable(sock: socket.socket) -> None:
+    """Return once the handshake, which carries the descriptors, has arrived."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    sock.setblocking(False)
+    loop.add_reader(sock, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
+
+
+class _Front:
+    """A connected front: its jobs under way, and the space its answers take."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        channel: Channel[FromFront, FromEngine],
+        requests: Segment,
+        responses: Segment,
+    ) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._requests = requests
+        self._responses = responses
+        self._arena = Arena(responses.size)
+        self._room = asyncio.Event()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._closed = False
+        engine.on_change(self._announce)
+
+    async def converse(self) -> None:
+        """Hear the front until it goes."""
+        self._announce()
+        while True:
+            self._hear(await self._channel.receive())
+
+    def close(self) -> None:
+        """Withdraw what this front still waits for."""
+        self._closed = True
+        self._engine.off_change(self._announce)
+        for task in self._tasks.values():
+            task.cancel()
+        self._channel.close()
+
+    def _announce(self) -> None:
+        if not self._closed:
+            self._channel.send(Catalogue(tuple(self._engine.models.values())))
+
+    def _hear(self, message: FromFront) -> None:
+        match message:
+            case Submit():
+                self._begin(message.request, self._compute(message))
+            case Load() | Unload():
+                self._begin(message.request, self._administer(message))
+            case Cancel():
+                task = self._tasks.get(message.request)
+                if task is not None:
+                    task.cancel()
+            case Released():
+                self._arena.release(message.offset)
+                self._room.set()
+
+    def _begin(self, request: int, work: Coroutine[None, None, FromEngine]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(request, work))
+        self._tasks[request] = task
+        task.add_done_callback(lambda _: self._tasks.pop(request, None))
+
+    async def _answer(self, request: int, work: Coroutine[None, None, FromEngine]) -> None:
+        """Do the work and say how it ended; every request gets exactly one message back."""
+        message: FromEngine
+        try:
+            message = await work
+        except Failure as failure:
+            message = _refusal(request, failure)
+        except asyncio.CancelledError:
+            gone = Failure(errors_pb2.ERROR_REASON_CANCELLED, "the caller went away")
+            message = _refusal(request, gone)
+        except Exception:
+            _log.exception("a request failed in the engine")
+            fault = Failure(errors_pb2.ERROR_REASON_INTERNAL, "the engine failed; see its log")
+            message = _refusal(request, fault)
+        if not self._closed:
+            self._channel.send(message)
+
+    async def _compute(self, message: Submit) -> FromEngine:
+        items = tuple(
+            Item(tuple(unpack(ref, self._requests) for ref in item.arrays), item.text)
+            for item in message.items
+        )
+        priority = Priority(message.priority)
+        job = Job(message.model, message.operation, items, priority, message.deadline)
+        return await self._packed(message.request, await self._engine.submit(job))
+
+    async def _administer(self, message: Load | Unload) -> FromEngine:
+        if isinstance(message, Unload):
+            await self._engine.unload_model(message.name)
+            return Loaded(message.request, None)
+        entry = await self._engine.load_model(message.name, message.version, message.make_default)
+        return Loaded(message.request, entry)
+
+    async def _packed(self, request: int, result: JobResult) -> Answer:
+        """The result with its arrays in the response segment, once there is room."""
+        outputs = result.outputs
+        arrays = [
+            array
+            for output in outputs
+            if not isinstance(output, ItemFailure)
+            for array in output.arrays
+        ]
+        if sum(array.nbytes for array in arrays) > self._responses.size // 2:
+            raise Failure(
+                errors_pb2.ERROR_REASON_TOO_MANY_ITEMS,
+                "the answer is larger than the worker's memory for answers; ask for fewer items",
+            )
+        while (packed := pack(arrays, self._arena, self._responses)) is None:
+            self._room.clear()
+            await self._room.wait()
+        span, refs = packed
+        rest = iter(refs)
+        items: list[AnswerItem | ItemFailure] = []
+        for output in outputs:
+            if isinstance(output, ItemFailure):
+                items.append(output)
+            else:
+                own = tuple(next(rest) for _ in output.arrays)
+                items.append(AnswerItem(own, output.tokens, output.text))
+        return Answer(
+            request=request,
+            version=result.version,
+            items=tuple(items),
+            queue_seconds=result.queue_seconds,
+            compute_seconds=result.compute_seconds,
+            batch_size=result.batch_size,
+            span=span.offset,
+        )
+
+
+def _refusal(request: int, failure: Failure) -> Refusal:
+    return Refusal(request, failure.reason, failure.message, failure.field, failure.retry_after)

@@ -1,0 +1,127 @@
+"""Everything the worker measures, under the names its dashboards rely on.
+
+Each process observes what happens in it; prometheus-client's multiprocess files join
+them, and the supervisor answers scrapes for all. Labels are few and bounded: names of
+rpcs, models, operations, priorities, codes and reasons.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from tectum_server.worker.jobs import Priority
+
+__all__ = ["EngineMetrics", "FrontMetrics", "serve_metrics"]
+
+# Half a millisecond to half a minute: a control loop's answers and a bulk job's alike.
+_SECONDS = (
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class FrontMetrics:
+    """What happens at the wire."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.request_duration = Histogram(
+            "tectum_request_duration_seconds",
+            "From a request's arrival to its answer.",
+            ("rpc", "model", "priority", "code"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.decode_duration = Histogram(
+            "tectum_decode_duration_seconds",
+            "Reading one image.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.refused = Counter(
+            "tectum_requests_refused",
+            "Requests that were not taken, by ErrorReason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.stale_frames = Counter(
+            "tectum_stale_frames",
+            "Stream frames that outlived their lifespan unanswered.",
+            registry=registry,
+        )
+        self.superseded_frames = Counter(
+            "tectum_superseded_frames",
+            "Stream frames that gave way to a newer one.",
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "tectum_model_info",
+            "1 for each space of each model that serves, 0 for one that did.",
+            ("model", "version", "space_id"),
+            multiprocess_mode="max",
+            registry=registry,
+        )
+
+
+class EngineMetrics:
+    """What happens in the engine."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queue_duration = Histogram(
+            "tectum_queue_duration_seconds",
+            "An item's wait for the engine.",
+            ("model", "op", "priority"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.compute_duration = Histogram(
+            "tectum_compute_duration_seconds",
+            "A batch in the engine.",
+            ("model", "op"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "tectum_batch_size",
+            "Items in a batch.",
+            ("model", "op"),
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "tectum_queue_depth",
+            "Items waiting.",
+            ("priority",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+
+    def set_depth(self, depth: Mapping[int, int]) -> None:
+        """Waiting items by priority."""
+        for priority in Priority:
+            self.queue_depth.labels(priority.name.lower()).set(depth.get(priority, 0))
+
+
+def serve_metrics(host: str, port: int, registry: CollectorRegistry | None) -> None:
+    """Answer scrapes on a thread.
+
+    Args:
+        host, port: where.
+        registry: this process's; None: the multiprocess files of all processes.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    if registry is None:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    start_http_server(port, host, registry)
+
+
+def share_metrics(folder: Path) -> dict[str, str]:
+    """The environment under which child processes write their metrics into `folder`."""
+    return {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}

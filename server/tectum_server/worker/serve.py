@@ -1,0 +1,88 @@
+"""Run a worker until it is told to stop: the one way in, whatever its processes are."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from tectum_server.logs import set_up_logs
+from tectum_server.worker.metrics import EngineMetrics, serve_metrics
+from tectum_server.worker.settings import WorkerSettings
+from tectum_server.worker.supervisor import CannotServe, Supervisor
+
+__all__ = ["CannotServe", "serve", "serve_inline"]
+
+
+def serve(settings: WorkerSettings, on_ready: Callable[[int], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain.
+
+    Args:
+        settings: what to serve, where.
+        on_ready: called with the gRPC port once a model serves.
+
+    Raises:
+        CannotServe: a port is taken, or no model could be loaded.
+    """
+    set_up_logs("worker", settings.log_level)
+    asyncio.run(_serve(settings, on_ready))
+
+
+async def _serve(settings: WorkerSettings, on_ready: Callable[[int], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if settings.engine == "inline":
+        await serve_inline(settings, stop, on_ready)
+        return
+    supervisor = Supervisor(settings, on_ready)
+    running = loop.create_task(supervisor.run())
+    stopping = loop.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    supervisor.stop()
+    await running
+
+
+async def serve_inline(
+    settings: WorkerSettings, stop: asyncio.Event, on_ready: Callable[[int], None]
+) -> None:
+    """Serve in this process, on the running loop, until `stop` is set.
+
+    Raises:
+        CannotServe: a port is taken, or no model could be loaded.
+    """
+    # Only this way of serving puts grpc and torch into one process.
+    from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+    from tectum_server.worker.failure import Failure
+    from tectum_server.worker.front.server import Front, PortInUse
+
+    registry = CollectorRegistry()
+    engine = LocalEngine(
+        EngineSettings(
+            repository=settings.repository,
+            models=settings.models,
+            device=settings.device,
+            threads=settings.threads,
+            max_batch=settings.max_batch,
+            max_queued_items=settings.max_queued_items,
+        ),
+        EngineMetrics(registry),
+    )
+    front = Front(settings, engine, registry)
+    try:
+        port = await front.start()
+        await engine.start()
+    except (PortInUse, Failure) as error:
+        raise CannotServe(str(error)) from error
+    if settings.metrics_port:
+        serve_metrics(settings.metrics_host, settings.metrics_port, registry)
+    on_ready(port)
+    try:
+        await stop.wait()
+    finally:
+        await front.stop()
+        await engine.close()

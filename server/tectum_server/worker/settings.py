@@ -1,0 +1,107 @@
+"""What an operator can set on a worker; checked once, at the door."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+__all__ = ["WorkerSettings"]
+
+_Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class WorkerSettings(BaseModel):
+    """A worker's configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: str
+    """Where bundles are: a folder or any fsspec URL."""
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Models to load, `name` or `name@version`; the first is the default."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: _Port = 50051
+    """gRPC port; 0 picks a free one."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics."""
+    metrics_port: _Port = 9464
+    """Port of the metrics; 0 turns them off."""
+    tls_certificate: Path | None = None
+    """PEM certificate chain; with `tls_key`, the port speaks TLS."""
+    tls_key: Path | None = None
+    """PEM private key."""
+    tokens: Path | None = None
+    """JSON file of the tokens that may call (see `front.access`); None: anybody, on loopback."""
+    allow_anonymous: bool = False
+    """Listen beyond loopback without tokens: for networks that are private by other means."""
+    reflection: bool = True
+    """Whether gRPC reflection answers."""
+
+    engine: Literal["process", "inline"] = "process"
+    """Where the model runs: in a process of its own, or in this one (tests, tiny deployments)."""
+    device: str = "cpu"
+    """A torch device, e.g. `cuda:0`."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Torch's threads for one operator; 0: torch's own choice."""
+    max_batch: PositiveInt = 32
+    """Largest batch."""
+    decode_threads: PositiveInt = 2
+    """Threads that read images."""
+    request_memory_bytes: PositiveInt = 256 * 2**20
+    """Shared memory for what waits."""
+    response_memory_bytes: PositiveInt = 128 * 2**20
+    """Shared memory for answers on their way out."""
+
+    max_items: PositiveInt = 64
+    """Items in one request."""
+    max_message_bytes: PositiveInt = 64 * 2**20
+    """Bytes of one request."""
+    max_pixels: PositiveInt = 16 * 2**20
+    """Pixels of one image."""
+    max_text_bytes: PositiveInt = 4096
+    """UTF-8 bytes of one text."""
+    max_queued_items: PositiveInt = 256
+    """Items that may wait at once."""
+    max_streams: PositiveInt = 64
+    """Streams open at once."""
+    control_deadline: PositiveFloat = 0.25
+    """Seconds a CONTROL call has that sets no deadline."""
+    interactive_deadline: PositiveFloat = 10.0
+    """Seconds an INTERACTIVE call has that sets no deadline."""
+    bulk_deadline: PositiveFloat = 120.0
+    """Seconds a BULK call has that sets no deadline."""
+    drain_timeout: PositiveFloat = 30.0
+    """Seconds that shutting down waits for what is in flight."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged."""
+
+    @model_validator(mode="after")
+    def _safe_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key come together")
+        if self.tokens is None and not self.allow_anonymous and not _loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host} without tokens lets anybody call; set tokens, or "
+                "allow_anonymous if the network is private by other means"
+            )
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where the worker listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,189 @@
+"""The worker's first process: starts a front and an engine, keeps them alive, ends them in order.
+
+Holds neither grpc nor torch. The engine is restarted when it dies, under the front's
+living connections; the front's death ends the worker. SIGTERM or Ctrl-C drains: the
+front finishes what it accepted, then the engine stops, and the worker exits 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tectum_server.worker.metrics import serve_metrics, share_metrics
+from tectum_server.worker.settings import WorkerSettings
+
+__all__ = ["CannotServe", "Supervisor"]
+
+_log = logging.getLogger(__name__)
+_RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+_STABLE_SECONDS = 30.0
+_KILL_AFTER = 5.0
+
+
+class CannotServe(RuntimeError):
+    """The worker could not start; says why and what to do."""
+
+
+class Supervisor:
+    """A worker of several processes.
+
+    Args:
+        settings: the worker's.
+        on_ready: called with the gRPC port once a model serves.
+    """
+
+    def __init__(self, settings: WorkerSettings, on_ready: Callable[[int], None]) -> None:
+        self._settings = settings
+        self._on_ready = on_ready
+        self._stop = asyncio.Event()
+        self._engine: asyncio.subprocess.Process | None = None
+        self._served_once = False
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            CannotServe: a port is taken, or no model could be loaded.
+        """
+        with tempfile.TemporaryDirectory(prefix="tectum-worker-") as folder:
+            await self._run(Path(folder))
+
+    async def _run(self, folder: Path) -> None:
+        metrics = folder / "metrics"
+        metrics.mkdir()
+        environment = share_metrics(metrics)
+        if self._settings.metrics_port:
+            self._serve_metrics(metrics)
+        socket_path = folder / "engine.sock"
+        front = await self._spawn(
+            "tectum_server.worker.front.process",
+            {"settings": self._settings.model_dump(mode="json"), "socket": str(socket_path)},
+            environment,
+            says=True,
+        )
+        port = await self._port_of(front)
+        keeping = asyncio.create_task(self._keep_engine(socket_path, environment))
+        watching = asyncio.create_task(self._watch(front, port))
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({keeping, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await self._end(front, self._settings.drain_timeout + _KILL_AFTER)
+            keeping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+            if self._engine is not None:
+                await self._end(self._engine, _KILL_AFTER)
+        for task in (keeping, watching):
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        watching.cancel()
+
+    def _serve_metrics(self, folder: Path) -> None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        host, port = self._settings.metrics_host, self._settings.metrics_port
+        try:
+            serve_metrics(host, port, None)
+        except OSError as error:
+            raise CannotServe(
+                f"port {port} for metrics is in use; choose another with --metrics-port (0: none)"
+            ) from error
+
+    async def _keep_engine(self, socket_path: Path, environment: dict[str, str]) -> None:
+        """Run the engine, again and again."""
+        settings = self._settings
+        told = {
+            "socket": str(socket_path),
+            "log_level": settings.log_level,
+            "repository": settings.repository,
+            "models": settings.models,
+            "device": settings.device,
+            "threads": settings.threads,
+            "max_batch": settings.max_batch,
+            "max_queued_items": settings.max_queued_items,
+        }
+        failures = 0
+        while True:
+            socket_path.unlink(missing_ok=True)  # noqa: ASYNC240 - once a restart
+            started = asyncio.get_running_loop().time()
+            self._engine = await self._spawn(
+                "tectum_server.worker.engine.process", told, environment
+            )
+            code = await self._engine.wait()
+            if self._stop.is_set():
+                return
+            if not self._served_once:
+                raise CannotServe("the engine could not load its models; its log says why")
+            lasted = asyncio.get_running_loop().time() - started
+            failures = 0 if lasted > _STABLE_SECONDS else failures + 1
+            pause = _RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)]
+            _log.error("the engine died", extra={"code": code, "restart_in_seconds": pause})
+            await asyncio.sleep(pause)
+
+    async def _port_of(self, front: asyncio.subprocess.Process) -> int:
+        said = await _hear(front)
+        if "port" not in said:
+            await self._end(front, _KILL_AFTER)
+            why = said.get("error", "the front could not start; its log says why")
+            raise CannotServe(f"{why}; choose another with --port")
+        return int(str(said["port"]))
+
+    async def _watch(self, front: asyncio.subprocess.Process, port: int) -> None:
+        """Say when a model serves; fail if the front ends by itself."""
+        if (await _hear(front)).get("ready"):
+            self._served_once = True
+            self._on_ready(port)
+        code = await front.wait()
+        if not self._stop.is_set():
+            raise CannotServe(f"the front ended with code {code}; its log says why")
+
+    async def _spawn(
+        self, module: str, told: dict[str, object], environment: dict[str, str], says: bool = False
+    ) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE if says else None,
+            env=environment,
+        )
+        if process.stdin is None:
+            raise AssertionError("stdin was asked for")
+        process.stdin.write((json.dumps(told) + "\n").encode())
+        await process.stdin.drain()
+        return process
+
+    @staticmethod
+    async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
+        """SIGTERM, and SIGKILL for who does not listen."""
+        if process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(patience):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _hear(process: asyncio.subprocess.Process) -> dict[str, object]:
+    """The next line the process says; nothing if it has ended."""
+    if process.stdout is None:
+        raise AssertionError("stdout was asked for")
+    line = await process.stdout.readline()
+    found: dict[str, object] = json.loads(line) if line else {}
+    return found
