@@ -106,6 +106,10 @@ class VisionConfig(Strict):
             raise ValueError("pooling 'class' needs class_token")
         if (self.frames > 1) != (self.frame_interval is not None):
             raise ValueError("frame_interval belongs to clips (frames > 1), and they need it")
+        if self.positions == "sincos" and self.transformer.width % 4:
+            raise ValueError(
+                f"positions 'sincos' need a width that 4 divides, not {self.transformer.width}"
+            )
         return self
 
     @property
@@ -172,6 +176,14 @@ class PixelDecoderConfig(Strict):
     text_context: bool = False
     """Whether the decoder may read the instruction's tokens."""
 
+    @model_validator(mode="after")
+    def _positions_fit(self) -> Self:
+        if self.transformer.width % 4:  # its positions are always MAE's sine-cosine table
+            raise ValueError(
+                f"the decoder's width must be one that 4 divides, not {self.transformer.width}"
+            )
+        return self
+
 
 class ActionConfig(Strict):
     """Robot actions and state, in standardised units."""
@@ -230,8 +242,9 @@ class FsqBottleneck(Strict):
     """Discriminator."""
     codes: PositiveInt = 1
     """Codes in one latent action."""
-    levels: tuple[PositiveInt, ...] = (5, 5, 5, 5)
-    """Levels along each axis of a code; the codebook has their product."""
+    levels: Annotated[tuple[Annotated[int, Field(ge=3)], ...], Field(min_length=1)] = (5, 5, 5, 5)
+    """Levels along each axis of a code, at least 3: two of them have no middle to round to. The
+    codebook has their product."""
 
 
 Bottleneck = Annotated[

@@ -76,14 +76,22 @@ def check_golden(predictor: Predictor, precision: Precision = "float32") -> Gold
     """Run the golden inputs here and compare.
 
     Raises:
-        GoldenMismatch: an output is missing, of another shape, or too far away.
+        GoldenMismatch: an input cannot be run; an output is missing, of another shape, or too far
+            away; or the bundle states no tolerance for `precision`.
     """
     bundle = predictor.bundle
     if not any(name.startswith("output/") for name in bundle.golden):
         raise GoldenMismatch(f"{bundle.name}: the bundle has no golden outputs")
-    tolerance = bundle.config.tolerances[precision]
+    tolerance = bundle.config.tolerances.get(precision)
+    if tolerance is None:
+        raise GoldenMismatch(f"{bundle.name} states no tolerance for {precision}")
     inputs = {k: v for k, v in bundle.golden.items() if k.startswith("input/")}
-    found = _run(predictor, inputs, bundle.golden_texts)
+    try:
+        found = _run(predictor, inputs, bundle.golden_texts)
+    except KeyError as error:
+        raise GoldenMismatch(f"{bundle.name}: the golden tensors lack {error.args[0]}") from error
+    except (ValueError, RuntimeError, IndexError) as error:  # inputs that fit no such model
+        raise GoldenMismatch(f"{bundle.name}: its golden inputs do not run: {error}") from error
     wanted = {
         key.removeprefix("output/"): value.numpy()
         for key, value in bundle.golden.items()

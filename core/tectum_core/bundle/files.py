@@ -125,8 +125,8 @@ def read_bundle(folder: Path, name: str, version: str | None = None) -> Bundle:
         model=model.eval().requires_grad_(False),
         tokenizer=tokenizer,
         golden=golden,
-        golden_texts=tuple(json.loads(metadata.get("texts", "[]"))),
-        card=(folder / CARD).read_text(),
+        golden_texts=_read_texts(metadata, name),
+        card=_read_card(folder, name),
     )
 
 
@@ -180,6 +180,23 @@ def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, s
             return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{name}: {path.name}: {error}") from error
+
+
+def _read_texts(metadata: dict[str, str], name: str) -> tuple[str, ...]:
+    try:
+        texts = json.loads(metadata.get("texts", "[]"))
+    except ValueError as error:
+        raise BundleError(f"{name}: {GOLDEN}: its texts are no JSON: {error}") from error
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BundleError(f"{name}: {GOLDEN}: its texts must be a list of strings")
+    return tuple(texts)
+
+
+def _read_card(folder: Path, name: str) -> str:
+    try:
+        return (folder / CARD).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{name}: {CARD}: {error}") from error
 
 
 def _load_weights(model: PerceptionModel, weights: dict[str, Tensor], name: str) -> None:

@@ -57,6 +57,11 @@ class LatentActionModel(nn.Module):
                 nn.Linear(2 * width, config.decoded_steps * actions.dimensions),
             )
 
+    def begin_as_copy(self) -> None:
+        """Let forward dynamics begin by predicting no change, which is nearly right everywhere."""
+        nn.init.zeros_(self.paint_change.weight)
+        nn.init.zeros_(self.paint_change.bias)
+
     def frames(self, pixels: Tensor) -> Tensor:
         """Frames at this module's size s: float[B, 3, H, W] to float[B, 3, s, s]."""
         size = (self.config.image_size, self.config.image_size)

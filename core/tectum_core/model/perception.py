@@ -91,6 +91,8 @@ class PerceptionModel(nn.Module):
             else LatentActionModel(config.latent_action, config.vision, config.actions)
         )
         self.apply(_initialise)
+        if self.latent_action is not None:
+            self.latent_action.begin_as_copy()
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,81 @@
+"""`tectum bench`: how fast a worker answers, from so many callers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+
+from tectum_cli.extras import console, fail, told
+
+__all__ = ["bench"]
+
+
+def bench(
+    worker: Annotated[
+        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
+    ] = "127.0.0.1:50051",
+    token: Annotated[
+        str, typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.")
+    ] = "",
+    callers: Annotated[int, typer.Option(help="Callers, each with one call at a time.")] = 8,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 10.0,
+    size: Annotated[int, typer.Option(help="Side of the random pictures, pixels.", min=8)] = 224,
+    batch: Annotated[int, typer.Option(help="Pictures in one call.", min=1)] = 1,
+) -> None:
+    """Embed random raw pictures in a closed loop; print throughput, latency, where time went."""
+    with told():
+        found = asyncio.run(_measure(worker, token, callers, seconds, size, batch))
+    took, latencies, refused, sizes, queue, compute = found
+    if not latencies:
+        raise fail(f"no call was answered; {refused} were refused")
+    ordered = sorted(latencies)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+
+    console.print(
+        f"{len(latencies) * batch / took:.1f} images/s from {callers} callers, {refused} refused\n"
+        f"latency ms: p50 {at(0.5):.1f}, p90 {at(0.9):.1f}, p99 {at(0.99):.1f}\n"
+        f"mean batch {sum(sizes) / len(sizes):.1f}, queue {1000 * sum(queue) / len(queue):.1f} ms, "
+        f"compute {1000 * sum(compute) / len(compute):.1f} ms",
+        highlight=False,
+    )
+
+
+async def _measure(
+    worker: str, token: str, callers: int, seconds: float, size: int, batch: int
+) -> tuple[float, list[float], int, list[int], list[float], list[float]]:
+    import numpy as np
+    from tectum import AsyncClient, Overloaded
+
+    pictures = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    latencies: list[float] = []
+    sizes: list[int] = []
+    queue: list[float] = []
+    compute: list[float] = []
+    refused = 0
+    async with AsyncClient(worker, token=token or None, retries=0) as client:
+        await client.embed_images(pictures)  # connects, and fails early
+        started = time.perf_counter()
+
+        async def call() -> None:
+            nonlocal refused
+            while time.perf_counter() - started < seconds:
+                began = time.perf_counter()
+                try:
+                    answer = await client.embed_images(pictures)
+                except Overloaded as error:
+                    refused += 1
+                    await asyncio.sleep(error.retry_after or 0.01)
+                    continue
+                latencies.append(time.perf_counter() - began)
+                sizes.append(answer.info.timings.batch_size)
+                queue.append(answer.info.timings.queue)
+                compute.append(answer.info.timings.compute)
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+        took = time.perf_counter() - started
+    return took, latencies, refused, sizes, queue, compute

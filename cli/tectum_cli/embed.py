@@ -1,0 +1,108 @@
+"""`tectum embed`: vectors of pictures and videos into a parquet file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tectum_cli.extras import errors, fail, needs, told
+from tectum_cli.media import Picture, pictures_in
+
+__all__ = ["embed"]
+
+
+def embed(
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, videos, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    worker: Annotated[
+        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
+    ] = "127.0.0.1:50051",
+    token: Annotated[
+        str, typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Model; empty: the worker's default.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="joint or pooled; empty: joint if the model has it.")
+    ] = "",
+    every: Annotated[int, typer.Option(help="Of a video, take every n-th frame.", min=1)] = 1,
+    batch: Annotated[int, typer.Option(help="Pictures in one request.", min=1, max=64)] = 32,
+) -> None:
+    """Embed pictures and videos at BULK priority, one row each: path, frame, vector, space."""
+    with needs("cli"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from tectum import Client, Priority
+
+    if kind not in ("", "joint", "pooled"):
+        raise fail(f"--kind is joint or pooled, not {kind!r}")
+    fields: dict[str, pa.DataType] = {
+        "path": pa.string(),
+        "frame": pa.int64(),
+        "seconds": pa.float64(),
+        "vector": pa.list_(pa.float32()),
+        "space_id": pa.string(),
+        "model": pa.string(),
+        "version": pa.string(),
+        "error": pa.string(),
+    }
+    schema = pa.schema(fields)
+    draft = out.with_name(f".{out.name}.writing")
+    failed = 0
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
+    try:
+        with (
+            told(),
+            Client(worker, token=token or None, model=model) as client,
+            pq.ParquetWriter(draft, schema) as writer,
+            Progress(*columns, console=errors) as progress,
+        ):
+            task = progress.add_task("embedding", total=None)
+            for group in _groups(pictures_in(paths, every), batch):
+                answer = client.embed_images(
+                    [picture.content for picture in group],
+                    kind=kind or None,  # type: ignore[arg-type]
+                    priority=Priority.BULK,
+                )
+                rows = [_row(p, item, answer.info) for p, item in zip(group, answer, strict=True)]
+                failed += sum(row["error"] is not None for row in rows)
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                progress.advance(task, len(group))
+            done = int(progress.tasks[0].completed)
+    except (ValueError, OSError) as error:
+        draft.unlink(missing_ok=True)
+        raise fail(str(error)) from error
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    draft.replace(out)
+    errors.print(f"{done} rows in {out}" + (f", {failed} with an error" if failed else ""))
+
+
+def _groups(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
+    while group := list(itertools.islice(pictures, size)):
+        yield group
+
+
+def _row(picture: Picture, item: Any, info: Any) -> dict[str, object]:
+    from tectum import Embedding
+
+    row: dict[str, object] = {
+        "path": str(picture.path),
+        "frame": picture.frame,
+        "seconds": picture.seconds,
+        "vector": None,
+        "space_id": None,
+        "model": info.model,
+        "version": info.version,
+        "error": None,
+    }
+    if isinstance(item, Embedding):
+        row |= {"vector": item.as_float32().tolist(), "space_id": item.space_id}
+    else:
+        row["error"] = f"{item.reason}: {item.message}"
+    return row

@@ -1,0 +1,125 @@
+"""`tectum serve`: a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tectum_cli.extras import errors, fail, needs
+
+if TYPE_CHECKING:
+    from tectum_server.worker.settings import WorkerSettings
+
+__all__ = ["serve", "worker_settings"]
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model to load, NAME or NAME@VERSION; repeat for more. The first is the "
+            "default. Without any: the embedded tectum-tiny.",
+            envvar="TECTUM_MODELS",
+        ),
+    ] = None,
+    repository: Annotated[
+        str,
+        typer.Option(
+            help="Where bundles are: a folder or any fsspec URL. Empty: the embedded one.",
+            envvar="TECTUM_REPOSITORY",
+        ),
+    ] = "",
+    host: Annotated[str, typer.Option(envvar="TECTUM_HOST", help="Address to listen on.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[
+        int, typer.Option(envvar="TECTUM_PORT", help="gRPC port; 0 picks a free one.")
+    ] = 50051,
+    metrics_host: Annotated[
+        str, typer.Option(envvar="TECTUM_METRICS_HOST", help="Address of the metrics.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int, typer.Option(envvar="TECTUM_METRICS_PORT", help="Port of the metrics; 0: none.")
+    ] = 9464,
+    device: Annotated[
+        str, typer.Option(envvar="TECTUM_DEVICE", help="A torch device: cpu, cuda, cuda:1 …")
+    ] = "cpu",
+    threads: Annotated[
+        int, typer.Option(help="Torch's threads for one operator; 0: torch's own choice.", min=0)
+    ] = 0,
+    max_batch: Annotated[int, typer.Option(help="Largest batch.", min=1)] = 32,
+    max_queued_items: Annotated[
+        int, typer.Option(help="Items that may wait before requests are refused.", min=1)
+    ] = 256,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TECTUM_TOKENS",
+            help="JSON file with the tokens that may call: "
+            '{"tokens": [{"name", "sha256", "roles": ["infer", "admin"]}]}.',
+        ),
+    ] = None,
+    allow_anonymous: Annotated[
+        bool,
+        typer.Option(
+            envvar="TECTUM_ALLOW_ANONYMOUS",
+            help="Listen beyond loopback without tokens, on a network that is private anyhow.",
+        ),
+    ] = False,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM certificate chain; with --tls-key: TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="`process`: the model in its own process; `inline`: in this one.")
+    ] = "process",
+    reflection: Annotated[bool, typer.Option(help="Whether gRPC reflection answers.")] = True,
+    log_level: Annotated[
+        str, typer.Option(envvar="TECTUM_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+) -> None:
+    """Serve models over gRPC until SIGTERM or Ctrl-C, which finishes what is in flight."""
+    settings = worker_settings(
+        models=tuple(model or ()),
+        repository=repository,
+        host=host,
+        port=port,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        device=device,
+        threads=threads,
+        max_batch=max_batch,
+        max_queued_items=max_queued_items,
+        tokens=tokens,
+        allow_anonymous=allow_anonymous,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        engine=engine,
+        reflection=reflection,
+        log_level=log_level,
+    )
+    with needs("worker"):
+        from tectum_server.worker.serve import CannotServe
+        from tectum_server.worker.serve import serve as serve_worker
+    try:
+        serve_worker(settings, lambda bound: errors.print(f"serving on {host}:{bound}"))
+    except CannotServe as error:
+        raise fail(str(error)) from error
+
+
+def worker_settings(**values: object) -> WorkerSettings:
+    """Checked settings; the embedded repository where none is named."""
+    with needs("worker"):
+        from pydantic import ValidationError
+        from tectum_core import embedded
+        from tectum_server.worker.settings import WorkerSettings
+    values["repository"] = values.get("repository") or str(embedded.repository())
+    values["models"] = values.get("models") or (embedded.NAME,)
+    try:
+        return WorkerSettings.model_validate(values)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = "--" + "-".join(map(str, found["loc"])).replace("_", "-") if found["loc"] else ""
+        raise fail(f"{where} {found['msg']}".strip()) from error

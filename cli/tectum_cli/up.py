@@ -1,0 +1,154 @@
+"""`tectum up`: worker and gateway together, on loopback, ended by one Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tectum_cli.extras import console, fail
+
+__all__ = ["running", "up"]
+
+_READY_SECONDS = 120.0
+_END_SECONDS = 40.0
+
+
+def up(
+    model: Annotated[
+        list[str] | None, typer.Option(help="As in `tectum serve`; default: tectum-tiny.")
+    ] = None,
+    repository: Annotated[str, typer.Option(help="As in `tectum serve`.")] = "",
+    port: Annotated[int, typer.Option(help="The worker's gRPC port.")] = 50051,
+    gateway_port: Annotated[int, typer.Option(help="The gateway's HTTP port.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="The worker's metrics port.")] = 9464,
+    demo: Annotated[bool, typer.Option("--demo", help="Run the demo once all is up.")] = False,
+    leave: Annotated[
+        bool, typer.Option("--leave", help="With --demo: end after it, instead of serving on.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="With --demo: a LeRobot folder to show it on.")
+    ] = None,
+    pictures: Annotated[Path, typer.Option(help="With --demo: folder for its pictures.")] = Path(
+        "demo-output"
+    ),
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+) -> None:
+    """Serve a model over gRPC and REST on this machine; without arguments, the embedded one."""
+    options = ["--log-level", log_level]
+    for name in model or ():
+        options += ["--model", name]
+    if repository:
+        options += ["--repository", repository]
+    with running(port, gateway_port, metrics_port, options) as processes:
+        console.print(
+            f"\n  gRPC     127.0.0.1:{port}\n"
+            f"  REST     http://127.0.0.1:{gateway_port}/docs\n"
+            f"  metrics  http://127.0.0.1:{metrics_port}/metrics, "
+            f"http://127.0.0.1:{gateway_port}/metrics\n",
+            highlight=False,
+        )
+        if demo:
+            from tectum_cli.demo import show
+
+            show(f"127.0.0.1:{port}", data, pictures)
+            if leave:
+                return
+        console.print("serving; Ctrl-C ends it", style="dim")
+        _until_ended(processes)
+
+
+@contextmanager
+def running(
+    port: int, gateway_port: int, metrics_port: int, options: list[str]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A worker and a gateway, ready; ended together at the context's end."""
+    for number, flag in (
+        (port, "--port"),
+        (gateway_port, "--gateway-port"),
+        (metrics_port, "--metrics-port"),
+    ):
+        if not _free(number):
+            raise fail(f"port {number} is in use; choose another with {flag}")
+    tectum = [sys.executable, "-m", "tectum_cli"]
+    worker = [*tectum, "serve", "--port", str(port), "--metrics-port", str(metrics_port), *options]
+    gateway = [*tectum, "gateway", "--port", str(gateway_port), "--worker", f"127.0.0.1:{port}"]
+    gateway += options[:2]  # the log level
+    # Sessions of their own: Ctrl-C comes to this process, which then ends them in order.
+    processes = [
+        subprocess.Popen(command, start_new_session=True)  # noqa: S603
+        for command in (worker, gateway)
+    ]
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        _wait_until_ready(processes, port, gateway_port)
+        yield processes
+    except KeyboardInterrupt:
+        console.print("\nending", style="dim")
+    finally:
+        _end(processes)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _wait_until_ready(
+    processes: list[subprocess.Popen[bytes]], port: int, gateway_port: int
+) -> None:
+    from tectum import Client, Health, TectumError
+
+    with console.status("starting worker and gateway"), Client(f"127.0.0.1:{port}") as client:
+        deadline = time.monotonic() + _READY_SECONDS
+        serving = False
+        while time.monotonic() < deadline:
+            _check_alive(processes)
+            with suppress(TectumError):
+                serving = serving or client.health(timeout=1.0) is Health.SERVING
+            if serving and not _free(gateway_port):
+                return
+            time.sleep(0.1)
+    raise fail(f"nothing served within {_READY_SECONDS:.0f} s; --log-level info says more")
+
+
+def _until_ended(processes: list[subprocess.Popen[bytes]]) -> None:
+    while True:
+        _check_alive(processes)
+        time.sleep(0.5)
+
+
+def _check_alive(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process, name in zip(processes, ("worker", "gateway"), strict=True):
+        if process.poll() is not None:
+            raise fail(f"the {name} ended with code {process.returncode}")
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Gateway first, so that nothing new comes, then the worker, which drains."""
+    for process in reversed(processes):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _as_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

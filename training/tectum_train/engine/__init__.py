@@ -1,0 +1,1 @@
+"""The loop: batches, optimiser, checkpoints, progress. Knows no objective by name."""

@@ -1,0 +1,40 @@
+"""AdamW with the field's usual exceptions, and the learning-rate curve."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import AdamW
+
+from tectum_train.recipe import OptimiserConfig, ScheduleConfig
+
+__all__ = ["learning_rate", "optimiser_for"]
+
+
+def optimiser_for(module: nn.Module, config: OptimiserConfig) -> AdamW:
+    """AdamW over the module's parameters; only the weights of linear maps are decayed."""
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
+        # Learnt tokens and positions lead with a dimension of one.
+        plain = parameter.dim() < 2 or parameter.shape[0] == 1 or id(parameter) in embeddings
+        (free if plain else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def learning_rate(step: int, peak: float, schedule: ScheduleConfig) -> float:
+    """Learning rate of step `step`, from 0: linear warm-up, then a cosine to the final share."""
+    if step < schedule.warmup_steps:
+        return peak * (step + 1) / schedule.warmup_steps
+    length = max(1, schedule.steps - schedule.warmup_steps)
+    progress = min(1.0, (step - schedule.warmup_steps) / length)
+    final = schedule.final_share
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,0 +1,186 @@
+"""Latent actions: does z say how the hand moved, and only that?
+
+The target is the hand's displacement in the camera's frame over one pair, in metres:
+right, down, and away. Probes are ridge regressions fitted on training episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tectum_core.predictor import Predictor
+from tectum_core.preprocess import normalise
+
+from tectum_train.data.samples import Samples
+from tectum_train.evaluation.context import Context
+from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.probes import Pca, fit_ridge, r_squared
+
+__all__ = ["Pairs", "draw_pairs", "measure_latent_actions"]
+
+_TRAIN_PAIRS, _TEST_PAIRS, _BATCH = 12_000, 4_000, 256
+_IN_PLANE, _OVER_WIDTH, _OVER_256, _OVER_ALONE = 0.70, 0.40, 0.05, 0.40
+_SHUFFLED, _COPY = 0.10, 0.35
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Frames one interval apart, and how the hand moved between them."""
+
+    earlier: NDArray[np.uint8]
+    """[n, S, S, 3]."""
+    later: NDArray[np.uint8]
+    """[n, S, S, 3]."""
+    moved: NDArray[np.float64]
+    """[n, 3], metres in the camera's frame: right, down, away."""
+
+
+def draw_pairs(context: Context, samples: Samples, count: int, stream: int) -> Pairs:
+    """Pairs drawn evenly over a data set."""
+    gap = context.pair_steps
+    whole = np.flatnonzero(np.arange(len(samples)) + gap <= samples.last)
+    draw = np.random.default_rng([context.seed, stream])
+    index = np.sort(draw.permutation(whole)[:count])
+    hand = samples.column(context.state)[:, :3].astype(np.float64)
+    extrinsics = samples.column(context.extrinsics).astype(np.float64)
+    rotation = extrinsics[index].reshape(-1, 4, 4)[:, :3, :3]
+    moved = np.einsum("nij,nj->ni", rotation, hand[index + gap] - hand[index])
+    # Sorted for reading, shuffled for fitting: a probe's last fifth must not be the last episodes.
+    order = draw.permutation(len(index))
+    return Pairs(samples.frames[index][order], samples.frames[index + gap][order], moved[order])
+
+
+def measure_latent_actions(context: Context) -> list[Measure]:
+    """R² of the hand's displacement from z, against everything that should know less."""
+    if context.predictor.model.latent_action is None:
+        return []
+    train = draw_pairs(context, context.train, _TRAIN_PAIRS, 10)
+    test = draw_pairs(context, context.test, _TEST_PAIRS, 11)
+    z_train, z_test = _latents(context.predictor, train), _latents(context.predictor, test)
+    width = z_train.shape[1]
+    of_z = r_squared(fit_ridge(z_train, train.moved, z_test), test.moved)
+
+    change = Pca(_difference(train), 256)
+    coordinates = change(_difference(train)), change(_difference(test))
+
+    def of_change(components: int) -> NDArray[np.float64]:
+        chosen = coordinates[0][:, :components], coordinates[1][:, :components]
+        return r_squared(fit_ridge(chosen[0], train.moved, chosen[1]), test.moved)
+
+    alone = Pca(_flat(train.earlier), 256)
+    of_alone = r_squared(
+        fit_ridge(alone(_flat(train.earlier)), train.moved, alone(_flat(test.earlier))), test.moved
+    )
+    shuffled = (_shuffled(train, context.seed), _shuffled(test, context.seed + 1))
+    refitted = r_squared(
+        fit_ridge(
+            _latents(context.predictor, shuffled[0]),
+            train.moved,
+            _latents(context.predictor, shuffled[1]),
+        ),
+        test.moved,
+    )
+    of_twin = r_squared(
+        fit_ridge(_latents(context.twin, train), train.moved, _latents(context.twin, test)),
+        test.moved,
+    )
+    copy = _prediction_error(context.predictor, test)
+    plane = {
+        "frame-difference PCA, z's width": _plane(of_change(width)),
+        "frame-difference PCA-256": _plane(of_change(256)),
+        "o_t alone (PCA-256)": _plane(of_alone),
+        "shuffled o_t+1, refitted": _plane(refitted),
+        "random init": _plane(of_twin),
+    }
+    value = _plane(of_z)
+    passed = (
+        value >= _IN_PLANE
+        and value >= plane["frame-difference PCA, z's width"] + _OVER_WIDTH
+        and value >= plane["frame-difference PCA-256"] + _OVER_256
+        and value >= plane["o_t alone (PCA-256)"] + _OVER_ALONE
+        and plane["shuffled o_t+1, refitted"] <= _SHUFFLED
+    )
+    depth = {
+        "frame-difference PCA-256": float(of_change(256)[2]),
+        "random init": float(of_twin[2]),
+    }
+    rule = (
+        f"≥ {_IN_PLANE}, PCA of z's width + {_OVER_WIDTH}, PCA-256 + {_OVER_256}, "
+        f"o_t + {_OVER_ALONE}; shuffled ≤ {_SHUFFLED}"
+    )
+    return [
+        Measure(f"latent action ({width}) → hand in plane, R²", value, plane, rule, passed),
+        Measure("… right", float(of_z[0])),
+        Measure("… down", float(of_z[1])),
+        Measure("… depth", float(of_z[2]), depth),
+        Measure(
+            "latent action, next frame's error ÷ copying",
+            copy["model"],
+            {"shuffled z": copy["shuffled"]},
+            f"≤ {_COPY}",
+            copy["model"] <= _COPY,
+        ),
+    ]
+
+
+def _latents(predictor: Predictor, pairs: Pairs) -> NDArray[np.float32]:
+    """Z of every pair, [n, D]."""
+    return np.concatenate(
+        [
+            predictor.latent_actions(
+                list(pairs.earlier[s : s + _BATCH]), list(pairs.later[s : s + _BATCH])
+            ).vectors
+            for s in range(0, len(pairs.earlier), _BATCH)
+        ]
+    )
+
+
+@torch.inference_mode()
+def _prediction_error(predictor: Predictor, pairs: Pairs) -> dict[str, float]:
+    """Squared error of the predicted later frame as a share of copying the earlier one."""
+    module, images = predictor.model.latent_action, predictor.config.images
+    if module is None:
+        raise ValueError("the bundle predicts no latent actions")
+    sums = dict.fromkeys(("model", "shuffled", "copy"), 0.0)
+    for start in range(0, len(pairs.earlier), _BATCH):
+        part = slice(start, start + _BATCH)
+        pixels = [
+            normalise(torch.from_numpy(frames[part]).permute(0, 3, 1, 2), images)
+            for frames in (pairs.earlier, pairs.later)
+        ]
+        before, after = (module.frames(frame) for frame in pixels)
+        trunk = None
+        if module.config.source == "trunk":
+            trunk = (
+                predictor.model.vision(pixels[0]).tokens,
+                predictor.model.vision(pixels[1]).tokens,
+            )
+        z = module.infer(before, after, trunk).vectors
+        own = None if trunk is None else trunk[0]
+        sums["copy"] += float((before - after).square().sum())
+        sums["model"] += float((module.predict(before, z, own) - after).square().sum())
+        other = module.predict(before, z.roll(1, dims=0), own)
+        sums["shuffled"] += float((other - after).square().sum())
+    return {name: value / sums["copy"] for name, value in sums.items()}
+
+
+def _shuffled(pairs: Pairs, seed: int) -> Pairs:
+    """The same earlier frames beside other pairs' later ones."""
+    order = np.random.default_rng(seed).permutation(len(pairs.later))
+    return Pairs(pairs.earlier, pairs.later[order], pairs.moved)
+
+
+def _plane(scores: NDArray[np.float64]) -> float:
+    """Mean over the two in-plane axes."""
+    return float(scores[:2].mean())
+
+
+def _difference(pairs: Pairs) -> NDArray[np.float32]:
+    return _flat(pairs.later) - _flat(pairs.earlier)
+
+
+def _flat(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return frames.reshape(len(frames), -1).astype(np.float32) / np.float32(255)

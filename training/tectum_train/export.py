@@ -1,0 +1,91 @@
+"""From a finished run to a bundle: golden outputs, training summary, model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tectum_core.bundle import Bundle, BundleConfig, TrainingSummary, read_bundle, write_bundle
+from tectum_core.golden import check_golden, golden_inputs, make_golden
+from tectum_core.predictor import Predictor
+
+from tectum_train.engine.run import Run
+
+__all__ = ["as_bundle", "export"]
+
+_GOLDEN_TEXTS = 3
+
+
+def as_bundle(run: Run, instructions: list[str], metrics: Mapping[str, float]) -> Bundle:
+    """The run in memory as a bundle, without golden outputs."""
+    recipe = run.recipe
+    config = BundleConfig(
+        model=recipe.model,
+        images=recipe.images,
+        actions=run.scaling,
+        training=TrainingSummary(
+            recipe=recipe.name,
+            data=recipe.data.train,
+            steps=recipe.schedule.steps,
+            seed=recipe.seed,
+            commit=run.commit,
+            metrics=dict(metrics),
+        ),
+    )
+    texts = tuple(instructions[:_GOLDEN_TEXTS]) if run.tokenizer is not None else ()
+    return Bundle(recipe.name, "", config, run.model, run.tokenizer, {}, texts, "")
+
+
+def export(
+    run: Run, instructions: list[str], metrics: Mapping[str, float], table: str, folder: Path
+) -> str:
+    """Write the run's bundle, prove that it reproduces its golden outputs, and give its version.
+
+    Args:
+        run: a finished run.
+        instructions: of its data; the first few become golden inputs.
+        metrics: held-out numbers for the training summary.
+        table: the evaluation as Markdown, for the card.
+        folder: must not exist yet.
+    """
+    bundle = as_bundle(run, instructions, metrics)
+    golden = make_golden(bundle, golden_inputs(bundle), bundle.golden_texts)
+    version = write_bundle(
+        folder,
+        bundle.config,
+        bundle.model,
+        bundle.tokenizer,
+        golden,
+        bundle.golden_texts,
+        _card(run, bundle, table),
+    )
+    check_golden(Predictor(read_bundle(folder, run.recipe.name, version)))
+    return version
+
+
+def _card(run: Run, bundle: Bundle, table: str) -> str:
+    recipe = run.recipe
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    objectives = ", ".join(f"{c.kind} × {c.weight:g}" for c in recipe.objectives)
+    spaces = "\n".join(f"- `{s.name}`: `{s.space_id}`, {s.width} numbers" for s in bundle.spaces)
+    return f"""# {recipe.name}
+
+{recipe.description.strip()}
+
+| | |
+| --- | --- |
+| parameters | {parameters:,} |
+| input | {recipe.images.size}×{recipe.images.size} pixels |
+| objectives | {objectives} |
+| training data | {recipe.data.train} |
+| steps × batch | {recipe.schedule.steps} × {recipe.schedule.batch_size} |
+| seed, commit | {recipe.seed}, {run.commit or "unknown"} |
+
+## Spaces
+
+{spaces}
+
+## Held-out evaluation
+
+{table.strip()}
+"""

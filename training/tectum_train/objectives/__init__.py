@@ -1,0 +1,96 @@
+"""What can be learnt: a discriminated list of configurations, and what builds each.
+
+A weighted sum of objectives is an objective. The type checker catches a configuration
+that nothing builds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, assert_never
+
+import torch
+from pydantic import Field
+from tectum_core.model import PerceptionModel
+from tectum_core.tokenizer import Tokenizer
+from torch import Tensor, nn
+
+from tectum_train.objectives.base import Objective, Outcome
+from tectum_train.objectives.batch import Batch
+from tectum_train.objectives.image_text import ImageText, ImageTextConfig
+from tectum_train.objectives.latent_action import LatentAction, LatentActionObjectiveConfig
+from tectum_train.objectives.masked_action import (
+    ActionPrediction,
+    ActionPredictionConfig,
+    MaskedAction,
+    MaskedActionConfig,
+)
+from tectum_train.objectives.masked_image import MaskedImage, MaskedImageConfig
+from tectum_train.objectives.masked_language import MaskedLanguage, MaskedLanguageConfig
+
+__all__ = ["Batch", "Objective", "ObjectiveConfig", "Outcome", "WeightedSum", "objective_for"]
+
+ObjectiveConfig = Annotated[
+    ImageTextConfig
+    | MaskedImageConfig
+    | MaskedLanguageConfig
+    | MaskedActionConfig
+    | ActionPredictionConfig
+    | LatentActionObjectiveConfig,
+    Field(discriminator="kind"),
+]
+
+
+def objective_for(
+    config: ObjectiveConfig, model: PerceptionModel, tokenizer: Tokenizer | None
+) -> Objective:
+    """The objective that `config` describes.
+
+    Raises:
+        ValueError: the model lacks a part that it needs.
+    """
+    match config:
+        case ImageTextConfig():
+            return ImageText(config, model)
+        case MaskedImageConfig():
+            return MaskedImage(config, model)
+        case MaskedLanguageConfig():
+            if tokenizer is None or tokenizer.mask_id is None:
+                raise ValueError("masked_language needs a tokenizer with [MASK]")
+            return MaskedLanguage(config, model, tokenizer.mask_id, tokenizer.vocabulary_size)
+        case MaskedActionConfig():
+            return MaskedAction(config, model)
+        case ActionPredictionConfig():
+            return ActionPrediction(config, model)
+        case LatentActionObjectiveConfig():
+            return LatentAction(config, model)
+        case _:
+            assert_never(config)
+
+
+class WeightedSum(Objective):
+    """Several objectives at once: the sum of their weighted losses, their metrics side by side."""
+
+    name = ""
+
+    def __init__(self, weighted: Sequence[tuple[float, Objective]]) -> None:
+        super().__init__()
+        self.weights = [weight for weight, _ in weighted]
+        self.parts = nn.ModuleList(objective for _, objective in weighted)
+
+    def forward(self, batch: Batch) -> Outcome:
+        """The weighted sum; metrics under `<objective>/<metric>`, each loss among them."""
+        total: Tensor = torch.zeros((), device=batch.earlier.device)
+        metrics: dict[str, Tensor] = {}
+        for weight, part in zip(self.weights, self.parts, strict=True):
+            outcome: Outcome = part(batch)
+            total = total + weight * outcome.loss
+            metrics[f"{part.name}/loss"] = outcome.loss.detach()
+            metrics |= {f"{part.name}/{key}": value for key, value in outcome.metrics.items()}
+        return Outcome(total, metrics)
+
+    def after_step(self) -> None:
+        """Every part's."""
+        for part in self.parts:
+            if isinstance(part, Objective):
+                part.after_step()

@@ -1,0 +1,52 @@
+"""What an objective is: a module that says one thing about a batch.
+
+One file each; they know this base and the model core, never each other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from pydantic import PositiveFloat
+from tectum_core.architecture import Strict
+from torch import Tensor, nn
+
+from tectum_train.objectives.batch import Batch
+
+__all__ = ["Objective", "ObjectiveSettings", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one objective says about one batch."""
+
+    loss: Tensor
+    """float32 scalar, mean over the batch; carries the graph."""
+    metrics: dict[str, Tensor]
+    """Detached scalars under short names; the loop adds the objective's prefix."""
+
+
+class ObjectiveSettings(Strict):
+    """What every objective's configuration has."""
+
+    weight: PositiveFloat = 1.0
+    """Factor of its loss in the sum."""
+
+
+class Objective(nn.Module, ABC):
+    """One thing to learn.
+
+    Its forward takes a batch and gives an Outcome. An objective holds the model that it trains, so
+    its parameters are the model's, and whatever it adds of its own.
+    """
+
+    name: str
+    """Prefix of its metrics."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Outcome:
+        """The objective's view of a batch."""
+
+    def after_step(self) -> None:
+        """Update what gradients do not; called after each optimiser step."""

@@ -1,0 +1,81 @@
+"""InfoNCE between images and instructions, aware that many frames share a sentence.
+
+Letters: B batch, J joint width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from tectum_core.model import PerceptionModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
+from tectum_train.objectives.batch import Batch
+
+__all__ = ["ImageText", "ImageTextConfig", "multi_positive_info_nce"]
+
+_MAX_LOG_SCALE = 4.605170185988092  # ln 100
+
+
+class ImageTextConfig(ObjectiveSettings):
+    """Contrast frames with instructions, both ways."""
+
+    kind: Literal["image_text"] = "image_text"
+    """Discriminator."""
+
+
+class ImageText(Objective):
+    """Cross-entropy over the batch's sentences, each direction; equal sentences are all positives.
+
+    Without that, frames of the same instruction would be pushed apart as false negatives.
+
+    Source: CLIP (arXiv:2103.00020); several positives: SupCon (arXiv:2004.11362), L_out.
+    """
+
+    name = "image_text"
+
+    def __init__(self, config: ImageTextConfig, model: PerceptionModel) -> None:
+        super().__init__()
+        if model.joint is None:
+            raise ValueError("image_text needs a joint space (model.joint)")
+        self.config = config
+        self.model = model
+
+    def forward(self, batch: Batch) -> Outcome:
+        """Outcome with the loss, and each frame's accuracy in finding a sentence of its own."""
+        joint = self.model.joint
+        if joint is None:
+            raise ValueError("image_text needs a joint space (model.joint)")
+        image = joint.embed_image(batch.image(self.model).pooled)
+        text = joint.embed_text(batch.text(self.model).pooled)
+        # In bfloat16 the gradient is off by a percent at scale 100: this product is float32.
+        with torch.autocast(image.device.type, enabled=False):
+            logits = joint.logits(image.float() @ text.float().t())
+        positive = batch.instruction[:, None] == batch.instruction[None, :]
+        loss = multi_positive_info_nce(logits, positive)
+        hit = positive.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
+        return Outcome(loss, {"accuracy": hit.detach(), "scale": joint.log_scale.detach().exp()})
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep the logit scale at most 100."""
+        if self.model.joint is not None:
+            self.model.joint.log_scale.clamp_(max=_MAX_LOG_SCALE)
+
+
+def multi_positive_info_nce(logits: Tensor, positive: Tensor) -> Tensor:
+    """Mean over both directions of the cross-entropy against all positives of a row.
+
+    Args:
+        logits: float32[B, B], rows images, columns texts.
+        positive: bool[B, B], symmetric, True on the diagonal.
+
+    Returns:
+        float32 scalar; ln B for equal logits and distinct sentences.
+    """
+    target = positive.float() / positive.sum(dim=1, keepdim=True)
+    forward = F.cross_entropy(logits, target)
+    return (forward + F.cross_entropy(logits.t(), target)) / 2

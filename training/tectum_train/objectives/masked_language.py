@@ -1,0 +1,102 @@
+"""Masked language modelling given the picture: fill in hidden words of the instruction.
+
+Letters: B batch, n samples that are used, L text tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from tectum_core.model import PerceptionModel
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
+from tectum_train.objectives.batch import Batch
+
+__all__ = ["MaskedLanguage", "MaskedLanguageConfig", "hide_tokens"]
+
+
+class MaskedLanguageConfig(ObjectiveSettings):
+    """Hidden words, the picture in view."""
+
+    kind: Literal["masked_language"] = "masked_language"
+    """Discriminator."""
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of an instruction's tokens that are hidden; at least one is."""
+    image_share: Annotated[float, Field(ge=0, le=1)] = 0.85
+    """How often the picture is shown."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the batch that this objective uses."""
+
+
+class MaskedLanguage(Objective):
+    """Cross-entropy on hidden tokens; 80 % [MASK], 10 % another token, 10 % left as they are.
+
+    Source: BERT (arXiv:1810.04805); given an image: ALBEF (arXiv:2107.07651).
+    """
+
+    name = "masked_language"
+
+    def __init__(
+        self, config: MaskedLanguageConfig, model: PerceptionModel, mask_id: int, vocabulary: int
+    ) -> None:
+        super().__init__()
+        if model.fusion is None or model.text is None:
+            raise ValueError("masked_language needs model.fusion")
+        self.config = config
+        self.model = model
+        self.mask_id = mask_id
+        self.vocabulary = vocabulary
+
+    def forward(self, batch: Batch) -> Outcome:
+        """Outcome with the loss, and how often the best guess is right."""
+        fusion, text = self.model.fusion, self.model.text
+        if fusion is None or text is None:
+            raise ValueError("masked_language needs model.fusion")
+        used = max(1, round(len(batch) * self.config.fraction))
+        ids, seen = batch.ids[:used], batch.ids_seen[:used]
+        masked, hidden = hide_tokens(
+            ids, batch.content[:used], self.config.ratio, self.mask_id, self.vocabulary,
+            batch.generator,
+        )  # fmt: skip
+        shown = torch.rand((), generator=batch.generator).item() < self.config.image_share
+        image = batch.image(self.model).tokens[:used] if shown else None
+        logits = fusion.fill_text(text(masked, seen).tokens, seen, image)[hidden].float()
+        loss = F.cross_entropy(logits, ids[hidden])
+        right = (logits.argmax(dim=-1) == ids[hidden]).float().mean()
+        return Outcome(loss, {"accuracy": right.detach()})
+
+
+def hide_tokens(
+    ids: Tensor,
+    content: Tensor,
+    ratio: float,
+    mask_id: int,
+    vocabulary: int,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Hide tokens the way BERT does.
+
+    Args:
+        ids: int64[n, L].
+        content: bool[n, L], where tokens may be hidden; at least one in each row.
+        ratio: share of a row's content that is hidden; at least one token.
+        mask_id: what stands for a hidden token.
+        vocabulary: other tokens are drawn from it.
+        generator: of the choice, on the CPU.
+
+    Returns:
+        int64[n, L] with tokens replaced, and bool[n, L] of those that were hidden.
+    """
+    scores = torch.rand(ids.shape, generator=generator).to(ids.device)
+    scores = scores.masked_fill(~content, 2.0)  # behind every content token
+    wanted = (content.sum(dim=1) * ratio).round().clamp(min=1)
+    rank = scores.argsort(dim=1).argsort(dim=1)
+    hidden = rank < wanted[:, None]
+    kind = torch.rand(ids.shape, generator=generator).to(ids.device)
+    random = torch.randint(vocabulary, ids.shape, generator=generator).to(ids.device)
+    replaced = torch.where(kind < 0.8, mask_id, torch.where(kind < 0.9, random, ids))
+    return torch.where(hidden, replaced, ids), hidden

@@ -1,0 +1,194 @@
+"""A training run as data: a strict tree read from YAML, every field documented.
+
+An unknown key is an error that names it. `--set path.to.key=value` changes one leaf.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from tectum_core.architecture import ModelConfig, Strict
+from tectum_core.preprocess import ImagePreprocessing
+
+from tectum_train.objectives import ObjectiveConfig
+
+__all__ = [
+    "DataConfig",
+    "OptimiserConfig",
+    "Recipe",
+    "RecipeError",
+    "ScheduleConfig",
+    "read_recipe",
+    "recipe_names",
+]
+
+_FOLDER = Path(__file__).parent / "recipes"
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read; names the key and what it allows."""
+
+
+class DataConfig(Strict):
+    """A LeRobot v3.0 data set, and what of it is read."""
+
+    train: str
+    """Folder of the training episodes."""
+    test: str
+    """Folder of the held-out episodes."""
+    camera: str = "observation.images.front"
+    """Feature that holds the pictures."""
+    action: str = "action"
+    """Feature that holds the actions."""
+    state: str | None = "observation.state"
+    """Feature that holds the robot's state; None: there is none."""
+    cache: str = "~/.cache/tectum/frames"
+    """Folder for decoded frames, which are made once."""
+    pair_steps: tuple[PositiveInt, ...] = (4,)
+    """Steps between the two frames of a pair; one is drawn for each sample."""
+    action_steps: PositiveInt = 16
+    """Length of an action sequence."""
+    shift: Annotated[int, Field(ge=0)] = 4
+    """Random shift of a picture, at most so many pixels each way; both frames of a pair alike."""
+    colour: _Share = 0.2
+    """Strength of random brightness, contrast, saturation and hue; both frames of a pair alike."""
+
+
+class OptimiserConfig(Strict):
+    """AdamW; gains, biases, embeddings and the logit scale are never decayed."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Decoupled weight decay."""
+    betas: tuple[_Share, _Share] = (0.9, 0.95)
+    """Averages of gradient and squared gradient."""
+    clip_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to at most this norm."""
+
+
+class ScheduleConfig(Strict):
+    """How long, and how the learning rate moves: linear warm-up, then a cosine to `final_share`."""
+
+    steps: PositiveInt
+    """Optimiser steps in all."""
+    batch_size: PositiveInt = 128
+    """Samples a step."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up."""
+    final_share: _Share = 0.01
+    """Last learning rate as a share of the peak."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints; the last one is always written."""
+
+
+class Recipe(Strict):
+    """A whole run."""
+
+    name: str
+    """What the run, and by default its bundle, is called."""
+    description: str
+    """Command, time, expected numbers."""
+    data: DataConfig
+    """Where samples come from."""
+    images: ImagePreprocessing
+    """How pictures become input; goes into the bundle."""
+    model: ModelConfig
+    """The architecture; `text.vocabulary_size` is the largest the trained tokenizer may be."""
+    objectives: Annotated[tuple[ObjectiveConfig, ...], Field(min_length=1)]
+    """What is learnt, jointly: the weighted sum."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """AdamW's settings."""
+    schedule: ScheduleConfig
+    """Steps, batch size, learning-rate curve."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward and backward passes; weights and losses stay float32."""
+    seed: int = 0
+    """Of initialisation, order, masks and augmentation."""
+    output: str = "runs"
+    """Folder for runs; this one goes to `<output>/<name>-seed<seed>`."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: one of `recipe_names()`, or a YAML file.
+        changes: `path.to.key=value`, the value in YAML.
+
+    Raises:
+        RecipeError: no such recipe, no YAML, an unknown key or a value that is not allowed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = _FOLDER / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise RecipeError(
+                f"no recipe named {name_or_path!r}; there are: {', '.join(recipe_names())}"
+            )
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds no mapping")
+    for change in changes:
+        _apply(tree, change)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"  {_where(found['loc'])}: {found['msg']}" for found in error.errors()]
+        raise RecipeError(f"{path.name} is not a valid recipe:\n" + "\n".join(lines)) from error
+
+
+def expanded(path: str) -> Path:
+    """A recipe's path with `~` and environment variables filled in."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    path, equals, text = change.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set wants path.to.key=value, found {change!r}")
+    *parents, leaf = path.split(".")
+    place: Any = tree
+    for key in parents:
+        place = _child(place, key, change)
+    value = yaml.safe_load(text)
+    if isinstance(place, list):
+        place[_index(place, leaf, change)] = value
+    else:
+        place[leaf] = value
+
+
+def _child(place: Any, key: str, change: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, key, change)]
+    if not isinstance(place, dict):
+        raise RecipeError(f"--set {change}: there is nothing below {key!r}")
+    return place.setdefault(key, {})
+
+
+def _index(place: list[Any], key: str, change: str) -> int:
+    """An entry of a list by number, or by its `kind`."""
+    for number, entry in enumerate(place):
+        if isinstance(entry, dict) and entry.get("kind") == key:
+            return number
+    if key.isdigit() and int(key) < len(place):
+        return int(key)
+    raise RecipeError(f"--set {change}: no entry {key!r}")
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "the whole"
