@@ -12,6 +12,7 @@ from tectum_cli import (
     embed,
     evaluate,
     gateway,
+    health,
     models,
     serve,
     train,
@@ -31,6 +32,7 @@ app.command("serve")(serve.serve)
 app.command("gateway")(gateway.gateway)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)
+app.command("health")(health.health)
 app.command("embed")(embed.embed)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)

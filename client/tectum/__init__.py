@@ -1,0 +1,163 @@
+"""Tectum's SDK: perception for robots over gRPC.
+
+    import tectum
+
+    with tectum.Client("127.0.0.1:50051", timeout=0.1) as client:
+        vectors = client.embed_images([frame]).vectors
+
+`Client` is for threads, `AsyncClient` for asyncio; they have the same methods. The SDK needs
+numpy and grpcio, knows the contract (`tectum.v1`), and neither models nor image files.
+"""
+
+from tectum.aio import AsyncClient
+from tectum.aio_stream import AsyncStream
+from tectum.calls import CallOptions, InferenceOptions
+from tectum.client import Client
+from tectum.conversation import FrameResult, StreamOptions, StreamReady
+from tectum.errors import (
+    BundleRejected,
+    Cancelled,
+    CapabilityMissing,
+    ClientClosed,
+    DeadlineExceeded,
+    DeadlineTooShort,
+    InternalError,
+    InvalidInput,
+    ItemFailed,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    PreconditionFailed,
+    SpaceMismatch,
+    TectumError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Violation,
+)
+from tectum.images import ClipLike, ImageLike
+from tectum.inputs import Frame, Mask
+from tectum.models import (
+    ActionInput,
+    ClipInput,
+    GoldenStatus,
+    ImageInput,
+    InputSpec,
+    LatentActionInput,
+    Limits,
+    Model,
+    Space,
+    TextInput,
+)
+from tectum.reconstructions import (
+    ActionReconstruction,
+    ClipReconstruction,
+    ImageReconstruction,
+    TextReconstruction,
+    TokenCandidate,
+    TokenReconstruction,
+)
+from tectum.requests import SimilarityItem
+from tectum.results import (
+    Batch,
+    Embedding,
+    EmbeddingBatch,
+    ItemError,
+    LatentAction,
+    LatentActionBatch,
+    Numerics,
+    ResponseInfo,
+    Similarity,
+    SimilarityError,
+    Timings,
+)
+from tectum.shell import __version__
+from tectum.stream import Stream
+from tectum.vocabulary import (
+    Capability,
+    FrameStatus,
+    Health,
+    Interpolation,
+    LatentActionStatus,
+    Modality,
+    ModelState,
+    Priority,
+    ResizeMode,
+    Side,
+    VectorKind,
+)
+
+__all__ = [
+    "ActionInput",
+    "ActionReconstruction",
+    "AsyncClient",
+    "AsyncStream",
+    "Batch",
+    "BundleRejected",
+    "CallOptions",
+    "Cancelled",
+    "Capability",
+    "CapabilityMissing",
+    "Client",
+    "ClientClosed",
+    "ClipInput",
+    "ClipLike",
+    "ClipReconstruction",
+    "DeadlineExceeded",
+    "DeadlineTooShort",
+    "Embedding",
+    "EmbeddingBatch",
+    "Frame",
+    "FrameResult",
+    "FrameStatus",
+    "GoldenStatus",
+    "Health",
+    "ImageInput",
+    "ImageLike",
+    "ImageReconstruction",
+    "InferenceOptions",
+    "InputSpec",
+    "InternalError",
+    "Interpolation",
+    "InvalidInput",
+    "ItemError",
+    "ItemFailed",
+    "LatentAction",
+    "LatentActionBatch",
+    "LatentActionInput",
+    "LatentActionStatus",
+    "Limits",
+    "Mask",
+    "Modality",
+    "Model",
+    "ModelState",
+    "NotFound",
+    "Numerics",
+    "Overloaded",
+    "PermissionDenied",
+    "PreconditionFailed",
+    "Priority",
+    "ResizeMode",
+    "ResponseInfo",
+    "Side",
+    "Similarity",
+    "SimilarityError",
+    "SimilarityItem",
+    "Space",
+    "SpaceMismatch",
+    "Stream",
+    "StreamOptions",
+    "StreamReady",
+    "TectumError",
+    "TextInput",
+    "TextReconstruction",
+    "Timings",
+    "TokenCandidate",
+    "TokenReconstruction",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "VectorKind",
+    "Violation",
+    "__version__",
+]

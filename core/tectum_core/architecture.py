@@ -15,6 +15,8 @@ __all__ = [
     "ActionConfig",
     "Bottleneck",
     "ContinuousBottleneck",
+    "ConvolutionDynamicsConfig",
+    "Dynamics",
     "FsqBottleneck",
     "FusionConfig",
     "JointConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "Strict",
     "TextConfig",
     "TransformerConfig",
+    "TransformerDynamicsConfig",
     "VisionConfig",
     "VqBottleneck",
 ]
@@ -252,19 +255,48 @@ Bottleneck = Annotated[
 ]
 
 
+class TransformerDynamicsConfig(Strict):
+    """Inverse and forward dynamics as transformers over patches (LAPA)."""
+
+    kind: Literal["transformer"] = "transformer"
+    """Discriminator."""
+    transformer: TransformerConfig
+    """Shape of either."""
+    patch_size: PositiveInt = 4
+    """Side of one patch of the module's frames, pixels."""
+    source: Literal["pixels", "trunk"] = "pixels"
+    """What both read: their own patches of the frames, or the trunk's patch tokens."""
+
+
+class ConvolutionDynamicsConfig(Strict):
+    """Inverse dynamics as a convolutional encoder, forward dynamics as a U-Net (LAPO)."""
+
+    kind: Literal["convolution"] = "convolution"
+    """Discriminator."""
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (32, 64, 128)
+    """Channels at each resolution, halved from one to the next; multiples of 8."""
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        if any(width % 8 for width in self.widths):
+            raise ValueError(f"widths must be multiples of 8, found {self.widths}")
+        return self
+
+
+Dynamics = Annotated[
+    TransformerDynamicsConfig | ConvolutionDynamicsConfig, Field(discriminator="kind")
+]
+
+
 class LatentActionConfig(Strict):
     """Inverse dynamics, bottleneck and forward dynamics between two frames."""
 
-    transformer: TransformerConfig
-    """Shape of both the inverse and the forward transformer."""
+    dynamics: Dynamics
+    """What reads the frames and predicts the later one."""
     bottleneck: Bottleneck = ContinuousBottleneck()
     """What passes from one to the other."""
-    source: Literal["pixels", "trunk"] = "pixels"
-    """What both read: their own patches of the frames, or the trunk's patch tokens."""
     image_size: PositiveInt = 32
     """Side of the frames that the module reads and predicts, pixels; at most the model's."""
-    patch_size: PositiveInt = 4
-    """Side of one patch of those frames, pixels."""
     interval: PositiveFloat
     """Seconds between the two frames in training."""
     tolerance: PositiveFloat
@@ -273,22 +305,21 @@ class LatentActionConfig(Strict):
     """Robot actions decoded from one latent action; 0: no such head."""
 
     @model_validator(mode="after")
-    def _patches_fill_the_frame(self) -> Self:
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"patch_size ({self.patch_size}) must divide image_size ({self.image_size})"
-            )
+    def _dynamics_fill_the_frame(self) -> Self:
+        if isinstance(self.dynamics, TransformerDynamicsConfig):
+            unit = self.dynamics.patch_size
+        else:
+            unit = 2 ** (len(self.dynamics.widths) - 1)
+        if self.image_size % unit:
+            raise ValueError(f"image_size ({self.image_size}) must be a multiple of {unit}")
         return self
 
     @property
-    def grid(self) -> int:
-        """Patches along one side."""
-        return self.image_size // self.patch_size
-
-    @property
-    def patch_values(self) -> int:
-        """Numbers in one patch's pixels: 3·P·P."""
-        return 3 * self.patch_size**2
+    def reads_trunk(self) -> bool:
+        """Whether the trunk's tokens enter."""
+        return isinstance(self.dynamics, TransformerDynamicsConfig) and (
+            self.dynamics.source == "trunk"
+        )
 
 
 class ModelConfig(Strict):
@@ -337,9 +368,11 @@ class ModelConfig(Strict):
             raise ValueError("latent_action.decoded_steps needs actions")
         if latent is not None and latent.image_size > self.vision.image_size:
             raise ValueError("latent_action.image_size is at most vision.image_size")
-        if latent is not None and latent.source == "trunk" and latent.grid != self.vision.grid:
-            raise ValueError(
-                f"latent_action reads the trunk's {self.vision.grid}×{self.vision.grid} tokens, so "
-                f"image_size / patch_size must be {self.vision.grid}, not {latent.grid}"
-            )
+        if latent is not None and isinstance(latent.dynamics, TransformerDynamicsConfig):
+            grid = latent.image_size // latent.dynamics.patch_size
+            if latent.dynamics.source == "trunk" and grid != self.vision.grid:
+                raise ValueError(
+                    f"latent_action reads the trunk's tokens, so its image_size / patch_size "
+                    f"must be {self.vision.grid}, not {grid}"
+                )
         return self

@@ -265,7 +265,7 @@ class Predictor:
         count = len(earlier)
         pixels = self._pixels([*earlier, *later])
         small = module.frames(pixels)
-        reads_trunk = module.config.source == "trunk"
+        reads_trunk = module.config.reads_trunk
         trunk = self.model.vision(pixels) if reads_trunk else None
         pair = None if trunk is None else (trunk.tokens[:count], trunk.tokens[count:])
         bottled = module.infer(small[:count], small[count:], pair)

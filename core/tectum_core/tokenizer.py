@@ -7,15 +7,19 @@ vocabulary on the instructions at hand. Knows no tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
 
 from tokenizers import Tokenizer as _Tokenizer
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 __all__ = ["EncodedText", "Tokenizer"]
 
 _PAD, _UNKNOWN, _START, _END, _MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+_SPECIAL = (_PAD, _UNKNOWN, _START, _END, _MASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +56,27 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
-        """A lower-cased WordPiece vocabulary of at most `vocabulary_size` entries from `texts`."""
-        tokenizer = _Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special = [_PAD, _UNKNOWN, _START, _END, _MASK]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocabulary_size, special_tokens=special, show_progress=False
+        """A lower-cased WordPiece vocabulary of at most `vocabulary_size` entries from `texts`.
+
+        Equal texts, in whatever order, give an equal tokenizer: a resumed run and every rank of a
+        distributed one read the same ids.
+        """
+        normaliser = normalizers.BertNormalizer(lowercase=True)
+        splitter = pre_tokenizers.BertPreTokenizer()
+        words = Counter(
+            word
+            for text in texts
+            for word, _ in splitter.pre_tokenize_str(normaliser.normalize_str(text))
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        start, end = tokenizer.token_to_id(_START), tokenizer.token_to_id(_END)
+        pieces = [*_SPECIAL, *_learn_pieces(words, vocabulary_size - len(_SPECIAL))]
+        ids = {piece: number for number, piece in enumerate(pieces)}
+        tokenizer = _Tokenizer(models.WordPiece(ids, unk_token=_UNKNOWN))
+        tokenizer.normalizer = normaliser
+        tokenizer.pre_tokenizer = splitter
+        tokenizer.add_special_tokens(list(_SPECIAL))
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{_START} $A {_END}", special_tokens=[(_START, start), (_END, end)]
+            single=f"{_START} $A {_END}",
+            special_tokens=[(_START, ids[_START]), (_END, ids[_END])],
         )
         return cls(tokenizer.to_str(pretty=False))
 
@@ -115,3 +128,62 @@ class Tokenizer:
             else:
                 words.append(token)
         return " ".join(words)
+
+
+def _learn_pieces(words: Mapping[str, int], room: int) -> list[str]:
+    """At most `room` pieces: letters, then the most frequent neighbours joined, again and again.
+
+    Ties go to the spelling that sorts first. The library's own trainer breaks them by a hash that
+    is another in every run.
+
+    Args:
+        words: how often each occurs.
+        room: pieces that fit.
+    """
+    split = {word: [word[0], *(f"##{letter}" for letter in word[1:])] for word in words}
+    letters: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    holders: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for word, parts in split.items():
+        for part in parts:
+            letters[part] += words[word]
+        for pair in pairwise(parts):
+            pairs[pair] += words[word]
+            holders[pair].add(word)
+    found = sorted(letters, key=lambda letter: (-letters[letter], letter))[: max(room, 0)]
+    known = set(found)
+    queue = [(-count, pair) for pair, count in pairs.items()]
+    heapify(queue)
+    while queue and len(found) < room:
+        count, best = heappop(queue)
+        if not count or -count != pairs[best]:
+            continue  # the pair occurs more or less often since it was queued
+        joined = best[0] + best[1].removeprefix("##")
+        if joined not in known:  # two ways may lead to one spelling
+            found.append(joined)
+            known.add(joined)
+        touched: set[tuple[str, str]] = set()
+        for word in tuple(holders[best]):
+            for pair in pairwise(split[word]):
+                pairs[pair] -= words[word]
+                holders[pair].discard(word)
+                touched.add(pair)
+            split[word] = _joined(split[word], best, joined)
+            for pair in pairwise(split[word]):
+                pairs[pair] += words[word]
+                holders[pair].add(word)
+                touched.add(pair)
+        for pair in touched:
+            heappush(queue, (-pairs[pair], pair))
+    return found
+
+
+def _joined(parts: list[str], pair: tuple[str, str], joined: str) -> list[str]:
+    """The parts with each occurrence of the pair as one."""
+    result: list[str] = []
+    for part in parts:
+        if result and (result[-1], part) == pair:
+            result[-1] = joined
+        else:
+            result.append(part)
+    return result

@@ -8,11 +8,17 @@ Letters: B batch, F frames of a sample, S side.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from kornia.augmentation import ColorJiggle, RandomAffine, VideoSequential
 from torch import Tensor
 
-__all__ = ["Augmentation"]
+__all__ = ["Augmentation", "global_generator"]
+
+global_generator = threading.Lock()
+"""Held by whoever seeds torch's global generator and draws from it: kornia and vector quantisation
+know no other, batches are made on a thread, and the generator is one for the whole process."""
 
 
 class Augmentation:
@@ -47,7 +53,7 @@ class Augmentation:
         """
         if self._apply is None:
             return frames
-        with torch.random.fork_rng(devices=[]):
+        with global_generator, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             changed: Tensor = self._apply(frames.float() / 255)
         return (changed * 255).round().clamp(0, 255).to(torch.uint8)

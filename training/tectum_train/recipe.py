@@ -139,7 +139,7 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
             )
     try:
         tree = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds no mapping")
@@ -161,11 +161,14 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise RecipeError(f"--set wants path.to.key=value, found {change!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {change}: the value is no YAML") from error
     *parents, leaf = path.split(".")
     place: Any = tree
     for key in parents:
         place = _child(place, key, change)
-    value = yaml.safe_load(text)
     if isinstance(place, list):
         place[_index(place, leaf, change)] = value
     else:
@@ -173,11 +176,16 @@ def _apply(tree: dict[str, Any], change: str) -> None:
 
 
 def _child(place: Any, key: str, change: str) -> Any:
+    """The mapping or list under `key`; a section that is absent or null is made."""
     if isinstance(place, list):
-        return place[_index(place, key, change)]
-    if not isinstance(place, dict):
+        child = place[_index(place, key, change)]
+    else:
+        child = place.get(key)
+        if child is None:
+            child = place[key] = {}
+    if not isinstance(child, dict | list):
         raise RecipeError(f"--set {change}: there is nothing below {key!r}")
-    return place.setdefault(key, {})
+    return child
 
 
 def _index(place: list[Any], key: str, change: str) -> int:

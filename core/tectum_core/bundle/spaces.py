@@ -70,7 +70,7 @@ def spaces_of(
         spaces.append(Space("clip_tokens", _identify("clip_tokens", video), clip_width))
     if model.latent_action is not None and architecture.latent_action is not None:
         latent = ("latent", images, _shape(architecture, "latent_action"), model.latent_action)
-        reads_trunk = architecture.latent_action.source == "trunk"
+        reads_trunk = architecture.latent_action.reads_trunk
         path = (vision, latent) if reads_trunk else (latent,)
         spaces.append(
             Space(

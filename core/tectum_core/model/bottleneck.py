@@ -19,7 +19,15 @@ from tectum_core.architecture import (
     VqBottleneck,
 )
 
-__all__ = ["Bottled", "bottleneck_for"]
+__all__ = [
+    "Bottled",
+    "bottleneck_for",
+    "code_count",
+    "code_width",
+    "codebook_size",
+    "latent_width",
+    "said",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +45,8 @@ class Bottled:
 class _Continuous(nn.Module):
     """A projection and nothing else."""
 
-    tokens = 1
-
     def __init__(self, config: ContinuousBottleneck, width: int) -> None:
         super().__init__()
-        self.code_width = config.width
         self.project = nn.Linear(width, config.width)
 
     def forward(self, x: Tensor) -> Bottled:
@@ -53,7 +58,6 @@ class _VectorQuantised(nn.Module):
 
     def __init__(self, config: VqBottleneck, width: int) -> None:
         super().__init__()
-        self.tokens, self.code_width = config.codes, config.code_width
         self.project = nn.Linear(width, config.code_width)
         self.quantise = VectorQuantize(
             dim=config.code_width,
@@ -73,8 +77,7 @@ class _FiniteScalar(nn.Module):
 
     def __init__(self, config: FsqBottleneck, width: int) -> None:
         super().__init__()
-        self.tokens, self.code_width = config.codes, len(config.levels)
-        self.project = nn.Linear(width, self.code_width)
+        self.project = nn.Linear(width, len(config.levels))
         self.quantise = FSQ(levels=list(config.levels))
 
     def forward(self, x: Tensor) -> Bottled:
@@ -115,6 +118,16 @@ def latent_width(config: Bottleneck) -> int:
             return config.codes * config.code_width
         case FsqBottleneck():
             return config.codes * len(config.levels)
+
+
+def said(config: Bottleneck) -> int:
+    """Tokens that inverse dynamics hands to the bottleneck, C; 1 if continuous."""
+    return 1 if isinstance(config, ContinuousBottleneck) else config.codes
+
+
+def code_width(config: Bottleneck) -> int:
+    """Length of one token behind the bottleneck, E."""
+    return latent_width(config) // said(config)
 
 
 def code_count(config: Bottleneck) -> int:

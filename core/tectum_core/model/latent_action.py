@@ -5,8 +5,8 @@ it found, and forward dynamics must make the later frame from the earlier one an
 those numbers alone. No action labels enter; the optional decoder to the robot's own
 actions is trained beside it, never through it.
 
-Letters: B batch, N patches, X numbers in a patch, D width, C codes, E code width, k decoded steps,
-A numbers in an action, Dv the trunk's width.
+Letters: B batch, s side of the module's frames, N trunk tokens, C codes, E code width,
+k decoded steps, A numbers in an action, Dv the trunk's width.
 
 Source: LAPO (arXiv:2312.10812), LAPA (arXiv:2410.11758).
 """
@@ -17,12 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tectum_core.architecture import ActionConfig, LatentActionConfig, VisionConfig
-from tectum_core.model.bottleneck import Bottled, bottleneck_for, latent_width
-from tectum_core.model.transformer import Transformer
-from tectum_core.model.vision import patchify, unpatchify
+from tectum_core.architecture import (
+    ActionConfig,
+    LatentActionConfig,
+    TransformerDynamicsConfig,
+    VisionConfig,
+)
+from tectum_core.model.bottleneck import Bottled, bottleneck_for, code_width, latent_width, said
+from tectum_core.model.dynamics import ConvolutionDynamics, TransformerDynamics, begin_at_zero
 
 __all__ = ["LatentActionModel"]
+
+_DECODER_WIDTH = 256
 
 
 class LatentActionModel(nn.Module):
@@ -33,34 +39,28 @@ class LatentActionModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        width = config.transformer.width
         trunk_width = vision.transformer.width
-        features = config.patch_values if config.source == "pixels" else trunk_width
-        self.positions = nn.Parameter(torch.randn(1, config.grid**2, width) * 0.02)
-        # One token for a patch of both frames: what moved is compared in place.
-        self.embed_pair = nn.Linear(2 * features, width)
-        self.bottleneck = bottleneck_for(config.bottleneck, width)
-        self.queries = nn.Parameter(torch.randn(1, self.bottleneck.tokens, width) * 0.02)
-        self.inverse = Transformer(config.transformer)
-        self.inverse_norm = nn.LayerNorm(width, eps=config.transformer.norm_eps)
-        self.embed_earlier = nn.Linear(features, width)
-        self.embed_latent = nn.Linear(self.bottleneck.code_width, width)
-        self.forward_dynamics = Transformer(config.transformer)
-        self.forward_norm = nn.LayerNorm(width, eps=config.transformer.norm_eps)
-        self.paint_change = nn.Linear(width, config.patch_values)
+        tokens, width = said(config.bottleneck), code_width(config.bottleneck)
+        self.dynamics: TransformerDynamics | ConvolutionDynamics
+        if isinstance(config.dynamics, TransformerDynamicsConfig):
+            self.dynamics = TransformerDynamics(
+                config.dynamics, config.image_size, trunk_width, tokens, width
+            )
+        else:
+            self.dynamics = ConvolutionDynamics(config.dynamics, config.image_size, tokens, width)
+        self.bottleneck = bottleneck_for(config.bottleneck, self.dynamics.width)
         self.action_decoder = None
         if config.decoded_steps and actions is not None:
             self.decoded_shape = (config.decoded_steps, actions.dimensions)
             self.action_decoder = nn.Sequential(
-                nn.Linear(latent_width(config.bottleneck) + trunk_width, 2 * width),
+                nn.Linear(latent_width(config.bottleneck) + trunk_width, _DECODER_WIDTH),
                 nn.GELU(),
-                nn.Linear(2 * width, config.decoded_steps * actions.dimensions),
+                nn.Linear(_DECODER_WIDTH, config.decoded_steps * actions.dimensions),
             )
 
     def begin_as_copy(self) -> None:
-        """Let forward dynamics begin by predicting no change, which is nearly right everywhere."""
-        nn.init.zeros_(self.paint_change.weight)
-        nn.init.zeros_(self.paint_change.bias)
+        """Let forward dynamics begin by predicting no change."""
+        begin_at_zero(self.dynamics.paint)
 
     def frames(self, pixels: Tensor) -> Tensor:
         """Frames at this module's size s: float[B, 3, H, W] to float[B, 3, s, s]."""
@@ -76,16 +76,13 @@ class LatentActionModel(nn.Module):
 
         Args:
             earlier, later: float[B, 3, s, s], from `frames`.
-            trunk: both frames' trunk tokens, float[B, N, Dv] each; required if source is "trunk".
+            trunk: both frames' trunk tokens, float[B, N, Dv] each; required if the
+                configuration reads the trunk.
 
         Returns:
             The latent actions.
         """
-        before, after = self._features(earlier, later, trunk)
-        pair = self.embed_pair(torch.cat([before, after], dim=-1)) + self.positions
-        queries = self.queries.expand(pair.shape[0], -1, -1).to(pair.dtype)
-        x = self.inverse(torch.cat([queries, pair], dim=1))
-        bottled: Bottled = self.bottleneck(self.inverse_norm(x[:, : queries.shape[1]]))
+        bottled: Bottled = self.bottleneck(self.dynamics.say(earlier, later, trunk))
         return bottled
 
     def predict(
@@ -96,20 +93,13 @@ class LatentActionModel(nn.Module):
         Args:
             earlier: float[B, 3, s, s].
             vectors: float[B, C, E], latent actions.
-            trunk_earlier: float[B, N, Dv]; required if source is "trunk".
+            trunk_earlier: float[B, N, Dv]; required if the configuration reads the trunk.
 
         Returns:
             float[B, 3, s, s], the later frame.
         """
-        patches = patchify(earlier, self.config.patch_size)
-        features = patches if self.config.source == "pixels" else _required(trunk_earlier)
-        tokens = self.embed_earlier(features) + self.positions
-        latents = self.embed_latent(vectors)
-        x = self.forward_dynamics(torch.cat([latents, tokens], dim=1))[:, latents.shape[1] :]
-        change = unpatchify(
-            self.paint_change(self.forward_norm(x)), self.config.patch_size, 1, 1
-        ).squeeze(2)
-        return earlier + change
+        trunk = None if trunk_earlier is None else (trunk_earlier,)
+        return earlier + self.dynamics.change(earlier, vectors, trunk)
 
     def decode_actions(self, vectors: Tensor, pooled_earlier: Tensor) -> Tensor:
         """The robot's own actions between the frames.
@@ -129,21 +119,3 @@ class LatentActionModel(nn.Module):
         joined = torch.cat([vectors.flatten(1), pooled_earlier], dim=-1)
         decoded: Tensor = self.action_decoder(joined)
         return decoded.view(-1, *self.decoded_shape)
-
-    def _features(
-        self, earlier: Tensor, later: Tensor, trunk: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        if self.config.source == "pixels":
-            return (
-                patchify(earlier, self.config.patch_size),
-                patchify(later, self.config.patch_size),
-            )
-        if trunk is None:
-            raise ValueError("this module reads the trunk's tokens, and none were given")
-        return trunk
-
-
-def _required(tokens: Tensor | None) -> Tensor:
-    if tokens is None:
-        raise ValueError("this module reads the trunk's tokens, and none were given")
-    return tokens

@@ -121,11 +121,12 @@ class Samples:
         last = self.last[index]
         later = np.minimum(index + gap, last)
         steps = index[:, None] + np.arange(action_steps)
-        actions = self.column(action).astype(np.float32)
+        # A feature of one number has no dimension of its own in the data set.
+        actions = self.column(action).astype(np.float32).reshape(len(self), -1)
         states = (
             np.zeros((len(index), 0), np.float32)
             if state is None
-            else self.column(state)[index].astype(np.float32)
+            else self.column(state)[index].astype(np.float32).reshape(len(index), -1)
         )
         return RawBatch(
             index=index,

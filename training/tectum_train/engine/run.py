@@ -17,6 +17,7 @@ from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 
+from tectum_train.augment import global_generator
 from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -84,7 +85,6 @@ def train(
     if checkpoint.exists() and not resume:
         raise FileExistsError(f"{folder} holds a run already; resume it, or choose another output")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     with console.status("reading the data set") as status:
 
         def tell(done: int, total: int) -> None:
@@ -99,6 +99,7 @@ def train(
     adam = optimiser_for(objective, recipe.optimiser)
     identity = recipe.model_dump_json()
     done = load_checkpoint(checkpoint, identity, objective, adam) if checkpoint.exists() else 0
+    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
     size = recipe.schedule.batch_size
@@ -112,11 +113,14 @@ def train(
                 for group in adam.param_groups:
                     group["lr"] = rate
                 adam.zero_grad(set_to_none=True)
-                with torch.autocast(
+                autocast = torch.autocast(
                     torch.device(device).type,
                     torch.bfloat16,
                     enabled=recipe.precision == "bfloat16",
-                ):
+                )
+                with global_generator, autocast:
+                    # Codes that are drawn anew are a function of the step too.
+                    torch.manual_seed(batch.generator.initial_seed())
                     outcome = objective(batch)
                 outcome.loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(
@@ -161,7 +165,7 @@ def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:
     fps = samples.dataset.info.fps
 
     def summary(name: str) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-        values = samples.column(name).astype(np.float64)
+        values = samples.column(name).astype(np.float64).reshape(len(samples), -1)
         names = _names(samples.dataset.info.features[name].names, values.shape[1])
         spread = np.maximum(values.std(axis=0), 1e-3)
         return names, tuple(values.mean(axis=0).tolist()), tuple(spread.tolist())

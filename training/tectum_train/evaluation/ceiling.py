@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tectum_core.model import PerceptionModel
+from tectum_core.model.bottleneck import latent_width
 from tectum_core.preprocess import normalise
 from torch import nn
 from torch.nn import functional as F
@@ -49,7 +50,7 @@ def _fit_and_predict(
         raise ValueError("the bundle predicts no latent actions")
     spread = train.moved.std(axis=0)
     targets = torch.from_numpy((train.moved / spread).astype(np.float32))
-    width = module.bottleneck.tokens * module.bottleneck.code_width
+    width = latent_width(module.config.bottleneck)
     head = nn.Linear(width, 3)
     trained = [*module.parameters(), *network.vision.parameters(), *head.parameters()]
     adam = torch.optim.AdamW(trained, lr=_LR, weight_decay=0.05)
@@ -61,7 +62,7 @@ def _fit_and_predict(
             for frames in (pairs.earlier, pairs.later)
         )
         trunk = None
-        if module.config.source == "trunk":
+        if module.config.reads_trunk:
             trunk = (network.vision(before).tokens, network.vision(after).tokens)
         bottled = module.infer(module.frames(before), module.frames(after), trunk)
         found: torch.Tensor = head(bottled.vectors.flatten(1))

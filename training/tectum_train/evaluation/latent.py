@@ -153,7 +153,7 @@ def _prediction_error(predictor: Predictor, pairs: Pairs) -> dict[str, float]:
         ]
         before, after = (module.frames(frame) for frame in pixels)
         trunk = None
-        if module.config.source == "trunk":
+        if module.config.reads_trunk:
             trunk = (
                 predictor.model.vision(pixels[0]).tokens,
                 predictor.model.vision(pixels[1]).tokens,

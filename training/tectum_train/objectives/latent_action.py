@@ -61,7 +61,7 @@ class LatentAction(Objective):
         used = max(1, round(len(batch) * self.config.fraction))
         earlier, later = module.frames(batch.earlier[:used]), module.frames(batch.later[:used])
         trunk = None
-        if module.config.source == "trunk":
+        if module.config.reads_trunk:
             after = self.model.vision(batch.later[:used]).tokens
             trunk = (batch.image(self.model).tokens[:used], after)
         bottled = module.infer(earlier, later, trunk)

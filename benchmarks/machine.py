@@ -1,0 +1,41 @@
+"""What a result must be quoted with: machine, commit, date, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+__all__ = ["heading"]
+
+
+def heading(title: str) -> str:
+    """A Markdown heading and a line that says where the numbers below come from."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    command = shlex.join(["python", *sys.argv])
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"# {title}\n\n"
+        f"{_processor()}, {os.cpu_count()} cores, {accelerator}; torch {torch.__version__}, "
+        f"Python {platform.python_version()}; commit {commit or 'unknown'}, "
+        f"{datetime.now(UTC):%Y-%m-%d}; `{command}`\n"
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,206 @@
+"""A live stream for asyncio: frames in at any time, answers out as an async iterator.
+
+`conversation.py` decides what is said; here are the waiting and the cancelling.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from tectum.conversation import FrameResult, Opening, StreamReady
+from tectum.errors import ClientClosed
+from tectum.failures import from_rpc
+from tectum.inputs import Frame
+from tectum.v1 import stream_pb2
+
+_Request = stream_pb2.StreamPerceptionRequest
+
+
+class AsyncStream:
+    """A live camera's stream: an async iterator over what became of its frames.
+
+    Use it in an `async with` block, which waits for the worker to accept the stream and ends it
+    on the way out. `send` never waits: at most one frame waits to be sent, and a newer one takes
+    its place. To send from another thread, go through `loop.call_soon_threadsafe`. Waiting for a
+    result may be cancelled (`asyncio.wait_for(anext(stream), …)`) without harm to the stream.
+    """
+
+    def __init__(
+        self,
+        rpcs: "grpc.aio.StreamStreamMultiCallable[Any, Any]",
+        opening: Opening,
+        frames: Iterable[Frame] | AsyncIterable[Frame] | None,
+    ) -> None:
+        self._conversation = opening.conversation
+        self._changed = asyncio.Event()
+        self._patience = opening.patience
+        self._closed = False
+        self._reading: asyncio.Future[Any] | None = None
+        self._rpc = rpcs(self._messages(opening.setup), metadata=opening.metadata)
+        self._rpc.add_done_callback(lambda _: self._end())
+        self._frames = frames
+        self._feeding: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> StreamReady | None:
+        """The worker's acceptance. None: it has not been read yet."""
+        return self._conversation.ready
+
+    @property
+    def dropped(self) -> int:
+        """Frames replaced by newer ones before they left; they get no answer."""
+        return self._conversation.slot.dropped
+
+    def send(self, frame: Frame) -> int:
+        """Let a frame wait to be sent, in place of one that still does; never waits.
+
+        Returns:
+            The id that its answer will carry.
+
+        Raises:
+            InvalidInput: not a frame the stream may carry now.
+            ClientClosed: the stream has ended.
+        """
+        frame_id = self._conversation.say(frame)
+        self._changed.set()
+        return frame_id
+
+    def finish(self) -> None:
+        """Say that no more frames come; the answers to those sent still do."""
+        self._conversation.slot.finished = True
+        self._changed.set()
+
+    async def close(self) -> None:
+        """End the stream now."""
+        self._closed = True
+        self._end()
+        self._rpc.cancel()
+        # Both must be seen to their end, or asyncio complains about results nobody fetched.
+        for waiting in (self._feeding, self._reading):
+            if waiting is not None and waiting is not asyncio.current_task():
+                waiting.cancel()
+                with contextlib.suppress(asyncio.CancelledError, grpc.RpcError):
+                    await waiting
+
+    async def __aenter__(self) -> Self:
+        try:
+            if self._conversation.ready is None:
+                await self._hear()
+        except StopAsyncIteration:
+            raise ClientClosed("the stream was closed before it was accepted") from None
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[FrameResult]:
+        return self
+
+    async def __anext__(self) -> FrameResult:
+        result = None
+        while result is None:
+            result = await self._hear()
+        return result
+
+    async def _hear(self) -> FrameResult | None:
+        """The worker's next message; StopAsyncIteration when the stream has ended well."""
+        conversation = self._conversation
+        response = await self._read()
+        if response is grpc.aio.EOF:
+            if conversation.ready is None:
+                raise conversation.never_accepted()
+            raise StopAsyncIteration
+        try:
+            result = conversation.hear(response)
+        except ValueError as error:
+            await self.close()
+            raise conversation.unreadable(error) from error
+        if result is None:
+            self._begin_sending()
+        return result
+
+    def _begin_sending(self) -> None:
+        """The worker has accepted the stream: let frames leave."""
+        self._changed.set()
+        if self._frames is not None:
+            self._feeding = asyncio.create_task(self._feed(self._frames))
+            self._frames = None
+
+    async def _read(self) -> Any:
+        """The next message, or EOF; being cancelled here leaves the rpc alone."""
+        conversation = self._conversation
+        if self._closed:
+            raise StopAsyncIteration
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._rpc.read())
+        reading = self._reading
+        patience = None if conversation.ready else self._patience
+        await asyncio.wait({reading}, timeout=patience)
+        if not reading.done():
+            await self.close()
+            raise conversation.too_late(self._patience)
+        self._reading = None
+        if reading.cancelled():
+            # The rpc was cancelled by this side: by an error in the frames, or by `close`.
+            raise conversation.failure or StopAsyncIteration
+        try:
+            return reading.result()
+        except grpc.RpcError as error:
+            if _lost_status(error):
+                raise conversation.broken_off() from None
+            raise from_rpc(error, conversation.request_id) from None
+
+    async def _messages(self, setup: _Request) -> AsyncIterator[_Request]:
+        """What is sent: the set-up, then frames until the end."""
+        yield setup
+        conversation = self._conversation
+        while True:
+            self._changed.clear()
+            message = conversation.to_send()
+            if message is not None:
+                yield message
+            elif conversation.all_sent:
+                return
+            else:
+                await self._changed.wait()
+
+    async def _feed(self, frames: Iterable[Frame] | AsyncIterable[Frame]) -> None:
+        """Say every frame of an iterable, then finish; an error in it breaks the stream off."""
+        try:
+            if isinstance(frames, AsyncIterable):
+                async for frame in frames:
+                    self.send(frame)
+            else:
+                for frame in frames:
+                    self.send(frame)
+                    await asyncio.sleep(0)
+        except ClientClosed:
+            return
+        except Exception as error:
+            self._conversation.failure = error
+            self._rpc.cancel()
+        else:
+            self.finish()
+
+    def _end(self) -> None:
+        self._conversation.slot.close()
+        self._changed.set()
+
+
+def _lost_status(error: grpc.RpcError) -> bool:
+    """Whether grpc.aio made this status up because a write failed, in place of the worker's own."""
+    return isinstance(error, grpc.aio.AioRpcError) and (
+        error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+    )

@@ -1,0 +1,310 @@
+"""A live stream's bookkeeping, without its transport.
+
+Checks and numbers the frames that go out, keeps only the newest of those still waiting, and
+reads what comes back. No grpc, no threads, no tasks: `stream.py` and `aio_stream.py` are the
+shells that wait and send.
+"""
+
+from dataclasses import dataclass, field
+
+from tectum import requests, results
+from tectum.calls import (
+    LONGEST_WAIT,
+    Defaults,
+    InferenceOptions,
+    check_names,
+    credentials,
+    request_options,
+    timeout,
+)
+from tectum.durations import duration, seconds, timestamp, timestamp_seconds
+from tectum.errors import ClientClosed, DeadlineExceeded, InternalError, Unavailable, invalid
+from tectum.images import put_image
+from tectum.inputs import Frame
+from tectum.results import Embedding, ItemError, LatentAction, ResponseInfo
+from tectum.v1 import stream_pb2
+from tectum.vocabulary import (
+    FrameStatus,
+    LatentActionStatus,
+    Priority,
+    VectorKindName,
+    VectorTypeName,
+    spoken,
+)
+
+PATH = "/tectum.v1.PerceptionService/StreamPerception"
+"""The rpc."""
+RESPONSE = stream_pb2.StreamPerceptionResponse
+"""What comes back."""
+MAX_LIFESPAN = 60.0
+"""Seconds a frame may stay useful (StreamSetup.lifespan)."""
+
+
+class StreamOptions(InferenceOptions, total=False):
+    """What a stream shall answer, and how. At least one of `embed` and `latent_actions`.
+
+    Of the options every call takes, `priority` is CONTROL unless said otherwise, `timeout` is
+    how many seconds to wait for the worker to accept the stream (no client's default applies),
+    and `retries` is not used: a lost stream is opened anew.
+    """
+
+    embed: bool
+    """Answer with each frame's vector."""
+    latent_actions: bool
+    """Answer with the latent action from one model interval earlier."""
+    decode_actions: bool
+    """With each latent action, decode the robot's own actions."""
+    kind: VectorKindName | None
+    """What kind of vector. None: joint if the model has it, else pooled."""
+    dtype: VectorTypeName
+    """Element type for vectors to travel in. Left out: float32."""
+    dimensions: int | None
+    """Keep only the first so many of a vector, renormalised. None: all."""
+    lifespan: float | None
+    """Seconds a frame stays useful after it was captured, at most 60. None: 1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReady:
+    """The worker accepted the stream."""
+
+    info: ResponseInfo
+    """The model that will answer; its timings are empty."""
+    worker_time: float
+    """The worker's clock when it accepted, seconds since 1970. Where it is far from the robot's,
+    frames look stale or new-born: set the clocks before trusting ages."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """What became of one frame."""
+
+    frame_id: int
+    status: FrameStatus
+    error: ItemError | None
+    """Why the frame failed. None unless `status` is failed."""
+    info: ResponseInfo | None
+    """How the answer was made. None unless `status` is ok."""
+    embedding: Embedding | None
+    """The frame's vector. None: not asked for, or not ok."""
+    latent_action_status: LatentActionStatus | None
+    """Whether there is a latent action. None: not asked for, or not ok."""
+    latent_action: LatentAction | None
+    """What changed since `earlier_frame_id`; its interval is the actual one."""
+    earlier_frame_id: int | None
+    """The frame that the latent action starts from."""
+    age: float
+    """Seconds between capture and answer, on the worker's clock."""
+
+
+def setup(options: StreamOptions, defaults: Defaults) -> stream_pb2.StreamPerceptionRequest:
+    """The stream's first message.
+
+    Raises:
+        InvalidInput: an option lies outside what it allows, or nothing is asked for.
+    """
+    embed, latent_actions = options.get("embed", False), options.get("latent_actions", False)
+    if not (embed or latent_actions):
+        raise invalid("embed", "nothing is asked for; allowed: embed, latent_actions, or both")
+    if options.get("decode_actions", False) and not latent_actions:
+        raise invalid("decode_actions", "allowed: only together with latent_actions")
+    priority = options.get("priority", Priority.CONTROL)
+    message = stream_pb2.StreamSetup(
+        options=request_options(options, defaults, priority),
+        embed=embed,
+        vector=requests.vector_options(
+            options.get("kind"), options.get("dtype", "float32"), options.get("dimensions")
+        ),
+        latent_actions=latent_actions,
+        decode_actions=options.get("decode_actions", False),
+    )
+    lifespan = options.get("lifespan")
+    if lifespan is not None:
+        message.lifespan.CopyFrom(duration(_lifespan(lifespan), "lifespan"))
+    return stream_pb2.StreamPerceptionRequest(setup=message)
+
+
+@dataclass(slots=True)
+class Slot:
+    """What waits to be sent: at most one frame, the newest."""
+
+    dropped: int = 0
+    """Frames replaced by newer ones before they could be sent."""
+    finished: bool = False
+    """Nothing more will be put in; what waits may still be taken."""
+    closed: bool = False
+    """Nothing more will be taken out either."""
+    _waiting: stream_pb2.StreamPerceptionRequest | None = None
+
+    def check(self) -> None:
+        """Raise ClientClosed if the slot is finished."""
+        if self.finished:
+            raise ClientClosed("the stream takes no more frames")
+
+    def put(self, message: stream_pb2.StreamPerceptionRequest) -> None:
+        """Let a frame wait, in place of an older one.
+
+        Raises:
+            ClientClosed: the slot is finished.
+        """
+        self.check()
+        self.dropped += self._waiting is not None
+        self._waiting = message
+
+    def take(self) -> stream_pb2.StreamPerceptionRequest | None:
+        """The frame that waits, which then waits no more. None: none does."""
+        message, self._waiting = self._waiting, None
+        return message
+
+    def close(self) -> None:
+        """Finish, and forget what waits."""
+        self._waiting, self.finished, self.closed = None, True, True
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What one stream has said and heard so far."""
+
+    request_id: str
+    """The id that the stream was opened with."""
+    slot: Slot = field(default_factory=Slot)
+    """What waits to be sent."""
+    ready: StreamReady | None = None
+    """The worker's acceptance. None: it has not been read yet."""
+    failure: Exception | None = None
+    """Why this side broke the stream off. None: it did not."""
+    _last_id: int = -1
+    _last_capture: float | None = None
+
+    def say(self, frame: Frame) -> int:
+        """Let a frame wait to be sent.
+
+        Returns:
+            The id that its answer, if it gets one, will carry.
+
+        Raises:
+            InvalidInput: not a frame the stream may carry now.
+            ClientClosed: the stream has ended.
+        """
+        self.slot.check()
+        frame_id = self._last_id + 1 if frame.frame_id is None else frame.frame_id
+        if not self._last_id < frame_id < 2**64:
+            raise invalid("frame_id", f"found {frame_id} after {self._last_id}; allowed: rising")
+        request = stream_pb2.StreamPerceptionRequest()
+        message = request.frame
+        message.frame_id = frame_id
+        put_image(message.image, frame.image, "image")
+        captured_at = frame.captured_at
+        if captured_at is not None:
+            if self._last_capture is not None and captured_at <= self._last_capture:
+                found = f"found {captured_at!r} after {self._last_capture!r}"
+                raise invalid(
+                    "captured_at", f"{found}; allowed: rising", reason="INTERVAL_MISMATCH"
+                )
+            message.captured_at.CopyFrom(timestamp(captured_at, "captured_at"))
+        if frame.lifespan is not None:
+            message.lifespan.CopyFrom(duration(_lifespan(frame.lifespan), "lifespan"))
+        self.slot.put(request)
+        self._last_id = frame_id
+        self._last_capture = self._last_capture if captured_at is None else captured_at
+        return frame_id
+
+    def hear(self, response: stream_pb2.StreamPerceptionResponse) -> FrameResult | None:
+        """Read a message of the worker's. None: it was the acceptance.
+
+        Raises:
+            ValueError: the message contradicts the contract.
+        """
+        which = response.WhichOneof("message")
+        if (which == "ready") == (self.ready is not None) or which is None:
+            raise ValueError(f"a stream sent {which} out of turn")
+        if which == "result":
+            return frame_result(response.result)
+        info = results.response_info(response.ready.info)
+        self.ready = StreamReady(info, timestamp_seconds(response.ready.worker_time))
+        return None
+
+    def to_send(self) -> stream_pb2.StreamPerceptionRequest | None:
+        """The next frame to send, if one waits and the worker has accepted the stream.
+
+        No frame leaves earlier: a refused stream costs no pixels, and grpc.aio loses a refusal
+        that arrives while it is writing.
+        """
+        return self.slot.take() if self.ready is not None else None
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether nothing will be sent any more, once `to_send` has said None."""
+        return self.slot.closed or (self.slot.finished and self.ready is not None)
+
+    def too_late(self, patience: float) -> DeadlineExceeded:
+        """The error for a worker that did not accept the stream within so many seconds."""
+        message = f"the worker did not accept the stream within {patience:g} s"
+        return DeadlineExceeded(message, request_id=self.request_id)
+
+    def never_accepted(self) -> InternalError:
+        """The error for a worker that ended the stream well without accepting it."""
+        message = "the worker ended the stream before it accepted it"
+        return InternalError(message, request_id=self.request_id)
+
+    def broken_off(self) -> Unavailable:
+        """The error for a worker that ended the stream while a frame was on its way out."""
+        message = "the worker ended the stream while a frame was being sent; open it anew"
+        return Unavailable(message, request_id=self.request_id)
+
+    def unreadable(self, error: ValueError) -> InternalError:
+        """The error for an answer that contradicts the contract."""
+        message = f"the worker's answer cannot be read: {error}"
+        return InternalError(message, request_id=self.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A stream with everything decided, before it has a transport."""
+
+    setup: stream_pb2.StreamPerceptionRequest
+    """The first message."""
+    conversation: Conversation
+    metadata: tuple[tuple[str, str], ...]
+    patience: float
+    """Seconds to wait for the worker to accept the stream."""
+
+
+def opening(options: StreamOptions, defaults: Defaults) -> Opening:
+    """Decide everything about a stream.
+
+    Raises:
+        InvalidInput: an option lies outside what it allows.
+    """
+    check_names(options, StreamOptions)
+    request_id, metadata = credentials(options, defaults)
+    patience = timeout(options.get("timeout"))
+    return Opening(
+        setup=setup(options, defaults),
+        conversation=Conversation(request_id),
+        metadata=metadata,
+        patience=LONGEST_WAIT[Priority.CONTROL] if patience is None else patience,
+    )
+
+
+def frame_result(message: stream_pb2.FrameResult) -> FrameResult:
+    """Read what became of a frame."""
+    latent_status = message.latent_action_status
+    has_latent = message.HasField("latent_action")
+    return FrameResult(
+        frame_id=message.frame_id,
+        status=spoken(FrameStatus, message.status),
+        error=results.item_error(message.error) if message.HasField("error") else None,
+        info=results.response_info(message.info) if message.HasField("info") else None,
+        embedding=results.embedding(message.embedding) if message.HasField("embedding") else None,
+        latent_action_status=spoken(LatentActionStatus, latent_status) if latent_status else None,
+        latent_action=results.latent_action(message.latent_action) if has_latent else None,
+        earlier_frame_id=message.earlier_frame_id if has_latent else None,
+        age=seconds(message.age),
+    )
+
+
+def _lifespan(value: float) -> float:
+    if not value <= MAX_LIFESPAN:
+        raise invalid("lifespan", f"found {value!r} s; allowed: above 0, at most {MAX_LIFESPAN} s")
+    return value

@@ -1,0 +1,104 @@
+"""From a failed rpc to the exception a caller sees.
+
+A worker sends google.rpc.Status with ErrorInfo, BadRequest and RetryInfo; gRPC itself (no
+connection, a message over the transport's limit, a deadline that ran out on this side) sends a
+bare code. Both end here, so that no grpc.RpcError ever leaves the SDK. Which class a reason
+raises is `errors.py`'s business.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from tectum import errors
+from tectum.durations import seconds
+from tectum.errors import TectumError, Violation
+
+ERROR_DOMAIN = "tectum.dev"
+"""ErrorInfo.domain of every reason in the contract; others' reasons are not ours to read."""
+
+CLASS_BY_CODE: Mapping[grpc.StatusCode, type[TectumError]] = {
+    grpc.StatusCode.CANCELLED: errors.Cancelled,
+    grpc.StatusCode.UNKNOWN: errors.InternalError,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.PreconditionFailed,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+    # The worker's own refusals carry details; bare, this is the transport's message limit.
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.TooLarge,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.PreconditionFailed,
+    grpc.StatusCode.ABORTED: errors.Unavailable,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidInput,
+    # A worker older than this SDK, or something that is no worker.
+    grpc.StatusCode.UNIMPLEMENTED: errors.PreconditionFailed,
+    grpc.StatusCode.INTERNAL: errors.InternalError,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DATA_LOSS: errors.InternalError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+}
+"""What a bare gRPC code raises; total but for OK."""
+
+
+class _Failed(Protocol):
+    """What sync and async rpc errors have in common."""
+
+    def code(self) -> grpc.StatusCode: ...
+
+    def details(self) -> str | None: ...
+
+
+def from_rpc(failure: grpc.RpcError, request_id: str) -> TectumError:
+    """The exception for a failed rpc, of grpc's or of grpc.aio's.
+
+    Args:
+        failure: What grpc raised.
+        request_id: The id that the call was sent with.
+    """
+    failed = cast(_Failed, failure)
+    code, message = failed.code(), failed.details() or ""
+    try:
+        status = rpc_status.from_call(cast(grpc.Call, failure))
+    except (ValueError, DecodeError):
+        # The details contradict the code or cannot be read; the code alone can be trusted.
+        status = None
+    return from_status(code, message, status, request_id)
+
+
+def from_status(
+    code: grpc.StatusCode,
+    message: str,
+    status: status_pb2.Status | None,
+    request_id: str,
+) -> TectumError:
+    """The exception for a status.
+
+    Args:
+        code: The call's gRPC code.
+        message: Its message, for people.
+        status: What came with it. None: nothing did, so the failure is the transport's.
+        request_id: The id that the call was sent with.
+    """
+    reason, violations, retry_after = "", list[Violation](), None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        bad_request = error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+            reason = info.reason
+        elif detail.Unpack(bad_request):
+            violations += [Violation(v.field, v.description) for v in bad_request.field_violations]
+        elif detail.Unpack(retry):
+            retry_after = seconds(retry.retry_delay)
+    raised = errors.class_for_reason(reason) or CLASS_BY_CODE.get(code, errors.InternalError)
+    return raised(
+        message or f"the call failed with {code.name}",
+        reason=reason,
+        request_id=request_id,
+        violations=violations,
+        retry_after=retry_after,
+    )

@@ -1,0 +1,214 @@
+"""A live stream for threads: frames in at any time, answers out as an iterator.
+
+`conversation.py` decides what is said; here are the waiting and the cancelling.
+"""
+
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from tectum.conversation import Conversation, FrameResult, Opening, StreamReady
+from tectum.errors import ClientClosed
+from tectum.failures import from_rpc
+from tectum.inputs import Frame
+from tectum.v1 import stream_pb2
+
+_Request = stream_pb2.StreamPerceptionRequest
+
+
+class Outbox:
+    """Hands frames from any thread to the one that sends; only the newest waits."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._changed = threading.Condition()
+
+    def say(self, frame: Frame) -> int:
+        """Let a frame wait to be sent; returns its id at once."""
+        with self._changed:
+            frame_id = self._conversation.say(frame)
+            self._changed.notify()
+            return frame_id
+
+    def finish(self) -> None:
+        """No more frames; what waits is still sent."""
+        with self._changed:
+            self._conversation.slot.finished = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """No more frames, and what waits is forgotten."""
+        with self._changed:
+            self._conversation.slot.close()
+            self._changed.notify()
+
+    def accepted(self) -> None:
+        """Frames may leave now."""
+        with self._changed:
+            self._changed.notify()
+
+    def messages(self, setup: _Request) -> Iterator[_Request]:
+        """What the sending thread sends: the set-up, then frames until the end."""
+        yield setup
+        conversation = self._conversation
+        while True:
+            with self._changed:
+                message = conversation.to_send()
+                while message is None and not conversation.all_sent:
+                    self._changed.wait()
+                    message = conversation.to_send()
+            if message is None:
+                return
+            yield message
+
+    def feed(self, frames: Iterable[Frame], rpc: "grpc.Future[Any]") -> None:
+        """Say every frame of an iterable, then finish; an error in it breaks the stream off."""
+        try:
+            for frame in frames:
+                self.say(frame)
+        except ClientClosed:
+            return
+        except Exception as error:
+            self._conversation.failure = error
+            rpc.cancel()
+        else:
+            self.finish()
+
+
+class Stream:
+    """A live camera's stream: an iterator over what became of its frames.
+
+    Use it in a `with` block, which waits for the worker to accept the stream and ends it on the
+    way out. `send` never blocks: at most one frame waits to be sent, and a newer one takes its
+    place. Frames may be sent from one thread and results read from another.
+    """
+
+    def __init__(
+        self,
+        rpcs: "grpc.StreamStreamMultiCallable[Any, Any]",
+        opening: Opening,
+        frames: Iterable[Frame] | None,
+    ) -> None:
+        self._conversation = opening.conversation
+        self._outbox = Outbox(opening.conversation)
+        self._patience = opening.patience
+        self._closed = False
+        self._rpc: Any = rpcs(self._outbox.messages(opening.setup), metadata=opening.metadata)
+        if not self._rpc.add_callback(self._outbox.close):
+            self._outbox.close()
+        # Neither the feeding nor the sending thread holds the stream, so that one that is simply
+        # dropped is collected, and ends.
+        weakref.finalize(self, self._rpc.cancel)
+        self._frames = frames
+
+    @property
+    def ready(self) -> StreamReady | None:
+        """The worker's acceptance. None: it has not been read yet."""
+        return self._conversation.ready
+
+    @property
+    def dropped(self) -> int:
+        """Frames replaced by newer ones before they left; they get no answer."""
+        return self._conversation.slot.dropped
+
+    def send(self, frame: Frame) -> int:
+        """Let a frame wait to be sent, in place of one that still does; never blocks.
+
+        Returns:
+            The id that its answer will carry.
+
+        Raises:
+            InvalidInput: not a frame the stream may carry now.
+            ClientClosed: the stream has ended.
+        """
+        return self._outbox.say(frame)
+
+    def finish(self) -> None:
+        """Say that no more frames come; the answers to those sent still do."""
+        self._outbox.finish()
+
+    def close(self) -> None:
+        """End the stream now."""
+        self._closed = True
+        self._outbox.close()
+        self._rpc.cancel()
+
+    def __enter__(self) -> Self:
+        try:
+            if self._conversation.ready is None:
+                self._hear()
+        except StopIteration:
+            raise ClientClosed("the stream was closed before it was accepted") from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[FrameResult]:
+        return self
+
+    def __next__(self) -> FrameResult:
+        result = None
+        while result is None:
+            result = self._hear()
+        return result
+
+    def _hear(self) -> FrameResult | None:
+        """The worker's next message; StopIteration when the stream has ended well."""
+        conversation = self._conversation
+        patience = None if conversation.ready else self._start_patience()
+        try:
+            result = conversation.hear(next(self._rpc))
+        except StopIteration:
+            if conversation.ready is None:
+                raise conversation.never_accepted() from None
+            raise
+        except ValueError as error:
+            self.close()
+            raise conversation.unreadable(error) from error
+        except grpc.RpcError as error:
+            if conversation.failure is not None:
+                raise conversation.failure from None
+            if self._closed:
+                raise StopIteration from None
+            raise from_rpc(error, conversation.request_id) from None
+        finally:
+            if patience is not None:
+                patience.cancel()
+        if result is None:
+            self._begin_sending()
+        return result
+
+    def _begin_sending(self) -> None:
+        """The worker has accepted the stream: let frames leave."""
+        self._outbox.accepted()
+        if self._frames is not None:
+            arguments = (self._frames, self._rpc)
+            self._frames = None
+            threading.Thread(
+                target=self._outbox.feed, args=arguments, name="tectum-feed", daemon=True
+            ).start()
+
+    def _start_patience(self) -> threading.Timer:
+        conversation, cancel, seconds = self._conversation, self._rpc.cancel, self._patience
+
+        def give_up() -> None:
+            conversation.failure = conversation.too_late(seconds)
+            cancel()
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        return timer

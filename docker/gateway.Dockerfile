@@ -1,0 +1,28 @@
+# The gateway: REST on 8000. Build from the repository's root:
+#   docker build -f docker/gateway.Dockerfile -t tectum-gateway .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/tectum
+ENV PATH=/opt/tectum/bin:$PATH
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY client client
+COPY core core
+COPY training training
+COPY server server
+COPY cli cli
+RUN pip install --constraint constraints.txt ".[gateway,cli]"
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum
+COPY --from=build /opt/tectum /opt/tectum
+ENV PATH=/opt/tectum/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TECTUM_GATEWAY_HOST=0.0.0.0
+USER 10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["tectum", "health", "--gateway", "127.0.0.1:8000"]
+ENTRYPOINT ["tectum", "gateway"]

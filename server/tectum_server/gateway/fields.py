@@ -1,0 +1,28 @@
+"""Names of fields: from the contract's, which the worker's errors use, to those of REST.
+
+REST is flatter than the contract and says its units, so a caller would look in vain for
+`options.model` or `images[3].encoded` in what it sent.
+"""
+
+import re
+
+_RENAMED = (
+    (re.compile(r"^options\.expected_space_ids.*"), "X-Tectum-Expected-Space"),
+    (re.compile(r"^expected_spaces.*"), "X-Tectum-Expected-Space"),
+    (re.compile(r"^options\.priority$"), "X-Tectum-Priority"),
+    (re.compile(r"^timeout$"), "X-Tectum-Deadline-Ms"),
+    (re.compile(r"^(options|vector)\."), ""),
+    (re.compile(r"\.(encoded|raw)\b.*"), ""),
+    (re.compile(r"^clips?(\[\d+\])?\.frame_interval$"), "frame_interval_ms"),
+    (re.compile(r"^actions\.step_interval$"), "step_interval_ms"),
+    (re.compile(r"^(text|actions)\.\1\b"), r"\1"),
+    (re.compile(r"^captured_at(\[\d+\])$"), r"frames\1.captured_at_ms"),
+    (re.compile(r"\b(interval|frame_interval|step_interval|captured_at)$"), r"\1_ms"),
+)
+
+
+def rest_field(path: str) -> str:
+    """Where a caller finds the field in its request; unchanged where both say the same."""
+    for pattern, name in _RENAMED:
+        path = pattern.sub(name, path)
+    return path

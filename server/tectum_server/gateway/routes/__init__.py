@@ -1,0 +1,1 @@
+"""The gateway's routes: each reads a request, makes one call, and writes the answer."""

@@ -1,0 +1,29 @@
+"""How alike pictures, texts and vectors are."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+from starlette.responses import Response
+
+from tectum_server.gateway import examples
+from tectum_server.gateway.caller import CallerOf
+from tectum_server.gateway.reply import reply
+from tectum_server.gateway.schemas.similarity import ComputeSimilarity, SimilarityAnswer
+
+router = APIRouter(prefix="/v1", tags=["similarity"])
+
+
+@router.post("/similarity", response_model=SimilarityAnswer)
+async def compute_similarity(
+    body: Annotated[ComputeSimilarity, Body(openapi_examples=examples.SIMILARITY)],
+    caller: CallerOf,
+) -> Response:
+    """Compare two lists of pictures, texts and vectors, each item with each."""
+    similarity = await caller.answer(
+        caller.client.similarity(
+            [item.read() for item in body.left],
+            [item.read() for item in body.right],
+            **caller.options(body.model),
+        )
+    )
+    return reply(SimilarityAnswer.of(similarity))

@@ -1,0 +1,166 @@
+"""What several routes send and answer: vectors, errors of items, how an answer was made."""
+
+from typing import Annotated, Any
+
+import tectum
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from tectum.vocabulary import VectorKindName, VectorTypeName
+
+from tectum_server.gateway import codec
+from tectum_server.gateway.codec import EncodingFormat
+from tectum_server.gateway.fields import rest_field
+
+NumbersOrBase64 = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "number"}},
+                {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+                {"type": "string", "contentEncoding": "base64"},
+            ]
+        }
+    ),
+]
+"""A vector on its way out; checked where it is made, so that megabytes are not checked again."""
+
+
+class Strict(BaseModel):
+    """A request: an unknown key is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Answered(BaseModel):
+    """Part of an answer."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class ModelChoice(Strict):
+    """What every request to a model may say."""
+
+    model: str = Field(default="", max_length=512)
+    """Model name, optionally `name@version`. Empty: the worker's default model."""
+
+
+class TextVectorOptions(ModelChoice):
+    """How vectors shall come back."""
+
+    data_type: VectorTypeName = "float32"
+    """Element type of the vectors."""
+    dimensions: int | None = Field(default=None, ge=1, lt=2**32)
+    """Keep only the first so many, renormalised; one of the space's truncations. Absent: all."""
+    encoding_format: EncodingFormat = "float"
+    """Vectors as lists of numbers, or as base64 of their little-endian bytes."""
+
+
+class VectorOptions(TextVectorOptions):
+    """How vectors shall come back, where there is more than one kind."""
+
+    kind: VectorKindName | None = None
+    """`joint`: in the space that images and texts share, unit length. `pooled`: the trunk's own
+    features. `tokens`: one vector a patch or tubelet. Absent: joint if the model has it, else
+    pooled."""
+
+
+class Numerics(Answered):
+    """Which arithmetic made the numbers; not part of a space."""
+
+    precision: str
+    engine: str
+
+
+class Timings(Answered):
+    """Where the time went inside the worker."""
+
+    queue_ms: float
+    """Waiting for the engine, the longest of the request's items."""
+    decode_ms: float | None
+    """Reading images. Absent: nothing was decoded."""
+    compute_ms: float
+    """In the engine."""
+    total_ms: float
+    """From the request's arrival at the worker to its answer."""
+    batch_size: int
+    """Items in the largest batch that an item of this request was part of."""
+
+
+class Info(Answered):
+    """How an answer was made."""
+
+    model: str
+    version: str
+    numerics: Numerics
+    timings: Timings
+    request_id: str
+
+    @classmethod
+    def of(cls, info: tectum.ResponseInfo) -> "Info":
+        """Read the SDK's."""
+        timings = info.timings
+        return cls(
+            model=info.model,
+            version=info.version,
+            numerics=Numerics(precision=info.numerics.precision, engine=info.numerics.engine),
+            timings=Timings(
+                queue_ms=timings.queue * 1000,
+                decode_ms=None if timings.decode is None else timings.decode * 1000,
+                compute_ms=timings.compute * 1000,
+                total_ms=timings.total * 1000,
+                batch_size=timings.batch_size,
+            ),
+            request_id=info.request_id,
+        )
+
+
+class ItemError(Answered):
+    """Why one item of a batch has no answer."""
+
+    code: str
+    """The gRPC code the whole call would have had."""
+    reason: str
+    """Name in the contract's ErrorReason."""
+    field: str
+    """The item, as a path into the request."""
+    message: str
+    """What was found and what is allowed."""
+    retry_after_ms: float | None
+    """After how long a retry can help. Absent: it cannot."""
+
+    @classmethod
+    def of(cls, error: tectum.ItemError) -> "ItemError":
+        """Read the SDK's."""
+        return cls(
+            code=error.code,
+            reason=error.reason,
+            field=rest_field(error.field),
+            message=error.message,
+            retry_after_ms=None if error.retry_after is None else error.retry_after * 1000,
+        )
+
+
+class Embedding(Answered):
+    """A vector, or one vector a token, and the space it lives in."""
+
+    values: NumbersOrBase64
+    """[D], or [tokens, D]; or base64 of the same."""
+    shape: list[int]
+    """Length along each axis, which base64 does not say."""
+    data_type: str
+    """Element type."""
+    space_id: str
+    """Only vectors with equal space ids may be compared."""
+    scale: float | None
+    """For int8: multiply the values by this. Absent for floats."""
+
+    @classmethod
+    def of(cls, embedding: tectum.Embedding, encoding: EncodingFormat) -> "Embedding":
+        """Read the SDK's."""
+        return cls(
+            values=codec.vector(embedding.values, encoding),
+            shape=list(embedding.values.shape),
+            data_type=str(embedding.values.dtype),
+            space_id=embedding.space_id,
+            scale=embedding.scale,
+        )

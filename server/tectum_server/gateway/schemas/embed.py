@@ -1,0 +1,79 @@
+"""Pictures, texts and clips to vectors."""
+
+from typing import Annotated
+
+import tectum
+from pydantic import Field
+
+from tectum_server.gateway import codec
+from tectum_server.gateway.codec import EncodingFormat, Picture
+from tectum_server.gateway.schemas.common import (
+    Answered,
+    Embedding,
+    Info,
+    ItemError,
+    Strict,
+    TextVectorOptions,
+    VectorOptions,
+)
+
+
+class EmbedImages(VectorOptions):
+    """Pictures to turn into vectors."""
+
+    images: Annotated[list[Picture], Field(min_length=1)]
+    """Base64 of JPEG, PNG or WebP files; as many as the model's limits allow."""
+
+
+class EmbedTexts(TextVectorOptions):
+    """Texts to turn into vectors in the space shared with images."""
+
+    texts: Annotated[list[str], Field(min_length=1)]
+    """None empty; as many as the model's limits allow."""
+
+
+class Clip(Strict):
+    """A short video: frames at a constant interval."""
+
+    frames: Annotated[list[Picture], Field(min_length=1)]
+    """Oldest first; as many as the model's input says."""
+
+
+class EmbedClips(VectorOptions):
+    """Clips to turn into vectors."""
+
+    clips: Annotated[list[Clip], Field(min_length=1)]
+    """As many as the model's limits allow; all their frames count."""
+    frame_interval_ms: Annotated[float, Field(gt=0)] | None = None
+    """Time between frames. Absent: the model's own is asserted."""
+
+
+class EmbedResult(Answered):
+    """One item's answer: exactly one is there."""
+
+    embedding: Embedding | None = None
+    """The item's vector."""
+    error: ItemError | None = None
+    """Why this item has none."""
+
+
+class EmbedAnswer(Answered):
+    """The items' vectors."""
+
+    info: Info
+    """How the answer was made."""
+    results: list[EmbedResult]
+    """One for each item, in order."""
+
+    @classmethod
+    def of(cls, batch: tectum.EmbeddingBatch, encoding: EncodingFormat) -> "EmbedAnswer":
+        """Read the SDK's; InvalidInput where there are too many numbers to list."""
+        vectors = (item.values for item in batch if isinstance(item, tectum.Embedding))
+        codec.check_listed(vectors, encoding)
+        results = [
+            EmbedResult(error=ItemError.of(item))
+            if isinstance(item, tectum.ItemError)
+            else EmbedResult(embedding=Embedding.of(item, encoding))
+            for item in batch
+        ]
+        return cls(info=Info.of(batch.info), results=results)

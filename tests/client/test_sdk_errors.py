@@ -1,0 +1,218 @@
+"""Every way a call can fail, and that nothing but TectumError comes out."""
+
+import asyncio
+import pickle
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tectum
+from google.rpc import error_details_pb2
+from tectum import errors, failures
+from tectum.v1 import errors_pb2
+
+from tests.client import fake_errors
+from tests.client.fake_worker import FakeWorker, wait_for
+
+PICTURE = np.zeros((2, 2, 3), np.uint8)
+R = errors_pb2.ErrorReason
+BARE_CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+
+
+async def raised(call: Callable[[], Any] | Awaitable[Any]) -> tectum.TectumError:
+    """What a call raises: a sync one in a thread, or an awaitable."""
+    with pytest.raises(tectum.TectumError) as caught:
+        await (asyncio.to_thread(call) if callable(call) else call)
+    return caught.value
+
+
+def test_every_reason_of_the_contract_has_a_class() -> None:
+    assert set(errors.CLASS_BY_REASON) == set(R.values()) - {R.ERROR_REASON_UNSPECIFIED}
+
+
+def test_every_grpc_code_has_a_class() -> None:
+    assert set(failures.CLASS_BY_CODE) == set(BARE_CODES)
+
+
+def test_the_tests_own_table_is_total_too() -> None:
+    assert set(fake_errors.CODE_BY_REASON) == set(errors.CLASS_BY_REASON)
+
+
+@pytest.mark.parametrize("reason", fake_errors.REASONS, ids=fake_errors.name)
+async def test_a_reason_raises_its_class_with_everything_the_worker_said(
+    reason: int, worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    retry_after = 1.5 if reason in fake_errors.RETRYABLE else None
+    worker.refuse(
+        reason,
+        times=2,
+        retry_after=retry_after,
+        violations=[("images[0]", "found this; allowed: that")],
+        message="for people: 4×4",
+    )
+
+    sync = await raised(lambda: client.embed_images([PICTURE], retries=0, request_id="a-1"))
+    parallel = await raised(aclient.embed_images([PICTURE], retries=0, request_id="a-1"))
+
+    for error in (sync, parallel):
+        assert type(error) is errors.CLASS_BY_REASON[reason]
+        assert error.reason == fake_errors.name(reason)
+        assert str(error) == "for people: 4×4"
+        assert error.request_id == "a-1"
+        assert error.violations == (("images[0]", "found this; allowed: that"),)
+        assert error.retry_after == retry_after
+
+
+@pytest.mark.parametrize("code", BARE_CODES, ids=lambda code: code.name)
+async def test_a_code_without_details_still_raises_a_class_of_ours(
+    code: grpc.StatusCode, worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    worker.orders.refusals += [code, code]
+
+    sync = await raised(lambda: client.embed_texts(["a"]))
+    parallel = await raised(aclient.embed_texts(["a"]))
+
+    for error in (sync, parallel):
+        assert type(error) is failures.CLASS_BY_CODE[code]
+        assert error.reason == ""
+        assert error.retry_after is None
+        assert code.name in str(error)
+
+
+async def test_a_reason_from_a_newer_worker_falls_back_on_its_code() -> None:
+    status = fake_errors.status(R.ERROR_REASON_QUEUE_FULL, retry_after=0.5)
+    info = error_details_pb2.ErrorInfo(reason="MOON_PHASE", domain="tectum.dev")
+    status.details[0].Pack(info)
+
+    error = failures.from_status(grpc.StatusCode.UNAVAILABLE, "later", status, "a-1")
+
+    assert type(error) is tectum.Unavailable
+    assert error.reason == "MOON_PHASE"
+    assert error.retry_after == 0.5
+
+
+async def test_anothers_reasons_are_not_taken_for_ours() -> None:
+    status = fake_errors.status(R.ERROR_REASON_QUEUE_FULL)
+    info = error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain="proxy.example")
+    status.details[0].Pack(info)
+
+    error = failures.from_status(grpc.StatusCode.UNAVAILABLE, "", status, "a-1")
+
+    assert type(error) is tectum.Unavailable
+    assert error.reason == ""
+
+
+async def test_no_worker_at_the_address_is_unavailable() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with tectum.Client(address) as client:
+            sync = await raised(lambda: client.embed_texts(["a"]))
+        async with tectum.AsyncClient(address) as aclient:
+            parallel = await raised(aclient.embed_texts(["a"]))
+
+    assert type(sync) is type(parallel) is tectum.Unavailable
+
+
+async def test_a_worker_that_answers_too_late_is_a_deadline_exceeded(
+    worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    worker.orders.delay = 2
+
+    sync = await raised(lambda: client.embed_texts(["a"], timeout=0.1))
+    parallel = await raised(aclient.embed_texts(["a"], timeout=0.1))
+
+    assert type(sync) is type(parallel) is tectum.DeadlineExceeded
+
+
+async def test_a_message_over_the_clients_own_limit_is_too_large(worker: FakeWorker) -> None:
+    large = np.zeros((200, 200, 3), np.uint8)
+    with tectum.Client(worker.address, max_message_bytes=100_000) as client:
+        sync = await raised(lambda: client.embed_images([large]))
+    async with tectum.AsyncClient(worker.address, max_message_bytes=100_000) as aclient:
+        parallel = await raised(aclient.embed_images([large]))
+
+    assert type(sync) is type(parallel) is tectum.TooLarge
+    assert worker.seen == []
+
+
+async def test_a_message_over_the_workers_limit_is_too_large(
+    client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    large = np.zeros((1800, 1800, 3), np.uint8)
+
+    assert type(await raised(lambda: client.embed_images([large]))) is tectum.TooLarge
+    assert type(await raised(aclient.embed_images([large]))) is tectum.TooLarge
+
+
+async def test_an_answer_that_contradicts_itself_is_an_internal_error(
+    worker: FakeWorker,
+    client: tectum.Client,
+    aclient: tectum.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "tests.client.fake_worker.fake_answers.embed", lambda *_: [{"embedding": {"values": {}}}]
+    )
+
+    sync = await raised(lambda: client.embed_texts(["a"], request_id="a-1"))
+    parallel = await raised(aclient.embed_texts(["a"], request_id="a-1"))
+
+    for error in (sync, parallel):
+        assert type(error) is tectum.InternalError
+        assert error.request_id == "a-1"
+
+
+async def test_a_closed_client_says_so(worker: FakeWorker) -> None:
+    client, aclient = tectum.Client(worker.address), tectum.AsyncClient(worker.address)
+    client.close()
+    await aclient.close()
+
+    for error in (
+        await raised(lambda: client.embed_texts(["a"])),
+        await raised(aclient.embed_texts(["a"])),
+        await raised(lambda: client.stream(embed=True)),
+        await raised(lambda: aclient.stream(embed=True)),
+    ):
+        assert type(error) is tectum.ClientClosed
+
+
+@pytest.mark.parametrize("seconds", [None, 4.0])
+async def test_closing_a_client_ends_its_calls(seconds: float | None, worker: FakeWorker) -> None:
+    worker.orders.delay = 5
+    client, aclient = tectum.Client(worker.address), tectum.AsyncClient(worker.address)
+    sync = asyncio.create_task(raised(lambda: client.embed_texts(["a"], timeout=seconds)))
+    parallel = asyncio.create_task(raised(aclient.embed_texts(["a"], timeout=seconds)))
+    await asyncio.to_thread(wait_for, lambda: len(worker.seen) == 2)
+    client.close()
+    await aclient.close()
+
+    assert type(await sync) is type(await parallel) is tectum.Cancelled
+
+
+async def test_cancelling_a_task_cancels_the_call_on_the_worker(
+    worker: FakeWorker, aclient: tectum.AsyncClient
+) -> None:
+    worker.orders.delay = 5
+    task = asyncio.create_task(aclient.embed_texts(["a"]))
+    await asyncio.to_thread(wait_for, lambda: worker.seen)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(worker.seen[0].ended.wait, 2)
+
+
+def test_errors_survive_being_pickled() -> None:
+    error = errors.invalid("images[3]", "found this; allowed: that")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (str(again), again.violations, again.reason) == (
+        str(error),
+        error.violations,
+        error.reason,
+    )

@@ -1,0 +1,94 @@
+"""Finding a worker: waiting for it, finding it again after a restart, and TLS."""
+
+import asyncio
+import subprocess
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+import tectum
+from grpc_health.v1 import health_pb2
+
+from tests.client.fake_worker import FakeWorker
+
+
+async def test_waiting_ends_when_the_worker_serves(
+    worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    worker.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    waiting = asyncio.gather(
+        asyncio.to_thread(client.wait_until_ready, 10), aclient.wait_until_ready(10)
+    )
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    worker.health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_waiting_for_what_does_not_come_ends_too(
+    client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    with pytest.raises(tectum.Unavailable, match=r"not ready after 0\.3 s"):
+        await asyncio.to_thread(client.wait_until_ready, 0.3, model="nobody")
+    with pytest.raises(tectum.Unavailable, match=r"not ready after 0\.3 s"):
+        await aclient.wait_until_ready(0.3, model="nobody")
+
+
+async def test_a_restarted_worker_is_found_again_within_seconds() -> None:
+    with FakeWorker() as first:
+        port = first.port
+        client, aclient = tectum.Client(first.address), tectum.AsyncClient(first.address)
+        await asyncio.to_thread(client.embed_texts, ["a"])
+        await aclient.embed_texts(["a"])
+    with pytest.raises(tectum.Unavailable):
+        await asyncio.to_thread(client.embed_texts, ["a"])
+    with pytest.raises(tectum.Unavailable):
+        await aclient.embed_texts(["a"])
+
+    with FakeWorker(port):
+        began = time.monotonic()
+        await asyncio.to_thread(client.wait_until_ready, 10)
+        await aclient.wait_until_ready(10)
+        assert time.monotonic() - began < 6
+        assert len(await aclient.embed_texts(["a"])) == 1
+        client.close()
+        await aclient.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    roots, key = folder / "roots.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=worker", "-keyout", key, "-out", roots),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return roots, key
+
+
+async def test_a_worker_behind_tls_is_reached_with_its_roots(
+    certificate: tuple[Path, Path],
+) -> None:
+    roots, key = certificate
+    pair = [(key.read_bytes(), roots.read_bytes())]
+    with FakeWorker(credentials=grpc.ssl_server_credentials(pair)) as worker:
+        for tls in (roots, roots.read_bytes()):
+            with tectum.Client(worker.address, tls=tls) as client:
+                assert len(await asyncio.to_thread(client.embed_texts, ["a"])) == 1
+            async with tectum.AsyncClient(worker.address, tls=tls) as aclient:
+                assert len(await aclient.embed_texts(["a"])) == 1
+        with tectum.Client(worker.address, tls=True) as client, pytest.raises(tectum.Unavailable):
+            await asyncio.to_thread(client.embed_texts, ["a"])
+
+
+def test_roots_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(tectum.InvalidInput, match=r"tls: cannot read .*nothing\.pem"):
+        tectum.Client(tls=tmp_path / "nothing.pem")

@@ -1,0 +1,198 @@
+"""What those who run the gateway see: probes, metrics, logs, headers, documentation."""
+
+import json
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from grpc_health.v1 import health_pb2
+from prometheus_client.parser import text_string_to_metric_families
+from tectum_server.gateway import GatewaySettings, create_app, examples
+from tectum_server.logs import set_up_logs
+
+from tests.client.fake_errors import R
+from tests.client.fake_worker import FakeWorker
+
+TEXTS = {"texts": ["a"]}
+
+
+async def measured(http: httpx.AsyncClient) -> dict[tuple[str, str], float]:
+    """How many requests each route answered with each code."""
+    text = (await http.get("/metrics")).text
+    families = text_string_to_metric_families(text)
+    samples = [sample for family in families for sample in family.samples]
+    name = "tectum_gateway_request_duration_seconds_count"
+    return {(s.labels["route"], s.labels["code"]): s.value for s in samples if s.name == name}
+
+
+async def test_alive_says_nothing_about_the_worker(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    worker.__exit__()
+
+    assert (await http.get("/healthz")).json() == {"status": "alive"}
+
+
+async def test_ready_follows_the_worker(http: httpx.AsyncClient, worker: FakeWorker) -> None:
+    assert (await http.get("/readyz")).status_code == 200
+    worker.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    not_serving = await http.get("/readyz")
+    worker.__exit__()
+    gone = await http.get("/readyz")
+
+    for response in (not_serving, gone):
+        assert response.status_code == 503
+        assert response.headers["content-type"] == "application/problem+json"
+        assert worker.address in response.json()["detail"]
+
+
+async def test_ready_may_follow_one_model(worker: FakeWorker) -> None:
+    app = create_app(GatewaySettings(worker_address=worker.address, readiness_model="tiny"))
+    worker.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as http,
+    ):
+        assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_metrics_are_labelled_by_template_and_code(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    await http.post("/v1/embed/texts", json=TEXTS)
+    worker.refuse(R.ERROR_REASON_QUEUE_FULL, retry_after=1)
+    await http.post("/v1/embed/texts", json=TEXTS)
+    await http.get("/v1/models/tiny")
+    await http.get("/v1/models/nobody")
+    await http.get("/" + "x" * 100)
+    await http.get("/v1/embed/texts")
+
+    counted = await measured(http)
+
+    assert counted == {
+        ("/v1/embed/texts", "200"): 1,
+        ("/v1/embed/texts", "429"): 1,
+        ("/v1/embed/texts", "405"): 1,
+        ("/v1/models/{name}", "200"): 1,
+        ("/v1/models/{name}", "404"): 1,
+        ("unmatched", "404"): 1,
+    }
+
+
+async def test_metrics_count_what_is_in_flight(http: httpx.AsyncClient) -> None:
+    text = (await http.get("/metrics")).text
+
+    assert "tectum_gateway_requests_in_flight 1.0" in text, "the scrape itself"
+
+
+async def test_each_request_is_one_log_line_with_its_id(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tectum_server.gateway")
+    await http.post("/v1/embed/texts", json=TEXTS, headers={"X-Request-Id": "mine-1"})
+    await http.get("/healthz")
+
+    (line,) = [vars(r) for r in caplog.records if r.name == "tectum_server.gateway"]
+    assert line["request_id"] == "mine-1"
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/embed/texts", 200)
+    assert line["duration_ms"] > 0
+    assert line["response_bytes"] > 0
+
+
+async def test_a_log_line_is_json(
+    http: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        set_up_logs("gateway", "info")
+        await http.post("/v1/embed/texts", json=TEXTS, headers={"X-Request-Id": "mine-2"})
+    finally:
+        root.handlers, root.level = handlers, level
+
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "mine-2" in line]
+    assert [line["status"] for line in lines] == [200]
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 129, "semi;colon"])
+async def test_a_request_id_that_no_log_should_hold_is_replaced(
+    given: str, http: httpx.AsyncClient
+) -> None:
+    response = await http.get("/healthz", headers={"X-Request-Id": given})
+
+    assert response.headers["x-request-id"] != given
+    assert len(response.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/nowhere", "/docs"])
+async def test_answers_carry_safe_headers(path: str, http: httpx.AsyncClient) -> None:
+    headers = (await http.get(path)).headers
+
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+    assert ("content-security-policy" in headers) == (path != "/docs")
+
+
+def operations(app: FastAPI) -> list[tuple[str, str, dict[str, Any]]]:
+    paths = app.openapi()["paths"]
+    return [(path, method, op) for path, ops in paths.items() for method, op in ops.items()]
+
+
+async def test_every_example_in_the_documentation_works_when_pasted(
+    app: FastAPI, http: httpx.AsyncClient
+) -> None:
+    posted = 0
+    for path, method, operation in operations(app):
+        content = operation.get("requestBody", {}).get("content", {})
+        for example in content.get("application/json", {}).get("examples", {}).values():
+            response = await http.request(method, path, json=example["value"])
+            assert response.status_code == 200, (path, response.text)
+            posted += 1
+
+    posts = sum(method == "post" for _, method, _ in operations(app))
+    assert posted >= posts == 7
+
+
+async def test_every_part_of_the_documentation_is_described(app: FastAPI) -> None:
+    for path, method, operation in operations(app):
+        assert operation["description"], (path, method)
+        for status, answer in operation["responses"].items():
+            if status >= "400":
+                media = "application/json" if path == "/v1/embeddings" else None
+                assert list(answer["content"]) == [media or "application/problem+json"]
+    schemas = app.openapi()["components"]["schemas"]
+    assert all(schema.get("description") for schema in schemas.values())
+    for name in ("EmbedTexts", "Reconstruct", "PredictLatentActions", "ComputeSimilarity"):
+        for field, part in schemas[name]["properties"].items():
+            assert part.get("description"), (name, field)
+        assert schemas[name]["additionalProperties"] is False
+
+
+async def test_the_documentation_page_is_there(http: httpx.AsyncClient) -> None:
+    assert "swagger" in (await http.get("/docs")).text
+
+
+def test_the_examples_name_what_a_model_must_agree_with() -> None:
+    assert examples.INTERVAL_MS == 50
+
+
+def test_the_gateway_brings_in_no_model() -> None:
+    code = (
+        "import sys, tectum_server.gateway;"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}));"
+        "print(*[name for name in sys.modules if name.startswith('tectum_server.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert {"torch", "PIL", "tectum_core", "tectum_train"}.isdisjoint(done.stdout.split())
+    assert "tectum_server.worker" not in done.stdout
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match="Extra inputs"):
+        GatewaySettings(wroker_address="a:1")  # type: ignore[call-arg]

@@ -1,0 +1,224 @@
+"""Every failure is a problem+json with the right status, and OpenAI's shape on OpenAI's route."""
+
+import base64
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import tectum
+from fastapi import FastAPI
+from tectum import errors
+from tectum.v1 import errors_pb2
+from tectum_server.gateway import problems
+
+from tests.client import fake_errors
+from tests.client.fake_errors import R
+from tests.client.fake_worker import FakeWorker
+from tests.server.gateway.checks import checked
+
+TEXTS = {"texts": ["a"]}
+PIXEL = base64.b64encode(b"bytes").decode()
+
+
+def test_every_reason_of_the_contract_has_a_status() -> None:
+    known = set(problems.STATUS_BY_REASON)
+
+    assert known == set(errors_pb2.ErrorReason.values()) - {R.ERROR_REASON_UNSPECIFIED}
+    assert known == set(errors.CLASS_BY_REASON)
+
+
+def test_every_error_of_the_sdks_has_a_status() -> None:
+    raised = {getattr(tectum, name) for name in tectum.__all__}
+    raised = {c for c in raised if isinstance(c, type) and issubclass(c, tectum.TectumError)}
+
+    inherited = {tectum.CapabilityMissing, tectum.SpaceMismatch, tectum.BundleRejected}
+    assert set(problems.STATUS_BY_CLASS) == raised - inherited
+
+
+def test_the_statuses_follow_the_grpc_codes() -> None:
+    by_code = {
+        grpc.StatusCode.INVALID_ARGUMENT: {422},
+        grpc.StatusCode.RESOURCE_EXHAUSTED: {413, 429},
+        grpc.StatusCode.DEADLINE_EXCEEDED: {504},
+        grpc.StatusCode.NOT_FOUND: {404},
+        grpc.StatusCode.FAILED_PRECONDITION: {409},
+        grpc.StatusCode.UNAVAILABLE: {503},
+        grpc.StatusCode.UNAUTHENTICATED: {401},
+        grpc.StatusCode.PERMISSION_DENIED: {403},
+        grpc.StatusCode.CANCELLED: {499},
+        grpc.StatusCode.INTERNAL: {500},
+    }
+    for reason, code in fake_errors.CODE_BY_REASON.items():
+        assert problems.STATUS_BY_REASON[reason] in by_code[code]
+
+
+@pytest.mark.parametrize("reason", fake_errors.REASONS, ids=fake_errors.name)
+async def test_a_reason_of_the_workers_arrives_whole(
+    reason: int, http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    retry_after = 0.25 if reason in fake_errors.RETRYABLE else None
+    worker.refuse(
+        reason,
+        retry_after=retry_after,
+        violations=[("texts[0]", "found this; allowed: that")],
+        message="for people",
+    )
+
+    response = await http.post("/v1/embed/texts", json=TEXTS, headers={"X-Request-Id": "a-1"})
+
+    found = checked(response, problems.STATUS_BY_REASON[reason])
+    assert found["reason"] == fake_errors.name(reason)
+    assert found["type"].startswith("urn:tectum:problem:")
+    assert found["detail"] == "for people"
+    assert found["request_id"] == "a-1"
+    assert found["violations"] == [
+        {"field": "texts[0]", "description": "found this; allowed: that"}
+    ]
+    assert response.headers.get("retry-after") == (None if retry_after is None else "1")
+    assert found.get("retry_after_ms") == (None if retry_after is None else 250)
+    assert ("www-authenticate" in response.headers) == (response.status_code == 401)
+    assert len(worker.seen) == 1, "the gateway never retries; its caller decides"
+
+
+async def test_a_refusal_without_retry_info_says_no_retry_after(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    worker.refuse(R.ERROR_REASON_DEADLINE_INFEASIBLE)
+
+    response = await http.post("/v1/embed/texts", json=TEXTS)
+
+    assert "retry_after_ms" not in checked(response, 429)
+
+
+async def test_no_worker_is_a_503(worker: FakeWorker, http: httpx.AsyncClient) -> None:
+    worker.__exit__()
+
+    found = checked(await http.post("/v1/embed/texts", json=TEXTS), 503)
+
+    assert found["type"] == "about:blank"
+    assert "reason" not in found
+
+
+async def test_a_deadline_that_passes_is_a_504(worker: FakeWorker, http: httpx.AsyncClient) -> None:
+    worker.orders.delay = 2
+    headers = {"X-Tectum-Deadline-Ms": "50"}
+
+    checked(await http.post("/v1/embed/texts", json=TEXTS, headers=headers), 504)
+    late = await http.post("/v1/embed/texts", json=TEXTS, headers={"X-Tectum-Deadline-Ms": "1e-6"})
+
+    assert checked(late, 504)["reason"] == "DEADLINE_PASSED"
+    assert len(worker.seen) == 1, "what is late on arrival costs the worker nothing"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Tectum-Deadline-Ms", "soon"),
+        ("X-Tectum-Deadline-Ms", "0"),
+        ("X-Tectum-Deadline-Ms", "nan"),
+        ("X-Tectum-Deadline-Ms", "inf"),
+        ("X-Tectum-Priority", "urgent"),
+    ],
+)
+async def test_a_header_outside_what_it_allows_is_a_422(
+    header: str, value: str, http: httpx.AsyncClient
+) -> None:
+    response = await http.post("/v1/embed/texts", json=TEXTS, headers={header: value})
+
+    assert checked(response, 422)["violations"][0]["field"].lower() == header.lower()
+
+
+async def test_more_spaces_than_can_be_pinned_is_a_422(http: httpx.AsyncClient) -> None:
+    headers = {"X-Tectum-Expected-Space": ",".join("abcdefghi")}
+
+    checked(await http.post("/v1/embed/texts", json=TEXTS, headers=headers), 422)
+
+
+@pytest.mark.parametrize("value", ["Basic dXNlcg==", "Bearer", "Bearer ", "Bearer a b"])
+async def test_other_credentials_than_a_bearers_are_a_401(
+    value: str, http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    response = await http.post("/v1/embed/texts", json=TEXTS, headers={"Authorization": value})
+
+    assert checked(response, 401)["reason"] == "CREDENTIALS_INVALID"
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert worker.seen == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("GET", "/v1/embed/texts", 405), ("DELETE", "/v1/models", 405)],
+)
+async def test_https_own_errors_are_problems_too(
+    method: str, path: str, status: int, http: httpx.AsyncClient
+) -> None:
+    response = await http.request(method, path)
+
+    assert checked(response, status)["type"] == "about:blank"
+    assert ("allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("path", ["/v1/embed/texts", "/v1/embed/images"])
+async def test_another_media_type_is_a_415(path: str, http: httpx.AsyncClient) -> None:
+    checked(await http.post(path, content=b"a", headers={"Content-Type": "text/plain"}), 415)
+
+
+async def test_a_fault_of_the_gateways_own_is_a_500_that_tells_nothing(
+    app: FastAPI, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the secret is 42")
+
+    monkeypatch.setattr(app.state.client, "embed_texts", broken)
+
+    found = checked(await http.post("/v1/embed/texts", json=TEXTS), 500)
+
+    assert found["reason"] == "INTERNAL"
+    assert "secret" not in str(found)
+
+
+# OpenAI's route
+
+
+async def test_openais_errors_have_openais_shape(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    worker.refuse(R.ERROR_REASON_MODEL_NOT_FOUND, message="no such model")
+
+    response = await http.post("/v1/embeddings", json={"model": "gpt", "input": "a"})
+
+    assert response.status_code == 404
+    assert response.json() == {
+        "error": {
+            "message": "no such model",
+            "type": "not_found_error",
+            "param": None,
+            "code": "model_not_found",
+        }
+    }
+    assert "x-request-id" in response.headers
+
+
+@pytest.mark.parametrize("reason", fake_errors.REASONS, ids=fake_errors.name)
+async def test_every_reason_has_openais_shape_there(
+    reason: int, http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    worker.refuse(reason)
+
+    response = await http.post("/v1/embeddings", json={"input": "a"})
+
+    assert response.status_code == problems.STATUS_BY_REASON[reason]
+    assert response.json()["error"]["code"] == fake_errors.name(reason).lower()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({}, "input"), ({"input": []}, "input"), ({"input": "a", "echo": True}, "echo")],
+)
+async def test_openais_route_is_strict_too(body: Any, param: str, http: httpx.AsyncClient) -> None:
+    response = await http.post("/v1/embeddings", json=body)
+
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
