@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tectum_core.image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+import tectum_core.image
 from tectum_core.image import ImageError, TooLarge, Unreadable, Unsupported, decode, probe
 
 CAP = 1 << 20

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tectum_core.image import Unreadable, Unsupported, decode, probe
 
 CAP = 1 << 20

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from tectum_core.image import Unreadable, Unsupported, decode, probe
 
 CAP = 1 << 20

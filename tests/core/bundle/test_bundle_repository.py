@@ -1,0 +1,217 @@
+"""Many bundles under names: local or by URL, `latest` moving at once, names that cannot wander."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from tests.bundles import write_bare
+
+from tectum_core.bundle import BundleError, BundleNotFound, Repository, read_bundle
+from tectum_core.bundle.files import content_version
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two bundles of unequal content."""
+    root = tmp_path_factory.mktemp("two")
+    for seed in (1, 2):
+        write_bare(root / str(seed), seed)
+    return [root / "1", root / "2"]
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty repository's place: a folder, and a URL."""
+    if request.param == "local":
+        yield str(tmp_path / "models")
+        return
+    name = f"/{uuid.uuid4().hex}"
+    yield f"memory:/{name}"
+    files = fsspec.filesystem("memory")
+    if files.exists(name):
+        files.rm(name, recursive=True)
+
+
+@pytest.fixture
+def repository(root: str, tmp_path: Path) -> Repository:
+    return Repository(root, cache=tmp_path / "cache")
+
+
+def test_what_is_published_is_found_under_name_version_and_latest(
+    repository: Repository, two: list[Path]
+) -> None:
+    first = repository.publish(two[0], "arm")
+    second = repository.publish(two[1], "arm")
+
+    assert repository.names() == ["arm"]
+    assert repository.versions("arm") == sorted([first, second])
+    assert repository.latest("arm") == second
+    for wanted, version, source in ((None, second, two[1]), (first, first, two[0])):
+        folder, found = repository.locate("arm", wanted)
+        assert found == version
+        assert content_version(folder) == content_version(source)
+        assert read_bundle(folder, "arm", found).version == version
+
+
+def test_publishing_an_older_bundle_again_moves_latest_back(
+    repository: Repository, two: list[Path]
+) -> None:
+    first = repository.publish(two[0], "arm")
+    repository.publish(two[1], "arm")
+
+    assert repository.publish(two[0], "arm") == first == repository.latest("arm")
+    assert len(repository.versions("arm")) == 2
+
+
+def test_an_empty_repository_has_nothing(repository: Repository) -> None:
+    assert repository.names() == []
+    assert repository.versions("arm") == []
+    with pytest.raises(BundleNotFound, match="no bundle named 'arm' here; there are: none"):
+        repository.latest("arm")
+
+
+def test_an_unknown_name_is_told_what_there_is(repository: Repository, two: list[Path]) -> None:
+    repository.publish(two[0], "arm")
+    repository.publish(two[0], "gripper")
+
+    with pytest.raises(BundleNotFound, match="no bundle named 'leg' here; there are: arm, gripper"):
+        repository.locate("leg")
+
+
+def test_an_unknown_version_is_told_what_there_is(repository: Repository, two: list[Path]) -> None:
+    version = repository.publish(two[0], "arm")
+
+    with pytest.raises(BundleNotFound, match=f"no version '{'0' * 16}'; there are: {version}"):
+        repository.locate("arm", "0" * 16)
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../arm", "a/b", "/etc", "", ".hidden", "a" * 65, "arm\n", "a\0b", "ärm"]
+)
+def test_names_that_could_wander_are_refused(
+    repository: Repository, two: list[Path], name: str
+) -> None:
+    for ask in (
+        repository.latest,
+        repository.versions,
+        repository.locate,
+        lambda given: repository.publish(two[0], given),
+        lambda given: repository.locate(given, "0" * 16),
+    ):
+        with pytest.raises(BundleNotFound, match="is no bundle name"):
+            ask(name)
+    assert repository.names() == []
+
+
+@pytest.mark.parametrize("version", ["..", "../../etc", "latest", "0" * 15, "A" * 16])
+def test_versions_that_could_wander_are_refused(
+    repository: Repository, two: list[Path], version: str
+) -> None:
+    repository.publish(two[0], "arm")
+
+    with pytest.raises(BundleNotFound, match="has no version"):
+        repository.locate("arm", version)
+
+
+def test_a_latest_that_holds_no_version_is_refused(
+    repository: Repository, root: str, two: list[Path]
+) -> None:
+    repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(root)
+    files.pipe_file(f"{path}/arm/latest", b"../../../etc\n")
+
+    with pytest.raises(BundleError, match=r"`latest` holds no version: '\.\./\.\./"):
+        repository.locate("arm")
+
+
+def test_files_that_are_no_bundles_are_not_listed(
+    repository: Repository, root: str, two: list[Path]
+) -> None:
+    version = repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(root)
+    files.pipe_file(f"{path}/notes.txt", b"hello")
+    files.makedirs(f"{path}/arm/.publishing-x")
+    files.pipe_file(f"{path}/arm/.publishing-x/file", b"half")
+
+    assert repository.names() == ["arm"]
+    assert repository.versions("arm") == [version]
+
+
+def test_what_is_remote_is_fetched_once_and_kept(tmp_path: Path, two: list[Path]) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    folder, _ = repository.locate("arm")
+    files, path = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{path}/arm/{version}/README.md", b"# Changed behind our back\n")
+
+    again, _ = repository.locate("arm")
+
+    assert again == folder == tmp_path / "arm" / version
+    assert content_version(again) == version
+    assert [p.name for p in folder.parent.iterdir()] == [version]  # no scratch is left
+
+
+def test_what_was_damaged_on_its_way_is_refused_and_not_kept(
+    tmp_path: Path, two: list[Path]
+) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(url)
+    whole = files.cat_file(f"{path}/arm/{version}/model.safetensors")
+    files.pipe_file(f"{path}/arm/{version}/model.safetensors", whole[:-1])
+
+    with pytest.raises(BundleError, match=f"what was fetched is not version {version}"):
+        repository.locate("arm")
+
+    assert list((tmp_path / "arm").iterdir()) == []
+    files.pipe_file(f"{path}/arm/{version}/model.safetensors", whole)
+    assert content_version(repository.locate("arm")[0]) == version
+
+
+def test_latest_is_never_half_written(tmp_path: Path, two: list[Path]) -> None:
+    repository = Repository(tmp_path)
+    versions = {repository.publish(folder, "arm") for folder in two}
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        reader = Repository(tmp_path)
+        while not done.is_set():
+            seen.add(reader.latest("arm"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(100):
+        for folder in two:
+            repository.publish(folder, "arm")
+    done.set()
+    watcher.join()
+
+    assert seen <= versions
+    assert sorted(p.name for p in (tmp_path / "arm").iterdir()) == sorted([*versions, "latest"])
+
+
+def test_two_may_publish_the_same_content_at_once(tmp_path: Path, two: list[Path]) -> None:
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(Repository(tmp_path).publish(two[0], "arm")))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found == [content_version(two[0])] * 8
+    assert sorted(p.name for p in (tmp_path / "arm").iterdir()) == sorted([found[0], "latest"])
+
+
+def test_the_cache_is_the_users_own_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+
+    assert Repository("memory://x")._cache == Path("/somewhere/tectum/bundles")

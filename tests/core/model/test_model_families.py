@@ -1,0 +1,236 @@
+"""CLIP, SigLIP, DINOv2 and MAE as configurations: their weights, their numbers.
+
+Each file in `tests/fixtures/families` was written by transformers (see `make_families.py`
+there). A trunk is built from configuration alone, the family's weights are renamed, strictly,
+and the outputs must agree.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from tectum_core.architecture import TextConfig, TransformerConfig, VisionConfig
+from tectum_core.model import TextTransformer, VisionTransformer
+
+FAMILIES = Path(__file__).parents[2] / "fixtures" / "families"
+Weights = dict[str, Tensor]
+
+
+def stack(**changes: object) -> TransformerConfig:
+    given = {"width": 16, "depth": 2, "heads": 2, "hidden": 24, "norm_eps": 1e-5, **changes}
+    return TransformerConfig.model_validate(given)
+
+
+def trunk(transformer: TransformerConfig, **changes: object) -> VisionConfig:
+    given = {"transformer": transformer, "image_size": 24, "patch_size": 8, **changes}
+    return VisionConfig.model_validate(given)
+
+
+def read(name: str) -> tuple[Weights, Weights]:
+    """A family's weights, and its inputs and outputs."""
+    tensors = load_file(FAMILIES / f"{name}.safetensors")
+    prefix = "weights/"
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return weights, {k: v for k, v in tensors.items() if not k.startswith(prefix)}
+
+
+BLOCK = {
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.expand",
+    "mlp.fc2": "mlp.contract",
+    "self_attn.out_proj": "attention.output",
+    "attention.o_proj": "attention.output",
+    "layer_scale1.lambda1": "scale1",
+    "layer_scale2.lambda1": "scale2",
+}
+
+
+def blocks(weights: Weights) -> Weights:
+    """The numbered layers under our names, queries, keys and values joined."""
+    ours: Weights = {}
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, value in weights.items():
+        found = re.fullmatch(r"(?:encoder\.)?layers?\.(\d+)\.(.+?)(?:\.(weight|bias))?", key)
+        if found is None:
+            continue
+        number, part, kind = found.groups()
+        projection = re.fullmatch(r"(?:self_attn|attention)\.([qkv])_proj", part)
+        if projection is not None:
+            target = f"transformer.blocks.{number}.attention.qkv.{kind}"
+            halves.setdefault(target, {})[projection.group(1)] = value
+        else:
+            suffix = f".{kind}" if kind else ""
+            ours[f"transformer.blocks.{number}.{BLOCK[part]}{suffix}"] = value
+    return ours | {key: torch.cat([qkv[x] for x in "qkv"]) for key, qkv in halves.items()}
+
+
+def patch_embedding(weights: Weights, name: str) -> Weights:
+    """A convolution's kernel as the linear layer on patches that it is."""
+    ours = {"embed.weight": weights[f"{name}.weight"].flatten(1)}
+    if f"{name}.bias" in weights:
+        ours["embed.bias"] = weights[f"{name}.bias"]
+    return ours
+
+
+def norm(weights: Weights, theirs: str, ours: str) -> Weights:
+    return {f"{ours}.{kind}": weights[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+
+
+def clip_vision() -> tuple[VisionConfig, Weights, Weights]:
+    weights, numbers = read("clip_vision")
+    positions = weights["embeddings.position_embedding.weight"]
+    config = trunk(
+        stack(activation="quick_gelu"),
+        patch_bias=False,
+        class_token=True,
+        input_norm=True,
+        pooling="class",
+    )
+    ours = {
+        **blocks(weights),
+        **patch_embedding(weights, "embeddings.patch_embedding"),
+        "prefix_tokens": (weights["embeddings.class_embedding"] + positions[0])[None, None],
+        "positions": positions[None, 1:],
+        **norm(weights, "pre_layrnorm", "input_norm"),
+        **norm(weights, "post_layernorm", "final_norm"),
+    }
+    return config, ours, numbers
+
+
+def siglip_vision() -> tuple[VisionConfig, Weights, Weights]:
+    weights, numbers = read("siglip_vision")
+    config = trunk(stack(activation="gelu_tanh", norm_eps=1e-6), pooling="attention")
+    head = {
+        "pool.query": weights["head.probe"],
+        "pool.attention.in_proj_weight": weights["head.attention.in_proj_weight"],
+        "pool.attention.in_proj_bias": weights["head.attention.in_proj_bias"],
+        **norm(weights, "head.attention.out_proj", "pool.attention.out_proj"),
+        **norm(weights, "head.layernorm", "pool.norm"),
+        **norm(weights, "head.mlp.fc1", "pool.mlp.expand"),
+        **norm(weights, "head.mlp.fc2", "pool.mlp.contract"),
+    }
+    ours = {
+        **blocks(weights),
+        **patch_embedding(weights, "embeddings.patch_embedding"),
+        "positions": weights["embeddings.position_embedding.weight"][None],
+        **norm(weights, "post_layernorm", "final_norm"),
+        **head,
+    }
+    return config, ours, numbers
+
+
+def dinov2(name: str, registers: int) -> tuple[VisionConfig, Weights, Weights]:
+    weights, numbers = read(name)
+    positions = weights["embeddings.position_embeddings"]
+    prefix = weights["embeddings.cls_token"] + positions[:, :1]
+    if registers:  # they have no positions
+        prefix = torch.cat([prefix, weights["embeddings.register_tokens"]], dim=1)
+    config = trunk(
+        stack(hidden=32, norm_eps=1e-6, layer_scale=1.0),
+        class_token=True,
+        registers=registers,
+        pooling="class",
+    )
+    ours = {
+        **blocks(weights),
+        **patch_embedding(weights, "embeddings.patch_embeddings.projection"),
+        "prefix_tokens": prefix,
+        "positions": positions[:, 1:],
+        **norm(weights, "layernorm", "final_norm"),
+    }
+    return config, ours, numbers
+
+
+def vit_mae() -> tuple[VisionConfig, Weights, Weights]:
+    weights, numbers = read("vit_mae")
+    config = trunk(stack(norm_eps=1e-12), class_token=True, positions="sincos", pooling="class")
+    ours = {
+        **blocks(weights),
+        **patch_embedding(weights, "embeddings.patch_embeddings.projection"),
+        "prefix_tokens": weights["embeddings.cls_token"],  # its position is zero
+        **norm(weights, "layernorm", "final_norm"),
+    }
+    numbers["pooled"] = numbers["class"]
+    return config, ours, numbers
+
+
+VISION: dict[str, Callable[[], tuple[VisionConfig, Weights, Weights]]] = {
+    "CLIP": clip_vision,
+    "SigLIP": siglip_vision,
+    "DINOv2": lambda: dinov2("dinov2", 0),
+    "DINOv2 with registers": lambda: dinov2("dinov2_registers", 3),
+    "MAE": vit_mae,
+}
+
+
+def build(config: VisionConfig, weights: Weights) -> VisionTransformer:
+    model = VisionTransformer(config).eval()
+    model.load_state_dict(weights)  # strict: no weight of theirs or ours is left over
+    return model
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", VISION)
+def test_a_vision_family_is_a_configuration(family: str) -> None:
+    config, weights, numbers = VISION[family]()
+
+    output = build(config, weights)(numbers["pixels"])
+
+    close(output.tokens, numbers["tokens"])
+    close(output.pooled, numbers["pooled"])
+
+
+@pytest.mark.parametrize("family", ["DINOv2", "DINOv2 with registers"])
+def test_importance_is_the_last_blocks_attention_from_the_class_token(family: str) -> None:
+    config, weights, numbers = VISION[family]()
+
+    close(build(config, weights).importance(numbers["pixels"]), numbers["importance"])
+
+
+def test_a_masked_encoder_sees_only_what_is_kept_as_mae_does() -> None:
+    config, weights, numbers = vit_mae()
+
+    output = build(config, weights)(numbers["pixels"], numbers["keep"])
+
+    close(output.tokens, numbers["kept_tokens"])
+    close(output.pooled, numbers["kept_class"])
+
+
+def test_clips_text_trunk_is_a_configuration() -> None:
+    weights, numbers = read("clip_text")
+    config = TextConfig(
+        transformer=stack(activation="quick_gelu"),
+        vocabulary_size=30,
+        max_tokens=12,
+        causal=True,
+        pooling="last",
+    )
+    model = TextTransformer(config).eval()
+    model.load_state_dict(
+        {
+            **blocks(weights),
+            "embed.weight": weights["embeddings.token_embedding.weight"],
+            "positions": weights["embeddings.position_embedding.weight"][None],
+            **norm(weights, "final_layer_norm", "final_norm"),
+        }
+    )
+    seen = numbers["seen"].bool()
+
+    output = model(numbers["ids"], seen)
+
+    close(output.tokens[seen], numbers["tokens"][seen])
+    close(output.pooled, numbers["pooled"])

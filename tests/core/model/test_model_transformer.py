@@ -1,0 +1,112 @@
+"""Attention, blocks and the attention pool, each against its formula written out."""
+
+import pytest
+import torch
+from tests.bundles import stack
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from tectum_core.model.transformer import Attention, AttentionPool, Block, Transformer
+
+
+def tokens(batch: int = 2, length: int = 5, width: int = 32) -> Tensor:
+    return torch.randn(batch, length, width, generator=torch.Generator().manual_seed(1))
+
+
+def attention_by_hand(module: Attention, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax attention, one head after another; also the weights' mean over heads."""
+    query, key, value = F.linear(x, module.qkv.weight, module.qkv.bias).chunk(3, dim=-1)
+    side = x.shape[-1] // module.heads
+    mixed, weights = [], []
+    for head in range(module.heads):
+        part = slice(head * side, (head + 1) * side)
+        logits = query[..., part] @ key[..., part].transpose(1, 2) / side**0.5
+        spread = logits.masked_fill(~mask, -torch.inf).softmax(-1)
+        weights.append(spread)
+        mixed.append(spread @ value[..., part])
+    return module.output(torch.cat(mixed, -1)), torch.stack(weights).mean(0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_is_softmax_of_scaled_products_over_what_may_be_seen(
+    causal: bool, padded: bool
+) -> None:
+    module, x = Attention(stack(heads=4)).eval(), tokens()
+    seen = torch.tensor([[True] * 5, [True] * 3 + [False] * 2]) if padded else None
+    mask = torch.ones(2, 5, 5, dtype=torch.bool)
+    if seen is not None:
+        mask &= seen[:, None, :]
+    if causal:
+        mask &= torch.ones(5, 5, dtype=torch.bool).tril()
+
+    mixed, _ = attention_by_hand(module, x, mask)
+
+    assert_close(module(x, seen, causal), mixed, rtol=0, atol=1e-5)
+
+
+def test_attention_weights_are_the_mean_over_heads_and_rows_sum_to_one() -> None:
+    module, x = Attention(stack(heads=4)).eval(), tokens()
+
+    _, weights = attention_by_hand(module, x, torch.ones(2, 5, 5, dtype=torch.bool))
+
+    assert_close(module.weights(x), weights, rtol=0, atol=1e-6)
+    assert_close(module.weights(x).sum(-1), torch.ones(2, 5))
+
+
+def test_a_causal_token_does_not_notice_what_comes_after_it() -> None:
+    model, x = Transformer(stack(depth=2)).eval(), tokens()
+    changed = x.clone()
+    changed[:, 3:] = torch.randn(2, 2, 32)
+
+    assert_close(model(x, causal=True)[:, :3], model(changed, causal=True)[:, :3])
+    assert not torch.allclose(model(x)[:, :3], model(changed)[:, :3], atol=1e-3)
+
+
+def test_a_block_adds_attention_and_mlp_each_scaled_to_its_input() -> None:
+    block, x = Block(stack(layer_scale=0.3, activation="quick_gelu")).eval(), tokens()
+
+    middle = x + 0.3 * block.attention(block.norm1(x))
+    expanded = block.mlp.expand(block.norm2(middle))
+    wanted = middle + 0.3 * block.mlp.contract(expanded * torch.sigmoid(1.702 * expanded))
+
+    assert_close(block(x), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),
+        (
+            "gelu_tanh",
+            lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        ),
+        ("quick_gelu", lambda x: x * torch.sigmoid(1.702 * x)),
+    ],
+)
+def test_an_activation_is_its_formula(name: str, formula: object) -> None:
+    block = Block(stack(activation=name))
+    x = torch.linspace(-6, 6, 101)
+
+    assert callable(formula)
+    assert_close(block.mlp.activation(x), formula(x), rtol=0, atol=1e-6)
+
+
+def test_projections_have_biases_only_where_configured() -> None:
+    assert Attention(stack(qkv_bias=False)).qkv.bias is None
+    assert Attention(stack()).qkv.bias is not None
+
+
+def test_layer_scale_is_there_only_where_configured() -> None:
+    assert Block(stack()).scale1 is None
+    scale = Block(stack(layer_scale=1e-5)).scale2
+    assert scale is not None
+    assert_close(scale.detach(), torch.full((32,), 1e-5))
+
+
+def test_the_attention_pool_does_not_care_for_the_order_of_tokens() -> None:
+    pool, x = AttentionPool(stack()).eval(), tokens()
+
+    assert pool(x).shape == (2, 32)
+    assert_close(pool(x.flip(1)), pool(x), rtol=0, atol=1e-6)

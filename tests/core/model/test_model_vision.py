@@ -1,0 +1,171 @@
+"""Patches, positions and the vision trunk on images and clips."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.bundles import stack, vision
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from tectum_core.model import VisionTransformer, patchify, unpatchify
+from tectum_core.model.vision import sincos_positions
+
+SMALL = st.integers(1, 3)
+
+
+# ---------------------------------------------------------------- patches
+
+
+@given(SMALL, SMALL, SMALL, SMALL, st.integers(1, 4))
+def test_unpatchify_undoes_patchify(
+    batch: int, steps: int, tubelet: int, side: int, patch: int
+) -> None:
+    shape = (batch, 3, steps * tubelet, side * patch, side * patch)
+    pixels = torch.randn(shape)
+
+    patches = patchify(pixels, patch, tubelet)
+
+    assert patches.shape == (batch, steps * side * side, 3 * tubelet * patch * patch)
+    assert torch.equal(unpatchify(patches, patch, tubelet, steps), pixels)
+
+
+@given(SMALL, SMALL, SMALL, st.integers(1, 4))
+def test_an_image_is_a_clip_of_one_frame(batch: int, rows: int, columns: int, patch: int) -> None:
+    pixels = torch.randn(batch, 3, rows * patch, columns * patch)
+
+    assert torch.equal(patchify(pixels, patch), patchify(pixels.unsqueeze(2), patch))
+
+
+def test_patches_run_as_a_convolution_of_that_stride_reads_them() -> None:
+    pixels = torch.randn(2, 3, 12, 16)
+    kernel = torch.randn(5, 3, 4, 4)
+
+    wanted = F.conv2d(pixels, kernel, stride=4).flatten(2).transpose(1, 2)
+
+    assert_close(patchify(pixels, 4) @ kernel.flatten(1).T, wanted, rtol=0, atol=1e-5)
+
+
+def test_tubelets_run_as_a_convolution_over_time_reads_them() -> None:
+    clip = torch.randn(2, 3, 6, 8, 8)
+    kernel = torch.randn(5, 3, 2, 4, 4)
+
+    wanted = F.conv3d(clip, kernel, stride=(2, 4, 4)).flatten(2).transpose(1, 2)
+
+    assert_close(patchify(clip, 4, 2) @ kernel.flatten(1).T, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 9, 8), (1, 3, 2, 8, 9), (1, 3, 3, 8, 8)])
+def test_what_does_not_divide_is_refused_with_the_numbers(shape: tuple[int, ...]) -> None:
+    _, _, frames, height, width = shape
+
+    with pytest.raises(ValueError, match=f"{frames} frames of {height}×{width} .* 2 frames of 4×4"):
+        patchify(torch.zeros(shape), 4, 2)
+
+
+# ---------------------------------------------------------------- positions
+
+
+def sincos_by_hand(width: int, place: float) -> list[float]:
+    """Vaswani's table for one coordinate: all sines, then all cosines."""
+    angles = [place / 10000 ** (2 * index / width) for index in range(width // 2)]
+    return [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+
+
+@pytest.mark.parametrize("grid", [1, 3, 4])
+def test_image_positions_are_the_columns_table_then_the_rows(grid: int) -> None:
+    wanted = [
+        sincos_by_hand(8, column) + sincos_by_hand(8, row)
+        for row in range(grid)
+        for column in range(grid)
+    ]
+
+    assert_close(sincos_positions(16, 1, grid), torch.tensor(wanted), rtol=0, atol=1e-6)
+
+
+def test_clip_positions_add_a_table_for_the_step() -> None:
+    image, clip = sincos_positions(8, 1, 2), sincos_positions(8, 3, 2).view(3, 4, 8)
+
+    for step in range(3):
+        wanted = image + torch.tensor(sincos_by_hand(8, step))
+        assert_close(clip[step], wanted, rtol=0, atol=1e-6)
+
+
+def test_no_two_places_of_a_clip_share_a_position() -> None:
+    table = sincos_positions(32, 4, 4).numpy()
+
+    assert len(np.unique(table.round(4), axis=0)) == 64
+
+
+def test_sincos_needs_a_width_that_four_divides() -> None:
+    with pytest.raises(ValueError, match="4 divides, not 6"):
+        sincos_positions(6, 1, 2)
+
+
+# ---------------------------------------------------------------- the trunk
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean", "attention"])
+def test_prefix_tokens_are_left_out_of_the_patch_vectors(pooling: str) -> None:
+    config = vision(class_token=True, registers=2, pooling=pooling)
+
+    output = VisionTransformer(config).eval()(torch.randn(2, 3, 32, 32))
+
+    assert output.tokens.shape == (2, 16, 32)
+    assert output.pooled.shape == (2, 32)
+
+
+def test_mean_pooling_is_the_mean_of_the_patches_alone() -> None:
+    output = VisionTransformer(vision(class_token=True, registers=2))(torch.randn(2, 3, 32, 32))
+
+    assert_close(output.pooled, output.tokens.mean(1))
+
+
+def test_a_clip_gives_a_token_for_each_tubelet() -> None:
+    config = vision(frames=4, tubelet_frames=2, frame_interval=0.1, positions="sincos")
+
+    output = VisionTransformer(config).eval()(torch.randn(2, 3, 4, 32, 32))
+
+    assert output.tokens.shape == (2, 32, 32)
+
+
+def test_keeping_every_patch_is_keeping_none_back() -> None:
+    model, pixels = VisionTransformer(vision()).eval(), torch.randn(2, 3, 32, 32)
+    everything = torch.arange(16).expand(2, -1)
+
+    assert_close(model(pixels, everything).tokens, model(pixels).tokens)
+
+
+def test_patches_that_are_not_kept_change_nothing() -> None:
+    model, pixels = VisionTransformer(vision(pooling="attention")).eval(), torch.randn(1, 3, 32, 32)
+    keep = torch.tensor([[0, 5, 15]])
+    changed = patchify(pixels, 8)
+    hidden = [index for index in range(16) if index not in (0, 5, 15)]
+    changed[:, hidden] = 100.0
+
+    found = model(unpatchify(changed, 8, 1, 1).squeeze(2), keep)
+
+    assert_close(found.tokens, model(pixels, keep).tokens)
+    assert_close(found.pooled, model(pixels, keep).pooled)
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+def test_importance_is_a_share_of_attention_for_each_patch(class_token: bool) -> None:
+    model = VisionTransformer(vision(class_token=class_token)).eval()
+
+    importance = model.importance(torch.randn(3, 3, 32, 32))
+
+    assert importance.shape == (3, 16)
+    assert bool((importance > 0).all())
+    assert bool((importance.sum(1) <= 1 + 1e-5).all())
+
+
+def test_norms_and_biases_are_there_only_where_configured() -> None:
+    plain = VisionTransformer(vision(final_norm=False, patch_bias=False))
+    full = VisionTransformer(vision(transformer=stack(), input_norm=True))
+
+    assert not {key for key in plain.state_dict() if "_norm" in key or key == "embed.bias"}
+    assert {"input_norm.weight", "final_norm.weight", "embed.bias"} <= full.state_dict().keys()
