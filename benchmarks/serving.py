@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tectum
 import torch
+
+import tectum
 from machine import heading
 from tectum_core.architecture import (
     JointConfig,

@@ -49,6 +49,7 @@ async def _measure(
     worker: str, token: str, callers: int, seconds: float, size: int, batch: int
 ) -> tuple[float, list[float], int, list[int], list[float], list[float]]:
     import numpy as np
+
     from tectum import AsyncClient, Overloaded
 
     pictures = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)

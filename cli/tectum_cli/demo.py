@@ -16,6 +16,7 @@ from tectum_cli.extras import console, fail, needs, told
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
     from tectum import Client, Model
 
 __all__ = ["demo", "show"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 __all__ = ["console", "errors", "fail", "needs", "told"]
 
@@ -21,7 +22,7 @@ _OWN = ("tectum", "tectum_core", "tectum_train", "tectum_server", "tectum_cli")
 
 def fail(message: str, code: int = 1) -> typer.Exit:
     """Say why on standard error; what is returned ends the command when raised."""
-    errors.print(f"[red]tectum:[/red] {message}", highlight=False, markup=True)
+    errors.print(f"[red]tectum:[/red] {escape(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(code)
 
 
@@ -35,7 +36,7 @@ def needs(extra: str) -> Iterator[None]:
             raise
         raise fail(
             f"this command needs the {extra} extra ({error.name} is missing): "
-            rf"pip install 'tectum\[{extra}]'"
+            f"pip install 'tectum[{extra}]'"
         ) from error
 
 

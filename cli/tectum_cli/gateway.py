@@ -34,6 +34,7 @@ def gateway(
     """Serve REST until SIGTERM or Ctrl-C; holds no model, only calls the worker."""
     with needs("gateway"):
         from pydantic import ValidationError
+
         from tectum_server.gateway.serve import PortInUse
         from tectum_server.gateway.serve import serve as serve_gateway
         from tectum_server.gateway.settings import GatewaySettings

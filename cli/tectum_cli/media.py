@@ -34,7 +34,7 @@ def pictures_in(paths: list[Path], every: int) -> Iterator[Picture]:
     """All pictures below the paths, files in name order, each video's every `every`-th frame.
 
     Raises:
-        ValueError: a path that is neither picture, video nor folder.
+        ValueError: a path that is neither picture, video nor folder, or a video of sound alone.
     """
     for path in paths:
         if path.is_dir():
@@ -62,6 +62,8 @@ def _frames_of(path: Path, every: int) -> Iterator[Picture]:
     with needs("cli"):
         import av
     with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError(f"{path} has no pictures")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for number, frame in enumerate(container.decode(stream)):

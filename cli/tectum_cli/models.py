@@ -25,6 +25,7 @@ def models(
     """List a worker's models, or describe one."""
     from rich.markdown import Markdown
     from rich.table import Table
+
     from tectum import Client
 
     with told(), Client(worker, token=token or None) as client:

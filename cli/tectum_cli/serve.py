@@ -113,6 +113,7 @@ def worker_settings(**values: object) -> WorkerSettings:
     """Checked settings; the embedded repository where none is named."""
     with needs("worker"):
         from pydantic import ValidationError
+
         from tectum_core import embedded
         from tectum_server.worker.settings import WorkerSettings
     values["repository"] = values.get("repository") or str(embedded.repository())

@@ -36,11 +36,9 @@ def train(
 ) -> None:
     """Train, evaluate on held-out episodes, and write a bundle with its model card."""
     with needs("train"):
-        from tectum_train.data import DataError
-        from tectum_train.engine.checkpoint import CheckpointError
         from tectum_train.engine.run import Interrupted
         from tectum_train.job import run_job
-        from tectum_train.recipe import RecipeError, read_recipe, recipe_names
+        from tectum_train.recipe import read_recipe, recipe_names
     if show or not recipe:
         for name in recipe_names():
             console.print(f"[bold]{name}[/bold]  {read_recipe(name).description.strip()}")
@@ -48,7 +46,8 @@ def train(
     try:
         chosen = read_recipe(recipe, change or ())
         bundle, version = run_job(chosen, device, resume, evaluate, publish, errors)
-    except (RecipeError, DataError, CheckpointError, FileExistsError, FileNotFoundError) as error:
+    # ValueErrors are those of recipes, data, checkpoints and bundles.
+    except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as error:
         raise fail(str(error)) from error
     except Interrupted as error:
         errors.print(f"{error}; go on with --resume")

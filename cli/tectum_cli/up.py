@@ -82,20 +82,38 @@ def running(
     worker = [*tectum, "serve", "--port", str(port), "--metrics-port", str(metrics_port), *options]
     gateway = [*tectum, "gateway", "--port", str(gateway_port), "--worker", f"127.0.0.1:{port}"]
     gateway += options[:2]  # the log level
-    # Sessions of their own: Ctrl-C comes to this process, which then ends them in order.
-    processes = [
-        subprocess.Popen(command, start_new_session=True)  # noqa: S603
-        for command in (worker, gateway)
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
+        with _unbroken():
+            # Sessions of their own: Ctrl-C comes to this process, which then ends them in order.
+            processes += (
+                subprocess.Popen(command, start_new_session=True)  # noqa: S603
+                for command in (worker, gateway)
+            )
         _wait_until_ready(processes, port, gateway_port)
         yield processes
     except KeyboardInterrupt:
         console.print("\nending", style="dim")
+        raise typer.Exit from None
     finally:
         _end(processes)
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done: every process begun must be known."""
+    came: list[int] = []
+    asked = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in asked}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _wait_until_ready(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
+
 import tectum
 
 RATE = 30.0

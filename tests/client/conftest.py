@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import tectum
-
 from tests.client.fake_worker import FakeWorker
+
+import tectum
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
-from tectum.v1 import call_pb2, embed_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
-
 from tests.client import fake_errors
+
+from tectum.v1 import call_pb2, embed_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
 
 DIMENSIONS = 8
 TOKENS = 4

@@ -6,6 +6,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
+
 from tectum.v1 import errors_pb2
 
 R = errors_pb2.ErrorReason

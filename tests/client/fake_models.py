@@ -1,9 +1,9 @@
 """The models a fake worker says it has."""
 
-from tectum.v1 import call_pb2, model_pb2
-
 from tests.client.fake_answers import JOINT, LATENT, POOLED
 from tests.client.fake_errors import duration
+
+from tectum.v1 import call_pb2, model_pb2
 
 INTERVAL = 0.05
 """Seconds between two frames of the fake model's latent actions."""

@@ -5,7 +5,7 @@ credentials. It keeps what it was asked, so that a test can look.
 """
 
 # The methods have the contract's names, and the contract says what they do.
-# ruff: noqa: D102, N802
+# ruff: noqa: N802
 
 import itertools
 import threading
@@ -20,6 +20,9 @@ import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from numpy.typing import NDArray
+from tests.client import fake_answers, fake_errors, fake_models
+from tests.client.fake_answers import Unreadable
+
 from tectum.v1 import (
     call_pb2,
     embed_pb2,
@@ -30,9 +33,6 @@ from tectum.v1 import (
     reconstruct_pb2,
     stream_pb2,
 )
-
-from tests.client import fake_answers, fake_errors, fake_models
-from tests.client.fake_answers import Unreadable
 
 
 @dataclass

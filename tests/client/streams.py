@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
-import tectum
 from numpy.typing import NDArray
+
+import tectum
 
 SMALL = np.zeros((4, 4, 3), np.uint8)
 LARGE = np.zeros((480, 640, 3), np.uint8)

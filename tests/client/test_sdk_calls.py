@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tectum
 from numpy.typing import NDArray
 from PIL import Image
-
 from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
+
+import tectum
 
 Ask = Callable[..., Any]
 

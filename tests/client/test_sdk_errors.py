@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import tectum
 from google.rpc import error_details_pb2
-from tectum import errors, failures
-from tectum.v1 import errors_pb2
-
 from tests.client import fake_errors
 from tests.client.fake_worker import FakeWorker, wait_for
+
+import tectum
+from tectum import errors, failures
+from tectum.v1 import errors_pb2
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 R = errors_pb2.ErrorReason

@@ -7,7 +7,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
 from tests.client.fake_worker import FakeWorker
 
 EXAMPLE = Path(__file__).parents[2] / "client" / "examples" / "robot_camera.py"

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tectum
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
+
+import tectum
 from tectum import durations, requests, surface
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)

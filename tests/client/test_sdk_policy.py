@@ -5,14 +5,14 @@ import time
 from typing import Any
 
 import pytest
-import tectum
 from hypothesis import given
 from hypothesis import strategies as st
-from tectum import calls
-
 from tests.client import fake_errors
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
+
+import tectum
+from tectum import calls
 
 
 def pause(retry_after: float | None, **changes: Any) -> float | None:

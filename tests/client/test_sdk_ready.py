@@ -7,10 +7,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-import tectum
 from grpc_health.v1 import health_pb2
-
 from tests.client.fake_worker import FakeWorker
+
+import tectum
 
 
 async def test_waiting_ends_when_the_worker_serves(

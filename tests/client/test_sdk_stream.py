@@ -5,9 +5,6 @@ import time
 from typing import Any
 
 import pytest
-import tectum
-from tectum.conversation import Conversation
-
 from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
 from tests.client.streams import (
@@ -19,6 +16,9 @@ from tests.client.streams import (
     paced,
     paced_async,
 )
+
+import tectum
+from tectum.conversation import Conversation
 
 # Both ways of giving frames
 

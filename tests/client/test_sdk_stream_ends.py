@@ -6,10 +6,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import tectum
-from tectum.conversation import Conversation
-from tectum.v1 import stream_pb2
-
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker, wait_for
 from tests.client.streams import (
@@ -20,6 +16,10 @@ from tests.client.streams import (
     paced,
     paced_async,
 )
+
+import tectum
+from tectum.conversation import Conversation
+from tectum.v1 import stream_pb2
 
 # Errors
 

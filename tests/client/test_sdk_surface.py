@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import tectum
 from tectum import surface, vocabulary
 from tectum.v1 import call_pb2, reconstruct_pb2, tensor_pb2

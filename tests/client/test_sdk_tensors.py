@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tectum
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+
+import tectum
 from tectum import images, tensors
 from tectum.v1 import image_pb2, tensor_pb2
 

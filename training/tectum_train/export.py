@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle, islice
 from pathlib import Path
 
 from tectum_core.bundle import Bundle, BundleConfig, TrainingSummary, read_bundle, write_bundle
 from tectum_core.golden import check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
-
 from tectum_train.engine.run import Run
 
 __all__ = ["as_bundle", "export"]
@@ -32,7 +32,8 @@ def as_bundle(run: Run, instructions: list[str], metrics: Mapping[str, float]) -
             metrics=dict(metrics),
         ),
     )
-    texts = tuple(instructions[:_GOLDEN_TEXTS]) if run.tokenizer is not None else ()
+    # Data of a single task have fewer instructions than there are golden pictures: they repeat.
+    texts = tuple(islice(cycle(instructions), _GOLDEN_TEXTS)) if run.tokenizer is not None else ()
     return Bundle(recipe.name, "", config, run.model, run.tokenizer, {}, texts, "")
 
 

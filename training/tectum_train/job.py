@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
-from tectum_core.bundle import Repository, read_bundle
 
+from tectum_core.bundle import Repository, read_bundle
 from tectum_train.data.samples import Samples
 from tectum_train.engine.run import open_samples, train
 from tectum_train.evaluation.measure import Measure

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
-
 from tectum_train.objectives import ObjectiveConfig
 
 __all__ = [
@@ -48,6 +48,9 @@ class DataConfig(Strict):
     """Feature that holds the actions."""
     state: str | None = "observation.state"
     """Feature that holds the robot's state; None: there is none."""
+    task: str | None = None
+    """Feature that says which frames are of the same task: their sentences are paraphrases, of
+    which each sample draws one, and positives for each other. None: a sentence is a task."""
     cache: str = "~/.cache/tectum/frames"
     """Folder for decoded frames, which are made once."""
     pair_steps: tuple[PositiveInt, ...] = (4,)

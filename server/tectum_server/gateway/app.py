@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import tectum
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
+import tectum
 from tectum_server.gateway import openai
 from tectum_server.gateway.envelope import DOCS, Envelope
 from tectum_server.gateway.limits import BodyLimit, ConcurrencyLimit

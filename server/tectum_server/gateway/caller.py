@@ -10,10 +10,11 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-import tectum
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+
+import tectum
 from tectum import CallOptions, InferenceOptions, Priority
 
 Answer = TypeVar("Answer")

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import tectum
 from numpy.typing import NDArray
 from pydantic import PlainValidator, WithJsonSchema
 
+import tectum
 from tectum_server.gateway import png
 
 EncodingFormat = Literal["float", "base64"]

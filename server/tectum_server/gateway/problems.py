@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import tectum
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
@@ -18,8 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
-from tectum.v1 import errors_pb2
 
+import tectum
+from tectum.v1 import errors_pb2
 from tectum_server.gateway.fields import rest_field
 
 OPENAI_ROUTE = "/v1/embeddings"

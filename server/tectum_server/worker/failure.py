@@ -7,6 +7,7 @@ wire alone (`front.status`). The engine shares it, so it knows google.rpc's code
 from __future__ import annotations
 
 from google.rpc import code_pb2
+
 from tectum.v1 import errors_pb2
 from tectum.v1.errors_pb2 import ErrorReason
 

@@ -13,11 +13,13 @@ class InFlight:
 
     def __init__(self) -> None:
         self.count = 0
+        self.begun = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __enter__(self) -> None:
         self.count += 1
+        self.begun += 1
         self._idle.clear()
 
     def __exit__(

@@ -187,6 +187,8 @@ class ItemFailure(msgspec.Struct, frozen=True, tag=True):
     reason: int
     """An ErrorReason."""
     message: str
+    field: str = ""
+    """Path into the request, where the engine knows one better than the item's own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from tectum_server.worker.jobs import Priority
 
-__all__ = ["EngineMetrics", "FrontMetrics", "serve_metrics"]
+__all__ = ["EngineMetrics", "FrontMetrics", "forget_process", "serve_metrics", "share_metrics"]
 
 # Half a millisecond to half a minute: a control loop's answers and a bulk job's alike.
 _SECONDS = (
@@ -120,6 +120,11 @@ def serve_metrics(host: str, port: int, registry: CollectorRegistry | None) -> N
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     start_http_server(port, host, registry)
+
+
+def forget_process(pid: int, folder: Path) -> None:
+    """Drop what only a living process may say, such as its queue's depth, once it is dead."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def share_metrics(folder: Path) -> dict[str, str]:

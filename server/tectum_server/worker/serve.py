@@ -9,9 +9,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from tectum_server.logs import set_up_logs
-from tectum_server.worker.metrics import EngineMetrics, serve_metrics
+from tectum_server.worker.metrics import EngineMetrics
 from tectum_server.worker.settings import WorkerSettings
-from tectum_server.worker.supervisor import CannotServe, Supervisor
+from tectum_server.worker.supervisor import CannotServe, Supervisor, expose_metrics
 
 __all__ = ["CannotServe", "serve", "serve_inline"]
 
@@ -72,17 +72,18 @@ async def serve_inline(
         ),
         EngineMetrics(registry),
     )
-    front = Front(settings, engine, registry)
     try:
+        front = Front(settings, engine, registry)
+    except (ValueError, OSError) as error:  # the token file
+        raise CannotServe(str(error)) from error
+    try:
+        expose_metrics(settings, registry)
         port = await front.start()
         await engine.start()
+        on_ready(port)
+        await stop.wait()
     except (PortInUse, Failure) as error:
         raise CannotServe(str(error)) from error
-    if settings.metrics_port:
-        serve_metrics(settings.metrics_host, settings.metrics_port, registry)
-    on_ready(port)
-    try:
-        await stop.wait()
     finally:
         await front.stop()
         await engine.close()

@@ -17,10 +17,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tectum_server.worker.metrics import serve_metrics, share_metrics
+from prometheus_client import CollectorRegistry
+
+from tectum_server.worker.metrics import forget_process, serve_metrics, share_metrics
 from tectum_server.worker.settings import WorkerSettings
 
-__all__ = ["CannotServe", "Supervisor"]
+__all__ = ["CannotServe", "Supervisor", "expose_metrics"]
 
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -64,8 +66,8 @@ class Supervisor:
         metrics = folder / "metrics"
         metrics.mkdir()
         environment = share_metrics(metrics)
-        if self._settings.metrics_port:
-            self._serve_metrics(metrics)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+        expose_metrics(self._settings, None)
         socket_path = folder / "engine.sock"
         front = await self._spawn(
             "tectum_server.worker.front.process",
@@ -74,7 +76,7 @@ class Supervisor:
             says=True,
         )
         port = await self._port_of(front)
-        keeping = asyncio.create_task(self._keep_engine(socket_path, environment))
+        keeping = asyncio.create_task(self._keep_engine(socket_path, environment, metrics))
         watching = asyncio.create_task(self._watch(front, port))
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -91,17 +93,9 @@ class Supervisor:
                 raise error
         watching.cancel()
 
-    def _serve_metrics(self, folder: Path) -> None:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        host, port = self._settings.metrics_host, self._settings.metrics_port
-        try:
-            serve_metrics(host, port, None)
-        except OSError as error:
-            raise CannotServe(
-                f"port {port} for metrics is in use; choose another with --metrics-port (0: none)"
-            ) from error
-
-    async def _keep_engine(self, socket_path: Path, environment: dict[str, str]) -> None:
+    async def _keep_engine(
+        self, socket_path: Path, environment: dict[str, str], metrics: Path
+    ) -> None:
         """Run the engine, again and again."""
         settings = self._settings
         told = {
@@ -122,6 +116,7 @@ class Supervisor:
                 "tectum_server.worker.engine.process", told, environment
             )
             code = await self._engine.wait()
+            forget_process(self._engine.pid, metrics)
             if self._stop.is_set():
                 return
             if not self._served_once:
@@ -137,7 +132,7 @@ class Supervisor:
         if "port" not in said:
             await self._end(front, _KILL_AFTER)
             why = said.get("error", "the front could not start; its log says why")
-            raise CannotServe(f"{why}; choose another with --port")
+            raise CannotServe(str(why))
         return int(str(said["port"]))
 
     async def _watch(self, front: asyncio.subprocess.Process, port: int) -> None:
@@ -178,6 +173,23 @@ class Supervisor:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None) -> None:
+    """Answer scrapes where the settings say, if they do; `registry` as in `serve_metrics`.
+
+    Raises:
+        CannotServe: the port is taken.
+    """
+    host, port = settings.metrics_host, settings.metrics_port
+    if not port:
+        return
+    try:
+        serve_metrics(host, port, registry)
+    except OSError as error:
+        raise CannotServe(
+            f"port {port} for metrics is in use; choose another with --metrics-port (0: none)"
+        ) from error
 
 
 async def _hear(process: asyncio.subprocess.Process) -> dict[str, object]:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 from fastapi import FastAPI
-from tectum_server.gateway import GatewaySettings, create_app
-
 from tests.client.fake_worker import FakeWorker
 from tests.server.gateway.live import LiveGateway
+
+from tectum_server.gateway import GatewaySettings, create_app
 
 
 @pytest.fixture

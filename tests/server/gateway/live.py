@@ -9,6 +9,7 @@ import time
 from typing import Any, Self
 
 import uvicorn
+
 from tectum_server.gateway import GatewaySettings, create_app
 from tectum_server.gateway.serve import listen
 

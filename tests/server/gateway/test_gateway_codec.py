@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tectum
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
+
+import tectum
 from tectum_server.gateway import codec, png
 
 SIDES = st.integers(1, 40)

@@ -2,11 +2,11 @@
 
 import httpx
 import pytest
-from tectum_server.gateway.fields import rest_field
-
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
 from tests.server.gateway.checks import checked
+
+from tectum_server.gateway.fields import rest_field
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tectum_server.gateway import GatewaySettings, PortInUse, serve
-
 from tests.client.fake_worker import FakeWorker, wait_for
 from tests.server.gateway.live import LiveGateway, read_from
+
+from tectum_server.gateway import GatewaySettings, PortInUse, serve
 
 TEXTS = json.dumps({"texts": ["a"]})
 

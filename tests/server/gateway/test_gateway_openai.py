@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-
 from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
 

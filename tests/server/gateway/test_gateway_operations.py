@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
-from tectum_server.gateway import GatewaySettings, create_app, examples
-from tectum_server.logs import set_up_logs
-
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
+
+from tectum_server.gateway import GatewaySettings, create_app, examples
+from tectum_server.logs import set_up_logs
 
 TEXTS = {"texts": ["a"]}
 

@@ -6,16 +6,16 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-import tectum
 from fastapi import FastAPI
-from tectum import errors
-from tectum.v1 import errors_pb2
-from tectum_server.gateway import problems
-
 from tests.client import fake_errors
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
 from tests.server.gateway.checks import checked
+
+import tectum
+from tectum import errors
+from tectum.v1 import errors_pb2
+from tectum_server.gateway import problems
 
 TEXTS = {"texts": ["a"]}
 PIXEL = base64.b64encode(b"bytes").decode()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-
 from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from tests.client.fake_worker import FakeWorker
 from tests.server.gateway.checks import checked
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from tectum_train.data import video
 from tectum_train.data.errors import MissingFile, VideoError
 from tectum_train.data.video import VideoFiles, VideoReader, decode_in_order

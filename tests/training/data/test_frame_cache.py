@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tectum_train.data import FrameCache, LeRobotDataset, MissingFile
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from tectum_train.data import LeRobotDataset
 
 SETS = ("v30_av1", "v30_h264_multifile")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tectum_core.image import ImageError, decode
 
+from tectum_core.image import ImageError, decode
 from tectum_train.data.errors import DataError, Inconsistent
 from tectum_train.data.metadata import DatasetInfo, EpisodeInfo
 from tectum_train.data.parquet import RowGroups, to_numpy

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tectum_core.preprocess import ImagePreprocessing, resize
 
+from tectum_core.preprocess import ImagePreprocessing, resize
 from tectum_train.data.cache import FrameCache
+from tectum_train.data.errors import DataError
 from tectum_train.data.lerobot import LeRobotDataset
 
 __all__ = ["RawBatch", "Samples", "order_of"]
@@ -37,7 +38,9 @@ class RawBatch:
     gap: NDArray[np.int64]
     """[B], steps between them that there really were; 0: the episode had ended."""
     instruction: NDArray[np.int64]
-    """[B], index into `Samples.instructions`."""
+    """[B], index into `Samples.instructions`; one of the task's, drawn anew."""
+    task: NDArray[np.int64]
+    """[B], equal where the task is."""
     actions: NDArray[np.float32]
     """[B, T, A], from this frame on; the last one repeated where the episode ends."""
     padded: NDArray[np.bool_]
@@ -99,20 +102,31 @@ class Samples:
         """A feature of every frame, [N, …].
 
         Raises:
-            KeyError: no such feature; names those there are.
+            DataError: no such feature; names those there are.
         """
         if name not in self._columns:
             parts = [self.dataset.read_columns(e.index) for e in self.dataset.episodes]
             self._columns = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
         if name not in self._columns:
             known = ", ".join(sorted(self._columns))
-            raise KeyError(f"the data set has no feature {name!r}; it has: {known}")
+            raise DataError(f"the data set has no feature {name!r}; it has: {known}")
         return self._columns[name]
+
+    def tasks(self, feature: str | None) -> NDArray[np.int64]:
+        """int64[N], each frame's task: a feature's value, or else its sentence."""
+        return self.column(feature or "task_index").astype(np.int64)
+
+    def paraphrases(self, feature: str | None) -> dict[int, NDArray[np.int64]]:
+        """Which instructions each task has in this data set."""
+        tasks, sentences = self.tasks(feature), self.column("task_index").astype(np.int64)
+        return {int(task): np.unique(sentences[tasks == task]) for task in np.unique(tasks)}
 
     def take(
         self,
         index: NDArray[np.int64],
         gap: NDArray[np.int64],
+        instruction: NDArray[np.int64],
+        task: NDArray[np.int64],
         action: str,
         action_steps: int,
         state: str | None,
@@ -133,7 +147,8 @@ class Samples:
             earlier=self.frames[index],
             later=self.frames[later],
             gap=np.where(index + gap <= last, gap, 0),
-            instruction=self.column("task_index")[index].astype(np.int64),
+            instruction=instruction,
+            task=task,
             actions=actions[np.minimum(steps, last[:, None])],
             padded=steps > last[:, None],
             state=states,

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from tectum_core.preprocess import ActionScaling, normalise
-from tectum_core.tokenizer import Tokenizer
+from numpy.typing import NDArray
 from torch import Generator
 
+from tectum_core.preprocess import ActionScaling, normalise
+from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Augmentation
 from tectum_train.data.samples import Samples, order_of
 from tectum_train.objectives import Batch
@@ -46,6 +47,8 @@ class BatchMaker:
         self._device = device
         self._augment = Augmentation(recipe.images.size, recipe.data.shift, recipe.data.colour)
         self._ids, self._seen, self._content = _encoded(recipe, samples.instructions, tokenizer)
+        self._tasks = samples.tasks(recipe.data.task)
+        self._paraphrases = samples.paraphrases(recipe.data.task)
 
     def make(self, step: int) -> Batch:
         """The batch of step `step`; always the same one."""
@@ -55,8 +58,15 @@ class BatchMaker:
         index = order_of(recipe.seed, step, size, len(self._samples))
         choices = torch.tensor(recipe.data.pair_steps)
         gap = choices[torch.randint(len(choices), (size,), generator=generator)].numpy()
+        tasks = self._tasks[index]
         raw = self._samples.take(
-            index, gap, recipe.data.action, recipe.data.action_steps, recipe.data.state
+            index,
+            gap,
+            self._sentences(tasks, generator),
+            tasks,
+            recipe.data.action,
+            recipe.data.action_steps,
+            recipe.data.state,
         )
         frames = np.stack([raw.earlier, raw.later], axis=1).transpose(0, 1, 4, 2, 3)
         augmented = self._augment(torch.from_numpy(np.ascontiguousarray(frames)), seed)
@@ -73,11 +83,21 @@ class BatchMaker:
             ids=self._ids[instruction].to(self._device),
             ids_seen=self._seen[instruction].to(self._device),
             content=self._content[instruction].to(self._device),
-            instruction=instruction.to(self._device),
+            task=torch.from_numpy(raw.task).to(self._device),
             actions=actions.to(self._device),
             padded=torch.from_numpy(raw.padded).to(self._device),
             state=state.to(self._device),
             generator=generator,
+        )
+
+    def _sentences(self, tasks: NDArray[np.int64], generator: Generator) -> NDArray[np.int64]:
+        """One of each task's sentences."""
+        draws = torch.rand(len(tasks), generator=generator).tolist()
+        return np.array(
+            [
+                self._paraphrases[int(task)][int(draw * len(self._paraphrases[int(task)]))]
+                for task, draw in zip(tasks, draws, strict=True)
+            ]
         )
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+
 from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
-
 from tectum_train.augment import global_generator
 from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker, Prefetch

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tectum_core.model import PerceptionModel
-from tectum_core.model.bottleneck import latent_width
-from tectum_core.preprocess import normalise
 from torch import nn
 from torch.nn import functional as F
 
+from tectum_core.model import PerceptionModel
+from tectum_core.model.bottleneck import latent_width
+from tectum_core.preprocess import normalise
 from tectum_train.evaluation.context import Context
 from tectum_train.evaluation.latent import Pairs, draw_pairs
 from tectum_train.evaluation.measure import Measure

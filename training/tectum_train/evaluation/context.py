@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from tectum_core.bundle import Bundle
 from tectum_core.model import PerceptionModel
 from tectum_core.predictor import Predictor
-
 from tectum_train.data.samples import Samples
 from tectum_train.world import World
 
-__all__ = ["Context", "in_batches", "random_twin"]
+__all__ = ["Context", "in_batches", "of_others", "random_twin"]
 
 Frames = NDArray[np.uint8]
 _BATCH = 128
@@ -63,6 +63,14 @@ def in_batches(
     """`compute` over all frames uint8[n, S, S, 3], in batches."""
     starts = range(0, len(frames), _BATCH)
     return np.concatenate([compute(list(frames[s : s + _BATCH])) for s in starts])
+
+
+def of_others(groups: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+    """For each sample, another one of a different group."""
+    chosen = np.empty(len(groups), np.int64)
+    for row, group in enumerate(groups):
+        chosen[row] = draw.choice(np.flatnonzero(groups != group))
+    return chosen
 
 
 def random_twin(bundle: Bundle, seed: int) -> Predictor:

@@ -6,16 +6,16 @@ right, down, and away. Probes are ridge regressions fitted on training episodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import normalise
-
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.context import Context
+from tectum_train.evaluation.context import Context, of_others
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.probes import Pca, fit_ridge, r_squared
 
@@ -36,6 +36,8 @@ class Pairs:
     """[n, S, S, 3]."""
     moved: NDArray[np.float64]
     """[n, 3], metres in the camera's frame: right, down, away."""
+    episode: NDArray[np.int64]
+    """[n], which episode each is of."""
 
 
 def draw_pairs(context: Context, samples: Samples, count: int, stream: int) -> Pairs:
@@ -50,7 +52,12 @@ def draw_pairs(context: Context, samples: Samples, count: int, stream: int) -> P
     moved = np.einsum("nij,nj->ni", rotation, hand[index + gap] - hand[index])
     # Sorted for reading, shuffled for fitting: a probe's last fifth must not be the last episodes.
     order = draw.permutation(len(index))
-    return Pairs(samples.frames[index][order], samples.frames[index + gap][order], moved[order])
+    return Pairs(
+        samples.frames[index][order],
+        samples.frames[index + gap][order],
+        moved[order],
+        samples.episode[index][order],
+    )
 
 
 def measure_latent_actions(context: Context) -> list[Measure]:
@@ -168,9 +175,9 @@ def _prediction_error(predictor: Predictor, pairs: Pairs) -> dict[str, float]:
 
 
 def _shuffled(pairs: Pairs, seed: int) -> Pairs:
-    """The same earlier frames beside other pairs' later ones."""
-    order = np.random.default_rng(seed).permutation(len(pairs.later))
-    return Pairs(pairs.earlier, pairs.later[order], pairs.moved)
+    """The same earlier frames beside later ones of other episodes."""
+    order = of_others(pairs.episode, np.random.default_rng(seed))
+    return replace(pairs, later=pairs.later[order])
 
 
 def _plane(scores: NDArray[np.float64]) -> float:

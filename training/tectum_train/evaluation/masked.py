@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Generator
+
 from tectum_core.masks import random_mask, span_mask, visible_indices
 from tectum_core.model import patchify
 from tectum_core.preprocess import normalise
-from torch import Generator
-
-from tectum_train.evaluation.context import Context
+from tectum_train.evaluation.context import Context, of_others
 from tectum_train.evaluation.measure import Measure
 
 __all__ = ["measure_masked_actions", "measure_masked_images", "measure_masked_words"]
@@ -100,7 +100,7 @@ def measure_masked_words(context: Context) -> list[Measure]:
         masked.append([tokenizer.mask_id if p == place else t for p, t in enumerate(encoded.ids)])
         frames.append(context.test.frames[frame])
     families = context.families(context.test)[index]
-    strangers = _of_other_families(families, draw)
+    strangers = of_others(families, draw)
     scored: dict[str, tuple[float, float]] = {}
     for name, pictures in (
         ("true", frames),
@@ -181,14 +181,6 @@ def measure_masked_actions(context: Context) -> list[Measure]:
             model < line,
         )
     ]
-
-
-def _of_other_families(families: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """For each sample, another one of a different family."""
-    chosen = np.empty(len(families), np.int64)
-    for row, family in enumerate(families):
-        chosen[row] = draw.choice(np.flatnonzero(families != family))
-    return chosen
 
 
 def _interpolated(actions: NDArray[np.float32], hidden: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ class Pca:
 
     Args:
         samples: [n, d].
-        components: at most min(n, d).
+        components: how many, at most; no more than the samples' rank.
         seed: of the randomised SVD.
     """
 
@@ -31,7 +31,9 @@ class Pca:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             count = min(components, *data.shape)
-            _, _, self._axes = torch.svd_lowrank(data - self._mean, q=count, niter=4)
+            _, spread, axes = torch.svd_lowrank(data - self._mean, q=count, niter=4)
+        # Beyond the samples' own rank lies rounding, which standardising would blow up.
+        self._axes = axes[:, spread > 1e-5 * spread.max()]
 
     def __call__(self, samples: NDArray[np.floating]) -> Array:
         """Coordinates [n, components]."""
@@ -101,7 +103,8 @@ def _standardised(samples: NDArray[np.floating], reference: NDArray[np.floating]
 
 
 def _ridge(x: Array, y: Array, test: Array, penalty: float) -> Array:
-    mean = y.mean(axis=0)
+    centre, mean = x.mean(axis=0), y.mean(axis=0)
+    x = x - centre
     gram = x.T @ x + penalty * len(x) * np.eye(x.shape[1])
     weights = np.linalg.solve(gram, x.T @ (y - mean))
-    return np.asarray(test @ weights + mean, np.float64)
+    return np.asarray((test - centre) @ weights + mean, np.float64)

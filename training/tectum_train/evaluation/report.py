@@ -10,7 +10,6 @@ from typing import Any
 
 from tectum_core.bundle import Bundle
 from tectum_core.predictor import Predictor
-
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.ceiling import measure_ceiling
 from tectum_train.evaluation.context import Context, random_twin

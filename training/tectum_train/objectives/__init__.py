@@ -11,10 +11,10 @@ from typing import Annotated, assert_never
 
 import torch
 from pydantic import Field
-from tectum_core.model import PerceptionModel
-from tectum_core.tokenizer import Tokenizer
 from torch import Tensor, nn
 
+from tectum_core.model import PerceptionModel
+from tectum_core.tokenizer import Tokenizer
 from tectum_train.objectives.base import Objective, Outcome
 from tectum_train.objectives.batch import Batch
 from tectum_train.objectives.image_text import ImageText, ImageTextConfig

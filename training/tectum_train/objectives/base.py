@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from pydantic import PositiveFloat
-from tectum_core.architecture import Strict
 from torch import Tensor, nn
 
+from tectum_core.architecture import Strict
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["Objective", "ObjectiveSettings", "Outcome"]

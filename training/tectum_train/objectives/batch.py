@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tectum_core.model import PerceptionModel, TextOutput, VisionOutput
 from torch import Generator, Tensor
+
+from tectum_core.model import PerceptionModel, TextOutput, VisionOutput
 
 __all__ = ["Batch"]
 
@@ -31,8 +32,8 @@ class Batch:
     """bool[B, L], False at padding."""
     content: Tensor
     """bool[B, L], True at the instruction's own tokens, special ones left out."""
-    instruction: Tensor
-    """int64[B], equal where the sentence is equal."""
+    task: Tensor
+    """int64[B], equal where the task is, and with it what the instruction means."""
     actions: Tensor
     """float[B, T, A], standardised."""
     padded: Tensor

@@ -1,4 +1,4 @@
-"""InfoNCE between images and instructions, aware that many frames share a sentence.
+"""InfoNCE between images and instructions, aware that many frames share a task.
 
 Letters: B batch, J joint width.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from tectum_core.model import PerceptionModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from tectum_core.model import PerceptionModel
 from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
 from tectum_train.objectives.batch import Batch
 
@@ -28,9 +28,10 @@ class ImageTextConfig(ObjectiveSettings):
 
 
 class ImageText(Objective):
-    """Cross-entropy over the batch's sentences, each direction; equal sentences are all positives.
+    """Cross-entropy over the batch's sentences, each direction; all of the same task are positives.
 
-    Without that, frames of the same instruction would be pushed apart as false negatives.
+    Without that, frames of one task would be pushed apart as false negatives, and telling its
+    paraphrases from each other could only be learnt by heart, episode by episode.
 
     Source: CLIP (arXiv:2103.00020); several positives: SupCon (arXiv:2004.11362), L_out.
     """
@@ -54,7 +55,7 @@ class ImageText(Objective):
         # In bfloat16 the gradient is off by a percent at scale 100: this product is float32.
         with torch.autocast(image.device.type, enabled=False):
             logits = joint.logits(image.float() @ text.float().t())
-        positive = batch.instruction[:, None] == batch.instruction[None, :]
+        positive = batch.task[:, None] == batch.task[None, :]
         loss = multi_positive_info_nce(logits, positive)
         hit = positive.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return Outcome(loss, {"accuracy": hit.detach(), "scale": joint.log_scale.detach().exp()})

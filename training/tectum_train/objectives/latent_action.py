@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from tectum_core.model import PerceptionModel
 from torch import Tensor
 
+from tectum_core.model import PerceptionModel
 from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
 from tectum_train.objectives.batch import Batch
 

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from tectum_core.masks import span_mask
-from tectum_core.model import Context, PerceptionModel
 from torch import Tensor
 
+from tectum_core.masks import span_mask
+from tectum_core.model import Context, PerceptionModel
 from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
 from tectum_train.objectives.batch import Batch
 
@@ -149,6 +149,7 @@ def _error(
 ) -> Tensor:
     if model.fusion is None:
         raise ValueError("an action objective needs model.fusion")
-    actions = batch.actions[:used]
-    predicted = model.fusion.fill_actions(actions, hidden, context)
-    return masked_error(predicted, actions, hidden & ~batch.padded[:used])
+    actions, padded = batch.actions[:used], batch.padded[:used]
+    # Padding repeats the last action, which may be a hidden one: it is not shown either.
+    predicted = model.fusion.fill_actions(actions, hidden | padded, context)
+    return masked_error(predicted, actions, hidden & ~padded)

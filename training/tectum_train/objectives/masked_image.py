@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from tectum_core.masks import random_mask, visible_indices
-from tectum_core.model import PerceptionModel, patchify
 from torch.nn import functional as F
 
+from tectum_core.masks import random_mask, visible_indices
+from tectum_core.model import PerceptionModel, patchify
 from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
 from tectum_train.objectives.batch import Batch
 

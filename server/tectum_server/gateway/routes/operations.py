@@ -1,10 +1,10 @@
 """For those who run the gateway: is it alive, is it ready, what does it measure."""
 
-import tectum
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
+import tectum
 from tectum_server.gateway import problems
 
 router = APIRouter(tags=["operations"])

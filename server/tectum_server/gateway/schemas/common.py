@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-import tectum
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
-from tectum.vocabulary import VectorKindName, VectorTypeName
 
+import tectum
+from tectum.vocabulary import VectorKindName, VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat
 from tectum_server.gateway.fields import rest_field

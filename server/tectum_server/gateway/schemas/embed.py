@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-import tectum
 from pydantic import Field
 
+import tectum
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat, Picture
 from tectum_server.gateway.schemas.common import (

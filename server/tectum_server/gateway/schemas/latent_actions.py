@@ -3,10 +3,10 @@
 from itertools import pairwise
 from typing import Annotated, Self
 
-import tectum
 from pydantic import Field, model_validator
-from tectum.vocabulary import VectorTypeName
 
+import tectum
+from tectum.vocabulary import VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat, Picture
 from tectum_server.gateway.schemas.common import (

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any, Literal
 
-import tectum
 from pydantic import Field
 
+import tectum
 from tectum_server.gateway.schemas.common import Answered
 
 OWNER = "tectum"

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Self
 
-import tectum
 from pydantic import Field, model_validator
-from tectum.vocabulary import MaskKindName
 
+import tectum
+from tectum.vocabulary import MaskKindName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
 from tectum_server.gateway.schemas.common import Answered, Info, ModelChoice, Strict

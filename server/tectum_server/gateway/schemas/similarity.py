@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-import tectum
 from pydantic import Field, model_validator
+
+import tectum
 from tectum.requests import SimilarityItem as Comparable
 from tectum.vocabulary import VectorTypeName
-
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
 from tectum_server.gateway.schemas.common import Answered, Info, ItemError, ModelChoice, Strict

@@ -6,6 +6,7 @@ What the wire says of a model and does not depend on the worker's own limits.
 from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
+
 from tectum.v1 import call_pb2, model_pb2
 from tectum_core.bundle import Bundle
 from tectum_core.bundle.spaces import SpaceName

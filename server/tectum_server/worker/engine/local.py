@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 import torch
+
 from tectum.v1 import call_pb2, errors_pb2
 from tectum_core.bundle import BundleError, BundleNotFound, Repository, read_bundle
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.predictor import Predictor
-
 from tectum_server.worker.engine.describe import describe
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.engine.warmup import warm_up
@@ -131,7 +131,7 @@ class LocalEngine:
         async with self._loading:
             loaded = self._loaded.get(name)
             if loaded is None:
-                raise self._unknown(name)
+                raise self._unknown(name, "name")
             if name == self._default:
                 raise Failure(
                     errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
@@ -186,10 +186,10 @@ class LocalEngine:
         bundle = loaded.predictor.bundle
         self._scheduler.forget_model(f"{bundle.name}@{bundle.version}")
 
-    def _unknown(self, name: str) -> Failure:
+    def _unknown(self, name: str, field: str = "options.model") -> Failure:
         known = ", ".join(sorted(self._loaded)) or "none"
         return Failure(
             errors_pb2.ERROR_REASON_MODEL_NOT_FOUND,
             f"no model named {name!r} is loaded; there are: {known}",
-            "options.model",
+            field,
         )

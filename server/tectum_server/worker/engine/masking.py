@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Generator, Tensor
+
 from tectum.v1 import errors_pb2
 from tectum_core import masks
 from tectum_core.predictor import Predictor
 from tectum_core.tokenizer import EncodedText
-from torch import Generator, Tensor
-
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import MaskSpec
 

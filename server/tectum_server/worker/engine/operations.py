@@ -10,12 +10,12 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from tectum.v1 import errors_pb2
 from tectum_core.masks import hidden_count
 from tectum_core.model.vision import VisionTransformer
 from tectum_core.predictor import Predictor
-from torch import Tensor
-
 from tectum_server.worker.engine.masking import clip_mask, image_mask, step_mask, token_mask
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (

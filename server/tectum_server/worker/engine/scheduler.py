@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
-
 from tectum_server.worker.engine.batching import Batch, Batching, Reason, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key, run_batch
@@ -238,7 +237,7 @@ def _run_safely(
 
 def _failure(error: Exception) -> ItemFailure:
     if isinstance(error, Failure):
-        return ItemFailure(error.reason, str(error))
+        return ItemFailure(error.reason, error.message, error.field)
     if isinstance(error, CapabilityMissing):
         return ItemFailure(errors_pb2.ERROR_REASON_CAPABILITY_MISSING, str(error))
     _log.error("an item failed in the engine", exc_info=error)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-from tectum_core.predictor import Predictor
 
+from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.jobs import (

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from tectum.v1 import errors_pb2
 
+from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 
 __all__ = ["Access", "Role"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.calls import Call, Calls, item_failure
+from tectum_server.worker.front.call import Call, item_failure
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, Operation
 
 __all__ = ["compute_items", "compute_one", "raise_if_all_failed", "run_items"]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tectum.v1 import errors_pb2, model_pb2
-
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.wire import duration
 from tectum_server.worker.jobs import Engine, ModelEntry

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from tectum.v1 import errors_pb2, image_pb2
 
+from tectum.v1 import errors_pb2, image_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.calls import Call
+from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.wire import read_seconds
 

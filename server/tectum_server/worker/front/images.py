@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+
 from tectum.v1 import errors_pb2, image_pb2
 from tectum_core.image import ImageError, TooLarge, Unreadable, decode
-
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.metrics import FrontMetrics
 
@@ -59,16 +59,17 @@ class ImageReader:
         return await loop.run_in_executor(self._pool, self._decode, image.encoded, field)
 
     async def read_all(
-        self, images: Sequence[image_pb2.Image], field: str
+        self, images: Sequence[image_pb2.Image], field: str, part: str = ""
     ) -> tuple[list[Pixels | Failure], float]:
         """Every image or why it has none, and the seconds spent decoding in all.
 
         Args:
             images: of one request.
-            field: the list's path; an image's own is `field[index]`.
+            field: the list's path.
+            part: what of the list's members; an image's own path is `field[index]part`.
         """
         found = await asyncio.gather(
-            *(self.read(image, f"{field}[{index}]") for index, image in enumerate(images)),
+            *(self.read(image, f"{field}[{index}]{part}") for index, image in enumerate(images)),
             return_exceptions=True,
         )
         pixels: list[Pixels | Failure] = []

@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from tectum.v1 import errors_pb2, latent_action_pb2, model_pb2, tensor_pb2
 
+from tectum.v1 import errors_pb2, latent_action_pb2, model_pb2, tensor_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.batches import compute_items
-from tectum_server.worker.front.calls import Call, Calls
+from tectum_server.worker.front.call import Call
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.wire import (
@@ -40,7 +41,7 @@ class Interval:
 
     def holds(self, found: float) -> bool:
         """Whether a pair so many seconds apart is one the model knows."""
-        return abs(found - self.seconds) <= self.tolerance + 1e-9
+        return found > 0 and abs(found - self.seconds) <= self.tolerance + 1e-9
 
     def mismatch(self, found: float, field: str) -> Failure:
         """What is said of a pair that is not."""
@@ -73,7 +74,7 @@ async def predict(
     gaps = _gaps(request, interval)
     with calls.admit_items(len(request.frames), "frames"):
         pixels, call.decode_seconds = await images.read_all(
-            [frame.image for frame in request.frames], "frames"
+            [frame.image for frame in request.frames], "frames", ".image"
         )
         items = [
             _pair(pixels[index], pixels[index + 1], gap, interval, index + 1)

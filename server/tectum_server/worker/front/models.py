@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tectum.v1 import errors_pb2, model_pb2, model_pb2_grpc
-
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.calls import Calls, Context
+from tectum_server.worker.front.call import Context
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
 
 __all__ = ["Models"]

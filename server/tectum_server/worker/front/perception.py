@@ -11,11 +11,11 @@ from tectum.v1 import (
     perception_pb2_grpc,
     reconstruct_pb2,
 )
-
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front import latents, reconstruction, similarity
 from tectum_server.worker.front.batches import compute_items
-from tectum_server.worker.front.calls import Call, Calls, Context
+from tectum_server.worker.front.call import Call, Context
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.clips import read_clip
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.stream import PerceptionStream

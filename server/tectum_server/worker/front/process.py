@@ -15,7 +15,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from tectum_server.logs import set_up_logs
-from tectum_server.worker.front.server import Front, PortInUse
+from tectum_server.worker.front.server import Front
 from tectum_server.worker.lifeline import parent_gone
 from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.settings import WorkerSettings
@@ -32,17 +32,20 @@ async def _run(settings: WorkerSettings, socket_path: Path) -> int:
     engine = RemoteEngine(
         socket_path, settings.request_memory_bytes, settings.response_memory_bytes
     )
-    front = Front(settings, engine, CollectorRegistry())
     try:
+        front = Front(settings, engine, CollectorRegistry())
         port = await front.start()
-    except PortInUse as error:
+    except (ValueError, OSError) as error:  # the port is taken, or a file is not as it should be
         _say({"error": str(error)})
         return 4
     engine.start()
     _say({"port": port})
-    await front.ready()
-    _say({"ready": True})
-    await stop.wait()
+    ready, stopping = loop.create_task(front.ready()), loop.create_task(stop.wait())
+    await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        _say({"ready": True})
+    ready.cancel()
+    await stopping
     await front.stop()
     await engine.close()
     return 0

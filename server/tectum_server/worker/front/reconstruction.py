@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from tectum.v1 import errors_pb2, model_pb2, reconstruct_pb2
 
+from tectum.v1 import errors_pb2, model_pb2, reconstruct_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.batches import compute_one
-from tectum_server.worker.front.calls import Call, Calls
+from tectum_server.worker.front.call import Call
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.clips import read_clip
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.texts import checked_text

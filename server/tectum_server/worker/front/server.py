@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
-from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_grpc
 
+from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_grpc
 from tectum_server.worker.front.access import Access
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
@@ -29,6 +30,12 @@ _PERCEPTION = perception_pb2.DESCRIPTOR.services_by_name["PerceptionService"].fu
 _MODELS = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
+
+
+_GRACE_SECONDS = 1.0
+"""For calls whose request is still on its way when all others are done."""
+_QUIET_SECONDS, _SETTLE_SECONDS = 0.1, 2.0
+"""So long nothing new must come before the server stops, and so long this is waited for."""
 
 
 class PortInUse(OSError):
@@ -56,6 +63,7 @@ class Front:
         self._health = HealthServicer()
         self._healthy: set[str] = set()
         self._updates: set[asyncio.Task[None]] = set()
+        self._telling = asyncio.Lock()
         self._ready = asyncio.Event()
         self._server = self._build()
 
@@ -68,7 +76,10 @@ class Front:
         try:
             port = self._bind()
         except RuntimeError as error:
-            raise PortInUse(f"{self._settings.address} is in use") from error
+            raise PortInUse(
+                f"{self._settings.address} is in use; choose another port with --port"
+            ) from error
+        await self._set_health(set())  # grpc's own servicer begins by saying that all is well
         await self._server.start()
         self._catalogue.on_change(self._tell_health)
         return port
@@ -79,15 +90,26 @@ class Front:
 
     async def stop(self) -> None:
         """Refuse what is new, finish what is in flight, close."""
-        self._calls.draining = True
+        self._calls.drain()
         await self._health.enter_graceful_shutdown()
         try:
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._calls.in_flight.idle()
+                await self._settle()
         except TimeoutError:
             _log.warning("gave up draining", extra={"in_flight": self._calls.in_flight.count})
-        await self._server.stop(grace=1.0)
+        await self._server.stop(grace=_GRACE_SECONDS)
         self._images.close()
+
+    async def _settle(self) -> None:
+        """Let grpc hand over what has arrived, to be refused: a stopping server cuts it off."""
+        in_flight, seen = self._calls.in_flight, -1
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while seen != in_flight.begun:
+                    seen = in_flight.begun
+                    await asyncio.sleep(_QUIET_SECONDS)
+                    await in_flight.idle()
 
     def _build(self) -> grpc.aio.Server:
         limit = self._settings.max_message_bytes + _SLACK_BYTES
@@ -133,15 +155,16 @@ class Front:
         task.add_done_callback(self._updates.discard)
 
     async def _set_health(self, healthy: set[str]) -> None:
-        for name in self._healthy | healthy | {""}:
-            serving = name in healthy
-            await self._health.set(
-                name,
-                health_pb2.HealthCheckResponse.SERVING
-                if serving
-                else health_pb2.HealthCheckResponse.NOT_SERVING,
-            )
-        self._healthy = healthy
+        async with self._telling:  # else an older change could have the last word
+            for name in self._healthy | healthy | {""}:
+                serving = name in healthy
+                await self._health.set(
+                    name,
+                    health_pb2.HealthCheckResponse.SERVING
+                    if serving
+                    else health_pb2.HealthCheckResponse.NOT_SERVING,
+                )
+            self._healthy = healthy
         if healthy:
             self._ready.set()
         else:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tectum.v1 import embed_pb2, errors_pb2, model_pb2
 
+from tectum.v1 import embed_pb2, errors_pb2, model_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.batches import raise_if_all_failed, run_items
-from tectum_server.worker.front.calls import Call, Calls, item_failure
+from tectum_server.worker.front.call import Call, item_failure
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.texts import checked_text

@@ -6,8 +6,8 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from tectum.v1 import errors_pb2
 
+from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure, reason_name
 from tectum_server.worker.front.wire import duration
 

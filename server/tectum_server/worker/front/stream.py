@@ -19,19 +19,20 @@ import grpc
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
-from tectum.v1 import errors_pb2, image_pb2, stream_pb2
 
+from tectum.v1 import errors_pb2, image_pb2, stream_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front import latents
 from tectum_server.worker.front.batches import compute_one
-from tectum_server.worker.front.calls import (
+from tectum_server.worker.front.call import (
     Call,
-    Calls,
     Context,
+    fault,
     metadata_of,
     read_priority,
     request_id_of,
 )
+from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.vectors import VectorRequest
@@ -96,18 +97,19 @@ class PerceptionStream:
         self._newest: _Frame | None = None
         self._arrived = asyncio.Event()
         self._ended = False
+        self._receiving = False
         self._ring: deque[_Frame] = deque(maxlen=_RING_FRAMES)
         self._outbox: asyncio.Queue[_Response | None] = asyncio.Queue(_OUTBOX)
 
     async def run(self) -> None:
         """Serve the stream to its end."""
-        started = time.monotonic()
         observed = stream_pb2.StreamSetup()
+        first = await self._receive()
+        if first is None:
+            return
+        started = time.monotonic()
         with self._calls.in_flight:
             try:
-                first = await self._receive()
-                if first is None:
-                    return
                 setup = self._set_up(first, started)
                 observed = first.setup
                 with self._calls.one_more_stream():
@@ -115,6 +117,16 @@ class PerceptionStream:
             except Failure as failure:
                 await self._calls.end_stream(
                     self._context, failure, self._request_id, started, observed.options.model
+                )
+            except Exception:
+                extra = {"rpc": "StreamPerception", "request_id": self._request_id}
+                _log.exception("a call failed", extra=extra)
+                await self._calls.end_stream(
+                    self._context,
+                    fault(self._request_id),
+                    self._request_id,
+                    started,
+                    observed.options.model,
                 )
             else:
                 await self._calls.end_stream(
@@ -158,15 +170,23 @@ class PerceptionStream:
         await self._context.write(_Response(ready=ready))
         writer = asyncio.create_task(self._write())
         reader = asyncio.create_task(self._read(setup))
+        hurrier = asyncio.create_task(self._hurry(reader))
+        tasks = (reader, writer, hurrier)
         try:
             await self._work(setup)
-            await reader  # its failure, if it had one, is the stream's
             await self._outbox.put(None)
-            await writer
+            await writer  # what was answered is sent, also where the reader failed
+            await reader  # its failure, if it had one, is the stream's
         finally:
-            for task in (reader, writer):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hurry(self, reader: asyncio.Task[None]) -> None:
+        """Once the worker drains, wait no longer for a client that says nothing."""
+        await self._calls.until_draining()
+        if self._receiving:
+            reader.cancel()
 
     async def _read(self, setup: _Setup) -> None:
         """Frames off the wire; the newest waits, the one it replaces is answered."""
@@ -182,7 +202,11 @@ class PerceptionStream:
                     self._calls.metrics.superseded_frames.inc()
                     await self._answer(replaced, stream_pb2.FRAME_STATUS_SUPERSEDED)
             if self._calls.draining:
-                raise Failure(errors_pb2.ERROR_REASON_DRAINING, "the worker is shutting down")
+                raise _draining()
+        except asyncio.CancelledError:
+            if self._calls.draining:
+                raise _draining() from None
+            raise
         finally:
             self._ended = True
             self._arrived.set()
@@ -236,7 +260,11 @@ class PerceptionStream:
                 result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE
                 return
             operation = LatentActions(setup.decode_actions, predict_frame=False)
-            pair = Item((await self._pixels(earlier, call), pixels))
+            try:
+                pair = Item((await self._pixels(earlier, call), pixels))
+            except Failure:  # that frame's own answer has the reason; this one is sound
+                result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE
+                return
             output = await compute_one(self._calls, call, operation, pair)
             gap = frame.captured_at - earlier.captured_at
             answer = latents.latent_action(output, call, latents.FLOAT32, gap)
@@ -325,9 +353,17 @@ class PerceptionStream:
 
     async def _receive(self) -> _Request | None:
         """The next message; None at the client's end of the stream."""
-        message = await self._context.read()
+        self._receiving = True
+        try:
+            message = await self._context.read()
+        finally:
+            self._receiving = False
         return None if message is grpc.aio.EOF else message
 
     async def _write(self) -> None:
         while (response := await self._outbox.get()) is not None:
             await self._context.write(response)
+
+
+def _draining() -> Failure:
+    return Failure(errors_pb2.ERROR_REASON_DRAINING, "the worker is shutting down")

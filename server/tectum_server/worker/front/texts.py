@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tectum.v1 import errors_pb2
-
 from tectum_server.worker.failure import Failure
 
 __all__ = ["checked_text"]

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from tectum.v1 import call_pb2, embed_pb2, errors_pb2
-
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.calls import Call
+from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.wire import checked_data_type, embedding, vector_name
 from tectum_server.worker.jobs import ItemOutput, VectorName

@@ -13,8 +13,8 @@ import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
-from tectum.v1 import call_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
 
+from tectum.v1 import call_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import MaskSpec, VectorName
 

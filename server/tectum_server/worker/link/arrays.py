@@ -7,6 +7,7 @@ is released.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,10 +35,15 @@ class ArrayRef(msgspec.Struct, frozen=True, array_like=True):
 def pack(
     arrays: Sequence[NDArray[Any]], arena: Arena, segment: Segment
 ) -> tuple[Span, list[ArrayRef]] | None:
-    """Copy arrays into one span; None if there is no room now."""
+    """Copy arrays into one span; None if there is no room now.
+
+    Raises:
+        ValueError: an array's type is none of ours; then no room is taken.
+    """
     places: dict[int, int] = {}
     total = 0
     for array in arrays:
+        _check_type(array.dtype.name)
         if id(array) not in places:
             places[id(array)] = total
             total += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -61,11 +67,16 @@ def unpack(ref: ArrayRef, segment: Segment) -> NDArray[Any]:
     Raises:
         ValueError: it does not lie within the segment, or its type is none of ours.
     """
-    if ref.dtype not in _DTYPES:
-        raise ValueError(f"no array of type {ref.dtype!r} crosses the link")
+    _check_type(ref.dtype)
     dtype = np.dtype(ref.dtype)
-    count = int(np.prod(ref.shape, dtype=np.int64))
-    if ref.offset < 0 or ref.offset + count * dtype.itemsize > segment.size:
+    count = math.prod(ref.shape)
+    end = ref.offset + count * dtype.itemsize
+    if min(ref.offset, *ref.shape, 0) < 0 or end > segment.size:
         raise ValueError("an array reference points outside its segment")
     flat: NDArray[Any] = np.frombuffer(segment.memory, dtype, count, ref.offset)
     return flat.reshape(ref.shape)
+
+
+def _check_type(name: str) -> None:
+    if name not in _DTYPES:
+        raise ValueError(f"no array of type {name!r} crosses the link")

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from tectum.v1 import errors_pb2
 
+from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import ItemFailure, ItemOutput, Job, JobResult, ModelEntry
 from tectum_server.worker.link.arena import Arena
@@ -187,19 +187,21 @@ class RemoteEngine:
         sock.setblocking(False)
         requests = Segment.create(self._request_bytes)
         responses = Segment.create(self._response_bytes)
+        close = sock.close
         try:
             await asyncio.get_running_loop().sock_connect(sock, str(self._path))
             socket.send_fds(sock, [b"S"], [requests.descriptor, responses.descriptor])
             reader, writer = await asyncio.open_unix_connection(sock=sock)
             decoder = msgspec.msgpack.Decoder(FromEngine)
             channel: Channel[FromEngine, FromFront] = Channel(reader, writer, decoder)
+            close = channel.close  # the transport owns the socket now
             link = _Link(channel, requests)
             self._link, self._responses = link, responses
             while True:
                 self._hear(link, await channel.receive())
         finally:
             self._lose()
-            sock.close()
+            close()
             requests.close()
             responses.close()
 

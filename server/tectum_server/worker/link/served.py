@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
 import msgspec
-from tectum.v1 import errors_pb2
 
+from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Engine, Item, ItemFailure, Job, JobResult, Priority
 from tectum_server.worker.link.arena import Arena
@@ -36,6 +37,7 @@ from tectum_server.worker.link.segment import Segment
 __all__ = ["serve_engine"]
 
 _log = logging.getLogger(__name__)
+_Work = Callable[[], Coroutine[None, None, FromEngine]]
 
 
 async def serve_engine(engine: Engine, path: Path) -> None:
@@ -62,8 +64,14 @@ async def serve_engine(engine: Engine, path: Path) -> None:
 
 async def _serve_front(engine: Engine, sock: socket.socket) -> None:
     """One front, from its handshake to its end."""
-    await _readable(sock)
-    _, descriptors, _, _ = socket.recv_fds(sock, 1, 2)
+    try:
+        await _readable(sock)
+        _, descriptors, _, _ = socket.recv_fds(sock, 1, 2)
+    except OSError:  # it has gone already
+        descriptors = []
+    except asyncio.CancelledError:
+        sock.close()
+        raise
     if len(descriptors) != 2:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -138,27 +146,28 @@ class _Front:
     def _hear(self, message: FromFront) -> None:
         match message:
             case Submit():
-                self._begin(message.request, self._compute(message))
+                self._begin(message.request, partial(self._compute, message))
             case Load() | Unload():
-                self._begin(message.request, self._administer(message))
+                self._begin(message.request, partial(self._administer, message))
             case Cancel():
                 task = self._tasks.get(message.request)
                 if task is not None:
-                    task.cancel()
+                    # Not at once: a task cancelled before its first step would never answer.
+                    asyncio.get_running_loop().call_soon(task.cancel)
             case Released():
                 self._arena.release(message.offset)
                 self._room.set()
 
-    def _begin(self, request: int, work: Coroutine[None, None, FromEngine]) -> None:
+    def _begin(self, request: int, work: _Work) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(request, work))
         self._tasks[request] = task
         task.add_done_callback(lambda _: self._tasks.pop(request, None))
 
-    async def _answer(self, request: int, work: Coroutine[None, None, FromEngine]) -> None:
+    async def _answer(self, request: int, work: _Work) -> None:
         """Do the work and say how it ended; every request gets exactly one message back."""
         message: FromEngine
         try:
-            message = await work
+            message = await work()
         except Failure as failure:
             message = _refusal(request, failure)
         except asyncio.CancelledError:

@@ -1,0 +1,244 @@
+"""`tectum embed`: one row each, a broken picture among them, and nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tests.bundles import picture
+from tests.cli.running import free_port, invoke
+
+from tectum import Client, Embedding
+
+PICTURES = ("a.jpg", "b.png", "c.webp")
+
+
+def write_film(path: Path, frames: int = 5, rate: int = 10) -> Path:
+    """A film of grey frames, each lighter than the one before."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "1"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for number in range(frames):
+            grey = np.full((32, 32, 3), 20 + 40 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    """A film without pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        silence.rate = 8000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures of three formats, a film, and what is neither."""
+    root = tmp_path / "media"
+    (root / "deeper").mkdir(parents=True)
+    for seed, name in enumerate(PICTURES):
+        Image.fromarray(picture(seed)).save(root / name)
+    Image.fromarray(picture(9)).save(root / "deeper" / "Z.PNG")
+    write_film(root / "film.mp4")
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def embedded(out: Path, *arguments: object) -> tuple[list[dict[str, Any]], str]:
+    result = invoke("embed", *arguments, "--out", out)
+    assert result.exit_code == 0, result.output
+    return pq.read_table(out).to_pylist(), result.stderr
+
+
+def refused(out: Path, *arguments: object) -> str:
+    """What is said of a call that must fail, and must leave nothing behind."""
+    before = sorted(out.parent.iterdir()) if out.parent.exists() else []
+    result = invoke("embed", *arguments, "--out", out)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert (sorted(out.parent.iterdir()) if out.parent.exists() else []) == before
+    return " ".join(result.stderr.split())
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_a_folder_becomes_one_row_for_each_picture_and_frame(
+    worker: str, folder: Path, tmp_path: Path
+) -> None:
+    rows, told = embedded(tmp_path / "out.parquet", folder, "--worker", worker)
+
+    names = [Path(row["path"]).name for row in rows]
+    assert names == ["a.jpg", "b.png", "c.webp", "Z.PNG", *["film.mp4"] * 5]
+    assert [row["frame"] for row in rows] == [None] * 4 + [0, 1, 2, 3, 4]
+    assert [row["seconds"] for row in rows[4:]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert all(row["error"] is None for row in rows)
+    assert f"9 rows in {tmp_path / 'out.parquet'}" in told
+    assert {row["model"] for row in rows} == {"tiny"}
+
+
+def test_columns_have_their_types(worker: str, folder: Path, tmp_path: Path) -> None:
+    embedded(tmp_path / "out.parquet", folder / "a.jpg", "--worker", worker)
+
+    assert pq.read_schema(tmp_path / "out.parquet") == pa.schema(
+        {
+            "path": pa.string(),
+            "frame": pa.int64(),
+            "seconds": pa.float64(),
+            "vector": pa.list_(pa.float32()),
+            "space_id": pa.string(),
+            "model": pa.string(),
+            "version": pa.string(),
+            "error": pa.string(),
+        }  # type: ignore[arg-type]
+    )
+
+
+def test_vectors_and_spaces_are_the_workers(worker: str, folder: Path, tmp_path: Path) -> None:
+    rows, _ = embedded(tmp_path / "out.parquet", folder / "b.png", "--worker", worker)
+
+    with Client(worker) as client:
+        (expected,) = client.embed_images([(folder / "b.png").read_bytes()])
+    assert isinstance(expected, Embedding)
+    assert np.allclose(rows[0]["vector"], expected.as_float32(), atol=1e-6)
+    assert rows[0]["space_id"] == expected.space_id
+    assert len(rows[0]["vector"]) == 16
+
+
+def test_the_kind_can_be_chosen(worker: str, folder: Path, tmp_path: Path) -> None:
+    joint, pooled = (
+        embedded(tmp_path / kind, folder / "a.jpg", "--worker", worker, "--kind", kind)[0][0]
+        for kind in ("joint", "pooled")
+    )
+
+    assert (len(joint["vector"]), len(pooled["vector"])) == (16, 32)
+    assert joint["space_id"] != pooled["space_id"]
+
+
+def test_of_a_film_every_nth_frame_is_taken(worker: str, folder: Path, tmp_path: Path) -> None:
+    arguments = (folder / "film.mp4", "--worker", worker, "--every", 2)
+
+    rows, _ = embedded(tmp_path / "out.parquet", *arguments)
+
+    assert [row["frame"] for row in rows] == [0, 2, 4]
+
+
+def test_requests_of_any_size_give_the_same_rows(worker: str, folder: Path, tmp_path: Path) -> None:
+    one, _ = embedded(tmp_path / "one", folder, "--worker", worker, "--batch", 1)
+    four, _ = embedded(tmp_path / "four", folder, "--worker", worker, "--batch", 4)
+
+    assert [(r["path"], r["frame"]) for r in one] == [(r["path"], r["frame"]) for r in four]
+    assert np.allclose([r["vector"] for r in one], [r["vector"] for r in four], atol=1e-5)
+
+
+def test_a_broken_picture_gets_an_error_and_its_neighbours_vectors(
+    worker: str, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "aa.jpg").write_bytes(b"\xff\xd8 no picture")
+
+    rows, told = embedded(tmp_path / "out.parquet", folder, "--worker", worker)
+
+    broken = [row for row in rows if row["error"] is not None]
+    assert [Path(row["path"]).name for row in broken] == ["aa.jpg"]
+    assert broken[0]["vector"] is None
+    assert broken[0]["space_id"] is None
+    assert broken[0]["error"]
+    assert len(rows) == 10
+    assert all(row["vector"] for row in rows if row["error"] is None)
+    assert "10 rows in" in told
+    assert "1 with an error" in told
+
+
+def test_a_folder_without_pictures_gives_no_rows(worker: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    rows, told = embedded(tmp_path / "out.parquet", tmp_path / "empty", "--worker", worker)
+
+    assert rows == []
+    assert "0 rows in" in told
+
+
+# ---------------------------------------------------------------- failing
+
+
+def test_a_path_of_an_unknown_kind_is_answered_with_those_known(
+    worker: str, folder: Path, tmp_path: Path
+) -> None:
+    told = refused(tmp_path / "out.parquet", folder / "notes.txt", "--worker", worker)
+
+    assert "notes.txt is none of .avi, .jpeg, .jpg, .mkv, .mov, .mp4, .png, .webm, .webp" in told
+
+
+def test_a_path_that_is_not_there_is_named(worker: str, tmp_path: Path) -> None:
+    told = refused(tmp_path / "out.parquet", tmp_path / "absent.png", "--worker", worker)
+
+    assert "absent.png does not exist" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"no film at all"])
+def test_a_broken_film_is_named(worker: str, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.mp4").write_bytes(content)
+
+    told = refused(tmp_path / "out.parquet", tmp_path / "broken.mp4", "--worker", worker)
+
+    assert "broken.mp4" in told
+
+
+def test_a_film_without_pictures_is_named(worker: str, tmp_path: Path) -> None:
+    sound = write_sound(tmp_path / "sound.mkv")
+
+    told = refused(tmp_path / "out.parquet", sound, "--worker", worker)
+
+    assert "sound.mkv has no pictures" in told
+
+
+def test_an_unknown_kind_of_vector_is_refused(worker: str, folder: Path, tmp_path: Path) -> None:
+    told = refused(tmp_path / "out.parquet", folder, "--worker", worker, "--kind", "tokens")
+
+    assert "--kind is joint or pooled, not 'tokens'" in told
+
+
+def test_an_unknown_model_is_named(worker: str, folder: Path, tmp_path: Path) -> None:
+    told = refused(tmp_path / "out.parquet", folder, "--worker", worker, "--model", "huge")
+
+    assert "huge" in told
+
+
+def test_without_a_worker_nothing_is_left_behind(folder: Path, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    told = refused(tmp_path / "out.parquet", folder, "--worker", address)
+
+    assert address in told
+
+
+def test_a_failure_leaves_an_earlier_file_as_it_was(
+    worker: str, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    embedded(out, folder / "a.jpg", "--worker", worker)
+    before = out.read_bytes()
+
+    refused(out, folder / "a.jpg", folder / "notes.txt", "--worker", worker)
+
+    assert out.read_bytes() == before
+
+
+def test_a_folder_that_is_not_there_cannot_be_written_to(
+    worker: str, folder: Path, tmp_path: Path
+) -> None:
+    told = refused(tmp_path / "absent" / "out.parquet", folder, "--worker", worker)
+
+    assert "absent" in told

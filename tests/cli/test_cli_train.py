@@ -1,0 +1,212 @@
+"""`tectum train` and `tectum eval`: a recipe becomes a bundle, and Ctrl-C loses nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tests.cli.running import Running, invoke
+from tests.training.tiny import job
+
+from tectum_core.bundle import Repository, read_bundle
+from tectum_core.bundle.files import content_version
+from tectum_train.engine.progress import RunProgress
+from tectum_train.recipe import recipe_names
+
+
+@pytest.fixture
+def recipe(tiny_data: Path, tmp_path: Path) -> Path:
+    """The tiny recipe as a file, two steps long."""
+    return written(tiny_data, tmp_path, schedule__steps=2)
+
+
+def written(data: Path, folder: Path, **changes: Any) -> Path:
+    path = folder / "tiny.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tree = job(data, folder, **changes).model_dump(mode="json")
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def refused(*arguments: object) -> str:
+    result = invoke("train", *arguments)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+def run_folder(folder: Path) -> Path:
+    return folder / "runs" / "tiny-seed0"
+
+
+# ---------------------------------------------------------------- a whole job
+
+
+def test_a_recipe_becomes_a_published_bundle_that_can_be_evaluated(
+    recipe: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+
+    result = invoke("train", recipe, "--publish", repository)
+
+    assert result.exit_code == 0, result.output
+    folder = run_folder(tmp_path) / "bundle"
+    version = content_version(folder)
+    assert f"bundle {version} in {folder}" in " ".join(result.stdout.split())
+    assert Repository(repository).latest("tiny") == version
+    assert read_bundle(folder, "tiny", version).config.training.metrics
+
+    out = tmp_path / "measures.json"
+    result = invoke(
+        "eval", folder, folder, "--data", tiny_data, "--cache", tiny_data / "frames", "--json", out
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "| measure | value | controls | gate | |" in result.stdout
+    assert "± 0.000" in result.stdout  # two seeds, here the same one
+    one, two = json.loads(out.read_text())
+    assert one == two
+    assert one[0]["name"] == "frame → task, R@1"
+
+
+def test_a_value_can_be_set_and_the_evaluation_left_out(recipe: Path, tmp_path: Path) -> None:
+    result = invoke("train", recipe, "--no-evaluate", "--set", "seed=3", "--set", "name=other")
+
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "runs" / "other-seed3" / "bundle"
+    assert read_bundle(folder, "other").config.training.seed == 3
+    assert "Not evaluated." in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--list"], []])
+def test_recipes_are_listed_with_what_they_say(arguments: list[str]) -> None:
+    result = invoke("train", *arguments)
+
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in recipe_names())
+    assert "The embedded model" in result.stdout
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
+    assert "no recipe named 'tectum-huge'; there are: tectum-tiny" in refused("tectum-huge")
+
+
+def test_a_wrong_key_is_named(recipe: Path) -> None:
+    assert "schedule.stepz" in refused(recipe, "--set", "schedule.stepz=1")
+
+
+def test_data_that_are_not_there_are_named(recipe: Path, tmp_path: Path) -> None:
+    told = refused(recipe, "--set", f"data.train={tmp_path / 'absent'}")
+
+    assert "absent" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.camera=observation.images.wrist", "no camera 'observation.images.wrist'"),
+        ("data.action=torque", "no feature 'torque'"),
+        ("model.latent_action=null", "latent_action needs model.latent_action"),
+    ],
+)
+def test_what_recipe_and_data_do_not_share_is_named(recipe: Path, change: str, words: str) -> None:
+    assert words in refused(recipe, "--set", change)
+
+
+def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: Path) -> None:
+    assert invoke("train", recipe, "--no-evaluate").exit_code == 0
+
+    assert "holds a run already; resume it" in refused(recipe, "--no-evaluate")
+    assert "another recipe" in refused(recipe, "--resume", "--set", "optimiser.lr=0.5")
+
+
+def test_data_without_a_world_cannot_be_evaluated(recipe: Path, tmp_path: Path) -> None:
+    from tests.training.tiny import write_set
+
+    write_set(tmp_path / "test", [(0, 0)])
+    (tmp_path / "test" / "meta" / "world.json").unlink()
+
+    assert "world.json" in refused(recipe, "--set", f"data.test={tmp_path / 'test'}")
+
+
+def test_a_run_that_diverges_says_at_which_step(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = refused(recipe, "--set", "images.standard_deviation=[1e-44, 1e-44, 1e-44]")
+
+    assert "step 0: the gradient is not finite" in told
+
+
+def test_a_folder_that_is_no_bundle_cannot_be_evaluated(tmp_path: Path) -> None:
+    result = invoke("eval", tmp_path)
+
+    assert result.exit_code == 1
+    assert "config.json is missing" in result.stderr
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = RunProgress.step
+
+    def step(self: RunProgress, at: int, *rest: Any) -> None:
+        whole(self, at, *rest)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RunProgress, "step", step)
+    result = invoke("train", recipe)
+
+    assert result.exit_code == 130
+    assert "saved after step 1" in result.stderr
+    assert "go on with --resume" in result.stderr
+    assert not (run_folder(tmp_path) / "bundle").exists()
+
+
+# ---------------------------------------------------------------- from process to process
+
+
+@pytest.mark.slow
+def test_a_run_that_ctrl_c_ended_in_one_process_is_taken_up_by_another_exactly(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    steps = {"schedule__steps": 40}
+    straight = written(tiny_data, tmp_path / "straight", **steps)
+    broken = written(tiny_data, tmp_path / "broken", **steps)
+    checkpoint = run_folder(tmp_path / "broken") / "checkpoint.safetensors"
+    metrics = run_folder(tmp_path / "broken") / "metrics.jsonl"
+
+    with Running("train", broken, "--no-evaluate", folder=tmp_path) as running:
+        running.until(lambda: metrics.exists() and metrics.stat().st_size > 0)
+        running.interrupt()
+        assert running.ended() == 130, running.output
+    assert checkpoint.exists()
+    assert "go on with --resume" in running.output
+    assert not (run_folder(tmp_path / "broken") / "bundle").exists()
+
+    assert invoke("train", broken, "--no-evaluate", "--resume").exit_code == 0
+    assert invoke("train", straight, "--no-evaluate").exit_code == 0
+
+    one, two = (
+        load_file(checkpoint),
+        load_file(run_folder(tmp_path / "straight") / "checkpoint.safetensors"),
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    for name in ("model.safetensors", "tokenizer.json", "golden.safetensors"):
+        made = [
+            (run_folder(tmp_path / which) / "bundle" / name).read_bytes()
+            for which in ("straight", "broken")
+        ]
+        assert made[0] == made[1], name
+    recorded = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert recorded[0] == 1
+    assert recorded[-1] == 40

@@ -1,0 +1,66 @@
+"""The house as a whole: files of a readable length, and a public surface that exists."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONGEST = 400
+HAND_WRITTEN = {".py", ".proto", ".md", ".yaml", ".yml"}
+GENERATED = ("client/tectum/v1/",)
+
+
+def files() -> list[str]:
+    """Everything in the checkout that git knows or would take."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_hand_written_file_is_longer_than_a_person_reads() -> None:
+    lengths = {
+        name: len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        for name in files()
+        if Path(name).suffix in HAND_WRITTEN and not name.startswith(GENERATED)
+    }
+
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_nothing_that_runs_writes_or_reads_pickle() -> None:
+    for name in files():
+        if name.endswith(".py") and name.split("/")[0] in {
+            "client", "core", "training", "server", "cli",
+        }:  # fmt: skip
+            text = (ROOT / name).read_text(encoding="utf-8")
+            for word in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True"):
+                assert word not in text, name
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    # The tests' rooms are folders, not packages: two modules of one name could not be imported.
+    names = [Path(name).name for name in files() if Path(name).name.startswith("test_")]
+
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["tectum", "tectum_core.bundle", "tectum_core.model", "tectum_train.data",
+     "tectum_train.objectives", "tectum_server.worker", "tectum_server.gateway", "tectum_cli"],
+)  # fmt: skip
+def test_what_a_package_promises_it_has(package: str) -> None:
+    module = importlib.import_module(package)
+
+    promised = getattr(module, "__all__", [])
+    assert all(hasattr(module, name) for name in promised)
+    assert list(promised) == sorted(set(promised))

@@ -1,0 +1,90 @@
+"""What a batch costs: a line through what batches took."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tectum_server.worker.engine.cost import Cost, CostModel
+
+MILLISECONDS = st.integers(0, 10_000)
+SIZES = st.lists(st.integers(1, 128), unique=True, min_size=2, max_size=8)
+
+
+def known(model: CostModel, key: str = "a") -> Cost:
+    cost = model.cost(key)
+    assert cost is not None
+    return cost
+
+
+def test_a_batch_costs_its_fixed_part_and_its_items() -> None:
+    assert Cost(fixed_ms=10, per_item_ms=2).of(5) == 20
+
+
+def test_nothing_is_known_before_the_first_batch() -> None:
+    assert CostModel().cost("a") is None
+    assert CostModel().known == set()
+
+
+@given(MILLISECONDS, MILLISECONDS, SIZES)
+def test_a_line_is_found_again(fixed: int, each: int, sizes: list[int]) -> None:
+    model = CostModel()
+    for size in sizes:
+        model.observe("a", size, fixed + each * size)
+
+    cost = known(model)
+
+    for size in range(1, 129):
+        assert cost.of(size) == pytest.approx(fixed + each * size, rel=1e-6, abs=1e-3)
+
+
+def test_one_size_alone_is_taken_as_proportional() -> None:
+    model = CostModel()
+    model.observe("a", 4, 20.0)
+
+    assert known(model) == Cost(0.0, 5.0)
+
+
+@given(MILLISECONDS, st.integers(1, 100), SIZES, st.data())
+def test_one_slow_batch_does_not_bend_the_line(
+    fixed: int, each: int, sizes: list[int], data: st.DataObject
+) -> None:
+    model = CostModel()
+    for size in sizes:
+        for _ in range(3):
+            model.observe("a", size, fixed + each * size)
+    before = known(model)
+
+    model.observe("a", data.draw(st.sampled_from(sizes)), 1e7)
+
+    assert known(model) == before
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1e6)), min_size=1, max_size=40))
+def test_no_observations_whatever_make_a_negative_cost(seen: list[tuple[int, float]]) -> None:
+    model = CostModel()
+    for size, took in seen:
+        model.observe("a", size, took)
+
+        cost = known(model)
+        assert cost.fixed_ms >= 0
+        assert cost.per_item_ms >= 0
+
+
+def test_what_happened_long_ago_is_forgotten() -> None:
+    model = CostModel()
+    for took in [100.0] * 50 + [10.0] * 16:
+        model.observe("a", 1, took)
+
+    assert known(model).of(1) == pytest.approx(10)
+
+
+def test_keys_do_not_mix_and_are_forgotten_one_by_one() -> None:
+    model = CostModel()
+    model.observe("a", 1, 5.0)
+    model.observe("b", 1, 50.0)
+
+    model.forget({"a", "never seen"})
+
+    assert model.known == {"b"}
+    assert model.cost("a") is None
+    assert known(model, "b").of(1) == 50

@@ -1,0 +1,381 @@
+"""The shell around the policy: jobs in, results out, with an engine that waits to be let go."""
+
+import asyncio
+import threading
+import types
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from tectum.v1 import errors_pb2
+from tectum_core.predictor import CapabilityMissing, Predictor
+from tectum_server.worker.engine.scheduler import Scheduler
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import EmbedTexts, Item, ItemFailure, ItemOutput, Job, JobResult
+from tectum_server.worker.jobs import Priority as P
+from tectum_server.worker.metrics import EngineMetrics
+
+FOREVER = 1e6
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class GatedPredictor:
+    """Embeds texts as their lengths, one batch for each time the gate is opened."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.bundle = types.SimpleNamespace(version="v1")
+        self.batches: list[list[str]] = []
+        self.free = False
+        self.takes = 0.0
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._begun: asyncio.Queue[int] = asyncio.Queue()
+        self._gate = threading.Semaphore(0)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.batches.append(list(texts))
+        self._loop.call_soon_threadsafe(self._begun.put_nowait, len(texts))
+        if not self.free:
+            self._gate.acquire()
+        self._clock.now += self.takes
+        for text in texts:
+            if text == "poison":
+                raise ZeroDivisionError("poison")
+            if text == "unable":
+                raise CapabilityMissing("this model has no such part")
+            if text == "wrong":
+                reason = errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
+                raise Failure(reason, "no such place", "mask.hidden")
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    async def begun(self) -> int:
+        """Wait until the next batch runs; gives its size."""
+        return await self._begun.get()
+
+    def let_go(self) -> None:
+        """Finish the batch that runs."""
+        self._gate.release()
+
+    def open(self) -> None:
+        """Finish it, and hold none back from now on."""
+        self.free = True
+        self._gate.release()
+
+
+class Rig:
+    """A scheduler before a gated predictor."""
+
+    def __init__(self, max_queued: int = 100, max_batch: int = 32) -> None:
+        self.clock = Clock()
+        self.registry = CollectorRegistry()
+        metrics = EngineMetrics(self.registry)
+        self.scheduler = Scheduler(max_queued, max_batch, metrics, self.clock)
+        self.predictor = GatedPredictor(self.clock)
+        self.scheduler.start()
+
+    def submit(
+        self,
+        *texts: str,
+        priority: P = P.INTERACTIVE,
+        within: float = FOREVER,
+        predictor: GatedPredictor | None = None,
+    ) -> asyncio.Task[JobResult]:
+        items = tuple(Item(text=text) for text in texts)
+        job = Job("m", EmbedTexts(), items, priority, self.clock.now + within)
+        serving = cast("Predictor", predictor or self.predictor)
+        return asyncio.create_task(self.scheduler.submit(job, serving))
+
+    async def busy(self) -> asyncio.Task[JobResult]:
+        """Keep the engine occupied with one batch of its own."""
+        task = self.submit("first")
+        await self.predictor.begun()
+        return task
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.predictor.open()
+    await rig.scheduler.close()
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def lengths(result: JobResult) -> list[float]:
+    return [float(o.arrays[0][0]) for o in result.outputs if isinstance(o, ItemOutput)]
+
+
+# ---------------------------------------------------------------- batches
+
+
+async def test_a_batch_forms_from_what_waits_while_the_engine_is_busy(rig: Rig) -> None:
+    first = await rig.busy()
+    later = [rig.submit("a" * size) for size in range(1, 6)]
+    await settle()
+
+    rig.predictor.open()
+
+    assert [lengths(await task) for task in later] == [[1], [2], [3], [4], [5]]
+    assert lengths(await first) == [5]
+    assert rig.predictor.batches == [["first"], ["a", "aa", "aaa", "aaaa", "aaaaa"]]
+
+
+async def test_items_of_one_job_come_back_in_their_order_over_several_batches() -> None:
+    rig = Rig(max_batch=2)
+    rig.predictor.open()
+
+    result = await rig.submit("a", "bb", "ccc", "dddd", "eeeee")
+
+    assert lengths(result) == [1, 2, 3, 4, 5]
+    assert [len(batch) for batch in rig.predictor.batches] == [2, 2, 1]
+    assert result.batch_size == 2
+    await rig.scheduler.close()
+
+
+async def test_control_overtakes_bulk_that_came_first(rig: Rig) -> None:
+    other = GatedPredictor(rig.clock)
+    other.bundle = types.SimpleNamespace(version="v2")  # another key: no batch with the rest
+    other.open()
+    await rig.busy()
+    bulk = rig.submit("bulk", priority=P.BULK)
+    control = rig.submit("control", priority=P.CONTROL, predictor=other)
+    await settle()
+
+    rig.predictor.let_go()
+
+    assert lengths(await control) == [7]
+    assert not bulk.done()
+    rig.predictor.open()
+    assert lengths(await bulk) == [4]
+
+
+async def test_versions_of_a_model_share_no_batch(rig: Rig) -> None:
+    newer = GatedPredictor(rig.clock)
+    newer.bundle = types.SimpleNamespace(version="v2")
+    newer.open()
+    await rig.busy()
+    old, new = rig.submit("old"), rig.submit("new", predictor=newer)
+    await settle()
+
+    rig.predictor.open()
+
+    assert ((await old).version, (await new).version) == ("v1", "v2")
+    assert newer.batches == [["new"]]
+
+
+# ---------------------------------------------------------------- failures
+
+
+async def test_one_poisoned_item_in_thirty_two_leaves_thirty_one_answers(rig: Rig) -> None:
+    rig.predictor.open()
+    texts = ["a" * (1 + place) for place in range(32)]
+    texts[13] = "poison"
+
+    result = await rig.submit(*texts)
+
+    failed = result.outputs[13]
+    assert isinstance(failed, ItemFailure)
+    assert failed.reason == errors_pb2.ERROR_REASON_INTERNAL
+    assert "poison" not in failed.message  # what went wrong inside stays in the log
+    assert lengths(result) == [1 + place for place in range(32) if place != 13]
+
+
+async def test_a_poisoned_job_does_not_touch_its_neighbours_job(rig: Rig) -> None:
+    await rig.busy()
+    bad, good = rig.submit("poison"), rig.submit("aa")
+    await settle()
+
+    rig.predictor.open()
+
+    assert lengths(await good) == [2]
+    assert isinstance((await bad).outputs[0], ItemFailure)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "message", "field"),
+    [
+        (
+            "unable",
+            errors_pb2.ERROR_REASON_CAPABILITY_MISSING,
+            "this model has no such part",
+            "",
+        ),
+        ("wrong", errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE, "no such place", "mask.hidden"),
+    ],
+)
+async def test_an_items_own_failure_keeps_its_reason_message_and_field(
+    rig: Rig, text: str, reason: int, message: str, field: str
+) -> None:
+    rig.predictor.open()
+
+    (found,) = (await rig.submit(text)).outputs
+
+    assert found == ItemFailure(reason, message, field)
+
+
+async def test_after_a_failure_the_scheduler_goes_on(rig: Rig) -> None:
+    rig.predictor.open()
+    await rig.submit("poison")
+
+    assert lengths(await rig.submit("aa")) == [2]
+
+
+# ---------------------------------------------------------------- leaving
+
+
+async def test_a_cancelled_job_never_runs(rig: Rig) -> None:
+    await rig.busy()
+    leaving, staying = rig.submit("leaving", "too"), rig.submit("staying")
+    await settle()
+
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    rig.predictor.open()
+
+    assert lengths(await staying) == [7]
+    assert rig.predictor.batches == [["first"], ["staying"]]
+    assert rig.metric("tectum_queue_depth", priority="interactive") == 0
+
+
+async def test_a_job_cancelled_while_it_runs_is_simply_not_answered(rig: Rig) -> None:
+    first = await rig.busy()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+    rig.predictor.open()
+
+    assert lengths(await rig.submit("aa")) == [2]
+
+
+async def test_what_expires_while_it_waits_is_told_so_and_never_runs(rig: Rig) -> None:
+    await rig.busy()
+    patient, hasty = rig.submit("patient"), rig.submit("hasty", within=0.5)
+    await settle()
+
+    rig.clock.now += 0.5
+    rig.predictor.open()
+
+    with pytest.raises(Failure) as caught:
+        await hasty
+    assert caught.value.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+    assert lengths(await patient) == [7]
+    assert rig.predictor.batches == [["first"], ["patient"]]
+
+
+async def refusal(task: asyncio.Task[JobResult]) -> Failure:
+    with pytest.raises(Failure) as caught:
+        await task
+    return caught.value
+
+
+async def test_refusals_of_the_policy_become_failures_with_their_delay(rig: Rig) -> None:
+    rig.scheduler.costs.observe(("m@v1", "embed_texts"), 1, 100.0)  # 100 ms each
+    await rig.busy()
+
+    infeasible = await refusal(rig.submit("a", within=0.05))
+    unreachable = await refusal(rig.submit("a", within=0.15))
+    passed = await refusal(rig.submit("a", within=0.0))
+
+    assert infeasible.reason == errors_pb2.ERROR_REASON_DEADLINE_INFEASIBLE
+    assert infeasible.retry_delay is None
+    assert unreachable.reason == errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE
+    assert unreachable.retry_delay == pytest.approx(0.05)
+    assert passed.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+
+
+async def test_a_full_queue_refuses() -> None:
+    rig = Rig(max_queued=2)
+    await rig.busy()
+    waiting = rig.submit("a", "b")
+    await settle()
+
+    full = await refusal(rig.submit("c"))
+
+    assert full.reason == errors_pb2.ERROR_REASON_QUEUE_FULL
+    assert full.retry_delay is not None
+    rig.predictor.open()
+    assert lengths(await waiting) == [1, 1]
+    await rig.scheduler.close()
+
+
+# ---------------------------------------------------------------- accounts and the end
+
+
+async def test_waiting_and_computing_are_accounted_for_each_job(rig: Rig) -> None:
+    rig.predictor.takes = 2.0
+    await rig.busy()
+    rig.clock.now += 1.0
+    waiting = rig.submit("a", "b")
+    await settle()
+    rig.clock.now += 4.0
+
+    rig.predictor.open()
+    result = await waiting
+
+    assert result.queue_seconds == pytest.approx(6.0)  # 4, and 2 of the batch before
+    assert result.compute_seconds == pytest.approx(2.0)
+    assert result.batch_size == 2
+    labels = {"model": "m", "op": "embed_texts"}
+    assert rig.metric("tectum_batch_size_sum", **labels) == 3
+    assert rig.metric("tectum_compute_duration_seconds_sum", **labels) == pytest.approx(7.0 + 2.0)
+    assert rig.metric("tectum_queue_duration_seconds_count", **labels, priority="interactive") == 3
+    assert rig.scheduler.costs.known == {("m@v1", "embed_texts")}
+
+
+async def test_depth_is_a_gauge_of_what_waits(rig: Rig) -> None:
+    await rig.busy()
+    tasks = [rig.submit("a", "b", priority=P.BULK), rig.submit("c", priority=P.CONTROL)]
+    await settle()
+
+    depths = {p: rig.metric("tectum_queue_depth", priority=p) for p in ("control", "bulk")}
+
+    assert depths == {"control": 1, "bulk": 2}
+    rig.predictor.open()
+    await asyncio.gather(*tasks)
+    assert rig.metric("tectum_queue_depth", priority="bulk") == 0
+
+
+async def test_closing_finishes_what_was_admitted() -> None:
+    rig = Rig(max_batch=1)
+    await rig.busy()
+    admitted = [rig.submit("a"), rig.submit("bb"), rig.submit("ccc")]
+    await settle()
+
+    closing = asyncio.create_task(rig.scheduler.close())
+    await settle()
+    assert not closing.done()
+    rig.predictor.open()
+    await closing
+
+    assert [lengths(task.result()) for task in admitted] == [[1], [2], [3]]
+
+
+async def test_costs_of_a_version_are_forgotten_with_it(rig: Rig) -> None:
+    keys: list[tuple[Any, ...]] = [("m@v1", "embed_texts"), ("m@v2", "embed_texts")]
+    for key in keys:
+        rig.scheduler.costs.observe(key, 1, 10.0)
+
+    rig.scheduler.forget_model("m@v1")
+
+    assert rig.scheduler.costs.known == {keys[1]}

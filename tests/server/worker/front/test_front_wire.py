@@ -1,0 +1,331 @@
+"""Between the contract's messages and numpy: every type and shape, and bad ones by name."""
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+
+from tectum.v1 import call_pb2, errors_pb2, reconstruct_pb2, tensor_pb2
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.front.texts import checked_text
+from tectum_server.worker.front.wire import (
+    checked_data_type,
+    duration,
+    embedding,
+    read_array,
+    read_embedding,
+    read_floats,
+    read_mask,
+    read_seconds,
+    read_timestamp,
+    tensor,
+    vector_name,
+)
+from tectum_server.worker.jobs import MaskSpec
+
+F32, F16, I8 = (
+    tensor_pb2.DATA_TYPE_FLOAT32,
+    tensor_pb2.DATA_TYPE_FLOAT16,
+    tensor_pb2.DATA_TYPE_INT8,
+)
+RANGE = errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
+MISSING = errors_pb2.ERROR_REASON_FIELD_MISSING
+SHAPE = errors_pb2.ERROR_REASON_SHAPE_MISMATCH
+NOT_FINITE = errors_pb2.ERROR_REASON_NOT_FINITE
+SPACE = errors_pb2.ERROR_REASON_SPACE_MISMATCH
+TYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
+SHAPES = npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5)
+
+
+def arrays(name: str, shape: Any = SHAPES) -> Any:
+    elements: dict[str, Any] = {}
+    if name.startswith("float"):
+        elements = {"allow_nan": False, "allow_infinity": False}
+    return npst.arrays(name, shape, elements=elements or None)
+
+
+def refused(read: Any, *given: Any) -> tuple[int, str]:
+    with pytest.raises(Failure) as caught:
+        read(*given)
+    return caught.value.reason, caught.value.field
+
+
+# ---------------------------------------------------------------- tensors
+
+
+@given(st.sampled_from(TYPES).flatmap(arrays))
+def test_an_array_survives_the_wire(array: NDArray[Any]) -> None:
+    sent = tensor_pb2.Tensor.FromString(tensor(array).SerializeToString())
+
+    found = read_array(sent, "x")
+
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert found.tobytes() == array.tobytes()
+
+
+def test_bytes_on_the_wire_are_little_endian_whatever_they_were() -> None:
+    for order in "<>=":
+        sent = tensor(np.array([1.5, -2.0], np.dtype(f"{order}f4")))
+        assert sent.data == struct.pack("<2f", 1.5, -2.0)
+        assert (sent.data_type, list(sent.shape)) == (F32, [2])
+
+
+def test_a_view_is_sent_as_it_looks() -> None:
+    view = np.arange(12, dtype=np.int32).reshape(3, 4).T[::2]
+
+    assert np.array_equal(read_array(tensor(view), "x"), view)
+
+
+@given(st.sampled_from(TYPES).flatmap(arrays), st.integers(-9, 9).filter(bool))
+def test_bytes_that_do_not_fit_the_shape_are_refused(array: NDArray[Any], more: int) -> None:
+    message = tensor(array)
+    message.data = message.data + b"\0" * more if more > 0 else message.data[:more]
+    assume(len(message.data) != array.nbytes)  # from nothing, nothing can be taken away
+
+    assert refused(read_array, message, "x") == (SHAPE, "x")
+
+
+@pytest.mark.parametrize("data_type", [0, 8, 99])
+def test_an_unknown_type_is_refused(data_type: Any) -> None:
+    message = tensor_pb2.Tensor(data_type=data_type, shape=[1], data=b"\0")
+
+    assert refused(read_array, message, "x") == (RANGE, "x.data_type")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_floats_must_be_finite(name: str, bad: float) -> None:
+    array = np.zeros((2, 3), name)
+    array[1, 2] = bad
+
+    assert refused(read_array, tensor(array), "x") == (NOT_FINITE, "x")
+
+
+def test_eight_axes_are_enough() -> None:
+    assert read_array(tensor(np.zeros((1,) * 8, np.int8)), "x").ndim == 8
+    assert refused(read_array, tensor(np.zeros((1,) * 9, np.int8)), "x") == (SHAPE, "x")
+
+
+def test_a_shape_that_overflows_is_refused_without_room_for_it() -> None:
+    message = tensor_pb2.Tensor(data_type=F32, shape=[2**32 - 1] * 3, data=b"")
+
+    assert refused(read_array, message, "x") == (SHAPE, "x")
+
+
+def test_floats_have_the_type_and_shape_that_is_asked_for() -> None:
+    sent = tensor(np.zeros((3, 4), np.float32))
+
+    assert read_floats(sent, (None, 4), "x").shape == (3, 4)
+    assert refused(read_floats, sent, (None, 5), "x") == (SHAPE, "x")
+    assert refused(read_floats, sent, (3, 4, 1), "x") == (SHAPE, "x")
+    assert refused(read_floats, tensor(np.zeros((3, 4), np.int32)), (None, 4), "x") == (
+        RANGE,
+        "x.data_type",
+    )
+
+
+# ---------------------------------------------------------------- vectors
+
+VECTORS = npst.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 4), st.integers(1, 40)),
+    elements=st.floats(-1e4, 1e4, width=32),
+)
+
+
+def dequantised(found: call_pb2.Embedding) -> NDArray[np.float32]:
+    values = read_array(found.values, "x").astype(np.float32)
+    return values * np.float32(found.scale if found.HasField("scale") else 1.0)
+
+
+@given(VECTORS)
+def test_a_vector_in_each_type_lies_within_that_types_bound(vector: NDArray[np.float32]) -> None:
+    exact, half, small = (embedding(vector, "s", kind) for kind in (F32, F16, I8))
+
+    assert np.array_equal(dequantised(exact), vector)
+    np.testing.assert_allclose(dequantised(half), vector, rtol=2**-11, atol=2**-24)
+    assert small.scale > 0
+    step = float(np.abs(vector).max()) / 127
+    assert np.abs(dequantised(small) - vector).max() <= step / 2 * (1 + 1e-5) + 1e-38
+    assert {exact.space_id, half.space_id, small.space_id} == {"s"}
+    assert not exact.HasField("scale")
+    assert not half.HasField("scale")
+
+
+def test_a_zero_vector_survives_quantising() -> None:
+    found = embedding(np.zeros(4, np.float32), "s", I8)
+
+    assert not dequantised(found).any()
+
+
+@given(npst.arrays(np.float32, (3, 8), elements=st.floats(-10, 10, width=32)), st.integers(1, 7))
+def test_a_truncated_vector_points_where_its_beginning_does(
+    vector: NDArray[np.float32], keep: int
+) -> None:
+    found = dequantised(embedding(vector, "s", F32, keep))
+
+    lengths = np.linalg.norm(vector[:, :keep], axis=-1, keepdims=True)
+    assert found.shape == (3, keep)
+    np.testing.assert_allclose(found * lengths, vector[:, :keep], atol=1e-5)
+
+
+@given(
+    npst.arrays(np.float32, 8, elements=st.floats(-100, 100, width=32)),
+    st.sampled_from([F32, F16, I8]),
+)
+def test_a_callers_vector_is_read_as_its_direction(vector: NDArray[np.float32], kind: int) -> None:
+    assume(np.abs(vector).max() > 1e-3)
+
+    found = read_embedding(embedding(vector, "s", kind), "s", 8, "x")
+
+    assert float(np.linalg.norm(found)) == pytest.approx(1, abs=1e-5)
+    assert float(found @ vector) / float(np.linalg.norm(vector)) >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "field"),
+    [
+        (embedding(np.ones(8, np.float32), "other", F32), SPACE, "x.space_id"),
+        (embedding(np.ones(7, np.float32), "s", F32), SHAPE, "x.values"),
+        (embedding(np.ones((1, 8), np.float32), "s", F32), SHAPE, "x.values"),
+        (embedding(np.zeros(8, np.float32), "s", F32), NOT_FINITE, "x"),
+        (embedding(np.full(8, np.nan, np.float32), "s", F32), NOT_FINITE, "x.values"),
+        (
+            call_pb2.Embedding(values=tensor(np.ones(8, np.int32)), space_id="s"),
+            RANGE,
+            "x.values.data_type",
+        ),
+        (
+            call_pb2.Embedding(values=tensor(np.ones(8, np.int8)), space_id="s", scale=math.inf),
+            NOT_FINITE,
+            "x",
+        ),
+        (
+            call_pb2.Embedding(values=tensor(np.ones(8, np.int8)), space_id="s", scale=0.0),
+            NOT_FINITE,
+            "x",
+        ),
+        (call_pb2.Embedding(space_id="s"), RANGE, "x.values.data_type"),
+    ],
+)
+def test_a_callers_vector_that_cannot_be_compared_is_refused(
+    sent: call_pb2.Embedding, reason: int, field: str
+) -> None:
+    assert refused(read_embedding, sent, "s", 8, "x") == (reason, field)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spaces", "name"),
+    [
+        (0, ["joint", "pooled"], "joint"),
+        (0, ["pooled"], "pooled"),
+        (1, [], "joint"),
+        (2, [], "pooled"),
+        (3, [], "tokens"),
+    ],
+)
+def test_a_kind_left_open_is_joint_if_there_is_one(kind: Any, spaces: list[str], name: str) -> None:
+    assert vector_name(call_pb2.VectorOptions(kind=kind), spaces, "v") == name
+
+
+def test_a_data_type_left_open_is_float32() -> None:
+    assert checked_data_type(0, "t") == F32
+    assert [checked_data_type(kind, "t") for kind in (F32, F16, I8)] == [F32, F16, I8]
+    assert refused(checked_data_type, tensor_pb2.DATA_TYPE_INT64, "t") == (RANGE, "t")
+
+
+# ---------------------------------------------------------------- masks
+
+
+def mask(**values: Any) -> reconstruct_pb2.Mask:
+    return reconstruct_pb2.Mask(**values)
+
+
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [
+        (mask(), MaskSpec("random")),
+        (mask(hidden=[2, 5]), MaskSpec("explicit", hidden=(2, 5))),
+        (mask(kind=5, hidden=[0]), MaskSpec("explicit", hidden=(0,))),
+        (mask(kind=1, ratio=0.25, seed=2**64 - 1), MaskSpec("random", 0.25, 2**64 - 1)),
+        (mask(kind=2, ratio=0.5), MaskSpec("block", 0.5)),
+        (mask(kind=3), MaskSpec("importance")),
+        (mask(kind=4, seed=3), MaskSpec("tube", None, 3)),
+    ],
+)
+def test_a_mask_is_read_with_its_defaults(sent: reconstruct_pb2.Mask, wanted: MaskSpec) -> None:
+    assert read_mask(sent) == wanted
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "field"),
+    [
+        (mask(kind=5), MISSING, "mask.hidden"),
+        (mask(kind=1, hidden=[1]), RANGE, "mask.hidden"),
+        (mask(kind=4, hidden=[1]), RANGE, "mask.hidden"),
+        (mask(kind=5, hidden=[1], ratio=0.5), RANGE, "mask.ratio"),
+        (mask(hidden=[1], ratio=0.5), RANGE, "mask.ratio"),
+        (mask(ratio=0.0), RANGE, "mask.ratio"),
+        (mask(ratio=1.0), RANGE, "mask.ratio"),
+        (mask(ratio=-0.1), RANGE, "mask.ratio"),
+        (mask(ratio=math.nan), RANGE, "mask.ratio"),
+        (mask(ratio=math.inf), RANGE, "mask.ratio"),
+        (mask(kind=17), RANGE, "mask.kind"),
+    ],
+)
+def test_a_mask_whose_fields_contradict_each_other_is_refused(
+    sent: reconstruct_pb2.Mask, reason: int, field: str
+) -> None:
+    assert refused(read_mask, sent) == (reason, field)
+
+
+# ---------------------------------------------------------------- times and texts
+
+
+@given(st.floats(0, 1e6))
+def test_seconds_survive_to_the_nanosecond(value: float) -> None:
+    sent = duration(value)
+
+    assert 0 <= sent.nanos < 10**9
+    assert sent.ToNanoseconds() == round(value * 1e9)
+
+
+@given(st.integers(1, 3600 * 10**9))
+def test_a_duration_is_read_in_seconds(nanoseconds: int) -> None:
+    sent = Duration()
+    sent.FromNanoseconds(nanoseconds)
+
+    assert read_seconds(sent, "d") == pytest.approx(nanoseconds / 1e9, rel=1e-12)
+
+
+@pytest.mark.parametrize("nanoseconds", [0, -1, -(10**9), 3600 * 10**9 + 1])
+def test_a_duration_beyond_its_bounds_is_refused(nanoseconds: int) -> None:
+    sent = Duration()
+    sent.FromNanoseconds(nanoseconds)
+
+    assert refused(read_seconds, sent, "d") == (RANGE, "d")
+
+
+def test_a_timestamp_is_read_in_seconds() -> None:
+    assert read_timestamp(Timestamp(seconds=5, nanos=250_000_000)) == 5.25
+
+
+@given(st.text(max_size=40), st.integers(1, 60))
+def test_a_text_is_let_through_unchanged_or_refused(text: str, longest: int) -> None:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    sound = text.strip() and size <= longest and "\0" not in text
+
+    if sound:
+        assert checked_text(text, longest, "t") == text
+    else:
+        reason, field = refused(checked_text, text, longest, "t")
+        assert reason in (MISSING, RANGE)
+        assert field == "t"

@@ -1,0 +1,142 @@
+"""What goes through the link comes back the same, refusals and administration too."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from tests.bundles import actions
+from tests.server.worker.linked import IMAGE, LATER, HeldEngine, Rig, eventually_empty, failure, job
+
+from tectum.v1 import errors_pb2
+from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import (
+    EmbedImages,
+    EmbedTexts,
+    FillActions,
+    FillImage,
+    FillText,
+    ItemFailure,
+    ItemOutput,
+    LatentActions,
+    MaskSpec,
+    ModelEntry,
+    Operation,
+)
+
+WORK: dict[str, tuple[Operation, tuple[np.ndarray, ...], str]] = {
+    "tokens": (EmbedImages("tokens"), (IMAGE,), ""),
+    "text": (EmbedTexts(), (), "open the drawer"),
+    "filled image": (FillImage(MaskSpec("block", 0.5, 3)), (IMAGE,), "open"),
+    "filled text": (FillText(None, 3), (IMAGE,), "open the [MASK]"),
+    "filled actions": (
+        FillActions(MaskSpec("explicit", hidden=(1,)), True, True),
+        (actions(), np.zeros(3, np.float32), IMAGE),
+        "",
+    ),
+    "latent actions": (LatentActions(True, True), (IMAGE, LATER), ""),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+async def test_answers_are_the_same_as_without_the_link(
+    local: tuple[Rig, LocalEngine], name: str
+) -> None:
+    rig, engine = local
+    operation, arrays, text = WORK[name]
+    work = job(*arrays, operation=operation, text=text)
+
+    here, there = await engine.submit(work), await rig.remote.submit(work)
+
+    (one,), (other,) = here.outputs, there.outputs
+    assert isinstance(one, ItemOutput)
+    assert isinstance(other, ItemOutput)
+    assert there.version == here.version
+    assert (other.text, [t.token for t in other.tokens]) == (
+        one.text,
+        [t.token for t in one.tokens],
+    )
+    assert [a.dtype for a in other.arrays] == [a.dtype for a in one.arrays]
+    for ours, theirs in zip(one.arrays, other.arrays, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-6)
+    await eventually_empty(rig)
+
+
+async def test_an_items_failure_crosses_with_its_field(local: tuple[Rig, LocalEngine]) -> None:
+    rig, engine = local
+    work = job(IMAGE, operation=FillImage(MaskSpec("explicit", hidden=(99,))))
+
+    here, there = await engine.submit(work), await rig.remote.submit(work)
+
+    assert isinstance(there.outputs[0], ItemFailure)
+    assert there.outputs == here.outputs
+    assert there.outputs[0].field == "mask.hidden"
+
+
+async def test_models_cross_with_everything_the_front_needs(
+    local: tuple[Rig, LocalEngine], full: Predictor
+) -> None:
+    rig, engine = local
+
+    assert rig.remote.models == engine.models
+    assert rig.remote.models["arm"].version == full.bundle.version
+
+
+# ---------------------------------------------------------------- refusals and administration
+
+
+async def test_a_refusal_crosses_whole(held: tuple[Rig, HeldEngine]) -> None:
+    rig, engine = held
+    engine.free.set()
+
+    found = await failure(asyncio.create_task(rig.remote.submit(job(IMAGE, model="leg"))))
+
+    assert (found.reason, found.message) == (errors_pb2.ERROR_REASON_QUEUE_FULL, "full")
+    assert found.retry_delay == 2.5
+    assert rig.used == 0
+
+
+async def test_timings_cross(held: tuple[Rig, HeldEngine]) -> None:
+    rig, engine = held
+    engine.free.set()
+
+    result = await rig.remote.submit(job(IMAGE))
+
+    assert (result.queue_seconds, result.compute_seconds, result.batch_size) == (0.25, 0.5, 1)
+
+
+async def test_loading_and_unloading_cross(held: tuple[Rig, HeldEngine]) -> None:
+    rig, _ = held
+
+    entry = await rig.remote.load_model("leg", "v9", make_default=True)
+
+    assert entry == ModelEntry("leg", "v9", True, True, b"x", "# Card", {"pooled": "0f"})
+    with pytest.raises(Failure, match="no good") as caught:
+        await rig.remote.load_model("broken", "", make_default=False)
+    assert caught.value.reason == errors_pb2.ERROR_REASON_BUNDLE_REJECTED
+    assert caught.value.field == "name"
+    with pytest.raises(Failure, match="no leg"):
+        await rig.remote.unload_model("leg")
+
+
+async def test_a_fault_of_the_engine_is_one_requests_own(held: tuple[Rig, HeldEngine]) -> None:
+    rig, engine = held
+    engine.free.set()
+
+    with pytest.raises(Failure) as caught:
+        await rig.remote.load_model("fault", "", make_default=False)
+
+    assert caught.value.reason == errors_pb2.ERROR_REASON_INTERNAL
+    assert "inside" not in caught.value.message
+    assert (await rig.remote.submit(job(IMAGE))).version == "v1"
+
+
+async def test_changes_of_the_catalogue_are_heard(held: tuple[Rig, HeldEngine]) -> None:
+    rig, engine = held
+
+    engine.tell("arm", "leg")
+    rig.changed.clear()
+    await rig.changed.wait()
+
+    assert set(rig.remote.models) == {"arm", "leg"}

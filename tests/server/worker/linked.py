@@ -1,0 +1,134 @@
+"""Front and engine over a real Unix socket, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.bundles import picture
+
+from tectum.v1 import errors_pb2
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import (
+    EmbedImages,
+    Engine,
+    Item,
+    ItemOutput,
+    Job,
+    JobResult,
+    ModelEntry,
+    Operation,
+    Priority,
+)
+from tectum_server.worker.link.remote import RemoteEngine
+from tectum_server.worker.link.served import serve_engine
+
+MEMORY = 1 << 20
+IMAGE, LATER = picture(1), picture(2)
+
+
+class HeldEngine:
+    """An engine that answers when told, with what it was sent; knows what was withdrawn."""
+
+    def __init__(self) -> None:
+        self.models: Mapping[str, ModelEntry] = {"arm": ModelEntry("arm", "v1", True, True, b"")}
+        self.free = asyncio.Event()
+        self.begun: asyncio.Queue[Job] = asyncio.Queue()
+        self.withdrawn: asyncio.Queue[Job] = asyncio.Queue()
+        self.listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        self.listeners.append(listener)
+
+    def off_change(self, listener: Callable[[], None]) -> None:
+        self.listeners.remove(listener)
+
+    def tell(self, *names: str) -> None:
+        self.models = {name: ModelEntry(name, "v1", True, False, b"") for name in names}
+        for listener in self.listeners:
+            listener()
+
+    async def submit(self, job: Job) -> JobResult:
+        self.begun.put_nowait(job)
+        try:
+            await self.free.wait()
+        except asyncio.CancelledError:
+            self.withdrawn.put_nowait(job)
+            raise
+        if job.model != "arm":
+            raise Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, "full", "", 2.5)
+        outputs = tuple(ItemOutput(tuple(np.array(a) for a in item.arrays)) for item in job.items)
+        return JobResult("v1", outputs, 0.25, 0.5, len(outputs))
+
+    async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
+        if name == "broken":
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, "no good", "name")
+        if name == "fault":
+            raise ZeroDivisionError("inside")
+        return ModelEntry(name, version, True, make_default, b"x", "# Card", {"pooled": "0f"})
+
+    async def unload_model(self, name: str) -> None:
+        raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, f"no {name}", "name")
+
+
+class Rig:
+    """An engine behind a socket, and a front's end of it."""
+
+    def __init__(
+        self, path: Path, request_bytes: int = MEMORY, response_bytes: int = MEMORY
+    ) -> None:
+        self.path = path
+        self.remote = RemoteEngine(path, request_bytes, response_bytes)
+        self.serving: asyncio.Task[None] | None = None
+        self.changed = asyncio.Event()
+        self.remote.on_change(self.changed.set)
+
+    def serve(self, engine: Engine) -> None:
+        self.path.unlink(missing_ok=True)
+        self.serving = asyncio.create_task(serve_engine(engine, self.path))
+
+    async def hang_up(self) -> None:
+        assert self.serving is not None
+        self.serving.cancel()
+        await asyncio.gather(self.serving, return_exceptions=True)
+
+    async def connected(self, connected: bool = True) -> None:
+        """Wait until there are models, or none any more."""
+        while bool(self.remote.models) is not connected:
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def close(self) -> None:
+        await self.remote.close()
+        await self.hang_up()
+
+    @property
+    def used(self) -> int:
+        """Bytes booked in the request segment."""
+        assert self.remote._link is not None
+        return self.remote._link.arena.used
+
+
+def job(
+    *arrays: np.ndarray, model: str = "arm", operation: Operation | None = None, text: str = ""
+) -> Job:
+    deadline = asyncio.get_running_loop().time() + 60
+    kind = operation or EmbedImages("pooled")
+    return Job(model, kind, (Item(arrays, text),), Priority.INTERACTIVE, deadline)
+
+
+async def failure(work: asyncio.Task[JobResult]) -> Failure:
+    with pytest.raises(Failure) as caught:
+        await work
+    return caught.value
+
+
+async def eventually_empty(rig: Rig) -> None:
+    """A round trip: what was said before it has been heard when it returns."""
+    with contextlib.suppress(Failure):
+        await rig.remote.unload_model("nobody")
+    assert rig.used == 0

@@ -1,0 +1,215 @@
+"""Latent actions: the camera's frame, honest controls, and an oracle that passes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tests.training.evaluation.scene import context, recorded
+
+from tectum_train.data.samples import Samples
+from tectum_train.evaluation import latent
+from tectum_train.evaluation.context import Context, of_others
+from tectum_train.evaluation.latent import Pairs, draw_pairs, measure_latent_actions
+
+LENGTHS = (9, 2, 30, 14)
+
+
+def wandering(lengths: tuple[int, ...] = LENGTHS, seed: int = 0, turned: bool = True) -> Samples:
+    """A hand that wanders, before a camera that was turned about in each episode.
+
+    A frame's first pixels are its own number and the hand's place.
+    """
+    draw = np.random.default_rng(seed)
+    total = sum(lengths)
+    hand = np.cumsum(draw.integers(-4, 5, (total, 3)), axis=0).astype(np.float32)
+    extrinsics = np.concatenate(
+        [np.tile(_camera(draw if turned else None).reshape(-1), (n, 1)) for n in lengths]
+    )
+    frames = np.zeros((total, 2, 2, 3), np.uint8)
+    frames[:, 0, 0, 0] = np.arange(total)
+    frames[:, 1, 1] = (hand + 128).astype(np.uint8)
+    state = np.hstack([hand, np.ones((total, 1), np.float32)])
+    return recorded(lengths, {"state": state, "camera.extrinsics": extrinsics}, frames)
+
+
+def _camera(draw: np.random.Generator | None) -> NDArray[np.float32]:
+    """A world-to-camera matrix: a rotation, and a shift that no displacement may show."""
+    matrix = np.eye(4)
+    if draw is not None:
+        turn, _ = np.linalg.qr(draw.normal(size=(3, 3)))
+        matrix[:3, :3] = turn * np.sign(np.linalg.det(turn))
+    matrix[:3, 3] = (5, -6, 7)
+    return matrix.astype(np.float32)
+
+
+def numbers(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return frames[:, 0, 0, 0].astype(np.int64)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def test_displacement_is_in_the_cameras_frame() -> None:
+    # A camera that looks along the world's x, its right along the world's -y, its down along -z.
+    extrinsics = np.array([[0, -1, 0, 9], [0, 0, -1, 9], [1, 0, 0, 9], [0, 0, 0, 1]], np.float32)
+    hand = np.array([[0, 0, 0, 1], [1, 2, 3, 1]], np.float32)
+    samples = recorded(
+        [2], {"state": hand, "camera.extrinsics": np.tile(extrinsics.reshape(-1), (2, 1))}
+    )
+
+    pairs = draw_pairs(context(samples, samples, pair_steps=1), samples, 10, 0)
+
+    assert pairs.moved.tolist() == [[-2, -3, 1]]  # right, down, away
+
+
+@pytest.mark.parametrize("gap", [1, 2, 5])
+def test_every_pair_is_one_interval_apart_within_its_episode(gap: int) -> None:
+    samples = wandering()
+
+    pairs = draw_pairs(context(samples, samples, pair_steps=gap), samples, 1000, 0)
+
+    earlier, later = numbers(pairs.earlier), numbers(pairs.later)
+    assert np.array_equal(later - earlier, np.full(len(earlier), gap))
+    assert np.array_equal(samples.episode[earlier], samples.episode[later])
+    assert np.array_equal(pairs.episode, samples.episode[earlier])
+    assert sorted(earlier) == [i for i in range(len(samples)) if i + gap <= samples.last[i]]
+
+
+def test_each_pair_has_its_own_displacement_by_its_own_camera() -> None:
+    samples = wandering()
+    hand = samples.column("state")[:, :3].astype(np.float64)
+    cameras = samples.column("camera.extrinsics").reshape(-1, 4, 4)[:, :3, :3]
+
+    pairs = draw_pairs(context(samples, samples), samples, 1000, 0)
+
+    for earlier, later, moved in zip(
+        numbers(pairs.earlier), numbers(pairs.later), pairs.moved, strict=True
+    ):
+        assert np.allclose(moved, cameras[earlier] @ (hand[later] - hand[earlier]), atol=1e-4)
+
+
+def test_pairs_are_so_many_and_drawn_alike_by_equal_seeds() -> None:
+    samples = wandering()
+    given_ = context(samples, samples, seed=4)
+
+    one, two, other = (draw_pairs(given_, samples, 12, stream) for stream in (1, 1, 2))
+
+    assert len(one.moved) == 12
+    assert np.array_equal(one.earlier, two.earlier)
+    assert not np.array_equal(one.earlier, other.earlier)
+
+
+def test_pairs_are_not_in_the_episodes_order() -> None:
+    samples = wandering()
+
+    episodes = draw_pairs(context(samples, samples), samples, 1000, 0).episode
+
+    # A probe chooses its penalty on the last fifth: that must not be the last episode alone.
+    assert len(set(episodes[-10:])) > 1
+
+
+# ---------------------------------------------------------------- the shuffled control
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=40).filter(lambda groups: len(set(groups)) > 1)
+)
+def test_another_is_always_of_another_group(groups: list[int]) -> None:
+    array = np.array(groups)
+
+    chosen = of_others(array, np.random.default_rng(0))
+
+    assert not (array[chosen] == array).any()
+
+
+def test_shuffled_pairs_end_in_other_episodes_and_keep_their_beginning() -> None:
+    samples = wandering()
+    pairs = draw_pairs(context(samples, samples), samples, 1000, 0)
+
+    shuffled = latent._shuffled(pairs, seed=3)
+
+    ends = samples.episode[numbers(shuffled.later)]
+    assert not (ends == pairs.episode).any()
+    assert np.array_equal(shuffled.earlier, pairs.earlier)
+    assert np.array_equal(shuffled.moved, pairs.moved)
+    assert len(set(ends)) > 1
+
+
+# ---------------------------------------------------------------- the measure
+
+
+class Oracle:
+    """Reads the hand's place out of the pixels; only their difference becomes z."""
+
+    def __init__(self) -> None:
+        self.model = SimpleNamespace(latent_action=object())
+
+    def latent_actions(self, earlier: list[Any], later: list[Any]) -> Any:
+        places = [np.stack(frames)[:, 1, 1].astype(np.float64) for frames in (earlier, later)]
+        return SimpleNamespace(vectors=(places[1] - places[0]).astype(np.float32))
+
+
+class Guesser(Oracle):
+    """Z has nothing to do with the frames."""
+
+    def latent_actions(self, earlier: list[Any], later: list[Any]) -> Any:
+        drawn = np.random.default_rng(len(earlier)).normal(size=(len(earlier), 3))
+        return SimpleNamespace(vectors=drawn.astype(np.float32))
+
+
+def measured(predictor: Oracle, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is said of a predictor that also predicts the next frame well."""
+    monkeypatch.setattr(
+        latent, "_prediction_error", lambda *_: {"model": 0.2, "shuffled": 1.4, "copy": 1.0}
+    )
+    # Short steps and a long way: where the hand is says little about where it goes.
+    train, test = (wandering((12,) * 25, seed, turned=False) for seed in (1, 2))
+    given_: Context = context(train, test, predictor=predictor, twin=Guesser())
+    return measure_latent_actions(given_)
+
+
+def test_an_oracle_knows_the_motion_and_its_controls_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plane, right, down, depth, frame = measured(Oracle(), monkeypatch)
+
+    assert plane.value > 0.99
+    assert min(right.value, down.value, depth.value) > 0.99
+    assert plane.name.startswith("latent action (3)")
+    assert plane.controls["shuffled o_t+1, refitted"] < 0.1
+    assert plane.controls["o_t alone (PCA-256)"] < 0.3
+    assert plane.controls["random init"] < 0.1
+    # In this scene pixels tell the motion linearly, so the oracle is no better than their PCA.
+    assert plane.controls["frame-difference PCA-256"] > 0.99
+    assert plane.passed is False
+    assert (frame.value, frame.passed) == (0.2, True)
+    assert frame.controls == {"shuffled z": 1.4}
+
+
+def test_a_guesser_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane, *_ = measured(Guesser(), monkeypatch)
+
+    assert plane.value < 0.1
+    assert plane.passed is False
+
+
+def test_a_bundle_without_latent_actions_is_not_measured() -> None:
+    samples = wandering()
+    without = SimpleNamespace(model=SimpleNamespace(latent_action=None))
+
+    assert measure_latent_actions(context(samples, samples, predictor=without)) == []
+
+
+def test_pairs_are_plain_arrays() -> None:
+    samples = wandering()
+
+    pairs: Pairs = draw_pairs(context(samples, samples), samples, 5, 0)
+
+    assert pairs.earlier.dtype == np.uint8
+    assert pairs.moved.shape == (5, 3)

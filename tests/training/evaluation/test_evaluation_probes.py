@@ -1,0 +1,207 @@
+"""Probes against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import StandardScaler
+
+from tectum_train.evaluation.probes import Pca, classify, fit_ridge, r_squared
+
+Array = NDArray[np.float64]
+
+
+def linear(samples: int, features: int, outputs: int, noise: float, seed: int = 0) -> list[Array]:
+    """Features of unequal scale and offset, and what depends on them."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(samples, features)) * draw.uniform(0.1, 30, features) + 5
+    y = x @ draw.normal(size=(features, outputs)) + noise * draw.normal(size=(samples, outputs))
+    return [x, y]
+
+
+# ---------------------------------------------------------------- ridge
+
+
+@pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
+def test_ridge_is_scikit_learns_on_standardised_features(penalty: float) -> None:
+    x, y = linear(80, 6, 3, noise=4.0)
+    scaler = StandardScaler().fit(x[:60])
+
+    found = fit_ridge(x[:60], y[:60], x[60:], penalties=(penalty,))
+
+    theirs = Ridge(alpha=60 * penalty).fit(scaler.transform(x[:60]), y[:60])
+    assert np.allclose(found, theirs.predict(scaler.transform(x[60:])), rtol=1e-8)
+
+
+def test_the_penalty_is_chosen_on_the_last_fifth_of_the_training_samples() -> None:
+    penalties = (1e-4, 1e-2, 1.0)
+    x, y = linear(60, 40, 2, noise=60.0)
+    train = StandardScaler().fit_transform(x[:50])
+    losses = [
+        np.square(Ridge(alpha=40 * p).fit(train[:40], y[:40]).predict(train[40:]) - y[40:50]).mean()
+        for p in penalties
+    ]
+    best = penalties[int(np.argmin(losses))]
+
+    found = fit_ridge(x[:50], y[:50], x[50:], penalties)
+
+    assert best != penalties[0]  # with so much noise, a small one overfits
+    assert np.allclose(found, fit_ridge(x[:50], y[:50], x[50:], (best,)))
+
+
+def test_the_test_samples_choose_nothing() -> None:
+    x, y = linear(60, 6, 2, noise=1.0)
+
+    one, all_ = fit_ridge(x[:50], y[:50], x[50:51]), fit_ridge(x[:50], y[:50], x[50:])
+
+    assert np.allclose(one, all_[:1])
+
+
+def test_a_line_is_found_whatever_the_features_scale() -> None:
+    x, y = linear(200, 5, 2, noise=0.0)
+
+    found = fit_ridge(x[:150] * [1e-3, 1, 1e3, 1, 1], y[:150], x[150:] * [1e-3, 1, 1e3, 1, 1])
+
+    assert np.all(r_squared(found, y[150:]) > 0.9999)
+
+
+def test_features_that_never_change_say_nothing() -> None:
+    x, y = linear(60, 4, 1, noise=0.1)
+    wide = np.hstack([x, np.full((60, 2), 7.0)])
+
+    assert np.allclose(fit_ridge(wide[:50], y[:50], wide[50:]), fit_ridge(x[:50], y[:50], x[50:]))
+
+
+# ---------------------------------------------------------------- R²
+
+
+def test_r_squared_is_scikit_learns() -> None:
+    draw = np.random.default_rng(0)
+    true = draw.normal(size=(30, 3)) * [1, 10, 0.1]
+    guess = true + draw.normal(size=(30, 3)) * [0.1, 20, 0.1]
+
+    found = r_squared(guess, true)
+
+    assert np.allclose(found, r2_score(true, guess, multioutput="raw_values"))
+
+
+def test_r_squared_of_the_truth_is_one_and_of_the_mean_is_zero() -> None:
+    true = np.random.default_rng(0).normal(size=(30, 2))
+
+    assert np.allclose(r_squared(true, true), 1)
+    assert np.allclose(r_squared(np.broadcast_to(true.mean(axis=0), true.shape), true), 0)
+
+
+# ---------------------------------------------------------------- logistic regression
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_classes_are_scikit_learns(classes: int) -> None:
+    draw = np.random.default_rng(classes)
+    labels = draw.integers(classes, size=150)
+    x = (draw.normal(size=(classes, 5)) * 1.5)[labels] + draw.normal(size=(150, 5))
+    x = x * [1, 10, 0.1, 1, 1] + 3
+    scaler = StandardScaler().fit(x[:100])
+
+    found = classify(x[:100], labels[:100], x[100:], penalty=1e-2)
+
+    # Ours: mean cross-entropy + λ|w|². Theirs: C · summed cross-entropy + |w|²/2.
+    theirs = LogisticRegression(C=1 / (2 * 100 * 1e-2), tol=1e-10, max_iter=5000)
+    theirs.fit(scaler.transform(x[:100]), labels[:100])
+    probabilities = theirs.predict_proba(scaler.transform(x[100:]))
+    if classes == 2:  # theirs has one weight vector, ours two of half its length: |w|² differs
+        assert np.array_equal(found.argmax(axis=1), probabilities.argmax(axis=1))
+    else:
+        assert np.allclose(np.exp(found), probabilities, atol=1e-3)
+    assert np.allclose(np.exp(found).sum(axis=1), 1)
+
+
+def test_classes_far_apart_are_told_apart() -> None:
+    labels = np.arange(60) % 3
+    x = np.eye(3)[labels] * 10 + np.random.default_rng(0).normal(size=(60, 3))
+
+    assert np.array_equal(classify(x[:30], labels[:30], x[30:]).argmax(axis=1), labels[30:])
+
+
+def test_fitting_is_repeatable_and_draws_nothing() -> None:
+    labels = np.arange(40) % 2
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+
+    assert np.array_equal(classify(x, labels, x), classify(x, labels, x))
+    assert torch.equal(torch.rand(2), expected)
+
+
+# ---------------------------------------------------------------- principal components
+
+
+def decaying(samples: int, features: int, seed: int = 0) -> NDArray[np.float32]:
+    """Samples whose variance falls from axis to axis."""
+    draw = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(draw.normal(size=(features, features)))
+    scaled = draw.normal(size=(samples, features)) * 0.7 ** np.arange(features)
+    return np.asarray(scaled @ turn + 3, np.float32)
+
+
+def test_components_span_the_subspace_that_scikit_learn_finds() -> None:
+    x = decaying(300, 20)
+
+    found = Pca(x, 5)(x)
+
+    theirs = PCA(5, svd_solver="full").fit_transform(x.astype(np.float64))
+    ours, _ = np.linalg.qr(found - found.mean(axis=0))
+    reference, _ = np.linalg.qr(theirs)
+    assert np.linalg.svd(ours.T @ reference)[1].min() > 0.999  # cosines of the angles between
+
+
+def test_components_come_in_order_of_their_variance() -> None:
+    x = decaying(300, 20)
+
+    found = Pca(x, 6)(x)
+
+    theirs = PCA(6, svd_solver="full").fit(x.astype(np.float64))
+    assert np.allclose(found.var(axis=0, ddof=1), theirs.explained_variance_, rtol=1e-3)
+    assert np.allclose(found.mean(axis=0), 0, atol=1e-4)
+
+
+def test_other_samples_are_projected_around_the_training_mean() -> None:
+    x = decaying(300, 12)
+    fitted = Pca(x, 4)
+
+    assert np.allclose(fitted(x[:7]), fitted(x)[:7], atol=1e-5)
+    assert np.allclose(fitted(x.mean(axis=0, keepdims=True)), 0, atol=1e-4)
+
+
+def test_equal_seeds_find_equal_axes_and_leave_the_global_generator() -> None:
+    x = decaying(50, 12)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+
+    assert np.array_equal(Pca(x, 4)(x), Pca(x, 4)(x))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_there_are_no_more_components_than_samples_have_dimensions() -> None:
+    plane = decaying(40, 30)[:, :2] @ np.random.default_rng(0).normal(size=(2, 30))
+
+    assert Pca(decaying(8, 30), 256)(decaying(3, 30)).shape[1] == 7  # one went to the mean
+    assert Pca(plane, 256)(plane).shape == (40, 2)
+
+
+def test_rounding_beyond_the_samples_rank_does_not_spoil_a_control() -> None:
+    draw = np.random.default_rng(0)
+    cause = draw.normal(size=(300, 2))
+    pixels = (cause @ draw.normal(size=(2, 400)) + 2).astype(np.float32)
+    reduced = Pca(pixels[:200], 256)
+
+    found = fit_ridge(reduced(pixels[:200]), cause[:200], reduced(pixels[200:]))
+
+    assert np.all(r_squared(found, cause[200:]) > 0.99)

@@ -1,0 +1,226 @@
+"""All measures of a bundle at once, and as tables over one seed or several."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from tests.training.tiny import INTERVAL_STEPS, job, vision_alone
+
+from tectum_core.bundle import Bundle
+from tectum_train.data.samples import Samples
+from tectum_train.engine.run import open_samples, train
+from tectum_train.evaluation import ceiling, report
+from tectum_train.evaluation.context import random_twin
+from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
+from tectum_train.export import as_bundle
+
+WHOLE = [
+    "frame → task, R@1",
+    "frame → task within same-scene pairs, R@1",
+    "masked image, error ÷ predicting zero",
+    "masked word, accuracy",
+    "masked word, nats",
+    "masked actions, squared error in standard deviations",
+    "latent action (6) → hand in plane, R²",
+    "… right",
+    "… down",
+    "… depth",
+    "latent action, next frame's error ÷ copying",
+]
+
+
+# ---------------------------------------------------------------- all at once
+
+
+class Trained:
+    """A bundle that was trained for a moment, and the data to measure it on."""
+
+    def __init__(self, data: Path, folder: Path, **changes: Any) -> None:
+        recipe = job(data, folder, schedule__steps=2, **changes)
+        with Path("/dev/null").open("w") as nowhere:
+            run = train(recipe, console=Console(file=nowhere))
+        self.train: Samples = open_samples(recipe, "train", lambda *_: None)
+        self.test: Samples = open_samples(recipe, "test", lambda *_: None)
+        self.root = data / "test"
+        self.bundle: Bundle = as_bundle(run, self.train.instructions, {})
+
+    def evaluated(self, **options: Any) -> list[Measure]:
+        return evaluate(self.bundle, self.train, self.test, self.root, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tiny_data, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def measures(trained: Trained) -> list[Measure]:
+    return trained.evaluated()
+
+
+def test_a_whole_bundle_gets_every_measure_with_finite_controls(measures: list[Measure]) -> None:
+    assert [measure.name for measure in measures] == WHOLE
+    for measure in measures:
+        assert math.isfinite(measure.value), measure.name
+        assert all(math.isfinite(value) for value in measure.controls.values()), measure
+        assert (measure.passed is None) == (measure.gate == "")
+
+
+def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> None:
+    controls = {m.name: set(m.controls) for m in measures if m.passed is not None}
+
+    assert controls == {
+        WHOLE[0]: {
+            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic", "chance",
+        },
+        WHOLE[1]: {
+            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic", "chance",
+        },
+        WHOLE[2]: {"mean patch", "another image's context"},
+        WHOLE[3]: {"shuffled picture", "no picture"},
+        WHOLE[4]: {"shuffled picture", "no picture"},
+        WHOLE[5]: {"linear interpolation", "mean action"},
+        WHOLE[6]: {
+            "frame-difference PCA, z's width", "frame-difference PCA-256", "o_t alone (PCA-256)",
+            "shuffled o_t+1, refitted", "random init",
+        },
+        WHOLE[10]: {"shuffled z"},
+    }  # fmt: skip
+
+
+def test_an_evaluation_repeats_itself_and_draws_nothing(
+    trained: Trained, measures: list[Measure]
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+
+    again = trained.evaluated()
+
+    assert [(m.value, dict(m.controls)) for m in again] == [
+        (m.value, dict(m.controls)) for m in measures
+    ]
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_what_is_being_measured_is_told(trained: Trained) -> None:
+    told: list[str] = []
+
+    trained.evaluated(tell=told.append)
+
+    assert told == [
+        "retrieval", "masked images", "masked words", "masked actions", "latent actions",
+    ]  # fmt: skip
+
+
+def test_the_ceiling_is_added_when_asked_for(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceiling, "_STEPS", 3)
+    for name in ("measure_retrieval", "measure_masked_images", "measure_latent_actions"):
+        monkeypatch.setattr(report, name, lambda _: [])
+    before = {k: v.clone() for k, v in trained.bundle.model.state_dict().items()}
+
+    found = trained.evaluated(ceiling=True)
+
+    assert [m.name for m in found[-2:]] == [
+        "supervised ceiling → hand in plane, R²", "… depth, supervised",
+    ]  # fmt: skip
+    assert all(math.isfinite(measure.value) for measure in found[-2:])
+    after = trained.bundle.model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_path: Path) -> None:
+    objectives = [{"kind": "masked_image"}]
+
+    alone = Trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
+
+    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2]]
+
+
+def test_data_without_a_world_cannot_be_measured(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"world\.json"):
+        evaluate(trained.bundle, trained.train, trained.test, tmp_path)
+
+
+def test_pairs_are_as_far_apart_as_the_model_was_trained_for(trained: Trained) -> None:
+    assert report._pair_steps(trained.bundle, trained.test) == INTERVAL_STEPS
+
+
+def test_the_twin_has_the_shape_and_none_of_the_weights(trained: Trained) -> None:
+    twin, again = (random_twin(trained.bundle, seed=0).model.state_dict() for _ in range(2))
+
+    own = trained.bundle.model.state_dict()
+    assert {k: v.shape for k, v in twin.items()} == {k: v.shape for k, v in own.items()}
+    assert not torch.equal(twin["vision.embed.weight"], own["vision.embed.weight"])
+    assert all(torch.equal(twin[key], again[key]) for key in twin)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def of(value: float, passed: bool | None = None, **controls: float) -> Measure:
+    return Measure("accuracy", value, controls, "" if passed is None else "≥ 0.5", passed)
+
+
+def row(*runs: Measure) -> list[str]:
+    """The cells of the table's first row."""
+    lines = markdown([[measure] for measure in runs]).splitlines()
+    return [cell.strip() for cell in lines[2].strip("|").split("|")]
+
+
+def test_one_seed_is_told_as_it_is() -> None:
+    assert row(of(0.61234, True, chance=0.25, pixels=0.3)) == [
+        "accuracy", "0.612", "chance 0.250; pixels 0.300", "≥ 0.5", "PASS",
+    ]  # fmt: skip
+
+
+def test_three_seeds_are_told_by_mean_and_spread() -> None:
+    runs = [of(value, True, chance=chance) for value, chance in ((1, 0.1), (2, 0.2), (3, 0.3))]
+
+    assert row(*runs)[1:] == ["2.000 ± 1.000", "chance 0.200 ± 0.100", "≥ 0.5", "PASS"]
+
+
+def test_one_failing_seed_fails_the_row_and_is_counted() -> None:
+    assert row(of(0.6, True), of(0.4, False), of(0.7, True))[-1] == "FAIL (2 of 3 pass)"
+    assert row(of(0.4, False))[-1] == "FAIL (0 of 1 pass)"
+
+
+def test_what_is_only_reported_has_no_verdict() -> None:
+    assert row(of(0.4)) == ["accuracy", "0.400", "", "", ""]
+
+
+def test_the_table_is_markdown() -> None:
+    lines = markdown([[of(1.0), of(2.0)]]).splitlines()
+
+    assert lines[:2] == [
+        "| measure | value | controls | gate | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {6}
+
+
+def test_seeds_with_unequal_measures_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        markdown([[of(1.0), of(2.0)], [of(1.0)]])
+
+
+def test_json_has_everything(measures: list[Measure]) -> None:
+    found = json.loads(json.dumps(as_json(measures)))
+
+    assert [one["name"] for one in found] == WHOLE
+    assert found[0].keys() == {"name", "value", "controls", "gate", "passed"}
+    assert found[0]["controls"] == dict(measures[0].controls)
+
+
+def test_a_summary_is_names_and_rounded_values() -> None:
+    assert flat([of(0.123456)]) == {"accuracy": 0.1235}

@@ -1,0 +1,137 @@
+"""Retrieval: which frames are asked, by which sentences, and how an answer is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tests.training.evaluation.scene import context, recorded, world
+
+from tectum_train.data.samples import Samples
+from tectum_train.evaluation.retrieval import (
+    _pair_recall,
+    _recall,
+    _second_half,
+    measure_retrieval,
+)
+
+PARTNERS = {"left": "right", "right": "left", "up": "down", "down": "up", "rest": None}
+
+
+# ---------------------------------------------------------------- which frames
+
+
+def test_frames_are_of_the_second_half_of_each_episode() -> None:
+    samples = recorded([6, 3, 1], {})
+
+    assert _second_half(samples, 1).tolist() == [3, 4, 5, 8]
+
+
+def test_of_those_every_third_is_taken() -> None:
+    assert _second_half(recorded([10, 10], {}), 3).tolist() == [5, 8, 16, 19]
+
+
+@given(st.lists(st.integers(1, 15), min_size=1, max_size=6))
+def test_no_frame_of_a_first_half_is_asked(lengths: list[int]) -> None:
+    samples = recorded(lengths, {})
+
+    chosen = _second_half(samples, 1)
+
+    length = np.repeat(lengths, lengths)
+    assert set(chosen) == set(np.flatnonzero(samples.step >= length / 2))
+
+
+# ---------------------------------------------------------------- how it is scored
+
+
+def test_recall_is_how_often_the_true_task_is_first() -> None:
+    scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.1, 0.7], [0.1, 0.6, 0.3], [0.4, 0.5, 0.1]])
+
+    assert _recall(scores, np.array([0, 2, 1, 2])) == 0.75
+
+
+def test_within_pairs_only_the_partner_is_an_opponent() -> None:
+    # The third family wins everywhere, but it is nobody's partner.
+    scores = np.array([[0.5, 0.4, 0.9], [0.5, 0.4, 0.9], [0.1, 0.2, 0.9]])
+
+    assert _pair_recall(scores, np.array([0, 1, 1]), {0: 1, 1: 0}) == pytest.approx(2 / 3)
+
+
+def test_frames_of_tasks_without_a_partner_are_left_out() -> None:
+    scores = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]])
+
+    assert _pair_recall(scores, np.array([0, 2]), {0: 1, 1: 0}) == 1.0
+
+
+# ---------------------------------------------------------------- the measure
+
+
+class Reader:
+    """A predictor that reads a frame's task out of its pixels, with so many mistakes."""
+
+    def __init__(self, *, right: bool) -> None:
+        self.right = right
+        self.asked: list[str] = []
+
+    def embed_images(self, images: Sequence[NDArray[np.uint8]], vector: str) -> NDArray[np.float32]:
+        task = np.array([image[0, 0, 0] for image in images])
+        if not self.right:
+            task = np.zeros_like(task)
+        return np.asarray(np.eye(len(PARTNERS))[task], np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += texts
+        places = [list(PARTNERS).index(text.split()[1]) for text in texts]
+        return np.asarray(np.eye(len(PARTNERS))[places], np.float32)
+
+
+def scene(seed: int) -> Samples:
+    """Episodes of every family; pixels and states tell it, in these data."""
+    families = np.repeat(np.arange(5), 3)
+    family = np.repeat(families, 40)
+    frames = np.random.default_rng(seed).integers(0, 20, (len(family), 2, 2, 3)).astype(np.uint8)
+    frames[:, 0, 0, 0] = family
+    frames.reshape(len(family), 12)[np.arange(len(family)), 3 + family] = 200
+    state = np.random.default_rng(seed + 1).normal(size=(len(family), 3)).astype(np.float32)
+    return recorded([40] * 15, {"task_family": family, "state": state}, frames)
+
+
+def measured(reader: Reader) -> Any:
+    twin = Reader(right=False)
+    given_ = context(scene(1), scene(2), predictor=reader, twin=twin, world=world(PARTNERS))
+    return measure_retrieval(given_)
+
+
+def test_a_model_that_knows_the_task_passes_and_its_controls_are_told() -> None:
+    whole, pairs = measured(Reader(right=True))
+
+    assert (whole.value, whole.passed) == (1.0, True)
+    assert (pairs.value, pairs.passed) == (1.0, True)
+    names = {"PCA-256 + logistic", "random init + logistic", "proprioception + logistic", "chance"}
+    assert whole.controls.keys() == pairs.controls.keys() == names
+    assert whole.controls["chance"] == pytest.approx(1 / 5)
+    assert pairs.controls["chance"] == 0.5
+    assert whole.controls["PCA-256 + logistic"] > 0.9  # these pixels do tell the task
+    assert whole.controls["random init + logistic"] == pytest.approx(1 / 5)
+    assert whole.controls["proprioception + logistic"] < 0.6
+
+
+def test_a_model_that_always_says_the_same_fails() -> None:
+    whole, pairs = measured(Reader(right=False))
+
+    assert whole.value == pytest.approx(1 / 5)
+    assert whole.passed is False
+    assert pairs.passed is False
+
+
+def test_only_held_out_sentences_are_asked() -> None:
+    reader = Reader(right=True)
+
+    measured(reader)
+
+    assert reader.asked == [f"new {name}" for name in PARTNERS]

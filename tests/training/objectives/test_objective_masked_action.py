@@ -1,0 +1,276 @@
+"""Masked and predicted actions: what may be read, and which steps count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.training.tiny import batch, model
+from torch import Generator, Tensor
+
+from tectum_core.model import Context, Fusion, PerceptionModel
+from tectum_train.objectives import Objective
+from tectum_train.objectives.masked_action import (
+    ActionPrediction,
+    ActionPredictionConfig,
+    MaskedAction,
+    MaskedActionConfig,
+    masked_error,
+)
+
+ALWAYS = {"image_share": 1.0, "text_share": 1.0, "state_share": 1.0}
+
+
+def masked(network: PerceptionModel, **changes: Any) -> MaskedAction:
+    return MaskedAction(MaskedActionConfig.model_validate({**ALWAYS, **changes}), network)
+
+
+def prediction(network: PerceptionModel, **changes: Any) -> ActionPrediction:
+    return ActionPrediction(ActionPredictionConfig.model_validate(changes), network)
+
+
+class Watched:
+    """Keeps what the fusion is asked and says; may say zeros instead."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hidden, self.said = torch.zeros(0), torch.zeros(0)
+        self.context = Context()
+        self.silent = False
+        whole = Fusion.fill_actions
+
+        def fill(fusion: Fusion, actions: Tensor, hidden: Tensor, context: Context) -> Tensor:
+            self.hidden, self.context = hidden, context
+            self.said = whole(fusion, actions, hidden, context)
+            return 0 * self.said if self.silent else self.said
+
+        monkeypatch.setattr(Fusion, "fill_actions", fill)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def noise(seed: int = 9) -> Tensor:
+    return torch.randn(8, 8, 4, generator=Generator().manual_seed(seed))
+
+
+# ---------------------------------------------------------------- the error
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 999))
+def test_the_error_is_the_mean_over_counted_steps(
+    n: int, steps: int, width: int, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    said, true = draw.normal(size=(2, n, steps, width))
+    counted = draw.random((n, steps)) < 0.5
+
+    found = masked_error(
+        torch.from_numpy(said).float(), torch.from_numpy(true).float(), torch.from_numpy(counted)
+    )
+
+    expected = np.square(said - true)[counted].mean() if counted.any() else 0.0
+    assert float(found) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_counting_padded_steps_would_change_it() -> None:
+    said, true = torch.zeros(1, 4, 2), torch.tensor([[[1.0, 1], [1, 1], [3, 3], [3, 3]]])
+    real = torch.tensor([[True, True, False, False]])
+
+    assert float(masked_error(said, true, real)) == 1
+    assert float(masked_error(said, true, torch.ones_like(real))) == 5
+
+
+# ---------------------------------------------------------------- both objectives
+
+
+both = pytest.mark.parametrize("make", [masked, prediction])
+
+
+@both
+def test_padded_steps_never_count(watched: Watched, make: Any) -> None:
+    watched.silent = True
+    padded = torch.zeros(8, 8, dtype=torch.bool)
+    padded[:, 5:] = True
+    padded[3] = True
+    learnt = make(model())
+    given_ = batch(padded=padded)
+
+    spoilt = batch(padded=padded, actions=given_.actions + 7 * padded[:, :, None])
+    other = batch(padded=padded, actions=given_.actions + 7 * ~padded[:, :, None])
+
+    expected = learnt(given_).loss.item()
+    assert learnt(spoilt).loss.item() == expected
+    assert learnt(other).loss.item() > expected
+
+
+@both
+def test_the_loss_is_the_mean_square_over_hidden_real_steps(watched: Watched, make: Any) -> None:
+    padded = torch.arange(8)[None] >= torch.arange(1, 9)[:, None]
+    made = batch(padded=padded)
+
+    outcome = make(model())(made)
+
+    counted = (watched.hidden & ~padded).numpy()
+    wrong = watched.said.detach().double().numpy() - made.actions.double().numpy()
+    expected = np.square(wrong)[counted].mean()
+    assert outcome.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert float(outcome.metrics["error"]) == pytest.approx(expected, rel=1e-5)
+
+
+@both
+def test_a_batch_in_which_nothing_counts_costs_nothing(make: Any) -> None:
+    network = model()
+
+    loss = make(network)(batch(padded=torch.ones(8, 8, dtype=torch.bool))).loss
+    loss.backward()
+
+    assert loss.item() == 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@both
+def test_hidden_actions_are_not_read(watched: Watched, make: Any) -> None:
+    network = model()
+    make(network)(batch())
+    first, hidden = watched.said, watched.hidden
+
+    make(network)(batch(actions=torch.where(hidden[:, :, None], noise(), batch().actions)))
+
+    assert torch.equal(first, watched.said)
+
+
+@both
+def test_padding_does_not_show_the_hidden_action_that_it_repeats(
+    watched: Watched, make: Any
+) -> None:
+    padded = torch.zeros(8, 8, dtype=torch.bool)
+    padded[:, 4:] = True
+    network, repeated = model(), batch().actions
+    make(network)(batch(padded=padded))
+    first = watched.said
+
+    repeated[:, 4:] = repeated[:, 3:4]
+    make(network)(batch(padded=padded, actions=repeated))
+
+    assert torch.equal(first, watched.said)
+
+
+@both
+def test_only_its_share_of_the_batch_is_used(watched: Watched, make: Any) -> None:
+    other = batch()
+    other.actions = torch.cat([other.actions[:4], noise()[4:]])
+
+    first = make(model(), fraction=0.5)(batch()).loss.item()
+
+    assert watched.hidden.shape[0] == 4
+    assert make(model(), fraction=0.5)(other).loss.item() == pytest.approx(first)
+
+
+@both
+def test_a_model_without_states_is_given_none(watched: Watched, make: Any) -> None:
+    network = model(actions={"dimensions": 4, "max_steps": 8})
+
+    loss: Tensor = make(network)(batch(state=torch.zeros(8, 0))).loss
+
+    assert watched.context.state is None
+    assert torch.isfinite(loss)
+
+
+@both
+def test_without_an_action_path_there_is_no_such_objective(make: Any) -> None:
+    without: list[dict[str, Any]] = [{"actions": None}, {"fusion": None, "actions": None}]
+    for parts in without:
+        with pytest.raises(ValueError, match=r"needs model\.actions and model\.fusion"):
+            make(model(latent_action=None, **parts))
+
+
+# ---------------------------------------------------------------- masking
+
+
+def test_what_is_hidden_is_one_run_of_one_of_the_ratios(watched: Watched) -> None:
+    lengths = set()
+    for seed in range(12):
+        masked(model(), ratios=(0.25, 0.5, 0.75))(batch(seed=seed))
+        for row in watched.hidden:
+            places = row.nonzero().flatten()
+            assert len(places) == places[-1] - places[0] + 1
+            lengths.add(len(places))
+
+    assert lengths == {2, 4, 6}
+
+
+def test_visible_actions_are_read(watched: Watched) -> None:
+    network = model()
+    masked(network)(batch())
+    first, hidden = watched.said, watched.hidden
+
+    masked(network)(batch(actions=torch.where(hidden[:, :, None], batch().actions, noise())))
+
+    assert not torch.allclose(first, watched.said)
+
+
+@pytest.mark.parametrize("part", ["image", "text", "state"])
+def test_each_condition_is_shown_as_often_as_asked(watched: Watched, part: str) -> None:
+    network, shown = model(), {0.0: 0, 0.5: 0, 1.0: 0}
+    for share in shown:
+        for seed in range(12):
+            masked(network, **{f"{part}_share": share})(batch(1, seed=seed))
+            shown[share] += getattr(watched.context, part) is not None
+
+    assert shown[0.0] == 0
+    assert shown[1.0] == 12
+    assert 1 < shown[0.5] < 11
+
+
+def test_conditions_are_dropped_apart(watched: Watched) -> None:
+    network, seen = model(), set()
+    for seed in range(40):
+        masked(network, image_share=0.5, text_share=0.5, state_share=0.5)(batch(1, seed=seed))
+        context = watched.context
+        seen.add((context.image is None, context.text is None, context.state is None))
+
+    assert len(seen) == 8
+
+
+# ---------------------------------------------------------------- prediction
+
+
+def test_prediction_reads_picture_words_and_state_but_no_action(watched: Watched) -> None:
+    network = model()
+
+    prediction(network)(batch())
+
+    assert watched.hidden.all()
+    context = watched.context
+    assert context.image is not None
+    assert context.text is not None
+    assert context.state is not None
+    first = watched.said
+    prediction(network)(batch(actions=noise()))
+    assert torch.equal(first, watched.said)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"earlier": batch().earlier.flip(0)},
+        {"ids": batch().ids.flip(0), "ids_seen": batch().ids_seen.flip(0)},
+        {"state": batch().state.flip(0)},
+    ],
+    ids=["picture", "words", "state"],
+)
+def test_each_condition_changes_what_is_predicted(watched: Watched, change: dict[str, Any]) -> None:
+    network = model()
+    learnt: Objective = prediction(network)
+    learnt(batch())
+    first = watched.said
+
+    learnt(batch(**change))
+
+    assert not torch.allclose(first, watched.said)

@@ -1,0 +1,225 @@
+"""Masked images: the error on hidden patches, and on them alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.training.tiny import batch, latent_action, model, parts, vision_alone
+from torch import Generator, Tensor
+
+from tectum_core.masks import random_mask
+from tectum_core.model import PatchPrediction, PerceptionModel, PixelDecoder, patchify
+from tectum_train.objectives import Batch
+from tectum_train.objectives.masked_image import MaskedImage, MaskedImageConfig
+
+PATCH, COUNT = 8, 16
+
+
+def objective(network: PerceptionModel, **changes: float) -> MaskedImage:
+    settings = {"text_share": 0.0, "statistics_weight": 0.0, **changes}
+    return MaskedImage(MaskedImageConfig.model_validate(settings), network)
+
+
+def hidden_of(made: Batch, ratio: float = 0.75) -> Tensor:
+    """The masks that the objective will draw."""
+    generator = Generator().manual_seed(made.generator.initial_seed())
+    return torch.stack([random_mask(COUNT, ratio, generator) for _ in range(len(made))])
+
+
+class Altered:
+    """Changes what a decoder says, and keeps what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.keep: Tensor | None = None
+        self.text: Tensor | None = None
+        self.said: PatchPrediction | None = None
+        self.visible, self.hidden, self.factor = 0.0, 0.0, 1.0
+        whole = PixelDecoder.forward
+
+        def forward(
+            decoder: PixelDecoder, visible: Tensor, keep: Tensor,
+            text: Tensor | None = None, seen: Tensor | None = None,
+        ) -> PatchPrediction:  # fmt: skip
+            self.keep, self.text = keep, text
+            self.said = said = whole(decoder, visible, keep, text, seen)
+            shown = torch.zeros(said.values.shape[:2]).scatter(1, keep, 1.0)[:, :, None]
+            change = self.visible * shown + self.hidden * (1 - shown)
+            return replace(
+                said,
+                values=self.factor * said.values + change,
+                mean=self.factor * said.mean + change,
+                log_spread=self.factor * said.log_spread + change,
+            )
+
+        monkeypatch.setattr(PixelDecoder, "forward", forward)
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> Altered:
+    return Altered(monkeypatch)
+
+
+# ---------------------------------------------------------------- the loss
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_loss_is_the_formulas_in_float64(
+    decoder: Altered, normalised: bool, weight: float
+) -> None:
+    settings = parts()["pixel_decoder"] | {"normalised_target": normalised, "variance_floor": 0.01}
+    made, network = batch(4), model(pixel_decoder=settings)
+    hidden = hidden_of(made).numpy()
+
+    outcome = objective(network, statistics_weight=weight)(made)
+
+    patches = patchify(made.earlier, PATCH).double().numpy()
+    mean = patches.mean(axis=2, keepdims=True)
+    spread = np.sqrt(patches.var(axis=2, keepdims=True, ddof=1) + 0.01)
+    target = (patches - mean) / spread if normalised else patches
+    assert decoder.said is not None
+    said = {
+        name: getattr(decoder.said, name).detach().double().numpy()
+        for name in ("values", "mean", "log_spread")
+    }
+    masked = np.square(said["values"] - target)[hidden].mean()
+    statistics = (
+        np.square(said["mean"] - mean)[hidden].mean()
+        + np.square(said["log_spread"] - np.log(spread))[hidden].mean()
+    )
+    expected = masked + (weight * statistics if normalised else 0)
+    assert outcome.loss.item() == pytest.approx(expected, rel=1e-4)
+    assert float(outcome.metrics["masked"]) == pytest.approx(masked, rel=1e-4)
+    zero = np.square(target)[hidden].mean()
+    assert float(outcome.metrics["relative"]) == pytest.approx(masked / zero, rel=1e-4)
+
+
+def test_what_is_said_of_visible_patches_does_not_count(decoder: Altered) -> None:
+    learnt = objective(model(), statistics_weight=1.0)
+
+    before = learnt(batch()).loss
+    decoder.visible = 10.0
+    visible = learnt(batch()).loss
+    decoder.hidden = 10.0
+    hidden = learnt(batch()).loss
+
+    assert torch.equal(visible, before)
+    assert hidden.item() > before.item() + 50
+
+
+def test_every_hidden_patch_counts(decoder: Altered) -> None:
+    made, network = batch(2), model()
+    hidden = hidden_of(made)
+    before = objective(network)(batch(2)).loss.item()
+
+    for row, place in hidden.nonzero().tolist():
+        pixels = made.earlier.clone()
+        top, left = PATCH * (place // 4), PATCH * (place % 4)
+        patch = pixels[row, :, top : top + PATCH, left : left + PATCH]
+        pixels[row, :, top : top + PATCH, left : left + PATCH] = patch.flip(-1).flip(-2)
+        assert objective(network)(batch(2, earlier=pixels)).loss.item() != before, place
+
+
+def test_predicting_zero_is_relative_one(decoder: Altered) -> None:
+    decoder.factor = 0.0
+
+    outcome = objective(model())(batch())
+
+    assert float(outcome.metrics["relative"]) == pytest.approx(1.0)
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+def test_hidden_pixels_reach_nobody(decoder: Altered) -> None:
+    made, network = batch(3), model()
+    objective(network)(made)
+    first = decoder.said
+    shown = (~hidden_of(made)).view(3, 1, 4, 4).float()
+    shown = shown.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+    noise = torch.randn(made.earlier.shape, generator=Generator().manual_seed(5))
+
+    objective(network)(batch(3, earlier=torch.where(shown > 0, made.earlier, noise)))
+
+    assert first is not None
+    assert decoder.said is not None
+    assert torch.equal(first.values, decoder.said.values)
+
+
+def test_the_share_of_hidden_patches_is_the_decoders(decoder: Altered) -> None:
+    for ratio, visible in ((0.75, 4), (0.5, 8)):
+        settings = parts()["pixel_decoder"] | {"mask_ratio": ratio}
+        objective(model(pixel_decoder=settings))(batch(5))
+        assert decoder.keep is not None
+        assert decoder.keep.shape == (5, visible)
+
+
+def test_samples_and_steps_hide_different_patches(decoder: Altered) -> None:
+    objective(model())(batch(8, seed=1))
+    first = decoder.keep
+    objective(model())(batch(8, seed=2))
+
+    assert first is not None
+    assert len({tuple(row) for row in first.tolist()}) > 4
+    assert decoder.keep is not None
+    assert not torch.equal(first, decoder.keep)
+
+
+def test_flat_patches_do_not_become_amplified_noise() -> None:
+    flat = torch.full((4, 3, 32, 32), 0.3)
+    noise = 1e-3 * torch.randn(flat.shape, generator=Generator().manual_seed(0))
+
+    loss = objective(model())(batch(4, earlier=flat + noise)).loss
+
+    dull = model()
+    assert dull.pixel_decoder is not None
+    target = dull.pixel_decoder.target(patchify(flat + noise, PATCH))
+    assert float(target.values.abs().max()) < 0.2
+    assert torch.isfinite(loss)
+
+
+# ---------------------------------------------------------------- the instruction
+
+
+def test_the_instruction_is_shown_as_often_as_asked(decoder: Altered) -> None:
+    shown = {0.0: 0, 1.0: 0, 0.5: 0}
+    network = model()
+    for share in shown:
+        for seed in range(12):
+            objective(network, text_share=share)(batch(1, seed=seed))
+            shown[share] += decoder.text is not None
+
+    assert shown[0.0] == 0
+    assert shown[1.0] == 12
+    assert 1 < shown[0.5] < 11
+
+
+def test_a_decoder_that_reads_no_text_is_shown_none(decoder: Altered) -> None:
+    settings = parts()["pixel_decoder"] | {"text_context": False}
+
+    objective(model(pixel_decoder=settings), text_share=1.0)(batch())
+
+    assert decoder.text is None
+
+
+def test_the_instruction_changes_what_is_said() -> None:
+    network = model()
+    other = batch(ids=batch().ids.flip(0), ids_seen=batch().ids_seen.flip(0))
+
+    losses = [objective(network, text_share=1.0)(made).loss.item() for made in (batch(), other)]
+
+    assert losses[0] != losses[1]
+
+
+def test_vision_alone_can_learn_it() -> None:
+    outcome = objective(model(**vision_alone()))(batch())
+
+    assert torch.isfinite(outcome.loss)
+
+
+def test_without_a_pixel_decoder_there_is_no_such_objective() -> None:
+    with pytest.raises(ValueError, match=r"masked_image needs model\.pixel_decoder"):
+        objective(model(pixel_decoder=None, latent_action=latent_action()))

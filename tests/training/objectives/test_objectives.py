@@ -1,0 +1,204 @@
+"""The list of objectives: what builds each, their sum, and that each can learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from tests.training.tiny import batch, latent_action, model, tokenizer
+
+from tectum_core.architecture import ConvolutionDynamicsConfig, FsqBottleneck, VqBottleneck
+from tectum_core.model import PerceptionModel
+from tectum_train.engine.optimiser import optimiser_for
+from tectum_train.objectives import (
+    Batch,
+    Objective,
+    ObjectiveConfig,
+    Outcome,
+    WeightedSum,
+    objective_for,
+)
+from tectum_train.recipe import OptimiserConfig
+
+KINDS = (
+    "image_text", "masked_image", "masked_language", "masked_action", "action_prediction",
+    "latent_action",
+)  # fmt: skip
+READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
+
+
+def built(kind: str, network: PerceptionModel, **settings: Any) -> Objective:
+    return objective_for(READ.validate_python({"kind": kind, **settings}), network, tokenizer())
+
+
+# ---------------------------------------------------------------- the list
+
+
+def test_the_list_is_complete() -> None:
+    with pytest.raises(ValidationError) as told:
+        READ.validate_python({"kind": "guess"})
+
+    assert all(f"'{kind}'" in str(told.value) for kind in KINDS)
+    assert str(told.value).count("', '") == len(KINDS) - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_is_built_and_says_finite_things_under_its_own_name(kind: str) -> None:
+    outcome = built(kind, model())(batch())
+
+    assert built(kind, model()).name == kind
+    assert outcome.loss.dtype == torch.float32
+    assert outcome.loss.shape == ()
+    assert torch.isfinite(outcome.loss)
+    for value in outcome.metrics.values():
+        assert torch.isfinite(value)
+        assert not value.requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_batch_says_the_same_again(kind: str) -> None:
+    one, two = (built(kind, model())(batch(seed=3)).loss.item() for _ in range(2))
+
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking"),
+    [
+        ("image_text", {"joint": None}),
+        ("masked_image", {"pixel_decoder": None}),
+        ("masked_language", {"fusion": None, "actions": None, "latent_action": None}),
+        ("masked_action", {"actions": None, "latent_action": None}),
+        ("action_prediction", {"actions": None, "latent_action": None}),
+        ("latent_action", {"latent_action": None}),
+    ],
+)
+def test_a_model_that_lacks_the_part_is_refused_by_name(kind: str, lacking: Any) -> None:
+    with pytest.raises(ValueError, match=f"{kind} needs"):
+        built(kind, model(**lacking))
+
+
+def test_masked_words_need_a_tokenizer_with_a_mask() -> None:
+    with pytest.raises(ValueError, match=r"needs a tokenizer with \[MASK\]"):
+        objective_for(READ.validate_python({"kind": "masked_language"}), model(), None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_is_above_zero(kind: str) -> None:
+    with pytest.raises(ValidationError, match="greater than 0"):
+        READ.validate_python({"kind": kind, "weight": 0})
+
+
+# ---------------------------------------------------------------- the sum
+
+
+class Says(Objective):
+    """Says one number, learns one weight, and counts its steps."""
+
+    def __init__(self, name: str, value: float) -> None:
+        super().__init__()
+        self.name = name
+        self.value = torch.nn.Parameter(torch.tensor(value))
+        self.steps = 0
+
+    def forward(self, batch: Batch) -> Outcome:
+        return Outcome(self.value * 1, {"twice": 2 * self.value.detach()})
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+
+def test_the_sum_is_weighted_and_names_its_parts() -> None:
+    parts = Says("first", 3.0), Says("second", 5.0)
+
+    outcome = WeightedSum([(1.0, parts[0]), (0.5, parts[1])])(batch(1))
+    outcome.loss.backward()
+
+    assert outcome.loss.item() == 5.5
+    assert {name: float(value) for name, value in outcome.metrics.items()} == {
+        "first/loss": 3.0,
+        "first/twice": 6.0,
+        "second/loss": 5.0,
+        "second/twice": 10.0,
+    }
+    assert [float(part.value.grad or 0) for part in parts] == [1.0, 0.5]
+
+
+def test_a_sum_of_sums_is_an_objective() -> None:
+    inner = WeightedSum([(2.0, Says("first", 3.0))])
+
+    assert WeightedSum([(0.5, inner), (1.0, Says("second", 1.0))])(batch(1)).loss.item() == 4.0
+
+
+def test_every_part_hears_of_a_step() -> None:
+    parts = Says("first", 1.0), Says("second", 1.0)
+
+    WeightedSum([(1.0, parts[0]), (1.0, parts[1])]).after_step()
+
+    assert [part.steps for part in parts] == [1, 1]
+
+
+def test_parts_share_the_trunks_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, passes = model(), {"vision": 0, "text": 0}
+    assert network.text is not None
+    for name in passes:
+        part = getattr(network, name)
+
+        def count(*_: Any, name: str = name) -> None:
+            passes[name] += 1
+
+        part.register_forward_hook(count)
+
+    WeightedSum([(1.0, built(kind, network)) for kind in ("image_text", "action_prediction")])(
+        batch()
+    )
+
+    assert passes == {"vision": 1, "text": 1}
+
+
+# ---------------------------------------------------------------- learning
+
+
+LEARNT: list[Any] = [
+    pytest.param("image_text", {}, {}, 40, 0.2, id="image_text"),
+    pytest.param("masked_image", {}, {}, 100, 0.5, id="masked_image"),
+    pytest.param("masked_language", {"image_share": 1.0}, {}, 60, 0.2, id="masked_language"),
+    pytest.param("masked_action", {}, {}, 80, 0.4, id="masked_action"),
+    pytest.param("action_prediction", {}, {}, 60, 0.2, id="action_prediction"),
+    pytest.param("latent_action", {"decode_weight": 1.0}, {}, 80, 0.5, id="latent_action"),
+    pytest.param(
+        "latent_action", {}, {"bottleneck": VqBottleneck(codes=2)}, 100, 0.8, id="latent_action-vq"
+    ),
+    pytest.param(
+        "latent_action", {}, {"bottleneck": FsqBottleneck(codes=2)}, 80, 0.7, id="latent_action-fsq"
+    ),
+    pytest.param(
+        "latent_action", {}, {"dynamics": ConvolutionDynamicsConfig(widths=(16, 32))}, 60, 0.5,
+        id="latent_action-convolution",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "settings", "latent", "steps", "share"), LEARNT)
+def test_every_objective_overfits_eight_samples(
+    kind: str, settings: Any, latent: Any, steps: int, share: float
+) -> None:
+    torch.manual_seed(0)
+    network = model(latent_action=latent_action(**latent))
+    learnt = built(kind, network, **settings)
+    adam = optimiser_for(learnt, OptimiserConfig(lr=3e-3, weight_decay=0.0))
+    losses = []
+
+    for step in range(steps):
+        made = batch(8)
+        made.generator.manual_seed(step)
+        loss = learnt(made).loss
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        learnt.after_step()
+        losses.append(loss.item())
+
+    assert sum(losses[-5:]) / 5 < share * losses[0], (losses[0], losses[-5:])

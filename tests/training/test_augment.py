@@ -1,0 +1,150 @@
+"""Augmentation: one draw for all frames of a sample, replayable, and no larger than it says."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tectum_train.augment import Augmentation
+
+SIDE = 16
+
+
+def frames(samples: int = 3, each: int = 2, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (samples, each, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
+
+
+def ramp(samples: int = 1) -> Tensor:
+    """Pixels that say where they are: 10·column in red, 10·row in green."""
+    grid = 10 * torch.arange(SIDE, dtype=torch.uint8)
+    red, green = grid.expand(SIDE, SIDE), grid[:, None].expand(SIDE, SIDE)
+    return torch.stack([red, green, torch.zeros_like(red)]).expand(samples, 1, 3, SIDE, SIDE)
+
+
+both = pytest.mark.parametrize(("shift", "colour"), [(2, 0.0), (0, 0.3), (2, 0.3)])
+
+
+@both
+@given(seed=st.integers(0, 2**63 - 1))
+def test_equal_seeds_give_equal_pixels(shift: int, colour: float, seed: int) -> None:
+    augment = Augmentation(SIDE, shift, colour)
+
+    assert torch.equal(augment(frames(), seed), augment(frames(), seed))
+
+
+@both
+def test_another_seed_gives_other_pixels(shift: int, colour: float) -> None:
+    augment = Augmentation(SIDE, shift, colour)
+
+    assert not torch.equal(augment(frames(), 1), augment(frames(), 2))
+
+
+@both
+@given(seed=st.integers(0, 2**32))
+def test_all_frames_of_a_sample_are_drawn_alike(shift: int, colour: float, seed: int) -> None:
+    still = frames(samples=4, each=1).expand(4, 3, 3, SIDE, SIDE)
+
+    changed = Augmentation(SIDE, shift, colour)(still, seed)
+
+    assert torch.equal(changed[:, 0], changed[:, 1])
+    assert torch.equal(changed[:, 0], changed[:, 2])
+
+
+@both
+def test_samples_are_drawn_apart(shift: int, colour: float) -> None:
+    same = frames(samples=1).expand(4, 2, 3, SIDE, SIDE)
+
+    changed = Augmentation(SIDE, shift, colour)(same, 0)
+
+    assert len({tuple(sample.flatten().tolist()) for sample in changed}) == 4
+
+
+@both
+def test_pixels_stay_uint8_in_the_same_shape(shift: int, colour: float) -> None:
+    changed = Augmentation(SIDE, shift, colour)(frames(5, 2), 0)
+
+    assert changed.dtype == torch.uint8
+    assert changed.shape == (5, 2, 3, SIDE, SIDE)
+
+
+def test_without_shift_and_colour_nothing_changes() -> None:
+    assert torch.equal(Augmentation(SIDE, 0, 0.0)(frames(), 0), frames())
+
+
+@given(st.integers(1, 4), st.integers(0, 2**32))
+def test_nothing_moves_farther_than_the_shift(shift: int, seed: int) -> None:
+    given_, changed = ramp(8), Augmentation(SIDE, shift, 0.0)(ramp(8), seed)
+
+    # Red and green are ten times the place, so a tenth of the difference is the way gone.
+    moved = (changed.float() - given_.float())[:, 0, :2] / 10
+    assert moved.abs().max() <= shift + 0.1
+    inner = moved[:, :, shift : SIDE - shift, shift : SIDE - shift]
+    for sample in inner:
+        for axis in sample:  # the whole picture goes the same way
+            assert axis.max() - axis.min() <= 0.11
+
+
+def test_shifts_use_the_room_they_have_both_ways() -> None:
+    changed = Augmentation(SIDE, 3, 0.0)(ramp(200), 0)
+
+    moved = (changed.float() - ramp(200).float())[:, 0, :2, 8, 8] / 10
+    assert moved.min() < -2.5
+    assert moved.max() > 2.5
+
+
+def test_what_comes_in_at_the_border_repeats_it() -> None:
+    grey = torch.full((6, 1, 3, SIDE, SIDE), 77, dtype=torch.uint8)
+
+    assert (Augmentation(SIDE, 4, 0.0)(grey, 0).int() - 77).abs().max() <= 1
+
+
+def test_colours_change_without_moving_anything() -> None:
+    edge = torch.zeros(6, 1, 3, SIDE, SIDE, dtype=torch.uint8)
+    edge[..., SIDE // 2 :] = 200
+
+    changed = Augmentation(SIDE, 0, 0.4)(edge, 0).float()
+
+    assert torch.equal(changed.std(dim=-2), torch.zeros_like(changed.std(dim=-2)))
+    left, right = changed[..., : SIDE // 2], changed[..., SIDE // 2 :]
+    assert (left.amax(-1) == left.amin(-1)).all()
+    assert (right.amax(-1) == right.amin(-1)).all()
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+
+    Augmentation(SIDE, 2, 0.3)(frames(), 99)
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_thread_that_draws_at_the_same_time_changes_nothing() -> None:
+    augment = Augmentation(SIDE, 2, 0.3)
+    alone = [augment(frames(16), seed) for seed in range(60)]
+    ended = threading.Event()
+
+    def draw() -> None:
+        from tectum_train.augment import global_generator
+
+        while not ended.is_set():
+            with global_generator:
+                torch.rand(50)
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        disturbed = [augment(frames(16), seed) for seed in range(60)]
+    finally:
+        ended.set()
+        other.join()
+
+    assert all(np.array_equal(a, b) for a, b in zip(alone, disturbed, strict=True))

@@ -1,0 +1,201 @@
+"""From a run to a bundle that proves itself, with a card that says where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from tests.training.tiny import CAMERA, job, latent_action, parts, vision_alone, write_set
+
+from tectum_core import golden
+from tectum_core.architecture import FsqBottleneck, VqBottleneck
+from tectum_core.bundle import Bundle, Repository, read_bundle
+from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.predictor import Predictor
+from tectum_train import export as exporting
+from tectum_train.engine.run import Run, train
+from tectum_train.export import as_bundle, export
+from tectum_train.job import evaluate_bundle, run_job
+
+TABLE = "| measure | value |\n| --- | --- |\n| R@1 | 0.5 |\n"
+TEXTS = ["push the red block left", "push the blue block right", "shove red", "one more"]
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def trained(data: Path, folder: Path, **changes: Any) -> Run:
+    return train(job(data, folder, **{"schedule__steps": 2, **changes}), console=quiet())
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return trained(tiny_data, tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    version = export(run, TEXTS, {"R@1": 0.5}, TABLE, folder)
+    return read_bundle(folder, "tiny", version)
+
+
+# ---------------------------------------------------------------- the bundle
+
+
+def test_the_bundle_reproduces_its_golden_outputs(bundle: Bundle) -> None:
+    report = check_golden(Predictor(bundle))
+
+    assert report.outputs >= 9
+    assert report.max_abs_difference == 0
+    assert bundle.golden_texts == tuple(TEXTS[:3])
+
+
+def test_its_weights_are_the_runs(run: Run, bundle: Bundle) -> None:
+    ours, theirs = run.model.state_dict(), bundle.model.state_dict()
+
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert run.tokenizer is not None
+    assert bundle.tokenizer is not None
+    assert bundle.tokenizer.json == run.tokenizer.json
+
+
+def test_the_summary_says_how_it_was_trained(run: Run, bundle: Bundle) -> None:
+    summary = bundle.config.training
+
+    assert (summary.recipe, summary.steps, summary.seed) == ("tiny", 2, 0)
+    assert summary.data == run.recipe.data.train
+    assert summary.commit == run.commit
+    assert summary.metrics == {"R@1": 0.5}
+    assert bundle.config.actions == run.scaling
+    assert bundle.config.images == run.recipe.images
+
+
+def test_the_card_has_description_table_and_spaces(bundle: Bundle) -> None:
+    card = bundle.card
+
+    assert card.startswith("# tiny\n\nSix steps, for tests.\n")
+    assert TABLE.strip() in card
+    assert "image_text × 1, masked_image × 1, masked_language × 0.5" in card
+    assert f"| parameters | {sum(p.numel() for p in bundle.model.parameters()):,} |" in card
+    assert {space.name for space in bundle.spaces} == {
+        "pooled", "tokens", "joint", "latent_action",
+    }  # fmt: skip
+    for space in bundle.spaces:
+        assert f"- `{space.name}`: `{space.space_id}`, {space.width} numbers" in card
+
+
+def test_equal_runs_make_equal_bundles(
+    run: Run, bundle: Bundle, tiny_data: Path, tmp_path: Path
+) -> None:
+    twin = trained(tiny_data, tmp_path)
+
+    version = export(twin, TEXTS, {"R@1": 0.5}, TABLE, tmp_path / "bundle")
+
+    assert version == bundle.version
+
+
+def test_a_bundle_that_does_not_reproduce_itself_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*given: Any) -> dict[str, torch.Tensor]:
+        made = {**whole(*given)}
+        made["output/pooled"] = made["output/pooled"] + 1
+        return made
+
+    whole = golden.make_golden
+    monkeypatch.setattr(exporting, "make_golden", elsewhere)
+
+    with pytest.raises(GoldenMismatch, match="pooled"):
+        export(run, TEXTS, {}, TABLE, tmp_path / "bundle")
+
+
+def test_one_instruction_is_enough(run: Run, tmp_path: Path) -> None:
+    version = export(run, TEXTS[:1], {}, TABLE, tmp_path / "bundle")
+
+    assert set(read_bundle(tmp_path / "bundle", "tiny", version).golden_texts) == {TEXTS[0]}
+
+
+@pytest.mark.parametrize(
+    "bottleneck", [VqBottleneck(codes=2, codebook_size=4), FsqBottleneck()], ids=["vq", "fsq"]
+)
+def test_codes_are_exported_too(bottleneck: Any, tiny_data: Path, tmp_path: Path) -> None:
+    model = parts(latent_action=latent_action(bottleneck=bottleneck))
+
+    version = export(trained(tiny_data, tmp_path, model=model), TEXTS, {}, TABLE, tmp_path / "b")
+
+    assert check_golden(Predictor(read_bundle(tmp_path / "b", "tiny", version))).outputs >= 9
+
+
+def test_vision_alone_needs_no_words(tiny_data: Path, tmp_path: Path) -> None:
+    objectives = [{"kind": "masked_image"}]
+    alone = trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
+
+    export(alone, TEXTS, {}, TABLE, tmp_path / "bundle")
+
+    made = read_bundle(tmp_path / "bundle", "tiny")
+    assert made.golden_texts == ()
+    assert made.tokenizer is None
+
+
+def test_a_draft_has_no_golden_outputs_yet(run: Run) -> None:
+    draft = as_bundle(run, TEXTS, {})
+
+    assert draft.golden == {}
+    assert draft.model is run.model
+
+
+def test_an_unknown_commit_is_called_so(run: Run, tmp_path: Path) -> None:
+    export(replace(run, commit=""), TEXTS, {}, TABLE, tmp_path / "bundle")
+
+    assert "| seed, commit | 0, unknown |" in (tmp_path / "bundle" / "README.md").read_text()
+
+
+# ---------------------------------------------------------------- whole jobs
+
+
+def test_a_job_trains_measures_writes_and_publishes(tiny_data: Path, tmp_path: Path) -> None:
+    recipe = job(tiny_data, tmp_path, schedule__steps=2)
+    repository = tmp_path / "repository"
+
+    folder, version = run_job(recipe, "cpu", False, True, repository, quiet())
+
+    assert Repository(repository).latest("tiny") == version
+    made = read_bundle(folder, "tiny", version)
+    assert "frame → task, R@1" in made.config.training.metrics
+    assert "| frame → task, R@1 |" in made.card
+    assert (folder.parent / "evaluation.json").exists()
+
+    again, same = run_job(recipe, "cpu", True, False, None, quiet())
+
+    assert again == folder
+    assert "Not evaluated." in read_bundle(folder, "tiny", same).card
+
+
+def test_a_bundle_is_evaluated_from_its_folder_alone(
+    bundle: Bundle, run: Run, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    export(run, TEXTS, {}, TABLE, folder)
+
+    measures = evaluate_bundle(folder, tiny_data, CAMERA, tmp_path / "frames", False, quiet())
+
+    assert measures[0].name == "frame → task, R@1"
+    assert len(measures) == 11
+
+
+def test_a_data_set_of_one_task_trains_to_a_bundle(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_set(tmp_path / split, [(0, 0), (0, 0)])
+
+    folder, version = run_job(
+        job(tmp_path, tmp_path, schedule__steps=1), "cpu", False, False, None, quiet()
+    )
+
+    assert read_bundle(folder, "tiny", version).config.training.steps == 1

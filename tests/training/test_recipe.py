@@ -1,0 +1,216 @@
+"""Recipes: strict trees of YAML, one leaf of which `--set` changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.training.tiny import job
+
+from tectum_train.objectives.image_text import ImageTextConfig
+from tectum_train.objectives.masked_image import MaskedImageConfig
+from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe, recipe_names
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The tiny recipe, as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(job(tmp_path, tmp_path).model_dump(mode="json")))
+    return path
+
+
+def changed(file: Path, *changes: str) -> Recipe:
+    return read_recipe(str(file), changes)
+
+
+def kinds(recipe: Recipe) -> list[str]:
+    return [objective.kind for objective in recipe.objectives]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_a_file_holds_what_was_written(file: Path, tmp_path: Path) -> None:
+    assert read_recipe(str(file)) == job(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_of_the_package_reads_and_says_what_it_is(name: str) -> None:
+    recipe = read_recipe(name)
+
+    assert recipe.name == name
+    assert recipe.description.strip()
+    assert recipe.images.size == recipe.model.vision.image_size
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_survives_json(name: str) -> None:
+    recipe = read_recipe(name)
+
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_the_package_has_the_embedded_models_recipe() -> None:
+    assert "tectum-tiny" in recipe_names()
+
+
+def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe named 'tectum-huge'.*tectum-tiny"):
+        read_recipe("tectum-huge")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"- a list", "holds no mapping"),
+        (b"", "holds no mapping"),
+        (b"name: [unclosed", "cannot be read"),
+        (b"name: \xff\xfe", "cannot be read"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(str(path))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"absent\.yaml cannot be read"):
+        read_recipe(str(tmp_path / "absent.yaml"))
+
+
+# ---------------------------------------------------------------- what is allowed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("schedule.stepz=5", r"schedule\.stepz: Extra inputs"),
+        ("nonsense=1", r"nonsense: Extra inputs"),
+        ("model.vision.transformer.widht=3", r"model\.vision\.transformer\.widht: Extra"),
+        ("objectives.image_text.temperature=1", r"objectives\.0\.image_text\.temperature: Extra"),
+        ("schedule.steps=0", r"schedule\.steps: .*greater than 0"),
+        ("optimiser.lr=fast", r"optimiser\.lr: .*valid number"),
+        ("data.colour=1.5", r"data\.colour: .*less than or equal to 1"),
+        ("precision=float16", r"precision: .*'float32' or 'bfloat16'"),
+        ("objectives.image_text.kind=guess", r"objectives\.0: .*'image_text', 'masked_image'"),
+        ("objectives.image_text.weight=0", r"weight: .*greater than 0"),
+        ("objectives=[]", r"objectives: .*at least 1 item"),
+        ("model.vision.patch_size=7", r"patch_size \(7\) must divide image_size \(32\)"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_is_allowed(
+    file: Path, change: str, words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        changed(file, change)
+
+
+def test_every_mistake_is_told_at_once(file: Path) -> None:
+    with pytest.raises(RecipeError) as told:
+        changed(file, "schedule.steps=-1", "seeed=1")
+
+    assert "schedule.steps" in str(told.value)
+    assert "seeed" in str(told.value)
+
+
+# ---------------------------------------------------------------- --set
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "value"),
+    [
+        ("seed=7", ["seed"], 7),
+        ("optimiser.lr=3e-4", ["optimiser", "lr"], 3e-4),  # YAML 1.1 reads this as text
+        ("data.state=null", ["data", "state"], None),
+        ("data.pair_steps=[1, 2]", ["data", "pair_steps"], (1, 2)),
+        ("data.pair_steps.0=3", ["data", "pair_steps"], (3,)),
+        ("name=a=b", ["name"], "a=b"),
+        ("model.vision.transformer.depth=3", ["model", "vision", "transformer", "depth"], 3),
+        ("model.text.causal=false", ["model", "text", "causal"], False),
+    ],
+)
+def test_one_leaf_is_changed_and_no_other(
+    file: Path, change: str, path: list[str], value: object
+) -> None:
+    before = read_recipe(str(file))
+
+    after = changed(file, change)
+
+    found: Any = after
+    for key in path:
+        found = getattr(found, key)
+    assert found == value
+    section = path[0]
+    untouched = Recipe.model_fields.keys() - {section}
+    assert all(getattr(after, key) == getattr(before, key) for key in untouched)
+
+
+def test_an_entry_of_a_list_is_found_by_kind_or_by_number(file: Path) -> None:
+    by_kind = changed(file, "objectives.masked_image.text_share=0.25")
+    by_number = changed(file, "objectives.1.text_share=0.25")
+
+    assert by_kind == by_number
+    assert by_kind.objectives[1] == MaskedImageConfig(text_share=0.25)
+
+
+def test_a_whole_entry_can_be_replaced(file: Path) -> None:
+    recipe = changed(file, "objectives.masked_image={kind: image_text, weight: 2}")
+
+    assert recipe.objectives[1] == ImageTextConfig(weight=2)
+    assert kinds(recipe)[0] == "image_text"
+
+
+def test_a_section_that_the_file_lacks_is_made(file: Path) -> None:
+    tree = yaml.safe_load(file.read_text())
+    del tree["optimiser"]
+    file.write_text(yaml.safe_dump(tree))
+
+    assert changed(file, "optimiser.weight_decay=0").optimiser.weight_decay == 0
+
+
+def test_a_section_that_is_null_is_made_too(file: Path) -> None:
+    video = "model.video_decoder.transformer"
+
+    with pytest.raises(RecipeError, match=r"model\.video_decoder\.transformer\.depth: Field req"):
+        changed(file, "model.video_decoder=null", f"{video}.width=8")
+
+
+def test_later_changes_win(file: Path) -> None:
+    assert changed(file, "seed=1", "seed=2").seed == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("seed", "wants path.to.key=value, found 'seed'"),
+        ("=3", "wants path.to.key=value, found '=3'"),
+        ("", "wants path.to.key=value, found ''"),
+        ("objectives.guess.weight=1", "no entry 'guess'"),
+        ("objectives.99.weight=1", "no entry '99'"),
+        ("objectives.-1.weight=1", "no entry '-1'"),
+        ("objectives.guess=1", "no entry 'guess'"),
+        ("name.first=1", "name.first=1: there is nothing below"),
+        ("name.first.second=1", "there is nothing below"),
+        ("seed=[1", "seed=.1: the value is no YAML"),
+    ],
+)
+def test_a_malformed_change_is_quoted_back(file: Path, change: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        changed(file, change)
+
+
+# ---------------------------------------------------------------- paths
+
+
+def test_home_and_environment_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+
+    assert expanded("~/runs") == Path("/home/somebody/runs")
+    assert expanded("$SCRATCH/runs") == Path("/scratch/runs")

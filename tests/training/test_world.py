@@ -1,0 +1,42 @@
+"""What a generated data set says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tectum_train.world import read_world
+
+
+def test_sentences_are_told_apart_by_whether_they_were_held_out(tiny_data: Path) -> None:
+    world = read_world(tiny_data / "test")
+
+    assert world.sentences("red-left", held_out=True) == ["red block goes left"]
+    assert world.sentences("red-left", held_out=False) == [
+        "push the red block left",
+        "shove red to the left",
+    ]
+    assert world.sentences("nothing", held_out=True) == []
+
+
+def test_partners_are_known_both_ways(tiny_data: Path) -> None:
+    assert read_world(tiny_data / "test").partners == {0: 1, 1: 0, 2: 3, 3: 2}
+
+
+def test_other_keys_are_the_generators_own_business(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "world.json").write_text(
+        '{"families": [{"index": 3, "name": "rest", "partner": null, "colour": "red"}],'
+        ' "instructions": [], "weather": "fine"}'
+    )
+
+    world = read_world(tmp_path)
+
+    assert world.families[0].index == 3
+    assert world.partners == {}
+
+
+def test_a_folder_without_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"world\.json"):
+        read_world(tmp_path)

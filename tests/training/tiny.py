@@ -1,0 +1,249 @@
+"""A tabletop of 32 pixels: its data set, and recipes, models and batches of its size.
+
+Two scenes, red and blue, in each of which one of two tasks is done: the hand goes there or
+back. What is done shows in the second half of an episode, as in the real world.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tests.bundles import SIDE, stack, vision
+
+from tabletop.recorder import Recorder  # type: ignore[import-not-found]
+from tabletop.world import CAMERA, features  # type: ignore[import-not-found]
+from tectum_core.architecture import (
+    ActionConfig,
+    ContinuousBottleneck,
+    FusionConfig,
+    JointConfig,
+    LatentActionConfig,
+    ModelConfig,
+    PixelDecoderConfig,
+    TextConfig,
+    TransformerDynamicsConfig,
+)
+from tectum_core.model import PerceptionModel
+from tectum_core.preprocess import ActionScaling, ImagePreprocessing
+from tectum_core.tokenizer import Tokenizer
+from tectum_core.untrained import write_untrained
+from tectum_train.objectives import Batch
+from tectum_train.recipe import Recipe
+
+__all__ = [
+    "CAMERA", "FPS", "LENGTH", "batch", "job", "latent_action", "model", "parts", "tokenizer",
+    "vision_alone", "write_data", "write_set", "write_untrained_bundle",
+]  # fmt: skip
+
+FPS, LENGTH, INTERVAL_STEPS = 16, 20, 2
+_FAMILIES = ("red-left", "red-right", "blue-left", "blue-right")
+_PARTNERS = {0: 1, 1: 0, 2: 3, 3: 2}
+_WORDS = {
+    "red-left": ("push the red block left", "shove red to the left", "red block goes left"),
+    "red-right": ("push the red block right", "shove red to the right", "red block goes right"),
+    "blue-left": ("push the blue block left", "shove blue to the left", "blue block goes left"),
+    "blue-right": ("push the blue block right", "shove blue to the right", "blue block goes right"),
+}
+"""Two sentences to train on and, last, one held out."""
+
+
+def write_data(root: Path) -> Path:
+    """A data set's two splits, `train` and `test`, as the generator leaves them."""
+    write_set(root / "train", [(family, place % 2) for place in range(3) for family in range(4)])
+    write_set(root / "test", [(family, 2) for _ in range(2) for family in range(4)], seed=100)
+    return root
+
+
+def write_set(root: Path, episodes: list[tuple[int, int]], seed: int = 0) -> Path:
+    """One LeRobot folder; an episode is its family and which of the family's sentences it has."""
+    with Recorder(root, rate=FPS, features=features(SIDE), robot_type="drawn") as recorder:
+        for number, (family, sentence) in enumerate(episodes):
+            columns = _episode(family, seed + number)
+            recorder.add_episode(columns, _WORDS[_FAMILIES[family]][sentence])
+    world = {
+        "generator_version": "tests",
+        "families": [
+            {"index": index, "name": name, "partner": _FAMILIES[_PARTNERS[index]], "episodes": 1}
+            for index, name in enumerate(_FAMILIES)
+        ],
+        "instructions": [
+            {"text": text, "family": name, "held_out": place == 2}
+            for name, texts in _WORDS.items()
+            for place, text in enumerate(texts)
+        ],
+    }
+    (root / "meta" / "world.json").write_text(json.dumps(world))
+    return root
+
+
+def _episode(family: int, seed: int) -> dict[str, NDArray[Any]]:
+    """One episode's columns: the hand wanders, then carries the block where the task says."""
+    draw = np.random.default_rng(seed)
+    commands = draw.normal(scale=0.03, size=(LENGTH, 4))
+    commands[LENGTH // 2 :, 0] += 0.05 if family % 2 else -0.05
+    state = np.cumsum(commands, axis=0) - commands
+    turn = draw.uniform(-0.3, 0.3)  # of the camera, about its own axis
+    extrinsics = np.eye(4)
+    extrinsics[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    seen = state[:, :3] @ extrinsics[:3, :3].T
+    return {
+        "observation.state": state.astype(np.float32),
+        "action": commands.astype(np.float32),
+        "next.success": np.arange(LENGTH) >= LENGTH - 2,
+        "camera.intrinsics": np.tile(np.array([40, 40, 16, 16], np.float32), (LENGTH, 1)),
+        "camera.extrinsics": np.tile(extrinsics.reshape(-1).astype(np.float32), (LENGTH, 1)),
+        "layout": np.full(LENGTH, seed),
+        "task_family": np.full(LENGTH, family),
+        CAMERA: _pictures(seen, blue=family >= 2, shade=draw.uniform(60, 120)),
+    }
+
+
+def _pictures(seen: NDArray[np.float64], *, blue: bool, shade: float) -> NDArray[np.uint8]:
+    """uint8[T, S, S, 3]: a table, a block that the hand carries, and the hand."""
+    pictures = np.empty((len(seen), SIDE, SIDE, 3), np.uint8)
+    pictures[:] = (shade + np.arange(SIDE) * 2)[None, :, None, None]
+    for picture, (right, down, _) in zip(pictures, seen, strict=True):
+        column, row = (int(np.clip(SIDE / 2 + 20 * v, 2, SIDE - 8)) for v in (right, down))
+        picture[row : row + 6, column : column + 6] = (40, 60, 220) if blue else (220, 60, 40)
+        picture[row + 1 : row + 4, column + 1 : column + 4] = 250
+    return pictures
+
+
+def parts(**changes: Any) -> dict[str, Any]:
+    """The model's configuration as a recipe has it: every part that training trains."""
+    given = {
+        "vision": vision(),
+        "text": TextConfig(transformer=stack(), vocabulary_size=120, max_tokens=12),
+        "joint": JointConfig(width=16),
+        "pixel_decoder": PixelDecoderConfig(transformer=stack(), text_context=True),
+        "fusion": FusionConfig(transformer=stack()),
+        "actions": ActionConfig(dimensions=4, state_dimensions=4, max_steps=8),
+        "latent_action": latent_action(),
+    }
+    return ModelConfig.model_validate({**given, **changes}).model_dump()
+
+
+def latent_action(**changes: Any) -> dict[str, Any]:
+    """The latent-action module's configuration: six numbers between two small transformers."""
+    given = {
+        "dynamics": TransformerDynamicsConfig(transformer=stack()),
+        "bottleneck": ContinuousBottleneck(width=6),
+        "image_size": 16,
+        "interval": INTERVAL_STEPS / FPS,
+        "tolerance": 0.01,
+        "decoded_steps": 2,
+    }
+    return LatentActionConfig.model_validate({**given, **changes}).model_dump()
+
+
+def vision_alone() -> dict[str, Any]:
+    """A trunk and a pixel decoder, and nothing that knows of words or actions."""
+    decoder = parts()["pixel_decoder"] | {"text_context": False}
+    nothing = dict.fromkeys(("text", "joint", "fusion", "actions", "latent_action"))
+    return parts(**nothing, pixel_decoder=decoder)
+
+
+_OBJECTIVES = (
+    {"kind": "image_text"},
+    {"kind": "masked_image"},
+    {"kind": "masked_language", "weight": 0.5, "fraction": 0.5},
+    {"kind": "masked_action", "weight": 0.5, "fraction": 0.5},
+    {"kind": "action_prediction", "weight": 0.5, "fraction": 0.5},
+    {"kind": "latent_action", "decode_weight": 0.2},
+)
+
+
+def job(data: Path, folder: Path, **changes: Any) -> Recipe:
+    """A recipe for the tiny data that learns everything, six steps long.
+
+    Args:
+        data: what `write_data` wrote.
+        folder: for the run and the decoded frames.
+        changes: whole sections, or a section's keys as `section__key`.
+    """
+    tree: dict[str, Any] = {
+        "name": "tiny",
+        "description": "Six steps, for tests.",
+        "data": {
+            "train": str(data / "train"),
+            "test": str(data / "test"),
+            "cache": str(data / "frames"),
+            "pair_steps": [INTERVAL_STEPS],
+            "action_steps": 8,
+            "shift": 1,
+        },
+        "images": {"size": SIDE},
+        "model": parts(),
+        "objectives": _OBJECTIVES,
+        "schedule": {"steps": 6, "batch_size": 8, "warmup_steps": 2},
+        "output": str(folder / "runs"),
+    }
+    for key, value in changes.items():
+        section, nested, leaf = key.partition("__")
+        if nested:
+            tree[section] = {**tree[section], leaf: value}
+        else:
+            tree[section] = value
+    return Recipe.model_validate(tree)
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """What a run on the tiny data trains."""
+    return Tokenizer.train([text for texts in _WORDS.values() for text in texts[:2]], 120)
+
+
+def write_untrained_bundle(folder: Path) -> str:
+    """A bundle of random weights with the recipe's shapes; gives its version."""
+    scaling = ActionScaling(
+        names=("hand_dx", "hand_dy", "hand_dz", "gripper_effort"),
+        mean=(0,) * 4,
+        standard_deviation=(0.05,) * 4,
+        step_interval=1 / FPS,
+        state_names=("hand_x", "hand_y", "hand_z", "gripper_opening"),
+        state_mean=(0,) * 4,
+        state_standard_deviation=(0.5,) * 4,
+    )
+    config, images = ModelConfig.model_validate(parts()), ImagePreprocessing(size=SIDE)
+    return write_untrained(folder, config, images, tokenizer(), scaling)
+
+
+def model(seed: int = 0, **changes: Any) -> PerceptionModel:
+    """An untrained model with every part that training trains, some of them changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PerceptionModel(ModelConfig.model_validate(parts(**changes)))
+
+
+def batch(size: int = 8, seed: int = 0, **changes: Any) -> Batch:
+    """A batch of smooth pictures, sentences and actions; the generator is seeded with `seed`."""
+    draw = torch.Generator().manual_seed(1000 + seed)
+    texts = sorted(text for texts in _WORDS.values() for text in texts)
+    instruction = torch.arange(size) % len(texts)
+    encoded = [tokenizer().encode(texts[int(i)], 12) for i in instruction]
+    ids = torch.tensor(tokenizer().pad([e.ids for e in encoded], 12))
+    content = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, one in enumerate(encoded):
+        content[row, one.content] = True
+    coarse = torch.randn(size, 3, 4, 4, generator=draw)
+    earlier = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
+    given: dict[str, Any] = {
+        "earlier": earlier,
+        "later": earlier.roll(2, dims=3),
+        "paired": torch.ones(size, dtype=torch.bool),
+        "ids": ids,
+        "ids_seen": ids != tokenizer().pad_id,
+        "content": content,
+        "task": instruction,
+        "actions": torch.randn(size, 8, 4, generator=draw),
+        "padded": torch.zeros(size, 8, dtype=torch.bool),
+        "state": torch.randn(size, 4, generator=draw),
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    return Batch(**{**given, **changes})
