@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -179,14 +180,22 @@ async def test_a_version_whose_content_was_changed_is_rejected(
 async def test_a_job_under_way_is_finished_by_the_version_that_took_it(
     engine: LocalEngine, root: Path, tmp_path: Path, bare: Predictor
 ) -> None:
-    newer(root, tmp_path)
-    jobs = [asyncio.create_task(engine.submit(job())) for _ in range(20)]
+    version, swapped, release = newer(root, tmp_path), asyncio.Event(), threading.Event()
+    engine.on_change(swapped.set)
+    engine._scheduler._compute.submit(release.wait)
+    jobs = [asyncio.create_task(engine.submit(job())) for _ in range(5)]
     await asyncio.sleep(0)  # all are admitted
 
-    await engine.load_model("arm", "", make_default=False)
+    loading = asyncio.create_task(engine.load_model("arm", "", make_default=False))
+    await swapped.wait()
+    later = asyncio.create_task(engine.submit(job()))
+    await asyncio.sleep(0)
+    assert not loading.done()  # it waits until the old one is drained
+    release.set()
+    await loading
 
-    assert all(task.done() for task in jobs)  # loading waits until the old one is drained
     assert {task.result().version for task in jobs} == {bare.bundle.version}
+    assert (await later).version == version
 
 
 async def test_a_model_that_is_not_the_default_can_be_unloaded(

@@ -7,10 +7,11 @@ import pytest
 from tests.bundles import INTERVAL, picture
 from tests.server.worker.asking import IMAGE, NO_IMAGE
 from tests.server.worker.frames import FAILED, OK, PAIRED, SUPERSEDED, UNPAIRED, frame
-from tests.server.worker.messages import raw
+from tests.server.worker.messages import raw, seconds
 from tests.server.worker.serving import Camera, ScriptedEngine, zeros
 
-from tectum.v1 import stream_pb2
+from tectum.v1 import model_pb2, stream_pb2
+from tectum_server.worker.front.latents import Interval
 
 
 def paired(
@@ -104,3 +105,14 @@ def test_a_superseded_frame_can_still_be_an_earlier_one(
 
     results = {result.frame_id: result for result in stream.finish()}
     assert (results[3].latent_action_status, results[3].earlier_frame_id) == (PAIRED, 2)
+
+
+@pytest.mark.parametrize(
+    ("gap", "holds"), [(0.05, True), (0.12, True), (0.13, False), (0.0, False), (-0.01, False)]
+)
+def test_a_wide_tolerance_reaches_neither_back_in_time_nor_to_the_frame_itself(
+    gap: float, holds: bool
+) -> None:
+    spec = model_pb2.LatentActionInput(interval=seconds(0.05), tolerance=seconds(0.07))
+
+    assert Interval(spec).holds(gap) is holds
