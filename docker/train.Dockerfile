@@ -1,6 +1,6 @@
 # Training. Build from the repository's root:
 #   docker build -f docker/train.Dockerfile -t tectum-train .
-#   docker run -v $PWD/data:/work/data -v $PWD/runs:/work/runs tectum-train tectum-tiny
+#   docker run -v $PWD/data:/tectum/data -v $PWD/runs:/tectum/runs tectum-train tectum-tiny
 # DEVICE=cuda takes torch with CUDA from TORCH_INDEX; DEVICE=cpu wants an index with CPU builds.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -23,13 +23,13 @@ RUN pip install --constraint constraints.txt ".[train,cli]"
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum \
-    && mkdir -p /work && chown 10001 /work
+    && mkdir -p /tectum && chown 10001 /tectum
 COPY --from=build /opt/tectum /opt/tectum
 ENV PATH=/opt/tectum/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OMP_WAIT_POLICY=PASSIVE \
-    XDG_CACHE_HOME=/work/cache
-WORKDIR /work
+    XDG_CACHE_HOME=/tectum/cache
+WORKDIR /tectum
 USER 10001
 HEALTHCHECK NONE
 ENTRYPOINT ["tectum", "train"]

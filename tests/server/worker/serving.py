@@ -206,11 +206,11 @@ class ScriptedEngine:
 
     async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
         """As jobs.Engine; nothing is loaded here."""
-        raise NotImplementedError
+        raise AssertionError(f"no test loads {name} into a scripted engine")
 
     async def unload_model(self, name: str) -> None:
         """As jobs.Engine; nothing is unloaded here."""
-        raise NotImplementedError
+        raise AssertionError(f"no test unloads {name} from a scripted engine")
 
     def answers(self, answer: Callable[[Job], JobResult | Exception] | None) -> None:
         """Answer what waits and what comes so; None: hold again."""
