@@ -10,6 +10,7 @@ TORCH_INDEX ?=
 PORT ?= 50051
 GATEWAY_PORT ?= 8000
 METRICS_PORT ?= 9464
+WORLD := data/tabletop/test/meta/info.json
 UP := $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)
 
 .PHONY: help
@@ -30,7 +31,7 @@ setup: $(VENV)/.ready ## Create .venv from pinned constraints.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; or: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -39,7 +40,7 @@ test: setup ## Run the tests.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: check
-check: setup ## Lint, format, types, import rules, stubs, contract.
+check: setup ## Lint, format, types, import rules, stubs, contract, containers' files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -47,6 +48,8 @@ check: setup ## Lint, format, types, import rules, stubs, contract.
 	PYTHON=$(BIN)/python scripts/generate_stubs.sh --check
 	$(BIN)/buf lint proto
 	$(BIN)/buf breaking proto --against proto/released.binpb
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml
 
 .PHONY: format
 format: setup ## Format and mend what can be mended.
@@ -57,13 +60,33 @@ format: setup ## Format and mend what can be mended.
 proto: setup ## Regenerate client/tectum/v1 from proto/.
 	PYTHON=$(BIN)/python scripts/generate_stubs.sh
 
+.PHONY: world
+world: $(WORLD) ## Make the episodes that the embedded model learns from (see worlds/README.md).
+
+$(WORLD): | .venv-world/.ready
+	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/tabletop
+
+.venv-world/.ready: worlds/requirements.txt
+	$(PYTHON) -m venv .venv-world
+	.venv-world/bin/pip install --quiet --requirement worlds/requirements.txt
+	@touch $@
+
 .PHONY: train-tiny
-train-tiny: setup ## Train the embedded model anew (see the recipe for minutes and numbers).
+train-tiny: setup $(WORLD) ## Train the embedded model anew (see the recipe for minutes and numbers).
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/tectum train tectum-tiny
 
 .PHONY: bench
 bench: setup ## Measure serving against the bare forward pass.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/serving.py
+
+# scripts/images.sh says what it reads from the environment, or from here: make images DEVICE=cuda
+.PHONY: images
+images: ## Build the images, with docker, podman or buildah.
+	scripts/images.sh
+
+.PHONY: images-test
+images-test: setup ## Build the images, start them as compose does, and call them.
+	$(BIN)/python docker/check_images.py
 
 .PHONY: clean
 clean: ## Remove what can be made again.

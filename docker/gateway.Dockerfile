@@ -1,19 +1,21 @@
-# The gateway: REST on 8000. Build from the repository's root:
+# The gateway: REST on 8000. `make images`, or from the repository's root:
 #   docker build -f docker/gateway.Dockerfile -t tectum-gateway .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m venv /opt/tectum
-ENV PATH=/opt/tectum/bin:$PATH
+# The base image's pip fills the environment from outside, so that none lies in it.
+RUN python -m venv --without-pip /opt/tectum
+ENV PATH=/opt/tectum/bin:$PATH PIP_PYTHON=/opt/tectum/bin/python
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY client client
 COPY core core
 COPY training training
 COPY server server
 COPY cli cli
-RUN pip install --constraint constraints.txt ".[gateway,cli]"
+# Of the cli extra, only what the command itself is made of: the rest is the demo's.
+RUN pip install --constraint constraints.txt ".[gateway]" rich typer
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum

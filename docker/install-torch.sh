@@ -10,11 +10,11 @@ case $device in
         exit 1
         ;;
 esac
+# The index need hold torch alone: what torch itself needs comes from where the rest comes from.
 if [ -n "$index" ]; then
-    pip install --constraint constraints.txt --index-url "$index" torch
-else
-    pip install --constraint constraints.txt torch
+    pip install --constraint constraints.txt --no-deps --index-url "$index" torch
 fi
+pip install --constraint constraints.txt torch
 found=$(python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")')
 if [ "$found" != "$device" ]; then
     echo "this is a $found build of torch; give an index with $device builds as TORCH_INDEX" >&2

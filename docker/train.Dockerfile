@@ -1,7 +1,9 @@
-# Training. Build from the repository's root:
+# Training. `make images`, or from the repository's root:
 #   docker build -f docker/train.Dockerfile -t tectum-train .
-#   docker run -v $PWD/data:/tectum/data -v $PWD/runs:/tectum/runs tectum-train tectum-tiny
-# DEVICE=cuda takes torch with CUDA from TORCH_INDEX; DEVICE=cpu wants an index with CPU builds.
+#   docker run --user $(id -u) -v $PWD/data:/tectum/data -v $PWD/runs:/tectum/runs \
+#       tectum-train tectum-tiny
+# DEVICE=cuda takes torch with CUDA from TORCH_INDEX; DEVICE=cpu wants an index with CPU builds;
+# install-torch.sh refuses the other kind.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -9,8 +11,9 @@ ARG DEVICE=cpu
 ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m venv /opt/tectum
-ENV PATH=/opt/tectum/bin:$PATH
+# The base image's pip fills the environment from outside, so that none lies in it.
+RUN python -m venv --without-pip /opt/tectum
+ENV PATH=/opt/tectum/bin:$PATH PIP_PYTHON=/opt/tectum/bin/python
 COPY constraints.txt docker/install-torch.sh ./
 RUN sh ./install-torch.sh "${DEVICE}" "${TORCH_INDEX}"
 COPY pyproject.toml README.md LICENSE ./
@@ -19,16 +22,18 @@ COPY core core
 COPY training training
 COPY server server
 COPY cli cli
-RUN pip install --constraint constraints.txt ".[train,cli]"
+# Of the cli extra, only what the command itself is made of: the rest is the demo's.
+RUN pip install --constraint constraints.txt ".[train]" rich typer
 
 FROM ${PYTHON_IMAGE}
+# Whoever it runs as may write its cache of decoded frames, and runs, in the working folder.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum \
-    && mkdir -p /tectum && chown 10001 /tectum
+    && install --directory --mode 1777 /tectum
 COPY --from=build /opt/tectum /opt/tectum
 ENV PATH=/opt/tectum/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OMP_WAIT_POLICY=PASSIVE \
-    XDG_CACHE_HOME=/tectum/cache
+    HOME=/tectum
 WORKDIR /tectum
 USER 10001
 HEALTHCHECK NONE

@@ -1,6 +1,7 @@
-# The worker: gRPC on 50051, metrics on 9464. Build from the repository's root:
+# The worker: gRPC on 50051, metrics on 9464. `make images`, or from the repository's root:
 #   docker build -f docker/worker.Dockerfile -t tectum-worker .
-# DEVICE=cuda takes torch with CUDA from TORCH_INDEX; DEVICE=cpu wants an index with CPU builds.
+# DEVICE=cuda takes torch with CUDA from TORCH_INDEX; DEVICE=cpu wants an index with CPU builds;
+# install-torch.sh refuses the other kind.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -8,8 +9,9 @@ ARG DEVICE=cpu
 ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m venv /opt/tectum
-ENV PATH=/opt/tectum/bin:$PATH
+# The base image's pip fills the environment from outside, so that none lies in it.
+RUN python -m venv --without-pip /opt/tectum
+ENV PATH=/opt/tectum/bin:$PATH PIP_PYTHON=/opt/tectum/bin/python
 COPY constraints.txt docker/install-torch.sh ./
 RUN sh ./install-torch.sh "${DEVICE}" "${TORCH_INDEX}"
 COPY pyproject.toml README.md LICENSE ./
@@ -18,7 +20,8 @@ COPY core core
 COPY training training
 COPY server server
 COPY cli cli
-RUN pip install --constraint constraints.txt ".[worker,cli]"
+# Of the cli extra, only what the command itself is made of: the rest is the demo's.
+RUN pip install --constraint constraints.txt ".[worker]" rich typer
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tectum_cli.extras import errors, fail, needs, told
-from tectum_cli.media import Picture, pictures_in
+from tectum_cli.media import Picture, Unreadable, pictures_in
+
+if TYPE_CHECKING:
+    from tectum import Client
 
 __all__ = ["embed"]
 
@@ -36,7 +39,7 @@ def embed(
         import pyarrow as pa
         import pyarrow.parquet as pq
         from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-    from tectum import Client, Priority
+    from tectum import Client
 
     if kind not in ("", "joint", "pooled"):
         raise fail(f"--kind is joint or pooled, not {kind!r}")
@@ -63,12 +66,7 @@ def embed(
         ):
             task = progress.add_task("embedding", total=None)
             for group in _groups(pictures_in(paths, every), batch):
-                answer = client.embed_images(
-                    [picture.content for picture in group],
-                    kind=kind or None,  # type: ignore[arg-type]
-                    priority=Priority.BULK,
-                )
-                rows = [_row(p, item, answer.info) for p, item in zip(group, answer, strict=True)]
+                rows = _rows(client, group, kind)
                 failed += sum(row["error"] is not None for row in rows)
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 progress.advance(task, len(group))
@@ -83,9 +81,39 @@ def embed(
     errors.print(f"{done} rows in {out}" + (f", {failed} with an error" if failed else ""))
 
 
-def _groups(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
+def _groups(
+    pictures: Iterator[Picture | Unreadable], size: int
+) -> Iterator[list[Picture | Unreadable]]:
     while group := list(itertools.islice(pictures, size)):
         yield group
+
+
+def _rows(client: Client, group: list[Picture | Unreadable], kind: str) -> list[dict[str, object]]:
+    """A row for each of a group, in its order."""
+    from tectum import Priority
+
+    sent = [one.content for one in group if isinstance(one, Picture)]
+    if not sent:
+        return [_unread(one) for one in group if isinstance(one, Unreadable)]
+    answer = client.embed_images(
+        sent,
+        kind=kind or None,  # type: ignore[arg-type]
+        priority=Priority.BULK,
+    )
+    items = iter(answer)
+    return [
+        _row(one, next(items), answer.info) if isinstance(one, Picture) else _unread(one)
+        for one in group
+    ]
+
+
+def _unread(broken: Unreadable) -> dict[str, object]:
+    return {
+        **dict.fromkeys(("seconds", "vector", "space_id", "model", "version")),
+        "path": str(broken.path),
+        "frame": broken.frame,
+        "error": f"UNREADABLE: {broken.why}",
+    }
 
 
 def _row(picture: Picture, item: Any, info: Any) -> dict[str, object]:

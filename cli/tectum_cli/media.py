@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tectum_cli.extras import needs
 
-__all__ = ["Picture", "pictures_in"]
+__all__ = ["Picture", "Unreadable", "pictures_in"]
 
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
@@ -30,43 +30,68 @@ class Picture:
     """Time in the video."""
 
 
-def pictures_in(paths: list[Path], every: int) -> Iterator[Picture]:
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file, or the rest of a video, that could not be read."""
+
+    path: Path
+    why: str
+    """For people; names no path."""
+    frame: int | None = None
+    """The first frame that is missing; None: no frame could be read, or it is a still picture."""
+
+
+def pictures_in(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]:
     """All pictures below the paths, files in name order, each video's every `every`-th frame.
 
+    What cannot be read stands in its place, so that one broken file costs no other.
+
     Raises:
-        ValueError: a path that is neither picture, video nor folder, or a video of sound alone.
+        ValueError: a path that is not there, or neither picture, video nor folder; before any
+            file is read.
     """
+    allowed = _IMAGES | _VIDEOS
     for path in paths:
-        if path.is_dir():
-            for child in sorted(path.rglob("*")):
-                if child.suffix.lower() in _IMAGES | _VIDEOS:
-                    yield from _pictures_of(child, every)
-        elif path.is_file():
-            yield from _pictures_of(path, every)
-        else:
+        if not path.exists():
             raise ValueError(f"{path} does not exist")
+        if not path.is_dir() and path.suffix.lower() not in allowed:
+            raise ValueError(f"{path} is none of {', '.join(sorted(allowed))}")
+    return _read(paths, every)
 
 
-def _pictures_of(path: Path, every: int) -> Iterator[Picture]:
-    suffix = path.suffix.lower()
-    if suffix in _IMAGES:
-        yield Picture(path, path.read_bytes())
-    elif suffix in _VIDEOS:
-        yield from _frames_of(path, every)
-    else:
-        allowed = ", ".join(sorted(_IMAGES | _VIDEOS))
-        raise ValueError(f"{path} is none of {allowed}")
+def _read(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]:
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            suffix = file.suffix.lower()
+            if suffix in _VIDEOS:
+                yield from _frames_of(file, every)
+            elif suffix in _IMAGES:
+                yield _picture_of(file)
 
 
-def _frames_of(path: Path, every: int) -> Iterator[Picture]:
+def _picture_of(path: Path) -> Picture | Unreadable:
+    try:
+        return Picture(path, path.read_bytes())
+    except OSError as error:
+        return Unreadable(path, error.strerror or "cannot be read")
+
+
+def _frames_of(path: Path, every: int) -> Iterator[Picture | Unreadable]:
     with needs("cli"):
         import av
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError(f"{path} has no pictures")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for number, frame in enumerate(container.decode(stream)):
-            if number % every == 0:
-                pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                yield Picture(path, pixels, number, float(frame.time or 0.0))
+    number = -1
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                yield Unreadable(path, "has no pictures")
+                return
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(stream)):
+                if number % every == 0:
+                    pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    yield Picture(path, pixels, number, float(frame.time or 0.0))
+    except (av.FFmpegError, OSError) as error:
+        why = getattr(error, "strerror", None) or "cannot be decoded"
+        yield Unreadable(path, why, None if number < 0 else number + 1)

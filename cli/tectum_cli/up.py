@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,9 @@ __all__ = ["running", "up"]
 
 _READY_SECONDS = 120.0
 _END_SECONDS = 40.0
+_ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, an operator, and a terminal that is closed."""
+_Handler = Callable[[int, FrameType | None], object]
 
 
 def up(
@@ -83,7 +87,7 @@ def running(
     gateway = [*tectum, "gateway", "--port", str(gateway_port), "--worker", f"127.0.0.1:{port}"]
     gateway += options[:2]  # the log level
     processes: list[subprocess.Popen[bytes]] = []
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    previous = _on_signals(_as_interrupt, signal.SIGTERM, signal.SIGHUP)
     try:
         with _unbroken():
             # Sessions of their own: Ctrl-C comes to this process, which then ends them in order.
@@ -98,20 +102,18 @@ def running(
         raise typer.Exit from None
     finally:
         _end(processes)
-        signal.signal(signal.SIGTERM, previous)
+        _restore(previous)
 
 
 @contextmanager
 def _unbroken() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is done: every process begun must be known."""
+    """Who asks for the end waits until the block is done: every process begun must be known."""
     came: list[int] = []
-    asked = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in asked}
+    before = _on_signals(lambda n, _: came.append(n), *_ASKED)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
     if came:
         raise KeyboardInterrupt
 
@@ -147,15 +149,37 @@ def _check_alive(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Gateway first, so that nothing new comes, then the worker, which drains."""
-    for process in reversed(processes):
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
+    """Gateway first, so that nothing new comes, then the worker, which drains.
+
+    Who asks again has no patience for that: then they are killed, but none is left behind.
+    """
+
+    def hurry(*_: object) -> None:
+        for process in processes:
             process.kill()
-            process.wait()
+
+    before = _on_signals(hurry, *_ASKED)
+    try:
+        for process in reversed(processes):
+            process.terminate()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    finally:
+        _restore(before)
+
+
+def _on_signals(handler: _Handler, *numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Handle these signals so, but for what `nohup` ignores; gives what handled them before."""
+    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _restore(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _as_interrupt(*_: object) -> None:

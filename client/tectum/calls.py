@@ -164,8 +164,12 @@ def request_options(
     """What a request says about itself."""
     spaces = options.get("expected_spaces", ())
     if isinstance(spaces, str) or len(spaces) > MAX_EXPECTED_SPACES:
-        found = "one str" if isinstance(spaces, str) else f"{len(spaces)}"
-        raise invalid("expected_spaces", f"found {found}; allowed: at most 8, in a list")
+        one = isinstance(spaces, str)
+        raise invalid(
+            "expected_spaces",
+            f"found {'one str' if one else len(spaces)}; allowed: at most 8, in a list",
+            reason="FIELD_OUT_OF_RANGE" if one else "TOO_MANY_ITEMS",
+        )
     return call_pb2.RequestOptions(
         model=text(options.get("model", defaults.model), "model", empty=True),
         priority=call_pb2.Priority.ValueType(known_priority(priority)),

@@ -167,7 +167,10 @@ def predict_latent_actions(
     if count < 2:
         raise invalid("frames", "found 1; allowed: at least 2", reason="FIELD_MISSING")
     if (captured_at is None) == (interval is None):
-        raise invalid("interval", "allowed: exactly one of captured_at and interval")
+        reason = "FIELD_MISSING" if interval is None else "FIELD_OUT_OF_RANGE"
+        found = f"found {'neither' if interval is None else 'both'}"
+        allowed = "allowed: exactly one of captured_at and interval"
+        raise invalid("interval", f"{found}; {allowed}", reason=reason)
     if interval is not None:
         request.interval.CopyFrom(duration(interval, "interval"))
     if captured_at is not None:

@@ -80,6 +80,9 @@ class VisionConfig(Strict):
     """Frames in one token; divides `frames`."""
     frame_interval: PositiveFloat | None = None
     """Seconds between the frames of a clip; None for single images."""
+    stem: tuple[PositiveInt, ...] = ()
+    """Channels of 3×3 convolutions of stride 2 that read the picture before it becomes patches, one
+    for each halving of a patch's side (arXiv:2106.14881); empty: one linear map of each patch."""
     patch_bias: bool = True
     """Whether the patch embedding has a bias (CLIP's has none)."""
     class_token: bool = False
@@ -104,6 +107,11 @@ class VisionConfig(Strict):
         if self.frames % self.tubelet_frames:
             raise ValueError(
                 f"tubelet_frames ({self.tubelet_frames}) must divide frames ({self.frames})"
+            )
+        if self.stem and (self.frames > 1 or 2 ** len(self.stem) != self.patch_size):
+            raise ValueError(
+                f"a stem of {len(self.stem)} convolutions reads single images of patch_size "
+                f"{2 ** len(self.stem)}, not {self.frames} frames of patch_size {self.patch_size}"
             )
         if self.pooling == "class" and not self.class_token:
             raise ValueError("pooling 'class' needs class_token")

@@ -100,6 +100,13 @@ class Running:
         """Wait for its output."""
         self.until(lambda: words in self.output)
 
+    def until_alone(self) -> None:
+        """Wait until nothing that it started lives any more; it has ended itself."""
+        ends = time.monotonic() + PATIENCE
+        while left := self.family():
+            assert time.monotonic() < ends, f"{left} live on:\n{self.output}"
+            time.sleep(0.01)
+
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
         """What a terminal's Ctrl-C does, or another signal."""
         self.process.send_signal(number)

@@ -26,7 +26,7 @@ def write_film(path: Path, frames: int = 5, rate: int = 10) -> Path:
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         for number in range(frames):
-            grey = np.full((32, 32, 3), 20 + 40 * number, np.uint8)
+            grey = np.full((32, 32, 3), 20 + 40 * (number % 6), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
         container.mux(stream.encode())
     return path
@@ -161,6 +161,40 @@ def test_a_broken_picture_gets_an_error_and_its_neighbours_vectors(
     assert "1 with an error" in told
 
 
+@pytest.mark.parametrize("content", [b"", b"no film at all"])
+def test_a_broken_film_gets_a_row_that_says_so_and_costs_no_other(
+    worker: str, folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    (folder / "broken.mp4").write_bytes(content)
+
+    rows, told = embedded(tmp_path / "out.parquet", folder, "--worker", worker)
+
+    (broken,) = [row for row in rows if row["error"] is not None]
+    assert Path(broken["path"]).name == "broken.mp4"
+    assert broken["error"].startswith("UNREADABLE: ")
+    assert broken["vector"] is None
+    assert len(rows) == 10
+    assert [Path(row["path"]).name for row in rows[1:4]] == ["b.png", "broken.mp4", "c.webp"]
+    assert "1 with an error" in told
+
+
+def test_a_film_cut_short_keeps_the_frames_it_has(worker: str, tmp_path: Path) -> None:
+    whole = write_film(tmp_path / "film.mkv", frames=40)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+
+    rows, _ = embedded(tmp_path / "out.parquet", whole, "--worker", worker)
+
+    assert 0 < sum(row["vector"] is not None for row in rows) < 40
+
+
+def test_a_film_without_pictures_says_so(worker: str, tmp_path: Path) -> None:
+    sound = write_sound(tmp_path / "sound.mkv")
+
+    rows, _ = embedded(tmp_path / "out.parquet", sound, "--worker", worker)
+
+    assert [row["error"] for row in rows] == ["UNREADABLE: has no pictures"]
+
+
 def test_a_folder_without_pictures_gives_no_rows(worker: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
@@ -185,23 +219,6 @@ def test_a_path_that_is_not_there_is_named(worker: str, tmp_path: Path) -> None:
     told = refused(tmp_path / "out.parquet", tmp_path / "absent.png", "--worker", worker)
 
     assert "absent.png does not exist" in told
-
-
-@pytest.mark.parametrize("content", [b"", b"no film at all"])
-def test_a_broken_film_is_named(worker: str, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "broken.mp4").write_bytes(content)
-
-    told = refused(tmp_path / "out.parquet", tmp_path / "broken.mp4", "--worker", worker)
-
-    assert "broken.mp4" in told
-
-
-def test_a_film_without_pictures_is_named(worker: str, tmp_path: Path) -> None:
-    sound = write_sound(tmp_path / "sound.mkv")
-
-    told = refused(tmp_path / "out.parquet", sound, "--worker", worker)
-
-    assert "sound.mkv has no pictures" in told
 
 
 def test_an_unknown_kind_of_vector_is_refused(worker: str, folder: Path, tmp_path: Path) -> None:

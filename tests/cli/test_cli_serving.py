@@ -75,7 +75,27 @@ def test_one_ctrl_c_ends_worker_and_gateway(repository: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_asks_twice_for_the_end_leaves_no_process_behind(
+    repository: Path, tmp_path: Path
+) -> None:
+    chosen = ports()
+    given = ["--repository", repository, "--model", "tiny", *flags(chosen)]
+
+    with Running("up", *given, folder=tmp_path) as running:
+        running.until_it_says("serving; Ctrl-C ends it")
+        running.interrupt()
+        running.until_it_says("ending")
+        running.interrupt()
+
+        running.ended()
+        running.until_alone()
+    assert "Traceback" not in running.output
+    with socket.create_server(("127.0.0.1", chosen["--port"])):
+        pass  # nobody has it any more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_they_start_ends_them_too(
     repository: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -99,6 +119,7 @@ def test_a_worker_that_cannot_start_ends_the_gateway_too(repository: Path, tmp_p
         assert running.family() == []
     assert "huge" in running.output
     assert "the worker ended with code 1" in running.output
+    assert "Traceback" not in running.output
 
 
 # ---------------------------------------------------------------- serve

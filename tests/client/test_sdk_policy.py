@@ -242,3 +242,10 @@ def test_an_option_outside_what_it_allows_is_refused_before_anything_is_sent(
 
     assert [violation.field for violation in caught.value.violations] == [field]
     assert worker.seen == []
+
+
+def test_more_spaces_than_can_be_pinned_are_too_many_items(client: tectum.Client) -> None:
+    with pytest.raises(tectum.InvalidInput) as caught:
+        client.embed_texts(["a"], expected_spaces=["s"] * 9)
+
+    assert caught.value.reason == "TOO_MANY_ITEMS"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,34 @@ def test_what_a_package_promises_it_has(package: str) -> None:
     promised = getattr(module, "__all__", [])
     assert all(hasattr(module, name) for name in promised)
     assert list(promised) == sorted(set(promised))
+
+
+def contract(name: str) -> dict[str, list[str]]:
+    """One of import-linter's contracts."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (found,) = [c for c in settings["tool"]["importlinter"]["contracts"] if c["name"] == name]
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "The contract's stubs know nothing of the SDK",
+        "The worker knows the core and the contract, never the SDK",
+    ],
+)
+def test_whoever_may_not_know_the_sdk_may_know_no_module_of_it(name: str) -> None:
+    modules = {f"tectum.{path.stem}" for path in (ROOT / "client" / "tectum").glob("[a-z]*.py")}
+
+    assert modules <= set(contract(name)["forbidden_modules"])
+
+
+def test_no_objective_is_left_out_of_their_independence() -> None:
+    folder = ROOT / "training" / "tectum_train" / "objectives"
+    shared = {"base", "batch"}
+    own = {f"tectum_train.objectives.{p.stem}" for p in folder.glob("[a-z]*.py")} - {
+        f"tectum_train.objectives.{name}" for name in shared
+    }
+
+    listed = set(contract("Objectives know their base and the core, never each other")["modules"])
+    assert listed == own

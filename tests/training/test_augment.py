@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tectum_train.augment import Augmentation
+from tectum_train.recipe import AugmentationConfig
 
 SIDE = 16
 
@@ -28,59 +29,76 @@ def ramp(samples: int = 1) -> Tensor:
     return torch.stack([red, green, torch.zeros_like(red)]).expand(samples, 1, 3, SIDE, SIDE)
 
 
-both = pytest.mark.parametrize(("shift", "colour"), [(2, 0.0), (0, 0.3), (2, 0.3)])
+def augmentation(**strengths: float) -> Augmentation:
+    """At most what is named; all else is off."""
+    off = {"shift": 0, "zoom": 0.0, "colour": 0.0, "hue": 0.0, "grey": 0.0}
+    return Augmentation(SIDE, AugmentationConfig.model_validate({**off, **strengths}))
 
 
-@both
+each = pytest.mark.parametrize(
+    "strengths",
+    [
+        {"shift": 2},
+        {"zoom": 0.3},
+        {"colour": 0.3},
+        {"hue": 0.2},
+        {"grey": 0.5},
+        {"shift": 2, "zoom": 0.1, "colour": 0.3, "hue": 0.1, "grey": 0.2},
+    ],
+    ids=lambda strengths: "+".join(strengths),
+)
+
+
+@each
 @given(seed=st.integers(0, 2**63 - 1))
-def test_equal_seeds_give_equal_pixels(shift: int, colour: float, seed: int) -> None:
-    augment = Augmentation(SIDE, shift, colour)
+def test_equal_seeds_give_equal_pixels(strengths: dict[str, float], seed: int) -> None:
+    augment = augmentation(**strengths)
 
     assert torch.equal(augment(frames(), seed), augment(frames(), seed))
 
 
-@both
-def test_another_seed_gives_other_pixels(shift: int, colour: float) -> None:
-    augment = Augmentation(SIDE, shift, colour)
+@each
+def test_another_seed_gives_other_pixels(strengths: dict[str, float]) -> None:
+    augment = augmentation(**strengths)
 
     assert not torch.equal(augment(frames(), 1), augment(frames(), 2))
 
 
-@both
+@each
 @given(seed=st.integers(0, 2**32))
-def test_all_frames_of_a_sample_are_drawn_alike(shift: int, colour: float, seed: int) -> None:
+def test_all_frames_of_a_sample_are_drawn_alike(strengths: dict[str, float], seed: int) -> None:
     still = frames(samples=4, each=1).expand(4, 3, 3, SIDE, SIDE)
 
-    changed = Augmentation(SIDE, shift, colour)(still, seed)
+    changed = augmentation(**strengths)(still, seed)
 
     assert torch.equal(changed[:, 0], changed[:, 1])
     assert torch.equal(changed[:, 0], changed[:, 2])
 
 
-@both
-def test_samples_are_drawn_apart(shift: int, colour: float) -> None:
-    same = frames(samples=1).expand(4, 2, 3, SIDE, SIDE)
+@each
+def test_samples_are_drawn_apart(strengths: dict[str, float]) -> None:
+    same = frames(samples=1).expand(16, 2, 3, SIDE, SIDE)
 
-    changed = Augmentation(SIDE, shift, colour)(same, 0)
+    changed = augmentation(**strengths)(same, 0)
 
-    assert len({tuple(sample.flatten().tolist()) for sample in changed}) == 4
+    assert len({tuple(sample.flatten().tolist()) for sample in changed}) > 1
 
 
-@both
-def test_pixels_stay_uint8_in_the_same_shape(shift: int, colour: float) -> None:
-    changed = Augmentation(SIDE, shift, colour)(frames(5, 2), 0)
+@each
+def test_pixels_stay_uint8_in_the_same_shape(strengths: dict[str, float]) -> None:
+    changed = augmentation(**strengths)(frames(5, 2), 0)
 
     assert changed.dtype == torch.uint8
     assert changed.shape == (5, 2, 3, SIDE, SIDE)
 
 
-def test_without_shift_and_colour_nothing_changes() -> None:
-    assert torch.equal(Augmentation(SIDE, 0, 0.0)(frames(), 0), frames())
+def test_at_zero_nothing_changes() -> None:
+    assert torch.equal(augmentation()(frames(), 0), frames())
 
 
 @given(st.integers(1, 4), st.integers(0, 2**32))
 def test_nothing_moves_farther_than_the_shift(shift: int, seed: int) -> None:
-    given_, changed = ramp(8), Augmentation(SIDE, shift, 0.0)(ramp(8), seed)
+    given_, changed = ramp(8), augmentation(shift=shift)(ramp(8), seed)
 
     # Red and green are ten times the place, so a tenth of the difference is the way gone.
     moved = (changed.float() - given_.float())[:, 0, :2] / 10
@@ -92,7 +110,7 @@ def test_nothing_moves_farther_than_the_shift(shift: int, seed: int) -> None:
 
 
 def test_shifts_use_the_room_they_have_both_ways() -> None:
-    changed = Augmentation(SIDE, 3, 0.0)(ramp(200), 0)
+    changed = augmentation(shift=3)(ramp(200), 0)
 
     moved = (changed.float() - ramp(200).float())[:, 0, :2, 8, 8] / 10
     assert moved.min() < -2.5
@@ -102,14 +120,39 @@ def test_shifts_use_the_room_they_have_both_ways() -> None:
 def test_what_comes_in_at_the_border_repeats_it() -> None:
     grey = torch.full((6, 1, 3, SIDE, SIDE), 77, dtype=torch.uint8)
 
-    assert (Augmentation(SIDE, 4, 0.0)(grey, 0).int() - 77).abs().max() <= 1
+    assert (augmentation(shift=4)(grey, 0).int() - 77).abs().max() <= 1
+
+
+def test_a_zoom_leaves_the_middle_where_it_is() -> None:
+    changed = augmentation(zoom=0.3)(ramp(100), 0).float()[:, 0, 0]  # red is ten times the column
+
+    steepness = (changed[:, 8, 10] - changed[:, 8, 5]) / 50
+    assert ((changed[:, 8, 7:9].mean(-1) - 75).abs() < 1.5).all()
+    assert steepness.min() < 0.85  # nearer
+    assert steepness.max() > 1.25  # farther
+    assert steepness.min() > 1 / 1.3 - 0.03
+    assert steepness.max() < 1 / 0.7 + 0.03
+
+
+def test_grey_samples_are_the_share_that_was_asked_for() -> None:
+    changed = augmentation(grey=0.3)(frames(samples=400), 0).int()
+
+    grey = (changed.amax(2) == changed.amin(2)).all(-1).all(-1)
+    assert torch.equal(grey[:, 0], grey[:, 1])
+    assert 0.2 < grey[:, 0].float().mean() < 0.4
+
+
+def test_turned_hues_keep_greys_grey() -> None:
+    grey = torch.arange(SIDE, dtype=torch.uint8).mul(9).expand(6, 1, 3, SIDE, SIDE)
+
+    assert (augmentation(hue=0.5)(grey, 0).int() - grey.int()).abs().max() <= 1
 
 
 def test_colours_change_without_moving_anything() -> None:
     edge = torch.zeros(6, 1, 3, SIDE, SIDE, dtype=torch.uint8)
     edge[..., SIDE // 2 :] = 200
 
-    changed = Augmentation(SIDE, 0, 0.4)(edge, 0).float()
+    changed = augmentation(colour=0.4, hue=0.1, grey=0.3)(edge, 0).float()
 
     assert torch.equal(changed.std(dim=-2), torch.zeros_like(changed.std(dim=-2)))
     left, right = changed[..., : SIDE // 2], changed[..., SIDE // 2 :]
@@ -122,13 +165,13 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
 
-    Augmentation(SIDE, 2, 0.3)(frames(), 99)
+    augmentation(shift=2, colour=0.3, hue=0.1)(frames(), 99)
 
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_thread_that_draws_at_the_same_time_changes_nothing() -> None:
-    augment = Augmentation(SIDE, 2, 0.3)
+    augment = augmentation(shift=2, colour=0.3, hue=0.1)
     alone = [augment(frames(16), seed) for seed in range(60)]
     ended = threading.Event()
 

@@ -53,6 +53,18 @@ def test_a_recipe_survives_json(name: str) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+@pytest.mark.parametrize("change", ["description=longer", "output=elsewhere", "data.cache=here"])
+def test_words_and_folders_do_not_make_another_run(change: str) -> None:
+    assert read_recipe("tectum-tiny", [change]).identity() == read_recipe("tectum-tiny").identity()
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=7", "optimiser.lr=1e-4", "model.joint.width=8", "data.train=elsewhere"]
+)
+def test_what_is_learnt_makes_another_run(change: str) -> None:
+    assert read_recipe("tectum-tiny", [change]).identity() != read_recipe("tectum-tiny").identity()
+
+
 def test_the_package_has_the_embedded_models_recipe() -> None:
     assert "tectum-tiny" in recipe_names()
 
@@ -96,7 +108,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("objectives.image_text.temperature=1", r"objectives\.0\.image_text\.temperature: Extra"),
         ("schedule.steps=0", r"schedule\.steps: .*greater than 0"),
         ("optimiser.lr=fast", r"optimiser\.lr: .*valid number"),
-        ("data.colour=1.5", r"data\.colour: .*less than or equal to 1"),
+        ("augmentation.colour=1.5", r"augmentation\.colour: .*less than or equal to 1"),
         ("precision=float16", r"precision: .*'float32' or 'bfloat16'"),
         ("objectives.image_text.kind=guess", r"objectives\.0: .*'image_text', 'masked_image'"),
         ("objectives.image_text.weight=0", r"weight: .*greater than 0"),

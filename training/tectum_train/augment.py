@@ -1,4 +1,4 @@
-"""Random views of pictures: small shifts and colour changes, batched, replayable.
+"""Random views of pictures: where they sit, how large, in which colours; batched, replayable.
 
 One draw for all frames of a sample: what moves between them is the world, not the
 augmentation. The draws are a pure function of the seed.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import threading
 
 import torch
-from kornia.augmentation import ColorJiggle, RandomAffine, VideoSequential
+from kornia.augmentation import ColorJiggle, RandomAffine, RandomGrayscale, VideoSequential
 from torch import Tensor
+
+from tectum_train.recipe import AugmentationConfig
 
 __all__ = ["Augmentation", "global_generator"]
 
@@ -22,21 +24,31 @@ know no other, batches are made on a thread, and the generator is one for the wh
 
 
 class Augmentation:
-    """Shifts and colours.
+    """Moved, zoomed, in other colours or none.
 
     Args:
         side: S, pixels.
-        shift: at most so many pixels each way; what comes in at the border repeats it.
-        colour: strength of brightness, contrast and saturation, and a quarter of it of hue.
+        config: how far each goes; at zero it is left out.
     """
 
-    def __init__(self, side: int, shift: int, colour: float) -> None:
+    def __init__(self, side: int, config: AugmentationConfig) -> None:
         steps: list[torch.nn.Module] = []
-        if shift:
-            share = shift / side
-            steps.append(RandomAffine(0.0, translate=(share, share), padding_mode="border", p=1.0))
-        if colour:
-            steps.append(ColorJiggle(colour, colour, colour, colour / 4, p=1.0))
+        if config.shift or config.zoom:
+            share, zoom = config.shift / side, config.zoom
+            steps.append(
+                RandomAffine(
+                    0.0,
+                    translate=(share, share),
+                    scale=(1 - zoom, 1 + zoom),
+                    padding_mode="border",
+                    p=1.0,
+                )
+            )
+        if config.colour or config.hue:
+            strength = config.colour
+            steps.append(ColorJiggle(strength, strength, strength, config.hue, p=1.0))
+        if config.grey:
+            steps.append(RandomGrayscale(p=config.grey))
         self._apply = (
             VideoSequential(*steps, data_format="BTCHW", same_on_frame=True) if steps else None
         )

@@ -18,6 +18,7 @@ from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.objectives import ObjectiveConfig
 
 __all__ = [
+    "AugmentationConfig",
     "DataConfig",
     "OptimiserConfig",
     "Recipe",
@@ -57,10 +58,21 @@ class DataConfig(Strict):
     """Steps between the two frames of a pair; one is drawn for each sample."""
     action_steps: PositiveInt = 16
     """Length of an action sequence."""
+
+
+class AugmentationConfig(Strict):
+    """Random views of pictures, drawn for each sample; all its frames are changed alike."""
+
     shift: Annotated[int, Field(ge=0)] = 4
-    """Random shift of a picture, at most so many pixels each way; both frames of a pair alike."""
+    """Moved at most so many pixels each way; what comes in at the border repeats it."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Scaled by 1 − zoom to 1 + zoom about the middle."""
     colour: _Share = 0.2
-    """Strength of random brightness, contrast, saturation and hue; both frames of a pair alike."""
+    """Brightness, contrast and saturation, each times 1 − colour to 1 + colour."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Hues turned at most by so much of the whole circle."""
+    grey: _Share = 0.0
+    """Share of samples that lose their colours."""
 
 
 class OptimiserConfig(Strict):
@@ -100,6 +112,8 @@ class Recipe(Strict):
     """Command, time, expected numbers."""
     data: DataConfig
     """Where samples come from."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random views of its pictures."""
     images: ImagePreprocessing
     """How pictures become input; goes into the bundle."""
     model: ModelConfig
@@ -116,6 +130,12 @@ class Recipe(Strict):
     """Of initialisation, order, masks and augmentation."""
     output: str = "runs"
     """Folder for runs; this one goes to `<output>/<name>-seed<seed>`."""
+
+    def identity(self) -> str:
+        """What a checkpoint belongs to, as JSON: all but words and where a run keeps its files."""
+        return self.model_dump_json(
+            exclude={"description": True, "output": True, "data": {"cache"}}
+        )
 
 
 def recipe_names() -> list[str]:

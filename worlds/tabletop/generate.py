@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # importing it opens graphics libraries, which only the worke
 
 EXAMPLES = """\
 examples:
-  a data set to train on (about eight minutes on two cores):
+  a data set to train on (about ten minutes on two cores):
     python -m tabletop.generate --out data/tabletop
   a quick look at two tasks:
     python -m tabletop.generate --out look --tasks drawer-open,drawer-close \\
@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-episodes-per-task",
         type=_positive,
-        default=4,
+        default=12,
         metavar="N",
         help="test episodes of each task, on held-out layouts (default %(default)s)",
     )

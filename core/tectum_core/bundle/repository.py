@@ -94,11 +94,11 @@ class Repository:
         """
         version = content_version(folder)
         target = f"{self._root}/{_checked(name)}/{version}"
-        if not self._files.exists(target):
-            if self._local:
-                _copy_whole(folder, Path(target))
-            else:
-                self._files.put(f"{folder}/", f"{target}/", recursive=True)
+        if not self._local:
+            # Also if the folder is there: an upload that broke off leaves one, and is mended so.
+            self._files.put(f"{folder}/", f"{target}/", recursive=True)
+        elif not self._files.exists(target):
+            _copy_whole(folder, Path(target))
         self._move_latest(f"{self._root}/{name}/{_LATEST}", version)
         return version
 

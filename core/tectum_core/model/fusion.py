@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tectum_core.architecture import ActionConfig, FusionConfig
 from tectum_core.model.transformer import Transformer
 
-__all__ = ["ActionEncoder", "Context", "Fusion"]
+__all__ = ["ActionEncoder", "Context", "Fusion", "straight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,9 @@ class Fusion(nn.Module):
     def fill_actions(self, actions: Tensor, hidden: Tensor, context: Context) -> Tensor:
         """Predict every step of action sequences.
 
+        What is learnt is the departure from the straight line between visible steps: where a
+        hidden run is short, the line is nearly right already.
+
         Args:
             actions: float[B, T, A], standardised; hidden steps' values are not read.
             hidden: bool[B, T].
@@ -133,7 +136,8 @@ class Fusion(nn.Module):
         tokens, seen = self._gather(context, actions.shape[0], actions.device)
         shown = torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device)
         x = self.transformer(torch.cat([tokens, steps], dim=1), torch.cat([seen, shown], dim=1))
-        return self.action_head(self.final_norm(x[:, -steps.shape[1] :]))
+        change: Tensor = self.action_head(self.final_norm(x[:, -steps.shape[1] :]))
+        return straight(actions, hidden) + change
 
     def _gather(self, context: Context, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The context's tokens float[B, M, D] and which of them may be attended to, bool[B, M]."""
@@ -153,3 +157,28 @@ class Fusion(nn.Module):
             tokens.append(self.from_text(context.text) + self.modality["text"])
             seen.append(context.text_seen)
         return torch.cat(tokens, dim=1), torch.cat(seen, dim=1)
+
+
+def straight(actions: Tensor, hidden: Tensor) -> Tensor:
+    """Hidden steps on the line between their visible neighbours; beyond the last one it repeats.
+
+    Args:
+        actions: float[B, T, A]; hidden steps' values are not read.
+        hidden: bool[B, T].
+
+    Returns:
+        float[B, T, A]; zeros, the mean action, where nothing is visible.
+    """
+    places = torch.arange(actions.shape[1], device=actions.device).expand(hidden.shape)
+    last = len(places[0])
+    before = places.masked_fill(hidden, -1).cummax(dim=1).values
+    after = places.masked_fill(hidden, last).flip(1).cummin(dim=1).values.flip(1)
+    nearest_before = torch.where(before >= 0, before, after).clamp(max=last - 1)
+    nearest_after = torch.where(after < last, after, before).clamp(min=0)
+    width = actions.shape[2]
+    left = actions.gather(1, nearest_before[:, :, None].expand(-1, -1, width))
+    right = actions.gather(1, nearest_after[:, :, None].expand(-1, -1, width))
+    gap = (nearest_after - nearest_before).clamp(min=1)
+    share = ((places - nearest_before).to(actions.dtype) / gap).clamp(0, 1)[:, :, None]
+    line = left + share * (right - left)
+    return line.masked_fill(hidden.all(dim=1)[:, None, None], 0.0)

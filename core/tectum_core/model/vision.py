@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tectum_core.architecture import VisionConfig
+from tectum_core.model.stem import ConvolutionStem
 from tectum_core.model.transformer import AttentionPool, Transformer
 
 __all__ = ["VisionOutput", "VisionTransformer", "patchify", "sincos_positions", "unpatchify"]
@@ -112,7 +113,12 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         width = config.transformer.width
-        self.embed = nn.Linear(config.patch_values, width, bias=config.patch_bias)
+        eps = config.transformer.norm_eps
+        self.embed: nn.Linear | ConvolutionStem = (
+            ConvolutionStem(config.stem, width, eps)
+            if config.stem
+            else nn.Linear(config.patch_values, width, bias=config.patch_bias)
+        )
         self.prefix = config.class_token + config.registers
         if self.prefix:
             self.prefix_tokens = nn.Parameter(torch.randn(1, self.prefix, width) * 0.02)
@@ -121,7 +127,6 @@ class VisionTransformer(nn.Module):
         else:
             table = sincos_positions(width, config.steps, config.grid)
             self.register_buffer("positions", table[None], persistent=False)
-        eps = config.transformer.norm_eps
         self.input_norm = nn.LayerNorm(width, eps=eps) if config.input_norm else nn.Identity()
         self.transformer = Transformer(config.transformer)
         self.final_norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
@@ -133,7 +138,7 @@ class VisionTransformer(nn.Module):
         Args:
             pixels: float[B, 3, H, W] or float[B, 3, T, H, W], normalised.
             keep: int64[B, K], which patches are shown, ascending; None: all. The others cost
-                nothing, as in MAE.
+                the transformer nothing, as in MAE.
 
         Returns:
             Pooled and patch vectors.
@@ -166,16 +171,21 @@ class VisionTransformer(nn.Module):
         return onto_patches.mean(dim=1)
 
     def _sequence(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
-        patches = patchify(pixels, self.config.patch_size, self.config.tubelet_frames)
         positions = self.positions
         if keep is not None:
-            # Select before embedding: hidden patches are never multiplied.
-            patches = take(patches, keep)
             positions = take(positions.expand(keep.shape[0], -1, -1), keep)
-        x = self.embed(patches) + positions
+        x = self._embedded(pixels, keep) + positions
         if self.prefix:
             x = torch.cat([self.prefix_tokens.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         return self.input_norm(x)
+
+    def _embedded(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+        if isinstance(self.embed, ConvolutionStem):
+            tokens: Tensor = self.embed(pixels, keep)
+            return tokens if keep is None else take(tokens, keep)
+        patches = patchify(pixels, self.config.patch_size, self.config.tubelet_frames)
+        # Select before embedding: hidden patches are never multiplied.
+        return self.embed(patches if keep is None else take(patches, keep))
 
 
 def take(tokens: Tensor, indices: Tensor) -> Tensor:

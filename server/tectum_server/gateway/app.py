@@ -15,7 +15,7 @@ from tectum_server.gateway import openai
 from tectum_server.gateway.envelope import DOCS, Envelope
 from tectum_server.gateway.limits import BodyLimit, ConcurrencyLimit
 from tectum_server.gateway.metrics import Metrics
-from tectum_server.gateway.problems import MEDIA_TYPE, OPENAI_ROUTE, answer_error, documented
+from tectum_server.gateway.problems import MEDIA_TYPE, OPENAI_ROUTE, answer_error
 from tectum_server.gateway.routes import (
     embed,
     latent_actions,
@@ -63,7 +63,6 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=DOCS,
         redoc_url=None,
-        responses=documented(),
     )
     app.state.client, app.state.metrics, app.state.settings = client, metrics, settings
     for part in (embed, similarity, reconstruct, latent_actions, models, openai, operations):

@@ -16,6 +16,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 import tectum
 from tectum_server.gateway import png
+from tectum_server.gateway.wrong import wrong
 
 EncodingFormat = Literal["float", "base64"]
 """How vectors are written: a list of numbers, or base64 of their little-endian bytes."""
@@ -54,7 +55,8 @@ def decode_image(value: Any) -> bytes:
     uri = _DATA_URI.match(value)
     content = decode(value[uri.end() :] if uri else value)
     if not content:
-        raise ValueError("found no bytes; allowed: base64 of a JPEG, PNG or WebP file")
+        described = "found no bytes; allowed: base64 of a JPEG, PNG or WebP file"
+        raise wrong(described, reason="FIELD_MISSING")
     return content
 
 
@@ -125,7 +127,8 @@ def parse_vector(values: list[float] | str, data_type: str) -> NDArray[Any]:
     if isinstance(values, str):
         content = decode(values)
         if len(content) % dtype.itemsize:
-            raise ValueError(f"found {len(content)} bytes; allowed: a multiple of {dtype.itemsize}")
+            described = f"found {len(content)} bytes; allowed: a multiple of {dtype.itemsize}"
+            raise wrong(described, reason="SHAPE_MISMATCH")
         return np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
     exact = np.asarray(values, np.float64)
     if dtype.kind == "i" and not (np.abs(exact) <= np.iinfo(dtype).max).all():

@@ -11,6 +11,7 @@ _RENAMED = (
     (re.compile(r"^expected_spaces.*"), "X-Tectum-Expected-Space"),
     (re.compile(r"^options\.priority$"), "X-Tectum-Priority"),
     (re.compile(r"^timeout$"), "X-Tectum-Deadline-Ms"),
+    (re.compile(r"^target$"), "body"),
     (re.compile(r"^(options|vector)\."), ""),
     (re.compile(r"\.(encoded|raw)\b.*"), ""),
     (re.compile(r"^clips?(\[\d+\])?\.frame_interval$"), "frame_interval_ms"),

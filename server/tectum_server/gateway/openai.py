@@ -17,7 +17,7 @@ from tectum_server.gateway.caller import CallerOf
 from tectum_server.gateway.codec import EncodingFormat
 from tectum_server.gateway.problems import OPENAI_ROUTE, OpenAIProblem, documented
 from tectum_server.gateway.reply import reply
-from tectum_server.gateway.schemas.common import Answered, ModelChoice, NumbersOrBase64
+from tectum_server.gateway.schemas.common import Answered, ListOf, ModelChoice, NumbersOrBase64
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -29,7 +29,7 @@ def _listed(value: Any) -> Any:
 
 
 Texts = Annotated[
-    list[str],
+    ListOf[str],
     Field(min_length=1),
     BeforeValidator(_listed),
     WithJsonSchema(
@@ -85,7 +85,7 @@ class Embeddings(Answered):
     usage: Usage
 
 
-@router.post(OPENAI_ROUTE, response_model=Embeddings, responses=documented(OpenAIProblem))
+@router.post(OPENAI_ROUTE, response_model=Embeddings, responses=documented(model=OpenAIProblem))
 async def create_embeddings(
     body: Annotated[CreateEmbeddings, Body(openapi_examples=examples.OPENAI)], caller: CallerOf
 ) -> Response:

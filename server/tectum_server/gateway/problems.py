@@ -21,6 +21,7 @@ from starlette.types import Scope
 import tectum
 from tectum.v1 import errors_pb2
 from tectum_server.gateway.fields import rest_field
+from tectum_server.gateway.wrong import field_of, reason_of
 
 OPENAI_ROUTE = "/v1/embeddings"
 """The route whose errors have OpenAI's shape."""
@@ -149,13 +150,11 @@ def of_validation(errors: Sequence[Any], scope: Scope) -> Problem:
     if any(error["loc"] == ("body",) for error in errors) and "json" not in media_type:
         return problem(scope, 415, f"found {media_type}; allowed: application/json")
     violations = [
-        Violation(field=path(error["loc"]), description=error["msg"].removeprefix("Value error, "))
+        Violation(field=field_of(error), description=error["msg"].removeprefix("Value error, "))
         for error in errors
     ]
-    missing = all(error["type"] == "missing" for error in errors)
     described = "; ".join(f"{v.field}: {v.description}" for v in violations[:3])
-    reason = "FIELD_MISSING" if missing else "FIELD_OUT_OF_RANGE"
-    return problem(scope, 422, described, reason=reason, violations=violations)
+    return problem(scope, 422, described, reason=reason_of(errors[0]), violations=violations)
 
 
 def problem(
@@ -200,13 +199,6 @@ def response(scope: Scope, found: Problem) -> Response:
     return JSONResponse(content, found.status, headers, MEDIA_TYPE)
 
 
-def path(location: Sequence[str | int]) -> str:
-    """A place in a request, from pydantic's words to ours: `frames[2].image`."""
-    _, *parts = location
-    written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return written.lstrip(".") or "body"
-
-
 async def answer_error(request: Request, error: Exception) -> Response:
     """FastAPI's hook for every exception that a request may end with."""
     scope = request.scope
@@ -240,16 +232,25 @@ class OpenAIProblem(BaseModel):
     error: OpenAIError
 
 
-def documented(model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer besides its own answer, for the documentation."""
-    return {status: {"model": model, "description": text} for status, text in _DESCRIBED.items()}
+def documented(*statuses: int, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer besides its own answer, for the documentation.
+
+    Args:
+        statuses: those it may answer with; none: every one, as routes do that run a model.
+        model: the shape of its problems.
+    """
+    return {
+        status: {"model": model, "description": _DESCRIBED[status]}
+        for status in statuses or _DESCRIBED
+    }
 
 
 _DESCRIBED = {
-    400: "The body is no JSON.",
+    400: "The body is no JSON, or no form.",
     401: "No credentials, or none that the worker knows.",
     403: "The credentials do not allow this.",
     404: "The model is unknown or not loaded.",
+    408: "The body took too long to arrive.",
     409: "The model has no such head, or another space than the one expected.",
     413: "The body is too large.",
     415: "The body is of a media type that the route does not read.",

@@ -82,6 +82,7 @@ class Supervisor:
         try:
             await asyncio.wait({keeping, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._stop.set()  # from here on, a child that ends does so because it was told to
             stopping.cancel()
             await self._end(front, self._settings.drain_timeout + _KILL_AFTER)
             keeping.cancel()

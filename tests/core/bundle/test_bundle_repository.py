@@ -173,6 +173,18 @@ def test_what_was_damaged_on_its_way_is_refused_and_not_kept(
     assert content_version(repository.locate("arm")[0]) == version
 
 
+def test_an_upload_that_broke_off_is_mended_by_the_next(tmp_path: Path, two: list[Path]) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(url)
+    files.rm(f"{path}/arm/{version}/model.safetensors")
+
+    repository.publish(two[0], "arm")
+
+    assert content_version(repository.locate("arm")[0]) == version
+
+
 def test_latest_is_never_half_written(tmp_path: Path, two: list[Path]) -> None:
     repository = Repository(tmp_path)
     versions = {repository.publish(folder, "arm") for folder in two}

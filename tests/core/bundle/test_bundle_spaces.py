@@ -126,7 +126,7 @@ def test_a_latent_action_that_reads_the_trunk_moves_with_it(full_bundle: Bundle)
     model = PerceptionModel(architecture)
     before = {s.name: s.space_id for s in spaces_of(config, model, None)}
     with torch.no_grad():
-        model.vision.embed.weight[0, 0] += 1
+        model.get_parameter("vision.embed.weight")[0, 0] += 1
 
     after = {s.name: s.space_id for s in spaces_of(config, model, None)}
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 from tectum_core.architecture import ActionConfig, FusionConfig
 from tectum_core.model import Context, Fusion
+from tectum_core.model.fusion import straight
 
 VOCABULARY = 30
 ACTIONS = ActionConfig(dimensions=4, state_dimensions=3, max_steps=8)
@@ -52,6 +54,17 @@ def test_the_values_of_visible_steps_are_read() -> None:
     one, two = (model.fill_actions(given, hidden, Context()) for given in (actions, other))
 
     assert not torch.allclose(one[hidden], two[hidden], atol=1e-4)
+
+
+@given(st.lists(st.booleans(), min_size=8, max_size=8), st.integers(0, 99))
+def test_hidden_steps_begin_on_the_line_that_numpy_draws(places: list[bool], seed: int) -> None:
+    actions, hidden = np.random.default_rng(seed).normal(size=(8, 4)), np.array(places)
+    seen = np.flatnonzero(~hidden)
+    columns = [np.interp(range(8), seen, c[seen]) if len(seen) else np.zeros(8) for c in actions.T]
+
+    found = straight(torch.from_numpy(actions)[None], torch.from_numpy(hidden)[None])
+
+    assert_close(found[0], torch.from_numpy(np.stack(columns, axis=1)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("absent", ["image", "text", "state"])

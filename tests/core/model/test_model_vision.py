@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from tectum_core.model import VisionTransformer, patchify, unpatchify
+from tectum_core.model.stem import ConvolutionStem
 from tectum_core.model.vision import sincos_positions
 
 SMALL = st.integers(1, 3)
@@ -132,15 +133,21 @@ def test_a_clip_gives_a_token_for_each_tubelet() -> None:
     assert output.tokens.shape == (2, 32, 32)
 
 
-def test_keeping_every_patch_is_keeping_none_back() -> None:
-    model, pixels = VisionTransformer(vision()).eval(), torch.randn(2, 3, 32, 32)
+STEMS: list[tuple[int, ...]] = [(), (4, 8, 12)]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_keeping_every_patch_is_keeping_none_back(stem: tuple[int, ...]) -> None:
+    model, pixels = VisionTransformer(vision(stem=stem)).eval(), torch.randn(2, 3, 32, 32)
     everything = torch.arange(16).expand(2, -1)
 
     assert_close(model(pixels, everything).tokens, model(pixels).tokens)
 
 
-def test_patches_that_are_not_kept_change_nothing() -> None:
-    model, pixels = VisionTransformer(vision(pooling="attention")).eval(), torch.randn(1, 3, 32, 32)
+@pytest.mark.parametrize("stem", STEMS)
+def test_patches_that_are_not_kept_change_nothing(stem: tuple[int, ...]) -> None:
+    model = VisionTransformer(vision(stem=stem, pooling="attention")).eval()
+    pixels = torch.randn(1, 3, 32, 32)
     keep = torch.tensor([[0, 5, 15]])
     changed = patchify(pixels, 8)
     hidden = [index for index in range(16) if index not in (0, 5, 15)]
@@ -169,3 +176,29 @@ def test_norms_and_biases_are_there_only_where_configured() -> None:
 
     assert not {key for key in plain.state_dict() if "_norm" in key or key == "embed.bias"}
     assert {"input_norm.weight", "final_norm.weight", "embed.bias"} <= full.state_dict().keys()
+
+
+def test_a_patch_reaches_its_own_token_of_a_stem_and_the_next_ones() -> None:
+    model = ConvolutionStem((4, 8, 12), 32, 1e-6).eval()
+    pixels = torch.randn(1, 3, 32, 32)
+    changed = pixels.clone()
+    changed[..., 8:16, 16:24] += 1.0  # row 1, column 2
+
+    moved = (model(changed, None) - model(pixels, None))[0].abs().amax(-1) > 1e-6
+
+    assert moved.nonzero().flatten().tolist() == [6, 7, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"stem": (4, 8)}, "2 convolutions reads single images of patch_size 4, not 1 frames"),
+        (
+            {"stem": (4, 8, 12), "frames": 2, "frame_interval": 0.1},
+            "patch_size 8, not 2 frames of patch_size 8",
+        ),
+    ],
+)
+def test_a_stem_that_does_not_fit_is_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        vision(**changes)

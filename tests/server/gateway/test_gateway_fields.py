@@ -24,6 +24,7 @@ from tectum_server.gateway.fields import rest_field
         ("expected_spaces[1]", "X-Tectum-Expected-Space"),
         ("options.priority", "X-Tectum-Priority"),
         ("timeout", "X-Tectum-Deadline-Ms"),
+        ("target", "body"),
         ("vector.dimensions", "dimensions"),
         ("text.text", "text"),
         ("text_condition", "text_condition"),

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
+from tests.journeys.openapi import Documentation
 
 from tectum_server.gateway import GatewaySettings, create_app, examples
 from tectum_server.logs import set_up_logs
@@ -156,6 +157,30 @@ async def test_every_example_in_the_documentation_works_when_pasted(
 
     posts = sum(method == "post" for _, method, _ in operations(app))
     assert posted >= posts == 7
+
+
+async def test_every_answer_is_what_the_documentation_says_of_it(
+    app: FastAPI, http: httpx.AsyncClient
+) -> None:
+    documentation = Documentation(app.openapi())
+    for operation in documentation.operations():
+        path = operation.path.format(name="tiny")
+        response = await http.request(operation.method, path, json=operation.body)
+        assert response.status_code == 200, (path, response.text)
+        assert documentation.wrong_with(operation, response) == []
+
+
+async def test_no_operation_documents_a_status_that_it_cannot_answer_with(app: FastAPI) -> None:
+    documented = {
+        f"{method} {path}": {int(status) for status in operation["responses"]}
+        for path, method, operation in operations(app)
+    }
+
+    for name, statuses in documented.items():
+        assert ({400, 408, 409, 413, 415} <= statuses) == name.startswith("post"), name
+    assert documented["get /healthz"] == documented["get /metrics"] == {200}
+    assert documented["get /readyz"] == {200, 503}
+    assert documented["get /v1/models/{name}"] - documented["get /v1/models"] == {404}
 
 
 async def test_every_part_of_the_documentation_is_described(app: FastAPI) -> None:

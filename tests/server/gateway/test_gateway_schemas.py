@@ -57,17 +57,18 @@ async def test_malformed_json_is_a_400(path: str, body: str, http: httpx.AsyncCl
         ("/v1/similarity", {"left": [{"embedding": {"values": [1], "space_id": "s", "shape": [2]}}], "right": [{"text": "a"}]}, "left[0].embedding"),
         ("/v1/reconstruct", {}, "body"),
         ("/v1/reconstruct", {"text": "a", "image": PIXEL}, "body"),
-        ("/v1/reconstruct", {"image": PIXEL, "top_k": 3}, "body"),
-        ("/v1/reconstruct", {"text": "a", "text_condition": "b"}, "body"),
-        ("/v1/reconstruct", {"actions": [[1], [1, 2]]}, "body"),
+        ("/v1/reconstruct", {"image": PIXEL, "top_k": 3}, "top_k"),
+        ("/v1/reconstruct", {"text": "a", "text_condition": "b"}, "text_condition"),
+        ("/v1/reconstruct", {"actions": [[1], [1, 2]]}, "actions"),
         ("/v1/embed/texts", {"texts": ["a"], "model": "m" * 513}, "model"),
         ("/v1/reconstruct", {"text": "a", "top_k": 21}, "top_k"),
         ("/v1/reconstruct", {"image": PIXEL, "mask": {"ratio": 1}}, "mask.ratio"),
         ("/v1/reconstruct", {"image": PIXEL, "mask": {"kind": "tube", "hidden": [1]}}, "mask.hidden"),
         ("/v1/latent-actions", {"frames": [{"image": PIXEL}], "interval_ms": 50}, "frames"),
-        ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * 2}, "body"),
-        ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}] * 2}, "body"),
-        ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}, {"image": PIXEL}]}, "body"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * 2}, "interval_ms"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}] * 2}, "frames[1].captured_at_ms"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}, {"image": PIXEL}]}, "frames"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}, {"image": PIXEL, "captured_at_ms": 9}], "interval_ms": 8}, "interval_ms"),
         ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * 2, "interval_ms": 0}, "interval_ms"),
         ("/v1/latent-actions", {"frames": [{"picture": PIXEL}] * 2, "interval_ms": 5}, "frames[0].image"),
     ],
@@ -80,6 +81,71 @@ async def test_a_request_that_does_not_fit_is_a_422_that_names_the_field(
     assert found["violations"][0]["field"] == field
     assert found["violations"][0]["description"]
     assert worker.seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/v1/embed/texts", {}, "FIELD_MISSING"),
+        ("/v1/embed/texts", {"texts": []}, "FIELD_MISSING"),
+        ("/v1/embed/texts", {"texts": [1]}, "FIELD_OUT_OF_RANGE"),
+        ("/v1/embed/texts", {"texts": ["a"], "colour": "red"}, "FIELD_OUT_OF_RANGE"),
+        ("/v1/embed/images", {"images": [""]}, "FIELD_MISSING"),
+        ("/v1/embed/images", {"images": ["?"]}, "FIELD_OUT_OF_RANGE"),
+        ("/v1/similarity", {"left": [{}], "right": [{"text": "a"}]}, "FIELD_MISSING"),
+        ("/v1/similarity", {"left": [{"text": ""}], "right": [{"text": "a"}]}, "FIELD_MISSING"),
+        ("/v1/similarity", {"left": [{"embedding": {"values": "AAA=", "space_id": "s"}}], "right": [{"text": "a"}]}, "SHAPE_MISMATCH"),
+        ("/v1/similarity", {"left": [{"embedding": {"values": [1], "space_id": "s", "shape": [2]}}], "right": [{"text": "a"}]}, "SHAPE_MISMATCH"),
+        ("/v1/reconstruct", {}, "FIELD_MISSING"),
+        ("/v1/reconstruct", {"text": "a", "image": PIXEL}, "FIELD_OUT_OF_RANGE"),
+        ("/v1/reconstruct", {"actions": []}, "FIELD_MISSING"),
+        ("/v1/reconstruct", {"actions": [[1], [1, 2]]}, "SHAPE_MISMATCH"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL}], "interval_ms": 50}, "FIELD_MISSING"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * 2}, "FIELD_MISSING"),
+        ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}] * 2}, "INTERVAL_MISMATCH"),
+    ],
+)  # fmt: skip
+async def test_the_gateway_refuses_with_the_reason_that_the_worker_would_give(
+    path: str, body: Any, reason: str, http: httpx.AsyncClient
+) -> None:
+    assert checked(await http.post(path, json=body), 422)["reason"] == reason
+
+
+async def test_numbers_that_are_none_are_not_finite(http: httpx.AsyncClient) -> None:
+    content = '{"actions": [[NaN, 1], [1, 1]]}'
+    headers = {"Content-Type": "application/json"}
+    response = await http.post("/v1/reconstruct", content=content, headers=headers)
+
+    found = checked(response, 422)
+    assert found["reason"] == "NOT_FINITE"
+    assert found["violations"][0]["field"] == "actions[0][0]"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embed/texts", {"texts": [1] * 100_000}),
+        ("/v1/embed/images", {"images": ["?"] * 100_000}),
+        ("/v1/embed/clips", {"clips": [{}] * 100_000}),
+        ("/v1/embed/clips", {"clips": [{"frames": ["?"] * 100_000}]}),
+        ("/v1/similarity", {"left": [{}] * 100_000, "right": [{}] * 100_000}),
+        ("/v1/similarity", {"left": [{"embedding": {"values": ["?"] * 100_000, "space_id": "s"}}], "right": [{"text": "a"}]}),
+        ("/v1/reconstruct", {"actions": [["?"]] * 100_000}),
+        ("/v1/reconstruct", {"actions": [["?"] * 100_000]}),
+        ("/v1/reconstruct", {"text": "a [MASK]", "mask": {"hidden": [-1] * 100_000}}),
+        ("/v1/latent-actions", {"frames": [{}] * 100_000}),
+        ("/v1/embeddings", {"input": [1] * 100_000}),
+        ("/v1/embed/texts", {f"colour{number}": 1 for number in range(100_000)}),
+        ("/v1/reconstruct", {"image": PIXEL, "mask": {f"colour{number}": 1 for number in range(100_000)}}),
+    ],
+)  # fmt: skip
+async def test_however_much_is_wrong_little_is_said_of_it(
+    path: str, body: Any, http: httpx.AsyncClient
+) -> None:
+    response = await http.post(path, json=body)
+
+    assert response.status_code == 422
+    assert len(response.content) < 2000
 
 
 async def test_a_form_that_does_not_fit_is_refused(http: httpx.AsyncClient) -> None:

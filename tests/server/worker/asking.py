@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -58,6 +60,20 @@ class Row:
 
 # ---------------------------------------------------------------- pictures
 
+
+def png_header(height: int, width: int) -> bytes:
+    """A PNG file of this size, as far as its header tells."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(b"\0" * 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
 IMAGE = raw(picture())
 SMALL = raw(picture(1, 8, 8))
 NO_IMAGE = image_pb2.Image(encoded=b"hello")
@@ -65,6 +81,7 @@ CUT = image_pb2.Image(encoded=png(picture())[:-40])
 GIF = image_pb2.Image(encoded=b"GIF89a" + b"\0" * 100)
 LIAR = image_pb2.Image(raw=image_pb2.RawImage(height=10, width=10, data=b"\0" * 299))
 FLAT = image_pb2.Image(raw=image_pb2.RawImage(height=0, width=10, data=b""))
+WIDE = image_pb2.Image(encoded=png_header(5000, 5000))
 HUGE = image_pb2.Image(raw=image_pb2.RawImage(height=5000, width=5000, data=b""))
 
 # ---------------------------------------------------------------- requests

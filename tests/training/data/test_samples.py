@@ -242,6 +242,8 @@ def test_every_frame_knows_its_episode_its_step_and_the_last_frame(lengths: list
     assert samples.episode.tolist() == np.repeat(np.arange(len(lengths)), lengths).tolist()
     assert samples.step.tolist() == [step for length in lengths for step in range(length)]
     assert np.array_equal(samples.last, np.repeat(np.cumsum(lengths) - 1, lengths))
+    gone = [step / max(length - 1, 1) for length in lengths for step in range(length)]
+    assert samples.progress == pytest.approx(gone)
 
 
 def test_a_feature_that_is_not_there_is_answered_with_those_that_are() -> None:

@@ -22,7 +22,7 @@ from tectum_train.recipe import Recipe
 
 FIELDS = (
     "earlier", "later", "paired", "ids", "ids_seen", "content", "task", "actions", "padded",
-    "state",
+    "progress", "state",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def fields(one: Batch) -> dict[str, Tensor]:
 
 
 def test_a_steps_batch_is_always_the_same_one(tiny_data: Path, samples: Samples) -> None:
-    recipe = job(tiny_data, tiny_data, data__colour=0.3, data__pair_steps=[1, 2, 3])
+    recipe = job(tiny_data, tiny_data, augmentation__colour=0.3, data__pair_steps=[1, 2, 3])
     first, again = maker(recipe, samples)[0], maker(recipe, samples)[0]
 
     made = {step: first.make(step) for step in (0, 1, 7)}
@@ -81,6 +81,7 @@ def test_shapes_are_what_the_batch_says(tiny_data: Path, samples: Samples) -> No
         "ids_seen": (8, 12),
         "content": (8, 12),
         "task": (8,),
+        "progress": (8,),
         "actions": (8, 8, 4),
         "padded": (8, 8),
         "state": (8, 4),
@@ -92,7 +93,7 @@ def test_without_augmentation_pixels_are_the_normalised_frames(
     tiny_data: Path, samples: Samples
 ) -> None:
     recipe = job(
-        tiny_data, tiny_data, data__shift=0, data__colour=0,
+        tiny_data, tiny_data, augmentation={"shift": 0, "colour": 0, "hue": 0},
         images={"size": 32, "mean": [0.2, 0.4, 0.6], "standard_deviation": [0.5, 1, 2]},
     )  # fmt: skip
 
@@ -109,7 +110,7 @@ def test_without_augmentation_pixels_are_the_normalised_frames(
 
 def test_both_frames_of_a_pair_move_alike(tiny_data: Path, samples: Samples) -> None:
     still = Samples(samples.dataset, samples.frames[:1].repeat(len(samples), 0))
-    recipe = job(tiny_data, tiny_data, data__shift=3, data__colour=0.3)
+    recipe = job(tiny_data, tiny_data, augmentation__shift=3, augmentation__colour=0.3)
 
     made = maker(recipe, still)[0].make(0)
 
@@ -185,7 +186,12 @@ def test_of_a_tasks_paraphrases_each_is_drawn_and_no_other(
 
 
 def test_a_sample_keeps_its_own_task(tiny_data: Path, samples: Samples) -> None:
-    recipe = job(tiny_data, tiny_data, data__task="task_family", data__shift=0, data__colour=0)
+    recipe = job(
+        tiny_data,
+        tiny_data,
+        data__task="task_family",
+        augmentation={"shift": 0, "colour": 0, "hue": 0},
+    )
 
     made = maker(recipe, samples)[0].make(1)
 

@@ -165,6 +165,26 @@ def test_the_whole_objective_is_the_formula_on_cosines() -> None:
     assert float(outcome.metrics["scale"]) == pytest.approx(1 / 0.07)
 
 
+def test_frames_before_a_share_of_their_episode_do_not_count() -> None:
+    network, made = model(), batch(8)
+    late = ImageText(ImageTextConfig(after=0.5), network)
+
+    before = late(made).loss
+    made.earlier[:4] += 9.0  # progress is 0, 1/7 … 3/7 there
+    made._image = None
+    after = late(made).loss
+
+    assert torch.equal(before, after)
+    assert not torch.equal(ImageText(ImageTextConfig(), network)(made).loss, after)
+
+
+def test_a_batch_without_late_frames_says_what_to_change() -> None:
+    made = batch(4, progress=torch.zeros(4))
+
+    with pytest.raises(ValueError, match=r"after 0\.9 of its episode; image_text\.after"):
+        ImageText(ImageTextConfig(after=0.9), model())(made)
+
+
 def test_accuracy_counts_any_frame_of_the_same_task() -> None:
     network, made = model(), batch(6)
     objective = ImageText(ImageTextConfig(), network)

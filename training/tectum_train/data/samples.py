@@ -67,6 +67,10 @@ class Samples:
         """int64[N], the last frame of the same episode."""
         self.step = np.concatenate([np.arange(episode.length) for episode in episodes])
         """int64[N], steps since the episode began."""
+        self.progress = np.concatenate(
+            [np.linspace(0, 1, episode.length, dtype=np.float32) for episode in episodes]
+        )
+        """float32[N], how much of the episode has gone by: 0 at its first frame, 1 at its last."""
         self._columns: dict[str, NDArray[np.generic]] = {}
 
     @classmethod

@@ -45,7 +45,7 @@ class BatchMaker:
         self._samples = samples
         self._scaling = scaling
         self._device = device
-        self._augment = Augmentation(recipe.images.size, recipe.data.shift, recipe.data.colour)
+        self._augment = Augmentation(recipe.images.size, recipe.augmentation)
         self._ids, self._seen, self._content = _encoded(recipe, samples.instructions, tokenizer)
         self._tasks = samples.tasks(recipe.data.task)
         self._paraphrases = samples.paraphrases(recipe.data.task)
@@ -80,6 +80,7 @@ class BatchMaker:
             earlier=pixels[:, 0],
             later=pixels[:, 1],
             paired=torch.from_numpy(raw.gap > 0).to(self._device),
+            progress=torch.from_numpy(self._samples.progress[index]).to(self._device),
             ids=self._ids[instruction].to(self._device),
             ids_seen=self._seen[instruction].to(self._device),
             content=self._content[instruction].to(self._device),

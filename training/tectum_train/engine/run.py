@@ -97,7 +97,7 @@ def train(
     parts = [(c.weight, objective_for(c, run.model, run.tokenizer)) for c in recipe.objectives]
     objective = WeightedSum(parts).to(device)
     adam = optimiser_for(objective, recipe.optimiser)
-    identity = recipe.model_dump_json()
+    identity = recipe.identity()
     done = load_checkpoint(checkpoint, identity, objective, adam) if checkpoint.exists() else 0
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))

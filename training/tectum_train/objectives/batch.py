@@ -26,6 +26,8 @@ class Batch:
     """float[B, 3, S, S], under the same augmentation."""
     paired: Tensor
     """bool[B], whether the episode went on long enough for `later` to be what it says."""
+    progress: Tensor
+    """float[B], how much of its episode has gone by at `earlier`: 0 at the start, 1 at the end."""
     ids: Tensor
     """int64[B, L], the instruction's tokens."""
     ids_seen: Tensor

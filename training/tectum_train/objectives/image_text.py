@@ -5,9 +5,10 @@ Letters: B batch, J joint width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +26,9 @@ class ImageTextConfig(ObjectiveSettings):
 
     kind: Literal["image_text"] = "image_text"
     """Discriminator."""
+    after: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an episode after which its frames count; 0: all. Tasks that undo each other begin as
+    the other ends: an open drawer is the end of opening and the beginning of closing."""
 
 
 class ImageText(Objective):
@@ -50,12 +54,19 @@ class ImageText(Objective):
         joint = self.model.joint
         if joint is None:
             raise ValueError("image_text needs a joint space (model.joint)")
-        image = joint.embed_image(batch.image(self.model).pooled)
-        text = joint.embed_text(batch.text(self.model).pooled)
+        counted = batch.progress >= self.config.after
+        if not counted.any():
+            raise ValueError(
+                f"no frame of the batch lies after {self.config.after} of its episode; "
+                "image_text.after wants larger batches, or to be smaller"
+            )
+        image = joint.embed_image(batch.image(self.model).pooled[counted])
+        text = joint.embed_text(batch.text(self.model).pooled[counted])
         # In bfloat16 the gradient is off by a percent at scale 100: this product is float32.
         with torch.autocast(image.device.type, enabled=False):
             logits = joint.logits(image.float() @ text.float().t())
-        positive = batch.task[:, None] == batch.task[None, :]
+        task = batch.task[counted]
+        positive = task[:, None] == task[None, :]
         loss = multi_positive_info_nce(logits, positive)
         hit = positive.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return Outcome(loss, {"accuracy": hit.detach(), "scale": joint.log_scale.detach().exp()})

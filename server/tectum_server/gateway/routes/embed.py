@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from tectum_server.gateway import examples
 from tectum_server.gateway.caller import CallerOf
+from tectum_server.gateway.problems import documented
 from tectum_server.gateway.reply import reply
 from tectum_server.gateway.schemas.embed import EmbedAnswer, EmbedClips, EmbedImages, EmbedTexts
 
-router = APIRouter(prefix="/v1/embed", tags=["embed"])
+router = APIRouter(prefix="/v1/embed", tags=["embed"], responses=documented())
 
 MAX_FIELD_BYTES = 4096
 """Of one form field that is no file."""

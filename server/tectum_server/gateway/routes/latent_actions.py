@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from tectum_server.gateway import examples
 from tectum_server.gateway.caller import CallerOf
+from tectum_server.gateway.problems import documented
 from tectum_server.gateway.reply import reply
 from tectum_server.gateway.schemas.latent_actions import LatentActionsAnswer, PredictLatentActions
 
-router = APIRouter(prefix="/v1", tags=["latent actions"])
+router = APIRouter(prefix="/v1", tags=["latent actions"], responses=documented())
 
 
 @router.post("/latent-actions", response_model=LatentActionsAnswer)

@@ -4,10 +4,15 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from tectum_server.gateway.caller import CallerOf
+from tectum_server.gateway.problems import documented
 from tectum_server.gateway.reply import reply
 from tectum_server.gateway.schemas.models import ModelAnswer, ModelList
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(
+    prefix="/v1/models",
+    tags=["models"],
+    responses=documented(401, 403, 422, 429, 500, 503, 504),
+)
 
 
 @router.get("", response_model=ModelList)
@@ -17,7 +22,7 @@ async def list_models(caller: CallerOf) -> Response:
     return reply(ModelList(data=[ModelAnswer.of(model) for model in models]))
 
 
-@router.get("/{name}", response_model=ModelAnswer)
+@router.get("/{name}", response_model=ModelAnswer, responses=documented(404))
 async def get_model(name: str, caller: CallerOf) -> Response:
     """One model in full, its card included; `name` or `name@version`."""
     model = await caller.answer(caller.client.get_model(name, **caller.plain_options()))

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import tectum
 from tectum_server.gateway import problems
@@ -19,7 +19,7 @@ async def alive() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=problems.documented(503))
 async def ready(request: Request) -> Response:
     """The worker serves its default model; 503 where it does not, or no worker answers."""
     state = request.app.state
@@ -36,7 +36,7 @@ async def ready(request: Request) -> Response:
     return problems.response(request.scope, problems.problem(request.scope, 503, found))
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Measurements in Prometheus's text format."""
     return Response(request.app.state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

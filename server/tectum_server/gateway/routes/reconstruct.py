@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from tectum_server.gateway import examples
 from tectum_server.gateway.caller import Caller, CallerOf
+from tectum_server.gateway.problems import documented
 from tectum_server.gateway.reply import reply
 from tectum_server.gateway.schemas import reconstruct as schema
 from tectum_server.gateway.schemas.reconstruct import Reconstruct, ReconstructAnswer
 
-router = APIRouter(prefix="/v1", tags=["reconstruct"])
+router = APIRouter(prefix="/v1", tags=["reconstruct"], responses=documented())
 
 
 @router.post("/reconstruct", response_model=ReconstructAnswer)

@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from tectum_server.gateway import examples
 from tectum_server.gateway.caller import CallerOf
+from tectum_server.gateway.problems import documented
 from tectum_server.gateway.reply import reply
 from tectum_server.gateway.schemas.similarity import ComputeSimilarity, SimilarityAnswer
 
-router = APIRouter(prefix="/v1", tags=["similarity"])
+router = APIRouter(prefix="/v1", tags=["similarity"], responses=documented())
 
 
 @router.post("/similarity", response_model=SimilarityAnswer)

@@ -1,14 +1,22 @@
 """What several routes send and answer: vectors, errors of items, how an answer was made."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 import tectum
 from tectum.vocabulary import VectorKindName, VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat
 from tectum_server.gateway.fields import rest_field
+from tectum_server.gateway.wrong import wrong
+
+Member = TypeVar("Member")
+ListOf = Annotated[list[Member], Field(fail_fast=True)]
+"""A list in a request. Checked as far as the first wrong member: a body of a few megabytes can
+hold millions, and naming each would take the gateway minutes and gigabytes."""
+MOST_UNKNOWN = 8
+"""Unknown fields that are named one by one, for the same reason."""
 
 NumbersOrBase64 = Annotated[
     Any,
@@ -29,6 +37,13 @@ class Strict(BaseModel):
     """A request: an unknown key is an error that names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > len(cls.model_fields) + MOST_UNKNOWN:
+            raise wrong(f"found {len(given)} fields; allowed: {', '.join(cls.model_fields)}")
+        return given
 
 
 class Answered(BaseModel):
@@ -76,7 +91,7 @@ class Timings(Answered):
 
     queue_ms: float
     """Waiting for the engine, the longest of the request's items."""
-    decode_ms: float | None
+    decode_ms: float | None = None
     """Reading images. Absent: nothing was decoded."""
     compute_ms: float
     """In the engine."""
@@ -125,7 +140,7 @@ class ItemError(Answered):
     """The item, as a path into the request."""
     message: str
     """What was found and what is allowed."""
-    retry_after_ms: float | None
+    retry_after_ms: float | None = None
     """After how long a retry can help. Absent: it cannot."""
 
     @classmethod
@@ -151,7 +166,7 @@ class Embedding(Answered):
     """Element type."""
     space_id: str
     """Only vectors with equal space ids may be compared."""
-    scale: float | None
+    scale: float | None = None
     """For int8: multiply the values by this. Absent for floats."""
 
     @classmethod

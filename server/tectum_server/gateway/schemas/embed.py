@@ -12,6 +12,7 @@ from tectum_server.gateway.schemas.common import (
     Embedding,
     Info,
     ItemError,
+    ListOf,
     Strict,
     TextVectorOptions,
     VectorOptions,
@@ -21,28 +22,28 @@ from tectum_server.gateway.schemas.common import (
 class EmbedImages(VectorOptions):
     """Pictures to turn into vectors."""
 
-    images: Annotated[list[Picture], Field(min_length=1)]
+    images: Annotated[ListOf[Picture], Field(min_length=1)]
     """Base64 of JPEG, PNG or WebP files; as many as the model's limits allow."""
 
 
 class EmbedTexts(TextVectorOptions):
     """Texts to turn into vectors in the space shared with images."""
 
-    texts: Annotated[list[str], Field(min_length=1)]
+    texts: Annotated[ListOf[str], Field(min_length=1)]
     """None empty; as many as the model's limits allow."""
 
 
 class Clip(Strict):
     """A short video: frames at a constant interval."""
 
-    frames: Annotated[list[Picture], Field(min_length=1)]
+    frames: Annotated[ListOf[Picture], Field(min_length=1)]
     """Oldest first; as many as the model's input says."""
 
 
 class EmbedClips(VectorOptions):
     """Clips to turn into vectors."""
 
-    clips: Annotated[list[Clip], Field(min_length=1)]
+    clips: Annotated[ListOf[Clip], Field(min_length=1)]
     """As many as the model's limits allow; all their frames count."""
     frame_interval_ms: Annotated[float, Field(gt=0)] | None = None
     """Time between frames. Absent: the model's own is asserted."""

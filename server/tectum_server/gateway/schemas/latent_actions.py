@@ -14,9 +14,14 @@ from tectum_server.gateway.schemas.common import (
     Embedding,
     Info,
     ItemError,
+    ListOf,
     ModelChoice,
     Strict,
 )
+from tectum_server.gateway.wrong import wrong
+
+MISSING = "FIELD_MISSING"
+ONE_OF = "allowed: exactly one of interval_ms and the frames' captured_at_ms"
 
 
 class TimedImage(Strict):
@@ -31,7 +36,7 @@ class TimedImage(Strict):
 class PredictLatentActions(ModelChoice):
     """Frames to find latent actions between."""
 
-    frames: Annotated[list[TimedImage], Field(min_length=2)]
+    frames: Annotated[ListOf[TimedImage], Field(min_length=2)]
     """Oldest first, one model interval apart; all carry `captured_at_ms` or none does."""
     interval_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Asserts one interval for all neighbours; required where the frames carry no times."""
@@ -49,11 +54,19 @@ class PredictLatentActions(ModelChoice):
         times = [frame.captured_at_ms for frame in self.frames]
         known = [time for time in times if time is not None]
         if known and len(known) != len(times):
-            raise ValueError("captured_at_ms: allowed: in all frames or in none")
-        if bool(known) == (self.interval_ms is not None):
-            raise ValueError("allowed: exactly one of interval_ms and the frames' captured_at_ms")
-        if any(later <= earlier for earlier, later in pairwise(known)):
-            raise ValueError("captured_at_ms: allowed: rising from frame to frame")
+            found = f"found captured_at_ms in {len(known)} of {len(times)} frames"
+            raise wrong(f"{found}; allowed: in all or in none", reason=MISSING, field="frames")
+        if not known and self.interval_ms is None:
+            raise wrong(f"found neither; {ONE_OF}", reason=MISSING, field="interval_ms")
+        if known and self.interval_ms is not None:
+            raise wrong(f"found both; {ONE_OF}", field="interval_ms")
+        for index, (earlier, later) in enumerate(pairwise(known), start=1):
+            if later <= earlier:
+                raise wrong(
+                    f"found {later:g} after {earlier:g}; allowed: later than the frame before",
+                    reason="INTERVAL_MISMATCH",
+                    field=f"frames[{index}].captured_at_ms",
+                )
         return self
 
     def captured_at(self) -> list[float] | None:
@@ -69,9 +82,9 @@ class LatentAction(Answered):
     """The continuous vector."""
     codes: list[int]
     """The discrete codes. Empty: the bottleneck is continuous."""
-    decoded_actions: list[list[float]] | None
+    decoded_actions: list[list[float]] | None = None
     """[steps][A], in the robot's units. Absent: not asked for."""
-    predicted_frame: str | None
+    predicted_frame: str | None = None
     """Base64 PNG: the later frame as the model predicts it. Absent: not asked for."""
     interval_ms: float
     """Time between the two frames."""

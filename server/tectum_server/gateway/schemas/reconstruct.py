@@ -8,8 +8,9 @@ import tectum
 from tectum.vocabulary import MaskKindName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
-from tectum_server.gateway.schemas.common import Answered, Info, ModelChoice, Strict
+from tectum_server.gateway.schemas.common import Answered, Info, ListOf, ModelChoice, Strict
 from tectum_server.gateway.schemas.embed import Clip
+from tectum_server.gateway.wrong import wrong
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -34,7 +35,7 @@ class Mask(Strict):
     """Share of elements to hide. Absent: as the model was trained."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     """Equal seeds hide equal elements. Absent: 0."""
-    hidden: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default_factory=list)
+    hidden: ListOf[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default_factory=list)
     """For explicit: the hidden elements' indices, row by row from 0."""
 
     def read(self) -> tectum.Mask:
@@ -51,7 +52,7 @@ class Reconstruct(ModelChoice):
     """Target: a clip."""
     text: Annotated[str, Field(min_length=1)] | None = None
     """Target: a text. Every literal `[MASK]` in it is one hidden token of unknown truth."""
-    actions: Annotated[list[list[Finite]], Field(min_length=2)] | None = None
+    actions: Annotated[ListOf[ListOf[Finite]], Field(min_length=1)] | None = None
     """Target: steps of the robot's own actions, in its units."""
     mask: Mask | None = None
     """What to hide. Absent: random at the model's own ratio, seed 0."""
@@ -59,7 +60,7 @@ class Reconstruct(ModelChoice):
     """With an image or actions: an instruction the model may use."""
     image_condition: Picture | None = None
     """With a text or actions: a picture the model may use."""
-    state_condition: Annotated[list[Finite], Field(min_length=1)] | None = None
+    state_condition: Annotated[ListOf[Finite], Field(min_length=1)] | None = None
     """With actions: the robot's state at the first step."""
     frame_interval_ms: Annotated[float, Field(gt=0)] | None = None
     """With a clip: time between frames. Absent: the model's own is asserted."""
@@ -72,14 +73,18 @@ class Reconstruct(ModelChoice):
     def _fits(self) -> Self:
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"found {found}; allowed: exactly one of {', '.join(TARGETS)}")
+            found, allowed = " and ".join(given) or "none", ", ".join(TARGETS)
+            reason = "FIELD_OUT_OF_RANGE" if given else "FIELD_MISSING"
+            raise wrong(f"found {found}; allowed: exactly one of {allowed}", reason=reason)
         for name, targets in BELONGS.items():
             if getattr(self, name) is not None and given[0] not in targets:
                 allowed = " or ".join(targets)
-                raise ValueError(f"{name} is given with {given[0]}; allowed: with {allowed}")
+                raise wrong(f"found with {given[0]}; allowed: with {allowed}", field=name)
         if self.actions is not None and len({len(step) for step in self.actions}) != 1:
-            raise ValueError("actions: allowed: steps of equal length")
+            lengths = sorted({len(step) for step in self.actions})
+            found = f"found steps of {', '.join(map(str, lengths))} numbers"
+            described = f"{found}; allowed: of equal length"
+            raise wrong(described, reason="SHAPE_MISMATCH", field="actions")
         return self
 
 
@@ -125,7 +130,7 @@ class TokenReconstruction(Answered):
     """Whether the model did not see it."""
     candidates: list[TokenCandidate]
     """For a hidden token: the model's guesses, most probable first."""
-    error: float | None
+    error: float | None = None
     """For a hidden token of known truth: −ln of the probability given to it."""
 
 

@@ -9,7 +9,15 @@ from tectum.requests import SimilarityItem as Comparable
 from tectum.vocabulary import VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
-from tectum_server.gateway.schemas.common import Answered, Info, ItemError, ModelChoice, Strict
+from tectum_server.gateway.schemas.common import (
+    Answered,
+    Info,
+    ItemError,
+    ListOf,
+    ModelChoice,
+    Strict,
+)
+from tectum_server.gateway.wrong import wrong
 
 Matrix = list[list[float | None]]
 
@@ -17,7 +25,7 @@ Matrix = list[list[float | None]]
 class GivenEmbedding(Strict):
     """A vector already in hand, as another route answered it."""
 
-    values: list[float] | str
+    values: ListOf[float] | str
     """Numbers, or base64 of the vector's little-endian bytes."""
     space_id: Annotated[str, Field(min_length=1)]
     """The space it lives in; must be the model's joint space."""
@@ -25,14 +33,15 @@ class GivenEmbedding(Strict):
     """Element type."""
     scale: Annotated[float, Field(gt=0)] | None = None
     """For int8: what the values are multiplied by."""
-    shape: list[int] | None = None
+    shape: ListOf[int] | None = None
     """As answered; [D]."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         values = codec.parse_vector(self.values, self.data_type)
         if values.size == 0 or (self.shape is not None and self.shape != [values.size]):
-            raise ValueError(f"found {values.size} values; allowed: one vector, [D]")
+            described = f"found {values.size} values; allowed: one vector, [D]"
+            raise wrong(described, reason="SHAPE_MISMATCH")
         return self
 
     def read(self) -> tectum.Embedding:
@@ -55,7 +64,10 @@ class SimilarityItem(Strict):
     def _one(self) -> Self:
         given = [part for part in (self.image, self.text, self.embedding) if part is not None]
         if len(given) != 1:
-            raise ValueError("allowed: exactly one of image, text and embedding")
+            reason = "FIELD_OUT_OF_RANGE" if given else "FIELD_MISSING"
+            found = f"found {len(given) or 'none'}"
+            allowed = "allowed: exactly one of image, text and embedding"
+            raise wrong(f"{found}; {allowed}", reason=reason)
         return self
 
     def read(self) -> Comparable:
@@ -68,9 +80,9 @@ class SimilarityItem(Strict):
 class ComputeSimilarity(ModelChoice):
     """Two lists to compare."""
 
-    left: Annotated[list[SimilarityItem], Field(min_length=1)]
+    left: Annotated[ListOf[SimilarityItem], Field(min_length=1)]
     """The matrices' rows."""
-    right: Annotated[list[SimilarityItem], Field(min_length=1)]
+    right: Annotated[ListOf[SimilarityItem], Field(min_length=1)]
     """The matrices' columns."""
 
 

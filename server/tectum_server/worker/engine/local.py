@@ -69,13 +69,16 @@ class LocalEngine:
         self._scheduler = Scheduler(settings.max_queued_items, settings.max_batch, metrics)
         self._loaded: dict[str, _Loaded] = {}
         self._default = ""
+        self._started = False
         self._listeners: list[Callable[[], None]] = []
         self._loading = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
     @property
     def models(self) -> Mapping[str, ModelEntry]:
-        """The models that serve, by name."""
+        """The models that serve, by name; none before all that were asked for at the start do."""
+        if not self._started:
+            return {}
         return {name: loaded.entry for name, loaded in self._loaded.items()}
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -98,6 +101,9 @@ class LocalEngine:
         for place, wanted in enumerate(self._settings.models):
             name, _, version = wanted.partition("@")
             await self.load_model(name, version, make_default=place == 0)
+        # All or none: else a worker would call itself ready, and refuse its second model for good.
+        self._started = True
+        self._announce()
 
     async def close(self) -> None:
         """Finish what was admitted, then stop."""
@@ -178,8 +184,9 @@ class LocalEngine:
             is_default = name == self._default
             if loaded.entry.default != is_default:
                 loaded.entry = msgspec.structs.replace(loaded.entry, default=is_default)
-        for listener in list(self._listeners):
-            listener()
+        if self._started:
+            for listener in list(self._listeners):
+                listener()
 
     async def _drain(self, loaded: _Loaded) -> None:
         await loaded.in_flight.idle()

@@ -118,6 +118,29 @@ async def test_a_model_is_announced_with_what_it_is(engine: LocalEngine, bare: P
     assert told.parameters == sum(p.numel() for p in bare.model.parameters())
 
 
+async def test_at_the_start_models_are_announced_all_at_once(root: Path, bare_folder: Path) -> None:
+    Repository(root).publish(bare_folder, "leg")
+    engine, heard = engine_for(root, "arm", "leg"), list[set[str]]()
+    engine.on_change(lambda: heard.append(set(engine.models)))
+
+    await engine.start()
+    await engine.close()
+
+    assert heard == [{"arm", "leg"}]
+
+
+async def test_a_start_that_lacks_one_of_its_models_announces_none(root: Path) -> None:
+    engine, heard = engine_for(root, "arm", "wing"), list[set[str]]()
+    engine.on_change(lambda: heard.append(set(engine.models)))
+
+    with pytest.raises(Failure, match="wing"):
+        await engine.start()
+    await engine.close()
+
+    assert heard == []
+    assert not engine.models
+
+
 async def test_a_newer_version_takes_over(engine: LocalEngine, root: Path, tmp_path: Path) -> None:
     before, version = await engine.submit(job()), newer(root, tmp_path)
     heard: list[str] = []

@@ -1,0 +1,48 @@
+"""What a schema says of a request that it does not take: a reason of the contract's, and a field.
+
+The worker judges by the same words, so a caller meets one reason for one mistake, whether the
+gateway saw it or the worker did. How a refusal is written is `problems.py`'s business.
+"""
+
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+_KIND = "contract"
+_REASONS = {
+    "missing": "FIELD_MISSING",
+    # Every bound from below here is the contract's "at least one", or two frames.
+    "too_short": "FIELD_MISSING",
+    "string_too_short": "FIELD_MISSING",
+    "finite_number": "NOT_FINITE",
+}
+"""The contract's reasons for pydantic's own errors; FIELD_OUT_OF_RANGE for all others."""
+
+
+def wrong(
+    description: str, *, reason: str = "FIELD_OUT_OF_RANGE", field: str = ""
+) -> PydanticCustomError:
+    """What a validator raises.
+
+    Args:
+        description: what was found and what is allowed.
+        reason: name in the contract's ErrorReason.
+        field: below the place that is being validated; empty: that place.
+    """
+    told = {"description": description, "reason": reason, "field": field}
+    return PydanticCustomError(_KIND, "{description}", told)
+
+
+def reason_of(error: Any) -> str:
+    """The contract's reason for one of pydantic's errors."""
+    if error["type"] == _KIND:
+        return str(error["ctx"]["reason"])
+    return _REASONS.get(error["type"], "FIELD_OUT_OF_RANGE")
+
+
+def field_of(error: Any) -> str:
+    """Where it is, as the caller wrote the request: `frames[2].image`."""
+    below = str(error["ctx"]["field"]) if error["type"] == _KIND else ""
+    _, *parts = error["loc"]
+    written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return f"{written}.{below}".strip(".") or "body"
