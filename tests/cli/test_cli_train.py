@@ -97,7 +97,9 @@ def test_recipes_are_listed_with_what_they_say(arguments: list[str]) -> None:
 
 
 def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
-    assert "no recipe named 'tectum-huge'; there are: tectum-tiny" in refused("tectum-huge")
+    known = ", ".join(recipe_names())
+
+    assert f"no recipe named 'tectum-huge'; there are: {known}" in refused("tectum-huge")
 
 
 def test_a_wrong_key_is_named(recipe: Path) -> None:

@@ -354,7 +354,7 @@ def test_a_second_run_into_the_same_folder_is_refused(finished: Run) -> None:
 def test_resuming_under_another_recipe_is_refused_and_leaves_the_run_as_it_was(
     finished: Run,
 ) -> None:
-    other = finished.recipe.model_copy(update={"description": "Something else."})
+    other = finished.recipe.model_copy(update={"precision": "bfloat16"})
     kept = (folder(finished.recipe) / "recipe.json").read_text()
 
     with pytest.raises(CheckpointError, match="another recipe"):

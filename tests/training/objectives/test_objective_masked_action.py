@@ -172,6 +172,15 @@ def test_only_its_share_of_the_batch_is_used(watched: Watched, make: Any) -> Non
     assert make(model(), fraction=0.5)(other).loss.item() == pytest.approx(first)
 
 
+def test_a_chunk_is_predicted_with_the_state_or_without(watched: Watched) -> None:
+    seen = []
+    for share in (1.0, 0.0):
+        prediction(model(), state_share=share)(batch())
+        seen.append(watched.context.state is not None)
+
+    assert seen == [True, False]
+
+
 @both
 def test_a_model_without_states_is_given_none(watched: Watched, make: Any) -> None:
     network = model(actions={"dimensions": 4, "max_steps": 8})

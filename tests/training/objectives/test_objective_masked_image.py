@@ -223,3 +223,13 @@ def test_vision_alone_can_learn_it() -> None:
 def test_without_a_pixel_decoder_there_is_no_such_objective() -> None:
     with pytest.raises(ValueError, match=r"masked_image needs model\.pixel_decoder"):
         objective(model(pixel_decoder=None, latent_action=latent_action()))
+
+
+def test_only_its_share_of_the_batch_is_used() -> None:
+    network, one, other = model(), batch(8), batch(8)
+    other.earlier[4:] += 1.0
+
+    losses = [objective(network, fraction=0.5, text_share=1.0)(made).loss for made in (one, other)]
+
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(objective(network)(batch(8)).loss, losses[0])

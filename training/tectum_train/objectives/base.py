@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from tectum_core.architecture import Strict
 from tectum_train.objectives.batch import Batch
 
-__all__ = ["Objective", "ObjectiveSettings", "Outcome"]
+__all__ = ["Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,17 @@ class ObjectiveSettings(Strict):
 
     weight: PositiveFloat = 1.0
     """Factor of its loss in the sum."""
+
+
+class PartSettings(ObjectiveSettings):
+    """What every configuration has whose objective can do with a part of the batch."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the batch that this objective uses."""
+
+    def used(self, batch: Batch) -> int:
+        """How many samples that is: the first so many."""
+        return max(1, round(len(batch) * self.fraction))
 
 
 class Objective(nn.Module, ABC):

@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor
 
 from tectum_core.model import PerceptionModel
-from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
+from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["LatentAction", "LatentActionObjectiveConfig"]
 
 
-class LatentActionObjectiveConfig(ObjectiveSettings):
+class LatentActionObjectiveConfig(PartSettings):
     """Inverse and forward dynamics through a bottleneck."""
 
     kind: Literal["latent_action"] = "latent_action"
@@ -27,8 +27,6 @@ class LatentActionObjectiveConfig(ObjectiveSettings):
     decode_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of decoding the robot's own actions from latents that it cannot change; 0: the run
     sees no action labels."""
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the batch that this objective uses."""
 
 
 class LatentAction(Objective):
@@ -58,7 +56,7 @@ class LatentAction(Objective):
         module = self.model.latent_action
         if module is None:
             raise ValueError("latent_action needs model.latent_action")
-        used = max(1, round(len(batch) * self.config.fraction))
+        used = self.config.used(batch)
         earlier, later = module.frames(batch.earlier[:used]), module.frames(batch.later[:used])
         trunk = None
         if module.config.reads_trunk:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tectum_core.masks import span_mask
 from tectum_core.model import Context, PerceptionModel
-from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
+from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class MaskedActionConfig(ObjectiveSettings):
+class MaskedActionConfig(PartSettings):
     """Hidden runs of actions."""
 
     kind: Literal["masked_action"] = "masked_action"
@@ -42,17 +42,16 @@ class MaskedActionConfig(ObjectiveSettings):
     """How often the instruction is shown."""
     state_share: _Share = 0.8
     """How often the robot's state is shown, if the model takes one."""
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the batch that this objective uses."""
 
 
-class ActionPredictionConfig(ObjectiveSettings):
+class ActionPredictionConfig(PartSettings):
     """The whole sequence from picture, instruction and state."""
 
     kind: Literal["action_prediction"] = "action_prediction"
     """Discriminator."""
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the batch that this objective uses."""
+    state_share: _Share = 1.0
+    """How often the robot's state is shown, if the model takes one. Without it, where the hand is
+    must be read from the picture."""
 
 
 class MaskedAction(Objective):
@@ -73,7 +72,7 @@ class MaskedAction(Objective):
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss."""
-        used = max(1, round(len(batch) * self.config.fraction))
+        used = self.config.used(batch)
         steps = batch.actions.shape[1]
         choice = torch.randint(len(self.config.ratios), (used,), generator=batch.generator)
         hidden = torch.stack(
@@ -105,9 +104,10 @@ class ActionPrediction(Objective):
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss."""
-        used = max(1, round(len(batch) * self.config.fraction))
+        used = self.config.used(batch)
         hidden = torch.ones_like(batch.padded[:used])
-        context = _context(self.model, batch, used, image=True, text=True, state=True)
+        state = torch.rand((), generator=batch.generator).item() < self.config.state_share
+        context = _context(self.model, batch, used, image=True, text=True, state=state)
         loss = _error(self.model, batch, used, hidden, context)
         return Outcome(loss, {"error": loss.detach()})
 

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from tectum_core.masks import random_mask, visible_indices
 from tectum_core.model import PerceptionModel, patchify
-from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
+from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["MaskedImage", "MaskedImageConfig"]
 
 
-class MaskedImageConfig(ObjectiveSettings):
+class MaskedImageConfig(PartSettings):
     """Masked image modelling on pixels."""
 
     kind: Literal["masked_image"] = "masked_image"
@@ -51,15 +51,18 @@ class MaskedImage(Objective):
         if decoder is None:
             raise ValueError("masked_image needs model.pixel_decoder")
         count, ratio = vision.config.patches, decoder.config.mask_ratio
-        masks = [random_mask(count, ratio, batch.generator) for _ in range(len(batch))]
-        hidden = torch.stack(masks).to(batch.earlier.device)
+        used = self.config.used(batch)
+        pixels = batch.earlier[:used]
+        masks = [random_mask(count, ratio, batch.generator) for _ in range(used)]
+        hidden = torch.stack(masks).to(pixels.device)
         keep = visible_indices(hidden)
         text = seen = None
         if decoder.config.text_context:
             shown = torch.rand((), generator=batch.generator).item() < self.config.text_share
-            text, seen = (batch.text(self.model).tokens, batch.ids_seen) if shown else (None, None)
-        prediction = decoder(vision(batch.earlier, keep).tokens, keep, text, seen)
-        target = decoder.target(patchify(batch.earlier, vision.config.patch_size))
+            if shown:
+                text, seen = batch.text(self.model).tokens[:used], batch.ids_seen[:used]
+        prediction = decoder(vision(pixels, keep).tokens, keep, text, seen)
+        target = decoder.target(patchify(pixels, vision.config.patch_size))
         error = (prediction.values.float() - target.values).square().mean(dim=-1)
         masked = error[hidden].mean()
         zero = target.values.square().mean(dim=-1)[hidden].mean()

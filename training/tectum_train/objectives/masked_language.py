@@ -13,13 +13,13 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel
-from tectum_train.objectives.base import Objective, ObjectiveSettings, Outcome
+from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["MaskedLanguage", "MaskedLanguageConfig", "hide_tokens"]
 
 
-class MaskedLanguageConfig(ObjectiveSettings):
+class MaskedLanguageConfig(PartSettings):
     """Hidden words, the picture in view."""
 
     kind: Literal["masked_language"] = "masked_language"
@@ -28,8 +28,6 @@ class MaskedLanguageConfig(ObjectiveSettings):
     """Share of an instruction's tokens that are hidden; at least one is."""
     image_share: Annotated[float, Field(ge=0, le=1)] = 0.85
     """How often the picture is shown."""
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the batch that this objective uses."""
 
 
 class MaskedLanguage(Objective):
@@ -56,7 +54,7 @@ class MaskedLanguage(Objective):
         fusion, text = self.model.fusion, self.model.text
         if fusion is None or text is None:
             raise ValueError("masked_language needs model.fusion")
-        used = max(1, round(len(batch) * self.config.fraction))
+        used = self.config.used(batch)
         ids, seen = batch.ids[:used], batch.ids_seen[:used]
         masked, hidden = hide_tokens(
             ids, batch.content[:used], self.config.ratio, self.mask_id, self.vocabulary,
