@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tectum import Client, Model
+    from tectum_train.data import EpisodeInfo, LeRobotDataset
 
 __all__ = ["demo", "show"]
 
 _CHECKOUT = Path(__file__).parents[2] / "worlds" / "embedded" / "test"
 _FRAMES, _LATE = 6, 0.85
+_SHOWN = 3
+"""Numbers of a vector that a table has room for."""
+_TASK = "task_family"
+"""Column that says which sentences are paraphrases of each other."""
 
 
 def demo(
@@ -44,6 +49,8 @@ class Episode:
     """One held-out episode."""
 
     instruction: str
+    task: str
+    """What it comes to: paraphrases share it, where the data set says so."""
     frames: NDArray[np.uint8]
     """[T, H, W, 3]."""
     actions: NDArray[np.float32]
@@ -68,25 +75,38 @@ def show(worker: str, data: Path | None, folder: Path) -> None:
 
 
 def _rank(client: Client, episodes: list[Episode]) -> None:
-    """Which instruction goes with which frame?"""
+    """What is being done in a frame, among all the instructions? One row for each task."""
+    import numpy as np
     from rich.table import Table
 
     frames = [episode.frames[int(len(episode.frames) * _LATE)] for episode in episodes]
-    sentences = list(dict.fromkeys(episode.instruction for episode in episodes))
-    found = client.similarity(frames, sentences)
-    table = Table("frame of", "1st", "2nd", "3rd", title="instructions ranked for held-out frames")
-    right = 0
-    for row, episode in enumerate(episodes):
-        order = (-found.right_given_left[row]).argsort()[:3]
-        cells = []
-        for column in order:
-            mark = "[green]✓[/green] " if sentences[column] == episode.instruction else ""
-            share = found.right_given_left[row, column]
-            cells.append(f"{mark}{sentences[column]} [dim]{share:.0%}[/dim]")
-        right += sentences[order[0]] == episode.instruction
-        table.add_row(episode.instruction, *cells)
+    task_of = {episode.instruction: episode.task for episode in episodes}
+    sentences, tasks = list(task_of), sorted(set(task_of.values()))
+    found = client.similarity(frames, sentences).right_given_left
+    # A task is as likely as its sentences together.
+    shares = np.stack(
+        [found[:, [task_of[one] == task for one in sentences]].sum(axis=1) for task in tasks], 1
+    )
+    order = np.argsort(-shares, axis=1)
+    true = np.array([tasks.index(episode.task) for episode in episodes])
+    places = (order == true[:, None]).argmax(axis=1) + 1
+
+    table = Table("place", "what is done", "first guess", "second guess", pad_edge=False)
+    table.title = "held-out frames and what the model thinks is being done, a row for each task"
+    said = {task: sentence for sentence, task in reversed(task_of.items())}
+    for row in np.unique(true, return_index=True)[1]:
+        guesses = [
+            ("[green]✓[/green] " if column == true[row] else "")
+            + f"{said[tasks[column]]} [dim]{shares[row, column]:.0%}[/dim]"
+            for column in order[row, :2]
+        ]
+        table.add_row(str(places[row]), episodes[row].instruction, *guesses)
     console.print(table)
-    console.print(f"{right} of {len(episodes)} first, chance {1 / len(sentences):.0%}\n")
+    console.print(
+        f"of {len(episodes)} frames {(places == 1).sum()} have their task first and "
+        f"{(places <= 2).sum()} among the first two; chance: "
+        f"{len(episodes) / len(tasks):.0f} and {2 * len(episodes) / len(tasks):.0f}\n"
+    )
 
 
 def _reconstruct(client: Client, episodes: list[Episode], folder: Path) -> None:
@@ -128,14 +148,16 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
     decoded = None
     if spec.decoded_steps:
         decoded = np.stack([_decoded(action) for action in found.answers()])
-    table = Table(title=f"latent actions while it shall {episode.instruction!r}")
-    for heading in ("step", "|z|", "z, first numbers", "decoded action", "true action"):
+    moves = ", ".join(episode.names[:_SHOWN]) or f"first {_SHOWN}"
+    table = Table(title=f"latent actions while it shall {episode.instruction!r}", pad_edge=False)
+    table.caption = f"z: its first {_SHOWN} numbers; actions: {moves}"
+    for heading in ("step", "|z|", "z", "decoded action", "true action"):
         table.add_column(heading)
     for step in range(0, len(vectors), max(1, len(vectors) // 12)):
         table.add_row(
             str(step * stride),
-            f"{np.linalg.norm(vectors[step]):.2f}",
-            _numbers(vectors[step][:4]),
+            f"{np.linalg.norm(vectors[step]):.1f}",
+            _numbers(vectors[step]),
             "–" if decoded is None else _numbers(decoded[step]),
             _numbers(true[step]),
         )
@@ -151,7 +173,7 @@ def _decoded(action: Any) -> NDArray[np.float32]:
 
 
 def _numbers(values: NDArray[np.float32]) -> str:
-    return " ".join(f"{value:+.2f}" for value in values)
+    return " ".join(f"{value:+.2f}" for value in values[:_SHOWN])
 
 
 def _episodes(root: Path) -> list[Episode]:
@@ -160,17 +182,19 @@ def _episodes(root: Path) -> list[Episode]:
         from tectum_train.data import DataError, LeRobotDataset
     try:
         dataset = LeRobotDataset(root)
-        camera = dataset.cameras[0]
-        names = dataset.info.features["action"].names
-        return [
-            Episode(
-                instruction=episode.tasks[0],
-                frames=dataset.read_frames(episode.index, camera),
-                actions=dataset.read_columns(episode.index)["action"],
-                names=tuple(names) if isinstance(names, list) else (),
-                interval=1 / dataset.info.fps,
-            )
-            for episode in dataset.episodes
-        ]
+        return [_episode(dataset, episode) for episode in dataset.episodes]
     except DataError as error:
         raise fail(f"{error}; --data names a LeRobot v3.0 folder to show the demo on") from error
+
+
+def _episode(dataset: LeRobotDataset, found: EpisodeInfo) -> Episode:
+    columns = dataset.read_columns(found.index)
+    names = dataset.info.features["action"].names
+    return Episode(
+        instruction=found.tasks[0],
+        task=str(columns[_TASK][0]) if _TASK in columns else found.tasks[0],
+        frames=dataset.read_frames(found.index, dataset.cameras[0]),
+        actions=columns["action"],
+        names=tuple(names) if isinstance(names, list) else (),
+        interval=1 / dataset.info.fps,
+    )
