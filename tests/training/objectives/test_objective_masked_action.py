@@ -172,11 +172,12 @@ def test_only_its_share_of_the_batch_is_used(watched: Watched, make: Any) -> Non
     assert make(model(), fraction=0.5)(other).loss.item() == pytest.approx(first)
 
 
-def test_a_chunk_is_predicted_with_the_state_or_without(watched: Watched) -> None:
+@pytest.mark.parametrize("part", ["text", "state"])
+def test_a_chunk_is_predicted_with_words_and_state_or_without(watched: Watched, part: str) -> None:
     seen = []
     for share in (1.0, 0.0):
-        prediction(model(), state_share=share)(batch())
-        seen.append(watched.context.state is not None)
+        prediction(model(), **{f"{part}_share": share})(batch())
+        seen.append(getattr(watched.context, part) is not None)
 
     assert seen == [True, False]
 

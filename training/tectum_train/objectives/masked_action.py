@@ -49,6 +49,9 @@ class ActionPredictionConfig(PartSettings):
 
     kind: Literal["action_prediction"] = "action_prediction"
     """Discriminator."""
+    text_share: _Share = 1.0
+    """How often the instruction is shown. Without it, what is being done must be read from the
+    picture."""
     state_share: _Share = 1.0
     """How often the robot's state is shown, if the model takes one. Without it, where the hand is
     must be read from the picture."""
@@ -106,8 +109,15 @@ class ActionPrediction(Objective):
         """Outcome with the loss."""
         used = self.config.used(batch)
         hidden = torch.ones_like(batch.padded[:used])
-        state = torch.rand((), generator=batch.generator).item() < self.config.state_share
-        context = _context(self.model, batch, used, image=True, text=True, state=state)
+        draws = torch.rand(2, generator=batch.generator).tolist()
+        context = _context(
+            self.model,
+            batch,
+            used,
+            image=True,
+            text=draws[0] < self.config.text_share,
+            state=draws[1] < self.config.state_share,
+        )
         loss = _error(self.model, batch, used, hidden, context)
         return Outcome(loss, {"error": loss.detach()})
 
