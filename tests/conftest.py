@@ -70,3 +70,16 @@ def bare(bare_folder: Path) -> Predictor:
     from tectum_core.predictor import Predictor
 
     return Predictor(read_bundle(bare_folder, "bare"))
+
+
+@pytest.fixture(scope="session")
+def repository(
+    tmp_path_factory: pytest.TempPathFactory, full_folder: Path, bare_folder: Path
+) -> Path:
+    """A repository with `full`, which has every part, and `bare`, which has a trunk alone."""
+    from tectum_core.bundle import Repository
+
+    root = tmp_path_factory.mktemp("models")
+    Repository(root).publish(full_folder, "full")
+    Repository(root).publish(bare_folder, "bare")
+    return root

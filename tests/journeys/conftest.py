@@ -21,19 +21,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="session")
-def repository(
-    tmp_path_factory: pytest.TempPathFactory, full_folder: Path, bare_folder: Path
-) -> Path:
-    """A repository with `full`, which has every part, and `bare`, which has a trunk alone."""
-    from tectum_core.bundle import Repository
-
-    root = tmp_path_factory.mktemp("models")
-    Repository(root).publish(full_folder, "full")
-    Repository(root).publish(bare_folder, "bare")
-    return root
-
-
-@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Pair]:
     """A worker with `full` and `bare`, and a gateway before it, both with their usual settings."""
     folder = tmp_path_factory.mktemp("served")

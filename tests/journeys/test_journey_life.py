@@ -59,15 +59,17 @@ def pair(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield pair
 
 
-def check(response: httpx.Response, reason: str) -> None:
-    """What the table says of a reason, and what holds for every problem."""
+def judged(response: httpx.Response) -> str:
+    """A problem's reason, after what the table says of it and what holds for every problem."""
+    reason: str = response.json()["reason"]
     row = ROWS[reason]
-    assert checked(response, row.status)["reason"] == reason
+    checked(response, row.status)
     assert ("retry-after" in response.headers) == row.retryable
     assert ("www-authenticate" in response.headers) == (row.status == 401)
     if row.retryable:
         assert int(response.headers["retry-after"]) >= 1
         assert response.json()["retry_after_ms"] > 0
+    return reason
 
 
 def test_every_reason_is_provoked_over_rest_or_named_here() -> None:
@@ -78,7 +80,7 @@ def test_every_reason_is_provoked_over_rest_or_named_here() -> None:
 
 @pytest.mark.parametrize("reason", provoking.REASONS)
 def test_a_refusal_says_why_and_when_to_come_back(pair: Pair, reason: str) -> None:
-    check(provoking.REASONS[reason](pair), reason)
+    assert judged(provoking.REASONS[reason](pair)) == reason
 
 
 @pytest.mark.parametrize("status", provoking.STATUSES)
@@ -118,7 +120,7 @@ def test_a_flood_over_rest_is_taken_as_far_as_there_is_room_and_refused_beyond(p
         told = [call.result() for call in calls if call.done()]
 
     for response in told:
-        check(response, "QUEUE_FULL")
+        assert judged(response) == "QUEUE_FULL"
         assert f"at most {MOST_QUEUED}" in response.json()["detail"]
     answered = [call.result() for call in calls if call.result() not in told]
     assert [len(response.raise_for_status().json()["results"]) for response in answered] == [
@@ -195,7 +197,7 @@ def test_a_caller_that_hangs_up_is_counted_as_gone_by_gateway_and_worker(pair: P
 
 
 def test_a_worker_told_to_end_answers_what_it_took_and_refuses_what_is_new(pair: Pair) -> None:
-    check(provoking.draining(pair), "DRAINING")
+    assert judged(provoking.draining(pair)) == "DRAINING"
 
     assert pair.worker.ended() == 0
     assert pair.worker.family() == []

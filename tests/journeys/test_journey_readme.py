@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import typer
 from tests.bundles import picture, png
+from tests.checkout import ROOT
 from tests.cli.running import PATIENCE
 from tests.journeys.product import Up, tectum
 
 from tectum_cli.app import app
 from tectum_train.recipe import read_recipe, recipe_names
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 LINES = [
@@ -154,7 +154,9 @@ def test_the_command_takes_these_arguments(line: str) -> None:
     group: Any = typer.main.get_command(app)
     _, name, *arguments = shlex.split(line)
 
-    group.commands[name].make_context(name, arguments)  # raises what is wrong with them
+    context = group.commands[name].make_context(name, arguments)  # raises what is wrong with them
+
+    assert (context.info_name, context.args) == (name, [])  # nothing is left over
 
 
 def test_the_recipes_are_listed() -> None:

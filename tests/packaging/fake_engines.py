@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 BASH = shutil.which("bash") or "/bin/bash"
 PROGRAM = """#!{bash}
 printf '%s\\n' "${{0##*/}} $*" >> '{log}'

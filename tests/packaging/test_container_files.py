@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from tests.packaging.fake_engines import ROOT, Engines
+from tests.checkout import ROOT, files
+from tests.packaging.fake_engines import Engines
 from typer.core import TyperCommand, TyperGroup
 
 from tectum_cli.app import app
@@ -60,17 +60,6 @@ def commands(name: str) -> list[list[str]]:
     """What the image runs by itself: its entry point and its health check."""
     lines = last(name, "ENTRYPOINT") + last(name, "HEALTHCHECK")
     return [json.loads(line[line.index("[") :]) for line in lines if "[" in line]
-
-
-def tracked() -> list[str]:
-    """What git knows or would take."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if listed.returncode:
-        pytest.skip("this is no git checkout")
-    return [line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
 
 
 def sent(path: str) -> bool:
@@ -129,7 +118,7 @@ def test_whatever_the_wheel_is_built_from_is_copied(name: str) -> None:
 def test_the_engine_is_sent_what_is_copied_and_nothing_else() -> None:
     sources = [source for name in DOCKERFILES for source in copied(name)]
 
-    assert [path for path in tracked() if sent(path) != below(path, sources)] == []
+    assert [path for path in files() if sent(path) != below(path, sources)] == []
 
 
 # ---------------------------------------------------------------- what comes out

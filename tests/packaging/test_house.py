@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+from tests.checkout import ROOT, files
 
-ROOT = Path(__file__).parents[2]
 LONGEST = 400
 HAND_WRITTEN = {".py", ".proto", ".md", ".yaml", ".yml"}
 GENERATED = ("client/tectum/v1/",)
-
-
-def files() -> list[str]:
-    """Everything in the checkout that git knows or would take."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if listed.returncode:
-        pytest.skip("this is no git checkout")
-    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
 def test_no_hand_written_file_is_longer_than_a_person_reads() -> None:

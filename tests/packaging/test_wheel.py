@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "tectum": ROOT / "client",
     "tectum_core": ROOT / "core",

@@ -4,7 +4,6 @@ Each attempt has a simulation of its own, so nothing can pass from one to the ne
 to draw the pictures afterwards is kept beside what is recorded; `stage` knows how.
 """
 
-import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.policies.policy import Policy
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
-from metaworld.types import Task
 from numpy.typing import NDArray
 
 from tabletop.families import FAMILIES, Family
@@ -110,10 +108,15 @@ def attempt_episode(key: EpisodeKey, attempt: int, noise: float) -> Rollout | No
 
 
 def _set_layout(environment: SawyerXYZEnv, family: Family, layout: Layout) -> None:
-    """Freeze the layout vector by Meta-World's own door, which takes it pickled."""
-    chosen = {
-        "env_cls": type(environment),
-        "rand_vec": np.array(family.layout_vector(layout.x, layout.y)),
-        "partially_observable": False,  # some experts read the goal from the observation
-    }
-    environment.set_task(Task(env_name=family.environment, data=pickle.dumps(chosen)))
+    """Freeze the layout vector, and show the goal: some experts read it from the observation.
+
+    These are the attributes that Meta-World's `set_task` sets; it takes them as a pickle alone.
+    """
+    state = vars(environment)
+    state.pop("sawyer_observation_space", None)  # cached; the next use makes it anew
+    state.update(
+        _set_task_called=True,
+        _freeze_rand_vec=True,
+        _last_rand_vec=np.array(family.layout_vector(layout.x, layout.y)),
+        _partially_observable=False,
+    )

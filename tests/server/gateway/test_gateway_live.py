@@ -85,6 +85,8 @@ def test_so_does_one_that_sent_no_body(path: str, live: LiveGateway, worker: Fak
         wait_for(lambda: worker.seen)
 
     wait_for(lambda: worker.seen[0].cancelled)
+    wait_for(lambda: in_flight(live) == 0)
+    assert len(worker.seen) == 1
 
 
 def test_a_caller_that_stays_gets_its_answer_and_may_ask_again(

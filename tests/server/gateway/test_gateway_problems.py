@@ -104,7 +104,9 @@ async def test_a_deadline_that_passes_is_a_504(worker: FakeWorker, http: httpx.A
     worker.orders.delay = 30
     headers = {"X-Tectum-Deadline-Ms": "50"}
 
-    checked(await http.post("/v1/embed/texts", json=TEXTS, headers=headers), 504)
+    late = await http.post("/v1/embed/texts", json=TEXTS, headers=headers)
+
+    assert checked(late, 504)["title"] == "Deadline passed"
 
 
 async def test_what_is_late_on_arrival_costs_the_worker_nothing(
@@ -139,7 +141,10 @@ async def test_a_header_outside_what_it_allows_is_a_422(
 async def test_more_spaces_than_can_be_pinned_is_a_422(http: httpx.AsyncClient) -> None:
     headers = {"X-Tectum-Expected-Space": ",".join("abcdefghi")}
 
-    checked(await http.post("/v1/embed/texts", json=TEXTS, headers=headers), 422)
+    found = checked(await http.post("/v1/embed/texts", json=TEXTS, headers=headers), 422)
+
+    assert found["reason"] == "TOO_MANY_ITEMS"
+    assert [v["field"] for v in found["violations"]] == ["X-Tectum-Expected-Space"]
 
 
 @pytest.mark.parametrize("value", ["Basic dXNlcg==", "Bearer", "Bearer ", "Bearer a b"])
@@ -168,7 +173,9 @@ async def test_https_own_errors_are_problems_too(
 
 @pytest.mark.parametrize("path", ["/v1/embed/texts", "/v1/embed/images"])
 async def test_another_media_type_is_a_415(path: str, http: httpx.AsyncClient) -> None:
-    checked(await http.post(path, content=b"a", headers={"Content-Type": "text/plain"}), 415)
+    answer = await http.post(path, content=b"a", headers={"Content-Type": "text/plain"})
+
+    assert checked(answer, 415)["detail"].startswith("found text/plain; allowed: application/json")
 
 
 async def test_a_fault_of_the_gateways_own_is_a_500_that_tells_nothing(

@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from tests.server.worker.asking import ADMIN, USER
 from tests.server.worker.serving import Caller, Fronted, Inline, Loop, ScriptedEngine
 
-from tectum_core.bundle import Repository
 from tectum_server.worker.engine.local import EngineSettings, LocalEngine
 from tectum_server.worker.jobs import ModelEntry
 from tectum_server.worker.metrics import EngineMetrics
@@ -28,17 +27,6 @@ def loop() -> Iterator[Loop]:
         patch.setattr("tectum_server.worker.front.server._QUIET_SECONDS", 0.001)
         yield loop
     loop.close()
-
-
-@pytest.fixture(scope="session")
-def repository(
-    tmp_path_factory: pytest.TempPathFactory, full_folder: Path, bare_folder: Path
-) -> Path:
-    """A repository with `full`, which has every part, and `bare`, which has a trunk alone."""
-    root = tmp_path_factory.mktemp("repository")
-    Repository(root).publish(full_folder, "full")
-    Repository(root).publish(bare_folder, "bare")
-    return root
 
 
 @pytest.fixture(scope="session")

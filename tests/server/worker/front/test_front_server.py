@@ -32,9 +32,11 @@ def test_health_is_told_for_the_worker_its_services_and_each_model(
 
     engine.serves({})
     client.health_becomes("NOT_SERVING", service)
+    gone = client.health(service)
 
     engine.serves(entries)
     client.health_becomes("SERVING", service)
+    assert (gone, client.health(service)) == ("NOT_SERVING", "SERVING")
 
 
 def test_a_model_that_goes_is_not_serving_while_the_worker_is(

@@ -183,10 +183,14 @@ def test_a_client_that_goes_away_leaves_nothing_behind(
     stream.ready()
     begin(stream, engine)
 
+    calls = front.front._calls
+    held = (calls.in_flight.count, calls._items, calls._streams)
+
     stream.close()
 
-    calls = front.front._calls
-    until(lambda: calls.in_flight.count == calls._items == calls._streams == 0)
+    assert all(held)
+    until(lambda: calls.in_flight.count == 0)
+    assert (calls._items, calls._streams) == (0, 0)
 
 
 def test_a_stream_needs_credentials(
@@ -237,7 +241,8 @@ def test_a_stream_that_never_sent_its_setup_does_not_hold_up_the_end(
 
     front.begin_stop().result(30)
 
-    silent.close()
+    told = silent.failed()
+    assert (told.code, told.reason) == ("UNAVAILABLE", "DRAINING")
 
 
 def test_the_workers_clock_is_told(camera: Callable[..., Camera]) -> None:

@@ -11,9 +11,9 @@ from tests.server.worker.linked import (
     MEMORY,
     HeldEngine,
     Rig,
-    eventually_empty,
     failure,
     job,
+    used_after_all,
 )
 
 from tectum.v1 import errors_pb2
@@ -119,7 +119,7 @@ async def test_a_cancelled_callers_memory_comes_back(held: tuple[Rig, HeldEngine
     await asyncio.gather(task, return_exceptions=True)
 
     assert (await engine.withdrawn.get()).items[0].arrays[0].shape == sent.items[0].arrays[0].shape
-    await eventually_empty(rig)
+    assert await used_after_all(rig) == 0
 
 
 async def test_a_caller_who_leaves_at_once_gives_the_memory_back_too(
@@ -132,7 +132,7 @@ async def test_a_caller_who_leaves_at_once_gives_the_memory_back_too(
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
-    await eventually_empty(rig)
+    assert await used_after_all(rig) == 0
 
 
 async def test_a_caller_who_leaves_as_the_answer_comes_costs_nothing(
@@ -146,7 +146,7 @@ async def test_a_caller_who_leaves_as_the_answer_comes_costs_nothing(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    await eventually_empty(rig)
+    assert await used_after_all(rig) == 0
     output = (await rig.remote.submit(job(IMAGE))).outputs[0]
     assert isinstance(output, ItemOutput)
     assert np.array_equal(output.arrays[0], IMAGE)

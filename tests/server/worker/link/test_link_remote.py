@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 from tests.bundles import actions
-from tests.server.worker.linked import IMAGE, LATER, HeldEngine, Rig, eventually_empty, failure, job
+from tests.server.worker.linked import IMAGE, LATER, HeldEngine, Rig, failure, job, used_after_all
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
@@ -60,7 +60,7 @@ async def test_answers_are_the_same_as_without_the_link(
     assert [a.dtype for a in other.arrays] == [a.dtype for a in one.arrays]
     for ours, theirs in zip(one.arrays, other.arrays, strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-6)
-    await eventually_empty(rig)
+    assert await used_after_all(rig) == 0
 
 
 async def test_an_items_failure_crosses_with_its_field(local: tuple[Rig, LocalEngine]) -> None:
