@@ -11,7 +11,7 @@ PORT ?= 50051
 GATEWAY_PORT ?= 8000
 METRICS_PORT ?= 9464
 WORLD := data/tabletop/test/meta/info.json
-UP := $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)
+UP := TECTUM_MAKE=1 $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)
 
 .PHONY: help
 help: ## List the verbs.

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["main"]
+__all__ = ["installed_by", "main"]
+
+
+def installed_by(extra: str) -> str:
+    """What to do for an extra, wherever this Tectum was installed from."""
+    return f"install tectum[{extra}], in a checkout with pip install '.[{extra}]'"
 
 
 def main() -> None:
@@ -18,9 +23,12 @@ def main() -> None:
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"tectum: the command needs the cli extra ({error.name} is missing): "
-            "pip install 'tectum[cli]'\n"
+            f"{installed_by('cli')}\n"
         )
         raise SystemExit(1) from None
-    from tectum_cli.app import app
+    try:
+        from tectum_cli.app import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # while it was still importing
+        raise SystemExit(130) from None

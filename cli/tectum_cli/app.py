@@ -25,10 +25,12 @@ app = typer.Typer(
     help="Pretrain compact vision-language-action representations, and serve them to robots.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Rich's boxes leave a terminal of 80 columns too little room for what options mean.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("up")(up.up)
-app.command("serve")(serve.serve)
+app.command("serve", short_help="Serve models over gRPC until SIGTERM or Ctrl-C.")(serve.serve)
 app.command("gateway")(gateway.gateway)
 app.command("demo")(demo.demo)
 app.command("models")(models.models)

@@ -20,12 +20,16 @@ def bench(
     token: Annotated[
         str, typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.")
     ] = "",
-    callers: Annotated[int, typer.Option(help="Callers, each with one call at a time.")] = 8,
-    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 10.0,
+    callers: Annotated[int, typer.Option(help="Callers, each with one call at a time.", min=1)] = 8,
+    seconds: Annotated[float, typer.Option(help="How long to measure, seconds.")] = 10.0,
     size: Annotated[int, typer.Option(help="Side of the random pictures, pixels.", min=8)] = 224,
     batch: Annotated[int, typer.Option(help="Pictures in one call.", min=1)] = 1,
 ) -> None:
-    """Embed random raw pictures in a closed loop; print throughput, latency, where time went."""
+    """Measure how fast a worker answers.
+
+    Embeds random raw pictures in a closed loop; prints throughput, latency, and where the time
+    went.
+    """
     with told():
         found = asyncio.run(_measure(worker, token, callers, seconds, size, batch))
     took, latencies, refused, sizes, queue, compute = found

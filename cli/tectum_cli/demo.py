@@ -40,7 +40,11 @@ def demo(
     ] = None,
     pictures: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo-output"),
 ) -> None:
-    """Show a running worker's model on held-out robot frames: words, pictures, latent actions."""
+    """Show a running worker's model on held-out robot frames.
+
+    Which words it finds for them, how it fills in hidden parts, and latent actions beside the
+    true ones.
+    """
     show(worker, data, pictures)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
     from tectum import Client
 
 __all__ = ["embed"]
+
+_MOST_BYTES = 32 * 2**20
+"""Of pictures in one request: half of what a worker takes unless its operator said otherwise."""
 
 
 def embed(
@@ -32,9 +34,15 @@ def embed(
         str, typer.Option(help="joint or pooled; empty: joint if the model has it.")
     ] = "",
     every: Annotated[int, typer.Option(help="Of a video, take every n-th frame.", min=1)] = 1,
-    batch: Annotated[int, typer.Option(help="Pictures in one request.", min=1, max=64)] = 32,
+    batch: Annotated[
+        int, typer.Option(help="Pictures in one request; fewer of large ones.", min=1, max=64)
+    ] = 32,
 ) -> None:
-    """Embed pictures and videos at BULK priority, one row each: path, frame, vector, space."""
+    """Write the vectors of pictures and videos to a parquet file.
+
+    One row each, with path, frame, vector, space, and why there is none where one failed. Calls
+    have BULK priority, so robots go first.
+    """
     with needs("cli"):
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -84,22 +92,42 @@ def embed(
 def _groups(
     pictures: Iterator[Picture | Unreadable], size: int
 ) -> Iterator[list[Picture | Unreadable]]:
-    while group := list(itertools.islice(pictures, size)):
+    """At most `size` pictures each, and no more bytes than `_MOST_BYTES` unless one alone has."""
+    group: list[Picture | Unreadable] = []
+    held = 0
+    for one in pictures:
+        bytes_of = one.size if isinstance(one, Picture) else 0
+        if group and (len(group) == size or held + bytes_of > _MOST_BYTES):
+            yield group
+            group, held = [], 0
+        group.append(one)
+        held += bytes_of
+    if group:
         yield group
 
 
 def _rows(client: Client, group: list[Picture | Unreadable], kind: str) -> list[dict[str, object]]:
     """A row for each of a group, in its order."""
-    from tectum import Priority
+    from tectum import InvalidInput, Priority, TooLarge
 
-    sent = [one.content for one in group if isinstance(one, Picture)]
+    sent = [one for one in group if isinstance(one, Picture)]
     if not sent:
         return [_unread(one) for one in group if isinstance(one, Unreadable)]
-    answer = client.embed_images(
-        sent,
-        kind=kind or None,  # type: ignore[arg-type]
-        priority=Priority.BULK,
-    )
+    try:
+        answer = client.embed_images(
+            [one.content for one in sent],
+            kind=kind or None,  # type: ignore[arg-type]
+            priority=Priority.BULK,
+        )
+    # A call fails where all its pictures are bad, or too much for it together: then each is asked
+    # alone, so that none costs another its vector.
+    except (InvalidInput, TooLarge) as error:
+        if not all(violation.field.startswith("images[") for violation in error.violations):
+            raise
+        if len(group) > 1:
+            return [row for one in group for row in _rows(client, [one], kind)]
+        why = f"{error.reason or 'MESSAGE_TOO_LARGE'}: {error}"
+        return [_failed(sent[0].path, sent[0].frame, why)]
     items = iter(answer)
     return [
         _row(one, next(items), answer.info) if isinstance(one, Picture) else _unread(one)
@@ -108,11 +136,15 @@ def _rows(client: Client, group: list[Picture | Unreadable], kind: str) -> list[
 
 
 def _unread(broken: Unreadable) -> dict[str, object]:
+    return _failed(broken.path, broken.frame, f"UNREADABLE: {broken.why}")
+
+
+def _failed(path: Path, frame: int | None, why: str) -> dict[str, object]:
     return {
         **dict.fromkeys(("seconds", "vector", "space_id", "model", "version")),
-        "path": str(broken.path),
-        "frame": broken.frame,
-        "error": f"UNREADABLE: {broken.why}",
+        "path": str(path),
+        "frame": frame,
+        "error": why,
     }
 
 

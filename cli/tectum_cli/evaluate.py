@@ -20,12 +20,23 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(help="Folder with the LeRobot folders `train` and `test`.")
     ] = Path("data/tabletop"),
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="LeRobot folder to measure on in place of DATA/test; probes stay fitted on "
+            "DATA/train. A set that recipe and camera were chosen on flatters: for the last word, "
+            "take one that nothing was chosen on."
+        ),
+    ] = None,
     camera: Annotated[str, typer.Option(help="The camera's feature.")] = (
         "observation.images.front"
     ),
+    state: Annotated[str, typer.Option(help="The robot state's feature.")] = "observation.state",
+    action: Annotated[str, typer.Option(help="The actions' feature.")] = "action",
     cache: Annotated[Path, typer.Option(help="Folder for decoded frames.")] = Path(
         "~/.cache/tectum/frames"
     ),
+    device: Annotated[str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …")] = "cpu",
     ceiling: Annotated[
         bool, typer.Option(help="Also train the supervised ceiling of latent actions (minutes).")
     ] = False,
@@ -33,19 +44,22 @@ def evaluate(
         Path | None, typer.Option("--json", help="Also write the measures as JSON.")
     ] = None,
 ) -> None:
-    """Measure bundles on episodes of layouts they were never trained on."""
+    """Measure bundles on episodes never trained on."""
     with needs("train"):
-        from tectum_core.bundle import BundleError
-        from tectum_train.data import DataError
+        from tectum_train.evaluation.context import Columns
         from tectum_train.evaluation.report import as_json, markdown
         from tectum_train.job import evaluate_bundle
+    columns = Columns(state=state, action=action)
     runs = []
     try:
         runs += [
-            evaluate_bundle(folder, data, camera, cache.expanduser(), ceiling, errors)
+            evaluate_bundle(
+                folder, data, camera, columns, cache.expanduser(), ceiling, errors, test, device
+            )
             for folder in bundles
         ]
-    except (BundleError, DataError, FileNotFoundError) as error:
+    # ValueErrors are those of bundles and data.
+    except (ValueError, FileNotFoundError) as error:
         raise fail(str(error)) from error
     console.print(markdown(runs), highlight=False, markup=False, soft_wrap=True)
     if out is not None:

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from tectum_cli import installed_by
+
 __all__ = ["console", "errors", "fail", "needs", "told"]
 
 console = Console()
@@ -35,8 +37,7 @@ def needs(extra: str) -> Iterator[None]:
         if (error.name or "").split(".")[0] in _OWN:
             raise
         raise fail(
-            f"this command needs the {extra} extra ({error.name} is missing): "
-            f"pip install 'tectum[{extra}]'"
+            f"this command needs the {extra} extra ({error.name} is missing): {installed_by(extra)}"
         ) from error
 
 

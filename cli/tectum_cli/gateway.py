@@ -7,51 +7,80 @@ from typing import Annotated
 
 import typer
 
-from tectum_cli.extras import fail, needs
+from tectum_cli import lifeline
+from tectum_cli.extras import fail, needs, told
+from tectum_cli.settings import read_settings
 
-__all__ = ["gateway"]
+__all__ = ["PREFIX", "gateway"]
+
+PREFIX = "TECTUM_GATEWAY_"
+"""Of the environment's variables, one for each of the gateway's settings."""
 
 
 def gateway(
     worker: Annotated[
-        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
+        str,
+        typer.Option(
+            envvar=[f"{PREFIX}WORKER_ADDRESS", "TECTUM_WORKER"], help="The worker, HOST:PORT."
+        ),
     ] = "127.0.0.1:50051",
     host: Annotated[
-        str, typer.Option(envvar="TECTUM_GATEWAY_HOST", help="Address to listen on.")
+        str, typer.Option(envvar=f"{PREFIX}HOST", help="Address to listen on.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="TECTUM_GATEWAY_PORT", help="HTTP port; 0 picks a free one.")
+        int, typer.Option(envvar=f"{PREFIX}PORT", help="HTTP port; 0 picks a free one.")
     ] = 8000,
     worker_roots: Annotated[
-        Path | None, typer.Option(help="PEM root certificates of the worker's TLS.")
+        Path | None,
+        typer.Option(
+            envvar=f"{PREFIX}WORKER_ROOTS", help="PEM root certificates of the worker's TLS."
+        ),
     ] = None,
-    worker_tls: Annotated[bool, typer.Option(help="Reach the worker by TLS.")] = False,
-    max_body_bytes: Annotated[int, typer.Option(help="Largest request body.", min=1)] = 64 * 2**20,
+    worker_tls: Annotated[
+        bool, typer.Option(envvar=f"{PREFIX}WORKER_TLS", help="Reach the worker by TLS.")
+    ] = False,
+    max_body_bytes: Annotated[
+        int, typer.Option(envvar=f"{PREFIX}MAX_BODY_BYTES", help="Largest request body.", min=1)
+    ] = 64 * 2**20,
     log_level: Annotated[
-        str, typer.Option(envvar="TECTUM_LOG_LEVEL", help="debug, info, warning or error.")
+        str,
+        typer.Option(
+            envvar=[f"{PREFIX}LOG_LEVEL", "TECTUM_LOG_LEVEL"],
+            help="debug, info, warning or error.",
+        ),
     ] = "info",
+    end_with_stdin: Annotated[
+        bool,
+        typer.Option("--end-with-stdin", help="End when standard input does, as for SIGTERM."),
+    ] = False,
 ) -> None:
-    """Serve REST until SIGTERM or Ctrl-C; holds no model, only calls the worker."""
-    with needs("gateway"):
-        from pydantic import ValidationError
+    """Serve REST until SIGTERM or Ctrl-C.
 
-        from tectum_server.gateway.serve import PortInUse
+    It holds no model, only calls the worker.
+
+    Every setting can be said by the environment too, also those without a flag, as
+    TECTUM_GATEWAY_MAX_FILES; docs/settings.md lists them.
+    """
+    with needs("gateway"):
+        from tectum_server.gateway.serve import CannotListen, PortInUse
         from tectum_server.gateway.serve import serve as serve_gateway
         from tectum_server.gateway.settings import GatewaySettings
+    flags = {
+        "host": host,
+        "port": port,
+        "worker_address": worker,
+        "worker_roots": worker_roots,
+        "worker_tls": worker_tls,
+        "max_body_bytes": max_body_bytes,
+        "log_level": log_level,
+    }
+    settings = read_settings(GatewaySettings, flags, PREFIX)
+    if end_with_stdin:
+        lifeline.end_with_stdin()
     try:
-        settings = GatewaySettings(
-            host=host,
-            port=port,
-            worker_address=worker,
-            worker_roots=worker_roots,
-            worker_tls=worker_tls,
-            max_body_bytes=max_body_bytes,
-            log_level=log_level,
-        )
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise fail(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from error
-    try:
-        serve_gateway(settings)
+        with told():
+            serve_gateway(settings)
     except PortInUse as error:
         raise fail(f"{error}; choose another with --port") from error
+    except CannotListen as error:
+        raise fail(str(error)) from error

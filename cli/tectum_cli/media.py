@@ -29,6 +29,11 @@ class Picture:
     seconds: float | None = None
     """Time in the video."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of what is sent."""
+        return self.content.nbytes if isinstance(self.content, np.ndarray) else len(self.content)
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -72,9 +77,10 @@ def _read(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]:
 
 def _picture_of(path: Path) -> Picture | Unreadable:
     try:
-        return Picture(path, path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         return Unreadable(path, error.strerror or "cannot be read")
+    return Picture(path, content) if content else Unreadable(path, "is empty")
 
 
 def _frames_of(path: Path, every: int) -> Iterator[Picture | Unreadable]:

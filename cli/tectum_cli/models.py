@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
 
 from tectum_cli.extras import console, told
+
+if TYPE_CHECKING:
+    from tectum import Model
 
 __all__ = ["models"]
 
@@ -24,26 +30,32 @@ def models(
 ) -> None:
     """List a worker's models, or describe one."""
     from rich.markdown import Markdown
-    from rich.table import Table
 
     from tectum import Client
 
     with told(), Client(worker, token=token or None) as client:
         if name:
-            model = client.get_model(name)
-            console.print(Markdown(model.card))
+            console.print(Markdown(client.get_model(name).card))
             return
-        table = Table("model", "version", "parameters", "can", "spaces", "numerics")
         for model in client.list_models():
-            table.add_row(
-                f"{model.name}{' (default)' if model.default_model else ''}",
-                model.version,
-                f"{model.parameters:,}",
-                "\n".join(sorted(capability.value for capability in model.capabilities)),
-                "\n".join(
-                    f"{space.kind.value} {space.space_id} ({space.dimensions})"
-                    for space in model.spaces
-                ),
-                f"{model.numerics.precision}\n{model.numerics.engine}",
-            )
-        console.print(table)
+            default = " (default)" if model.default_model else ""
+            console.print(f"[bold]{escape(model.name)}[/bold]{default}", highlight=False)
+            console.print(Padding(_described(model), (0, 0, 1, 2)), highlight=False)
+
+
+def _described(model: Model) -> Table:
+    """Two columns, which a narrow terminal folds and never cuts: ids are there to be copied."""
+    from tectum import ModelState
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    if model.state is not ModelState.READY:
+        table.add_row("state", escape(f"{model.state.value} {model.failure}"))
+    table.add_row("version", model.version)
+    table.add_row("parameters", f"{model.parameters:,}")
+    table.add_row("numerics", f"{model.numerics.precision}, {model.numerics.engine}")
+    table.add_row("can", ", ".join(sorted(one.value for one in model.capabilities)))
+    spaces = [f"{one.kind.value} {one.space_id} ({one.dimensions})" for one in model.spaces]
+    table.add_row("spaces", "\n".join(spaces))
+    return table

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tectum_cli import lifeline
 from tectum_cli.extras import errors, fail, needs
+from tectum_cli.settings import read_settings
 
 if TYPE_CHECKING:
     from tectum_server.worker.settings import WorkerSettings
@@ -47,11 +49,24 @@ def serve(
         str, typer.Option(envvar="TECTUM_DEVICE", help="A torch device: cpu, cuda, cuda:1 …")
     ] = "cpu",
     threads: Annotated[
-        int, typer.Option(help="Torch's threads for one operator; 0: torch's own choice.", min=0)
+        int,
+        typer.Option(
+            envvar="TECTUM_THREADS",
+            help="Torch's threads for one operator; 0: torch's own choice.",
+            min=0,
+        ),
     ] = 0,
-    max_batch: Annotated[int, typer.Option(help="Largest batch.", min=1)] = 32,
+    max_batch: Annotated[
+        int, typer.Option(envvar="TECTUM_MAX_BATCH", help="Largest batch.", min=1)
+    ] = 32,
     max_queued_items: Annotated[
-        int, typer.Option(help="Items that may wait before requests are refused.", min=1)
+        int,
+        typer.Option(
+            envvar="TECTUM_MAX_QUEUED_ITEMS",
+            help="Items that may wait before requests are refused; BULK leaves a quarter of the "
+            "places, INTERACTIVE an eighth to higher priorities.",
+            min=1,
+        ),
     ] = 256,
     tokens: Annotated[
         Path | None,
@@ -69,18 +84,38 @@ def serve(
         ),
     ] = False,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM certificate chain; with --tls-key: TLS.")
+        Path | None,
+        typer.Option(
+            envvar="TECTUM_TLS_CERTIFICATE",
+            help="PEM certificate chain; with --tls-key: TLS.",
+        ),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="TECTUM_TLS_KEY", help="PEM private key.")
+    ] = None,
     engine: Annotated[
-        str, typer.Option(help="`process`: the model in its own process; `inline`: in this one.")
+        str,
+        typer.Option(
+            envvar="TECTUM_ENGINE",
+            help="`process`: the model in its own process; `inline`: in this one.",
+        ),
     ] = "process",
-    reflection: Annotated[bool, typer.Option(help="Whether gRPC reflection answers.")] = True,
+    reflection: Annotated[
+        bool, typer.Option(envvar="TECTUM_REFLECTION", help="Whether gRPC reflection answers.")
+    ] = True,
     log_level: Annotated[
         str, typer.Option(envvar="TECTUM_LOG_LEVEL", help="debug, info, warning or error.")
     ] = "info",
+    end_with_stdin: Annotated[
+        bool,
+        typer.Option("--end-with-stdin", help="End when standard input does, as for SIGTERM."),
+    ] = False,
 ) -> None:
-    """Serve models over gRPC until SIGTERM or Ctrl-C, which finishes what is in flight."""
+    """Serve models over gRPC until SIGTERM or Ctrl-C, which finishes what is in flight.
+
+    Every setting can be said by the environment too, also those without a flag, as
+    TECTUM_MAX_ITEMS; docs/settings.md lists them.
+    """
     settings = worker_settings(
         models=tuple(model or ()),
         repository=repository,
@@ -103,6 +138,8 @@ def serve(
     with needs("worker"):
         from tectum_server.worker.serve import CannotServe
         from tectum_server.worker.serve import serve as serve_worker
+    if end_with_stdin:
+        lifeline.end_with_stdin()
     try:
         serve_worker(settings, lambda bound: errors.print(f"serving on {host}:{bound}"))
     except CannotServe as error:
@@ -110,17 +147,13 @@ def serve(
 
 
 def worker_settings(**values: object) -> WorkerSettings:
-    """Checked settings; the embedded repository where none is named."""
-    with needs("worker"):
-        from pydantic import ValidationError
+    """Checked settings; the embedded repository where none is named.
 
+    What `values` do not have, the environment may: `TECTUM_` and the setting's name in capitals.
+    """
+    with needs("worker"):
         from tectum_core import embedded
         from tectum_server.worker.settings import WorkerSettings
     values["repository"] = values.get("repository") or str(embedded.repository())
     values["models"] = values.get("models") or (embedded.NAME,)
-    try:
-        return WorkerSettings.model_validate(values)
-    except ValidationError as error:
-        found = error.errors()[0]
-        where = "--" + "-".join(map(str, found["loc"])).replace("_", "-") if found["loc"] else ""
-        raise fail(f"{where} {found['msg']}".strip()) from error
+    return read_settings(WorkerSettings, values, "TECTUM_")

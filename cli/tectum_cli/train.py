@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.padding import Padding
 
 from tectum_cli.extras import console, errors, fail, needs
 
 __all__ = ["train"]
+
+_WORLD = Path("data/tabletop")
+"""Where a checkout's `make world` puts what the package's recipes learn from."""
 
 
 def train(
@@ -34,17 +40,23 @@ def train(
         bool, typer.Option("--list", help="List the recipes that come with the package.")
     ] = False,
 ) -> None:
-    """Train, evaluate on held-out episodes, and write a bundle with its model card."""
+    """Train a recipe, and write a bundle.
+
+    Evaluates on held-out episodes; the bundle's model card has the numbers. Ctrl-C saves, and
+    --resume goes on.
+    """
+    if show or not recipe:
+        _list_recipes()
+        return
     with needs("train"):
         from tectum_train.engine.run import Interrupted
         from tectum_train.job import run_job
-        from tectum_train.recipe import read_recipe, recipe_names
-    if show or not recipe:
-        for name in recipe_names():
-            console.print(f"[bold]{name}[/bold]  {read_recipe(name).description.strip()}")
-        return
+        from tectum_train.recipe import read_recipe
     try:
         chosen = read_recipe(recipe, change or ())
+        data = Path(chosen.data.train)
+        if data.parent == _WORLD and not data.exists():
+            raise fail(f"{data} is not there yet: `make world` makes it (see worlds/README.md)")
         bundle, version = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.
     except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as error:
@@ -53,3 +65,13 @@ def train(
         errors.print(f"{error}; go on with --resume")
         raise typer.Exit(130) from error
     console.print(f"bundle {version} in {bundle}", highlight=False)
+
+
+def _list_recipes() -> None:
+    with needs("train"):
+        from tectum_train import recipes
+    for name, text in recipes.descriptions().items():
+        console.print(f"[bold]{name}[/bold]")
+        # The file's own line breaks are another width's; those before a blank or an indent mean it.
+        flowing = re.sub(r"(?<=\S)\n(?=\S)", " ", text)
+        console.print(Padding(escape(flowing), (0, 2, 1, 2)), highlight=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import socket
 import subprocess
@@ -23,6 +25,10 @@ _READY_SECONDS = 120.0
 _END_SECONDS = 40.0
 _ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, an operator, and a terminal that is closed."""
+_PORTS: dict[str, Any] = {"min": 1, "max": 65535}
+"""All are told to others before anything listens: none may be chosen by the system."""
+_MAKE = "TECTUM_MAKE"
+"""Set by the Makefile's `run` and `demo`, whose ports are make's variables."""
 _Handler = Callable[[int, FrameType | None], object]
 
 
@@ -31,9 +37,9 @@ def up(
         list[str] | None, typer.Option(help="As in `tectum serve`; default: tectum-tiny.")
     ] = None,
     repository: Annotated[str, typer.Option(help="As in `tectum serve`.")] = "",
-    port: Annotated[int, typer.Option(help="The worker's gRPC port.")] = 50051,
-    gateway_port: Annotated[int, typer.Option(help="The gateway's HTTP port.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="The worker's metrics port.")] = 9464,
+    port: Annotated[int, typer.Option(help="The worker's gRPC port.", **_PORTS)] = 50051,
+    gateway_port: Annotated[int, typer.Option(help="The gateway's HTTP port.", **_PORTS)] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="The worker's metrics port.", **_PORTS)] = 9464,
     demo: Annotated[bool, typer.Option("--demo", help="Run the demo once all is up.")] = False,
     leave: Annotated[
         bool, typer.Option("--leave", help="With --demo: end after it, instead of serving on.")
@@ -46,7 +52,10 @@ def up(
     ),
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
 ) -> None:
-    """Serve a model over gRPC and REST on this machine; without arguments, the embedded one."""
+    """Serve a model over gRPC and REST on this machine.
+
+    Without arguments, the embedded one.
+    """
     options = ["--log-level", log_level]
     for name in model or ():
         options += ["--model", name]
@@ -80,8 +89,10 @@ def running(
         (gateway_port, "--gateway-port"),
         (metrics_port, "--metrics-port"),
     ):
-        if not _free(number):
-            raise fail(f"port {number} is in use; choose another with {flag}")
+        if why := _barred(number):
+            variable = flag[2:].replace("-", "_").upper()
+            by_make = f"; with make: {variable}=…" if os.environ.get(_MAKE) else ""
+            raise fail(f"port {number} {why}; choose another with {flag}{by_make}")
     tectum = [sys.executable, "-m", "tectum_cli"]
     worker = [*tectum, "serve", "--port", str(port), "--metrics-port", str(metrics_port), *options]
     gateway = [*tectum, "gateway", "--port", str(gateway_port), "--worker", f"127.0.0.1:{port}"]
@@ -91,8 +102,11 @@ def running(
     try:
         with _unbroken():
             # Sessions of their own: Ctrl-C comes to this process, which then ends them in order.
+            # If this one is killed, its end of their standard input closes, and they end too.
             processes += (
-                subprocess.Popen(command, start_new_session=True)  # noqa: S603
+                subprocess.Popen(  # noqa: S603
+                    [*command, "--end-with-stdin"], stdin=subprocess.PIPE, start_new_session=True
+                )
                 for command in (worker, gateway)
             )
         _wait_until_ready(processes, port, gateway_port)
@@ -130,7 +144,7 @@ def _wait_until_ready(
             _check_alive(processes)
             with suppress(TectumError):
                 serving = serving or client.health(timeout=1.0) is Health.SERVING
-            if serving and not _free(gateway_port):
+            if serving and _barred(gateway_port):
                 return
             time.sleep(0.1)
     raise fail(f"nothing served within {_READY_SECONDS:.0f} s; --log-level info says more")
@@ -186,11 +200,13 @@ def _as_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _free(port: int) -> bool:
+def _barred(port: int) -> str:
+    """Why nobody can listen on a loopback port; empty: somebody can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            return "is in use" if taken else f"cannot be listened on ({error.strerror})"
+    return ""

@@ -2,7 +2,9 @@
 
 Making them: a few fixed inputs go through every head on the float32 reference, and
 inputs and outputs are stored in the bundle. Checking them: the same inputs go through
-the predictor at hand, and every output must come close enough.
+the predictor at hand, and every output must come close enough. Outputs are compared
+before they are rounded to pixels, and no input is rounded near the middle of two levels
+when it is resized: there two processors differ by a whole level.
 """
 
 from __future__ import annotations
@@ -19,8 +21,14 @@ from torch import Tensor
 from tectum_core.bundle import Bundle
 from tectum_core.masks import random_mask
 from tectum_core.predictor import Predictor
+from tectum_core.preprocess import ImagePreprocessing, resample
 
 __all__ = ["GoldenMismatch", "GoldenReport", "check_golden", "golden_inputs", "make_golden"]
+
+_MARGIN = 0.01
+"""Of a level; resampling on two processors differs by far less."""
+_NUDGES = 50
+"""Rounds of them; a handful is enough where pictures shrink."""
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -47,20 +55,26 @@ def golden_inputs(bundle: Bundle, seed: int = 0) -> dict[str, Tensor]:
     Pictures are larger than the model's side, so that resizing is proved too.
     """
     generator = np.random.default_rng(seed)
-    model = bundle.config.model
+    model, scaling = bundle.config.model, bundle.config.actions
     side = model.vision.image_size
-    inputs = {"input/images": torch.from_numpy(_smooth(generator, 3, side + side // 2, 2 * side))}
+    images = _smooth(generator, 3, side + side // 2, 2 * side)
+    inputs = {"input/images": _settled(images, bundle.config.images, generator)}
     inputs["input/image_mask"] = _scattered(3, model.vision.patches, 0.75)
     if model.video is not None:
         frames = _smooth(generator, model.video.frames, side, side)
-        inputs["input/clip"] = torch.from_numpy(frames)
+        inputs["input/clip"] = _settled(frames, bundle.config.images, generator)
         inputs["input/clip_mask"] = _scattered(1, model.video.patches, 0.75)
-    if model.actions is not None and bundle.config.actions is not None:
+    if model.actions is not None and scaling is not None:
         shape = (2, model.actions.max_steps, model.actions.dimensions)
-        spread = np.array(bundle.config.actions.standard_deviation)
-        drawn = generator.normal(size=shape) * spread + np.array(bundle.config.actions.mean)
-        inputs["input/actions"] = torch.from_numpy(drawn.astype(np.float32))
+        drawn = _around(generator, shape, scaling.mean, scaling.standard_deviation)
+        inputs["input/actions"] = drawn
         inputs["input/action_mask"] = _scattered(2, model.actions.max_steps, 0.5)
+        inputs["input/states"] = _around(
+            generator,
+            (2, model.actions.state_dimensions),
+            scaling.state_mean,
+            scaling.state_standard_deviation,
+        )
     return inputs
 
 
@@ -90,10 +104,15 @@ def check_golden(predictor: Predictor, precision: Precision = "float32") -> Gold
         found = _run(predictor, inputs, bundle.golden_texts)
     except KeyError as error:
         raise GoldenMismatch(f"{bundle.name}: the golden tensors lack {error.args[0]}") from error
-    except (ValueError, RuntimeError, IndexError) as error:  # inputs that fit no such model
+    except (
+        ValueError,
+        RuntimeError,
+        IndexError,
+        TypeError,
+    ) as error:  # inputs that fit no such model
         raise GoldenMismatch(f"{bundle.name}: its golden inputs do not run: {error}") from error
     wanted = {
-        key.removeprefix("output/"): value.numpy()
+        key.removeprefix("output/"): _array(value)
         for key, value in bundle.golden.items()
         if key.startswith("output/")
     }
@@ -122,41 +141,70 @@ def check_golden(predictor: Predictor, precision: Precision = "float32") -> Gold
 def _run(
     predictor: Predictor, inputs: Mapping[str, Tensor], texts: tuple[str, ...]
 ) -> dict[str, NDArray[np.float32]]:
-    """Every head's outputs, by name."""
-    model = predictor.model
+    """Every head's outputs, by name, none rounded to pixels; of large ones a single example."""
     images = list(inputs["input/images"].numpy())
-    outputs = {
-        "pooled": predictor.embed_images(images, "pooled"),
-        "tokens": predictor.embed_images(images, "tokens"),
-    }
-    if model.joint is not None:
-        outputs["joint_image"] = predictor.embed_images(images, "joint")
-        outputs["joint_text"] = predictor.embed_texts(texts)
-    if model.pixel_decoder is not None:
-        filled = predictor.fill_images(images, inputs["input/image_mask"])
-        outputs["filled_images"] = np.nan_to_num(filled.error)
+    model = predictor.model
+    outputs = _of_images(predictor, images, inputs, texts)
     if model.video is not None:
         clip = [inputs["input/clip"].numpy()]
         outputs["clip_pooled"] = predictor.embed_clips(clip, "pooled")
+        outputs["clip_tokens"] = predictor.embed_clips(clip, "tokens")
+        outputs["clip_importance"] = predictor.clip_importance(clip[0])
         if model.video_decoder is not None:
             filled = predictor.fill_clips(clip, inputs["input/clip_mask"])
             outputs["filled_clips"] = np.nan_to_num(filled.error)
+            outputs["painted_clips"] = _array(filled.painted)
     if model.fusion is not None:
-        ids = [predictor.encode(text).ids for text in texts]
-        outputs["filled_texts"] = predictor.fill_texts(ids, images[: len(ids)]).probabilities
+        ids = [predictor.encode(text).ids for text in texts[:1]]
+        outputs["filled_texts"] = predictor.fill_texts(ids, images[:1]).probabilities
     if predictor.config.actions is not None:
-        outputs["filled_actions"] = predictor.fill_actions(
-            inputs["input/actions"].numpy(), inputs["input/action_mask"], images[:2], texts[:2]
-        )
+        actions, hidden = inputs["input/actions"].numpy(), inputs["input/action_mask"]
+        outputs["filled_actions"] = predictor.fill_actions(actions, hidden, images[:2], texts[:2])
+        if predictor.config.actions.state_names:
+            outputs["filled_actions_in_state"] = predictor.fill_actions(
+                actions, hidden, states=inputs["input/states"].numpy()
+            )
     if model.latent_action is not None:
         decode = model.latent_action.action_decoder is not None
         latent = predictor.latent_actions(images[:-1], images[1:], decode, predict_frames=True)
         outputs["latent_action"] = latent.vectors
-        if latent.frames is not None:
-            outputs["predicted_frames"] = latent.frames.astype(np.float32)
+        if latent.predicted is not None:
+            outputs["predicted_frames"] = _array(latent.predicted)
         if latent.actions is not None:
             outputs["decoded_actions"] = latent.actions
     return outputs
+
+
+def _of_images(
+    predictor: Predictor,
+    images: list[NDArray[np.uint8]],
+    inputs: Mapping[str, Tensor],
+    texts: tuple[str, ...],
+) -> dict[str, NDArray[np.float32]]:
+    """What is said of single pictures and of texts beside them."""
+    model = predictor.model
+    outputs = {
+        "pooled": predictor.embed_images(images, "pooled"),
+        "tokens": predictor.embed_images(images[:1], "tokens"),
+        "importance": predictor.image_importance(images[0]),
+    }
+    if model.joint is not None:
+        image, text = predictor.embed_images(images, "joint"), predictor.embed_texts(texts)
+        outputs["joint_image"], outputs["joint_text"] = image, text
+        outputs["logits"] = predictor.logits(image @ text.T)
+    if model.pixel_decoder is not None:
+        hidden = inputs["input/image_mask"]
+        filled = predictor.fill_images(images, hidden)
+        outputs["filled_images"] = np.nan_to_num(filled.error)
+        outputs["painted_images"] = _array(filled.painted[:1])
+        if model.pixel_decoder.config.text_context:
+            told = predictor.fill_images(images[:1], hidden[:1], texts[:1])
+            outputs["filled_images_told"] = np.nan_to_num(told.error)
+    return outputs
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()
 
 
 def _compare(
@@ -185,6 +233,36 @@ def _smooth(
         wave = np.sin(6.28 * (rows * frequency[0] + columns * frequency[1]) + phase)
         pictures.append(np.rint(127.5 + 127.5 * wave).astype(np.uint8))
     return np.stack(pictures)
+
+
+def _settled(
+    pictures: NDArray[np.uint8], spec: ImagePreprocessing, generator: np.random.Generator
+) -> Tensor:
+    """The pictures, a few pixels nudged, so that no resized value lies between two levels."""
+    settled = torch.from_numpy(pictures)
+    for _ in range(_NUDGES):
+        resampled = resample(settled, spec).float()
+        near = ((resampled - resampled.floor() - 0.5).abs() < _MARGIN).nonzero()
+        if not len(near):
+            break
+        picture, channel, row, column = near.T
+        row = ((row + 0.5) * settled.shape[1] / resampled.shape[2]).long()
+        column = ((column + 0.5) * settled.shape[2] / resampled.shape[3]).long()
+        nudge = torch.from_numpy(generator.choice([-2, -1, 1, 2], len(near)))
+        place = (picture, row, column, channel)
+        settled[place] = (settled[place] + nudge).clamp(0, 255).to(torch.uint8)
+    return settled
+
+
+def _around(
+    generator: np.random.Generator,
+    shape: tuple[int, ...],
+    mean: tuple[float, ...],
+    spread: tuple[float, ...],
+) -> Tensor:
+    """float32[shape] in a robot's units, as its data are spread."""
+    drawn = generator.normal(size=shape) * np.array(spread) + np.array(mean)
+    return torch.from_numpy(drawn.astype(np.float32))
 
 
 def _scattered(batch: int, elements: int, ratio: float) -> Tensor:

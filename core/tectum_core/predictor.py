@@ -53,6 +53,9 @@ class FilledImages:
     """uint8[B, T, S, S, 3], hidden patches painted by the model."""
     error: Float32
     """float32[B, N], mean squared error in target units; NaN where visible."""
+    painted: Tensor
+    """float32[B, T, 3, S, S], `filled` before it was rounded, in the model's input units; stays on
+    the model's device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,9 @@ class LatentActions:
     """float32[B, k, A] in the robot's units; None if not asked for."""
     frames: Uint8Image | None
     """uint8[B, s, s, 3], the predicted later frames; None if not asked for."""
+    predicted: Tensor | None
+    """float32[B, 3, s, s], `frames` before they were rounded, in the model's input units; stays on
+    the model's device."""
 
 
 class Predictor:
@@ -82,9 +88,15 @@ class Predictor:
 
     Every method takes a whole batch and is a pure function of each item: what its
     neighbours are changes nothing beyond the last bits of float32.
+
+    From the first one on, float32 means float32 in the whole process: TensorFloat-32, which
+    cuDNN's convolutions use unless told otherwise, keeps 10 of 23 bits, and golden outputs
+    would not be reproduced. Torch has one switch for all threads, so it is never turned back.
     """
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         self.bundle = bundle
         self.config = bundle.config
         self.device = torch.device(device)
@@ -168,7 +180,7 @@ class Predictor:
         if texts is not None and self.model.text is not None:
             ids, text_seen = self._ids([self.encode(item).ids for item in texts])
             text = self.model.text(ids, text_seen).tokens
-        keep = visible_indices(hidden.to(self.device))
+        keep = visible_indices(hidden).to(self.device)
         pixels = self._pixels(images)
         visible = self.model.vision(pixels, keep).tokens
         prediction = self.model.pixel_decoder(visible, keep, text, text_seen)
@@ -183,7 +195,7 @@ class Predictor:
         if self.model.video is None or self.model.video_decoder is None:
             raise CapabilityMissing("this model reconstructs no clips")
         config = self.model.video.config
-        keep = visible_indices(hidden.to(self.device))
+        keep = visible_indices(hidden).to(self.device)
         pixels = self._clip_pixels(clips)
         visible = self.model.video(pixels, keep).tokens
         prediction = self.model.video_decoder(visible, keep)
@@ -269,7 +281,7 @@ class Predictor:
         trunk = self.model.vision(pixels) if reads_trunk else None
         pair = None if trunk is None else (trunk.tokens[:count], trunk.tokens[count:])
         bottled = module.infer(small[:count], small[count:], pair)
-        actions = frames = None
+        actions = frames = predicted = None
         if decode_actions and self.config.actions is not None:
             pooled = (
                 trunk.pooled[:count]
@@ -281,13 +293,14 @@ class Predictor:
         if predict_frames:
             predicted = module.predict(
                 small[:count], bottled.vectors, None if pair is None else pair[0]
-            )
+            ).float()
             frames = _rows(to_pixels(predicted, self.config.images))
         return LatentActions(
             vectors=_numpy(bottled.vectors.flatten(1)),
             codes=None if bottled.codes is None else bottled.codes.cpu().numpy(),
             actions=actions,
             frames=frames,
+            predicted=predicted,
         )
 
     def _embed(self, trunk: VisionTransformer, pixels: Tensor, vector: VectorName) -> Float32:
@@ -312,12 +325,15 @@ class Predictor:
         mask = hidden.to(self.device)
         true = patchify(pixels, config.patch_size, config.tubelet_frames)
         mixed = torch.where(mask[:, :, None], prediction.pixels().float(), true)
-        painted = unpatchify(mixed, config.patch_size, config.tubelet_frames, config.steps)
+        painted = unpatchify(
+            mixed, config.patch_size, config.tubelet_frames, config.steps
+        ).transpose(1, 2)
         error = (prediction.values.float() - target.values).square().mean(dim=-1)
         return FilledImages(
             seen=_rows(to_pixels(pixels.transpose(1, 2), self.config.images)),
-            filled=_rows(to_pixels(painted.transpose(1, 2), self.config.images)),
+            filled=_rows(to_pixels(painted, self.config.images)),
             error=_numpy(error.masked_fill(~mask, float("nan"))),
+            painted=painted,
         )
 
     def _pixels(self, images: Sequence[Uint8Image]) -> Tensor:

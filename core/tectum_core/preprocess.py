@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from tectum_core.architecture import Strict
 
-__all__ = ["ActionScaling", "ImagePreprocessing", "normalise", "preprocess", "resize"]
+__all__ = ["ActionScaling", "ImagePreprocessing", "normalise", "preprocess", "resample", "resize"]
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -32,7 +32,7 @@ class ImagePreprocessing(Strict):
     resize_mode: Literal["stretch", "center_crop"] = "stretch"
     """`stretch` brings both sides to `size`; `center_crop` brings the shorter side to
     `resize_to` and cuts the centre out."""
-    resize_to: PositiveInt | None = None
+    resize_to: Annotated[PositiveInt, Field(le=8192)] | None = None
     """For `center_crop`: what the shorter side is brought to; at least `size`."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Both antialiased, as PIL does it; bicubic with a = -0.5."""
@@ -106,6 +106,23 @@ def resize(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     Returns:
         uint8[B, 3, S, S]. Pictures that already fit are not touched.
     """
+    pixels = resample(images, spec)
+    if pixels.is_floating_point():
+        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+    top, left = (pixels.shape[2] - spec.size) // 2, (pixels.shape[3] - spec.size) // 2
+    return pixels[:, :, top : top + spec.size, left : left + spec.size]
+
+
+def resample(images: Tensor, spec: ImagePreprocessing) -> Tensor:
+    """What `resize` rounds and then cuts the centre out of.
+
+    Args:
+        images: uint8[B, H, W, 3].
+        spec: as in `resize`.
+
+    Returns:
+        float32[B, 3, h, w], or uint8 if the pictures already fit.
+    """
     pixels = images.permute(0, 3, 1, 2)
     height, width = pixels.shape[-2:]
     if spec.resize_to is None:
@@ -117,13 +134,11 @@ def resize(images: Tensor, spec: ImagePreprocessing) -> Tensor:
             int(height * spec.resize_to / shorter),
             int(width * spec.resize_to / shorter),
         )
-    if (height, width) != target:
-        resampled = F.interpolate(
-            pixels.float(), target, mode=spec.interpolation, align_corners=False, antialias=True
-        )
-        pixels = resampled.round().clamp(0, 255).to(torch.uint8)
-    top, left = (target[0] - spec.size) // 2, (target[1] - spec.size) // 2
-    return pixels[:, :, top : top + spec.size, left : left + spec.size]
+    if (height, width) == target:
+        return pixels
+    return F.interpolate(
+        pixels.float(), target, mode=spec.interpolation, align_corners=False, antialias=True
+    )
 
 
 def normalise(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:

@@ -41,13 +41,22 @@ class Tokenizer:
         ValueError: the JSON is no tokenizer, or lacks [PAD].
     """
 
+    json: str
+    """What goes into the bundle: the text it was read from."""
+    vocabulary_size: int
+    """One more than the largest id; as many as there are entries, unless ids are left out."""
+
     def __init__(self, json: str) -> None:
+        self.json = json
         try:
             self._tokenizer = _Tokenizer.from_str(json)
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            # A template may put in ids that no entry has; the empty text shows them.
+            added = self._tokenizer.encode("").ids
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"not a tokenizer: {error}") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self.vocabulary_size = 1 + max([*self._tokenizer.get_vocab().values(), *added], default=-1)
         pad = self._tokenizer.token_to_id(_PAD)
         if pad is None:
             raise ValueError(f"the tokenizer has no {_PAD} token")
@@ -79,16 +88,6 @@ class Tokenizer:
             special_tokens=[(_START, ids[_START]), (_END, ids[_END])],
         )
         return cls(tokenizer.to_str(pretty=False))
-
-    @property
-    def json(self) -> str:
-        """What goes into the bundle."""
-        return str(self._tokenizer.to_str(pretty=False))
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Entries, special tokens included."""
-        return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str, max_tokens: int) -> EncodedText:
         """One text to ids; what goes beyond `max_tokens` is cut before the end token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +12,8 @@ from PIL import Image
 from tests.bundles import picture
 from tests.cli.running import free_port, invoke, run_without
 
-from tectum import Client
+from tectum import Client, ModelState
+from tectum_cli import extras
 from tectum_cli.pictures import latent_plot, reconstruction_sheet
 
 
@@ -48,6 +50,32 @@ def test_models_lists_what_is_served_with_its_spaces(worker: str) -> None:
     for space in model.spaces:
         assert f"{space.space_id} ({space.dimensions})" in result.output
     assert "float32" in result.output
+
+
+def test_a_narrow_terminal_cuts_nothing_of_what_is_listed(
+    worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras.console, "width", 80)
+
+    output = invoke("models", "--worker", worker).output
+
+    with Client(worker) as client:
+        (model,) = client.list_models()
+    assert max(map(len, output.splitlines())) <= 80
+    whole = [model.version, *(f"{space.space_id} (" for space in model.spaces)]
+    whole += [capability.value for capability in model.capabilities]
+    assert [word for word in whole if word not in output] == []
+
+
+def test_a_model_that_is_not_ready_says_so(worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(worker) as client:
+        (model,) = client.list_models()
+    failed = replace(model, state=ModelState.FAILED, failure="golden outputs differ [by 0.1]")
+    monkeypatch.setattr(Client, "list_models", lambda _: [failed])
+
+    output = invoke("models", "--worker", worker).output
+
+    assert "state       failed golden outputs differ [by 0.1]" in output
 
 
 def test_one_model_is_described_by_its_card(worker: str) -> None:

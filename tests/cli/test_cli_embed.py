@@ -19,14 +19,16 @@ from tectum import Client, Embedding
 PICTURES = ("a.jpg", "b.png", "c.webp")
 
 
-def write_film(path: Path, frames: int = 5, rate: int = 10) -> Path:
+def write_film(
+    path: Path, frames: int = 5, rate: int = 10, width: int = 32, height: int = 32
+) -> Path:
     """A film of grey frames, each lighter than the one before."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "1"})
-        stream.width = stream.height = 32
+        stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p"
         for number in range(frames):
-            grey = np.full((32, 32, 3), 20 + 40 * (number % 6), np.uint8)
+            grey = np.full((height, width, 3), 20 + 40 * (number % 6), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
         container.mux(stream.encode())
     return path
@@ -141,6 +143,52 @@ def test_requests_of_any_size_give_the_same_rows(worker: str, folder: Path, tmp_
 
     assert [(r["path"], r["frame"]) for r in one] == [(r["path"], r["frame"]) for r in four]
     assert np.allclose([r["vector"] for r in one], [r["vector"] for r in four], atol=1e-5)
+
+
+def test_a_film_of_a_usual_size_is_embedded_in_requests_that_hold_it(
+    worker: str, tmp_path: Path
+) -> None:
+    # 26 frames are 69 MiB, which no request may have.
+    film = write_film(tmp_path / "film.mp4", frames=26, width=1280, height=720)
+
+    rows, _ = embedded(tmp_path / "out.parquet", film, "--worker", worker)
+
+    assert [row["frame"] for row in rows] == list(range(26))
+    assert all(row["error"] is None for row in rows)
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_a_picture_beyond_any_request_costs_only_its_own_row(
+    worker: str, folder: Path, tmp_path: Path, batch: int
+) -> None:
+    (folder / "aa.jpg").write_bytes(bytes(65 * 2**20))
+
+    rows, told = embedded(tmp_path / "out.parquet", folder, "--worker", worker, "--batch", batch)
+
+    (broken,) = [row for row in rows if row["error"] is not None]
+    assert Path(broken["path"]).name == "aa.jpg"
+    assert broken["error"].startswith("MESSAGE_TOO_LARGE: ")
+    assert len(rows) == 10
+    assert "1 with an error" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"\xff\xd8 no picture", "IMAGE_UNREADABLE: "), (b"", "UNREADABLE: ")]
+)
+@pytest.mark.parametrize("batch", [1, 32])
+def test_pictures_that_are_all_broken_get_a_row_each(
+    worker: str, tmp_path: Path, content: bytes, why: str, batch: int
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(content)
+
+    rows, _ = embedded(
+        tmp_path / "out.parquet", tmp_path / "a.jpg", tmp_path / "b.jpg",
+        "--worker", worker, "--batch", batch,
+    )  # fmt: skip
+
+    assert [Path(row["path"]).name for row in rows] == ["a.jpg", "b.jpg"]
+    assert all(row["error"].startswith(why) for row in rows)
 
 
 def test_a_broken_picture_gets_an_error_and_its_neighbours_vectors(

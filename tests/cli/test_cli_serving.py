@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.running import Running, Worker, free_port, invoke
+from tests.checkout import ROOT
+from tests.cli.running import PATIENCE, Running, Worker, free_port, invoke
 
 from tectum import Client
 
@@ -48,7 +52,55 @@ def test_a_taken_port_is_named_with_its_flag_before_anything_starts(
     result = invoke("up", *flags({**ports(), flag: taken}))
 
     assert result.exit_code == 1
-    assert f"port {taken} is in use; choose another with {flag}" in result.stderr
+    assert f"port {taken} is in use; choose another with {flag}\n" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "demo"])
+@pytest.mark.parametrize("variable", ["PORT", "GATEWAY_PORT", "METRICS_PORT"])
+def test_who_started_it_by_make_is_told_makes_way(taken: int, verb: str, variable: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    chosen = {flag[2:].replace("-", "_").upper(): port for flag, port in ports().items()}
+    changes = [f"{name}={port}" for name, port in {**chosen, variable: taken}.items()]
+    dry = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", verb, f"VENV={sys.prefix}", *changes],
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    command = dry.stdout.splitlines()[-1]
+
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+    flag = f"--{variable.lower().replace('_', '-')}"
+    assert done.returncode == 1
+    assert " ".join(done.stderr.split()).endswith(
+        f"port {taken} is in use; choose another with {flag}; with make: {variable}=…"
+    )
+
+
+@pytest.mark.parametrize("flag", ["--port", "--gateway-port", "--metrics-port"])
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_port_that_nobody_could_be_told_is_refused(flag: str, port: int) -> None:
+    result = invoke("up", *flags({**ports(), flag: port}))
+
+    assert result.exit_code == 2
+    assert flag in result.stderr
+
+
+def test_a_port_that_cannot_be_had_is_not_said_to_be_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def bind(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    given = flags(ports())
+    monkeypatch.setattr(socket.socket, "bind", bind)
+
+    result = invoke("up", *given)
+
+    assert result.exit_code == 1
+    assert "cannot be listened on (Permission denied); choose another with --port" in result.stderr
 
 
 @pytest.mark.slow
@@ -95,6 +147,22 @@ def test_who_asks_twice_for_the_end_leaves_no_process_behind(
 
 
 @pytest.mark.slow
+def test_worker_and_gateway_end_if_what_began_them_is_killed(
+    repository: Path, tmp_path: Path
+) -> None:
+    given = ["--repository", repository, "--model", "tiny", *flags(ports())]
+
+    with Running("up", *given, folder=tmp_path) as running:
+        running.until_it_says("serving; Ctrl-C ends it")
+        begun = len(running.family())
+        running.interrupt(signal.SIGKILL)
+
+        assert (running.ended(), begun > 3) == (-signal.SIGKILL, True)
+        running.until_alone()
+    assert "Traceback" not in running.output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_they_start_ends_them_too(
     repository: Path, tmp_path: Path, number: signal.Signals
@@ -122,86 +190,7 @@ def test_a_worker_that_cannot_start_ends_the_gateway_too(repository: Path, tmp_p
     assert "Traceback" not in running.output
 
 
-# ---------------------------------------------------------------- serve
-
-
-@pytest.mark.slow
-def test_a_model_that_is_not_there_is_named(repository: Path, tmp_path: Path) -> None:
-    given = ["--repository", repository, "--model", "huge"]
-
-    with Running("serve", *given, "--port", 0, "--metrics-port", 0, folder=tmp_path) as running:
-        assert running.ended() == 1
-        assert running.family() == []
-    told = [line for line in running.output.splitlines() if line.startswith("tectum: ")]
-    assert len(told) == 1, running.output
-    assert "huge" in running.output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--engine", "remote"], "--engine Input should be 'process' or 'inline'"),
-        (["--port", 70000], "--port Input should be less than or equal to 65535"),
-        (["--log-level", "loud"], "--log-level Input should be 'debug', 'info'"),
-        (["--host", "0.0.0.0"], "without tokens lets anybody call"),
-        (["--tls-key", "key.pem"], "tls_certificate and tls_key come together"),
-    ],
-)
-def test_settings_that_do_not_hold_are_named(arguments: list[object], words: str) -> None:
-    result = invoke("serve", *arguments)
-
-    assert result.exit_code == 1
-    assert words in result.stderr
-
-
-def test_settings_come_from_flags_and_environment(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tectum_server.worker import serve
-
-    given: list[Any] = []
-    monkeypatch.setattr(serve, "serve", lambda settings, ready: given.append(settings))
-    monkeypatch.setenv("TECTUM_REPOSITORY", str(repository))
-    monkeypatch.setenv("TECTUM_MAX_BATCH", "7")
-
-    result = invoke("serve", "--model", "one", "--model", "two@0123456789abcdef", "--port", 1234)
-
-    assert result.exit_code == 0, result.output
-    assert given[0].models == ("one", "two@0123456789abcdef")
-    assert given[0].repository == str(repository)
-    assert given[0].port == 1234
-    assert given[0].engine == "process"
-
-
-def test_without_a_model_it_is_the_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tectum_core import embedded
-    from tectum_server.worker import serve
-
-    given: list[Any] = []
-    monkeypatch.setattr(serve, "serve", lambda settings, ready: given.append(settings))
-
-    invoke("serve")
-
-    assert given[0].models == (embedded.NAME,)
-    assert Path(given[0].repository) == embedded.repository()
-
-
 # ---------------------------------------------------------------- gateway
-
-
-def test_a_gateways_port_that_is_taken_is_named(taken: int) -> None:
-    result = invoke("gateway", "--port", taken)
-
-    assert result.exit_code == 1
-    assert f"port {taken} on 127.0.0.1 is in use" in result.stderr
-    assert "--port" in result.stderr
-
-
-def test_a_gateways_settings_that_do_not_hold_are_named() -> None:
-    result = invoke("gateway", "--log-level", "loud")
-
-    assert result.exit_code == 1
-    assert "log_level: Input should be" in result.stderr
 
 
 def test_a_gateway_before_a_worker_is_healthy_and_ends_on_sigterm(

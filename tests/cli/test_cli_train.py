@@ -12,12 +12,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.cli.running import Running, invoke
-from tests.training.tiny import job
+from tests.training.tiny import job, write_set, write_untrained_bundle
 
 from tectum_core.bundle import Repository, read_bundle
 from tectum_core.bundle.files import content_version
+from tectum_train import recipes
 from tectum_train.engine.progress import RunProgress
-from tectum_train.recipe import recipe_names
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_recipe_becomes_a_published_bundle_that_can_be_evaluated(
     )
 
     assert result.exit_code == 0, result.output
-    assert "| measure | value | controls | gate | |" in result.stdout
+    assert "| measure | value | controls | gate | | on |" in result.stdout
     assert "± 0.000" in result.stdout  # two seeds, here the same one
     one, two = json.loads(out.read_text())
     assert one == two
@@ -89,21 +89,44 @@ def test_recipes_are_listed_with_what_they_say(arguments: list[str]) -> None:
     result = invoke("train", *arguments)
 
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in recipe_names())
+    assert all(name in result.stdout for name in recipes.named())
     assert "The embedded model" in result.stdout
+
+
+def test_what_a_recipe_says_is_told_at_the_terminals_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "Broken where\nthe file was [narrow].\n\n  a line\n  of its own"
+    monkeypatch.setattr(recipes, "descriptions", lambda: {"one": said})
+
+    lines = [line.rstrip() for line in invoke("train", "--list").stdout.splitlines()]
+
+    assert lines == [
+        "one", "  Broken where the file was [narrow].", "", "    a line", "    of its own", "",
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- what is refused
 
 
 def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
-    known = ", ".join(recipe_names())
+    known = ", ".join(recipes.named())
 
     assert f"no recipe named 'tectum-huge'; there are: {known}" in refused("tectum-huge")
 
 
 def test_a_wrong_key_is_named(recipe: Path) -> None:
     assert "schedule.stepz" in refused(recipe, "--set", "schedule.stepz=1")
+
+
+@pytest.mark.parametrize("name", recipes.named())
+def test_who_has_not_made_the_world_yet_is_told_how(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert "data/tabletop/train is not there yet: `make world` makes it" in refused(name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_that_are_not_there_are_named(recipe: Path, tmp_path: Path) -> None:
@@ -131,13 +154,25 @@ def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: P
     assert "another recipe" in refused(recipe, "--resume", "--set", "optimiser.lr=0.5")
 
 
-def test_data_without_a_world_cannot_be_evaluated(recipe: Path, tmp_path: Path) -> None:
-    from tests.training.tiny import write_set
-
+def test_data_that_names_no_tasks_is_evaluated_as_far_as_it_goes(
+    recipe: Path, tmp_path: Path
+) -> None:
     write_set(tmp_path / "test", [(0, 0)])
     (tmp_path / "test" / "meta" / "world.json").unlink()
 
-    assert "world.json" in refused(recipe, "--set", f"data.test={tmp_path / 'test'}")
+    result = invoke("train", recipe, "--set", f"data.test={tmp_path / 'test'}")
+
+    assert result.exit_code == 0, result.output
+    assert "not evaluated: retrieval: the data set lacks meta/world.json" in result.stderr
+
+
+def test_held_out_data_that_is_not_there_is_missed_before_the_training(
+    recipe: Path, tmp_path: Path
+) -> None:
+    told = refused(recipe, "--set", f"data.test={tmp_path / 'absent'}")
+
+    assert "absent" in told
+    assert "training" not in told
 
 
 def test_a_run_that_diverges_says_at_which_step(
@@ -153,6 +188,21 @@ def test_a_folder_that_is_no_bundle_cannot_be_evaluated(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert "config.json is missing" in result.stderr
+
+
+def test_a_bundle_is_measured_on_another_set_if_one_is_named(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    write_untrained_bundle(bundle)
+    fresh = write_set(tmp_path / "fresh", [(family, 2) for family in range(4)], seed=500)
+
+    result = invoke(
+        "eval", bundle, "--data", tiny_data, "--test", fresh, "--cache", tiny_data / "frames"
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "of 4 episodes; ≥ 3 training episodes a task" in result.stdout
 
 
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(

@@ -1,6 +1,7 @@
 """The SDK's face: what it exports, and that both clients are one surface."""
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import tectum
-from tectum import surface, vocabulary
+from tectum import surface, v1, vocabulary
 from tectum.v1 import call_pb2, reconstruct_pb2, tensor_pb2
 
 
@@ -75,19 +76,33 @@ def test_a_method_says_it_returns_the_answer_itself() -> None:
     assert inspect.signature(tectum.Client.embed_images).return_annotation is tectum.EmbeddingBatch
 
 
-def test_all_is_what_the_package_imports_and_every_name_is_documented() -> None:
-    source = Path(tectum.__file__).read_text()
-    imported = {
-        alias.asname or alias.name
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ImportFrom)
+def declared() -> dict[str, str]:
+    """Each name that type checkers see in the package, and the module that it is of."""
+    nodes = ast.walk(ast.parse(Path(tectum.__file__).read_text()))
+    return {
+        alias.name: str(node.module)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tectum.")
         for alias in node.names
     }
 
-    assert set(tectum.__all__) == imported
+
+def test_all_is_what_type_checkers_see_and_every_name_is_documented() -> None:
+    assert set(tectum.__all__) == declared().keys()
     assert tectum.__all__ == sorted(tectum.__all__)
     for name in tectum.__all__:
         assert getattr(tectum, name).__doc__, name
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    for name, module in declared().items():
+        assert getattr(tectum, name) is getattr(importlib.import_module(module), name), name
+    assert set(tectum.__all__) <= set(dir(tectum))
+
+
+def test_a_name_that_is_not_there_is_refused_as_by_any_module() -> None:
+    with pytest.raises(AttributeError, match="module 'tectum' has no attribute 'Cleint'"):
+        getattr(tectum, "Cleint")  # noqa: B009
 
 
 @pytest.mark.parametrize("words", vocabulary.WIRE, ids=lambda words: words.__name__)
@@ -114,9 +129,25 @@ def test_the_names_a_caller_may_write_are_the_contracts() -> None:
     assert set(vocabulary.MaskKindName.__args__) == set(masks)  # type: ignore[attr-defined]
 
 
-def test_importing_the_sdk_brings_in_nothing_heavy() -> None:
-    code = "import sys, tectum; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+def imported(code: str) -> set[str]:
+    """What a fresh interpreter has imported after some lines."""
+    code += "; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
-    heavy = {"torch", "PIL", "pydantic", "fastapi", "av", "tectum_core"}
-    assert heavy.isdisjoint(done.stdout.split())
+
+def test_importing_the_sdk_brings_in_nothing_heavy() -> None:
+    rooms = {name.partition(".")[0] for name in imported("from tectum import Client")}
+
+    assert {"tectum", "grpc", "numpy"} <= rooms
+    assert rooms.isdisjoint({"torch", "PIL", "pydantic", "fastapi", "av", "tectum_core"})
+
+
+def test_the_contract_alone_brings_in_neither_the_sdk_nor_grpc() -> None:
+    messages = [path.stem for path in Path(v1.__path__[0]).glob("*_pb2.py")]
+
+    found = imported("; ".join(f"import tectum.v1.{name}" for name in messages))
+
+    ours = {name for name in found if name.startswith("tectum")}
+    assert ours == {"tectum", "tectum.v1", *(f"tectum.v1.{name}" for name in messages)}
+    assert found.isdisjoint({"grpc", "numpy"})

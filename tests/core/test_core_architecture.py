@@ -122,6 +122,18 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
         ("model.latent_action.bottleneck.levels", [5, 2], "greater than or equal to 3"),
         ("model.latent_action.bottleneck.levels", [], "at least 1 item"),
         ("model.latent_action.tolerance", 0, "greater than 0"),
+        # Numbers beyond any model: what they ask for is not in the weights that can be checked.
+        ("model.fusion.transformer.depth", 257, "less than or equal to 256"),
+        ("model.vision.image_size", 4104, "less than or equal to 4096"),
+        ("model.vision.stem", {"widths": [4] * 9}, "at most 8 items"),
+        ("model.vision.stem", {"widths": [4] * 3, "blocks": 257}, "less than or equal to 256"),
+        (
+            "model.latent_action.dynamics",
+            {"kind": "convolution", "widths": [8] * 9},
+            "at most 8 items",
+        ),
+        ("model.latent_action.bottleneck.levels", [41, 40, 40], "more than the 65536 codes"),
+        ("images.resize_to", 8193, "less than or equal to 8192"),
         # Parts and what they stand on.
         ("model.text", None, "joint needs text"),
         ("model.video", None, "video_decoder needs video"),

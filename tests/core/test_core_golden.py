@@ -1,6 +1,9 @@
 """Golden outputs: a host that computes otherwise than training did is found out, with numbers."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +11,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.bundles import (
+    IMAGES,
+    SCALING,
+    full_model,
+    stack,
+    tokenizer,
+    vision,
+    write_full,
+)
 
-from tectum_core.bundle import Bundle, GoldenTolerance, read_bundle
+from tectum_core.architecture import ConvolutionDynamicsConfig, StemConfig
+from tectum_core.bundle import Bundle, GoldenTolerance, read_bundle, write_bundle
 from tectum_core.golden import GoldenMismatch, check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
-from tectum_core.preprocess import ImagePreprocessing
+from tectum_core.preprocess import ImagePreprocessing, resample
 from tectum_core.tokenizer import Tokenizer
+from tectum_core.untrained import write_untrained
 
 
 @pytest.fixture
 def fresh(full_folder: Path) -> Bundle:
     """A bundle of one's own, to damage."""
     return read_bundle(full_folder, "full")
+
+
+def trained(bundle: Bundle) -> Bundle:
+    """The bundle with forward dynamics that do not predict "no change", as they do at first."""
+    assert bundle.model.latent_action is not None
+    with torch.no_grad():
+        bundle.model.latent_action.dynamics.paint.weight.normal_(std=0.1)
+    golden = make_golden(bundle, golden_inputs(bundle), bundle.golden_texts)
+    return replace(bundle, golden=golden)
 
 
 def mismatch(bundle: Bundle) -> str:
@@ -42,17 +65,33 @@ def test_every_head_has_an_output(full: Predictor) -> None:
     assert names == {
         "pooled",
         "tokens",
+        "importance",
         "joint_image",
         "joint_text",
+        "logits",
         "filled_images",
+        "filled_images_told",
+        "painted_images",
         "clip_pooled",
+        "clip_tokens",
+        "clip_importance",
         "filled_clips",
+        "painted_clips",
         "filled_texts",
         "filled_actions",
+        "filled_actions_in_state",
         "latent_action",
         "predicted_frames",
         "decoded_actions",
     }
+
+
+@pytest.mark.parametrize("output", ["painted_images", "painted_clips", "predicted_frames"])
+def test_pictures_are_compared_before_they_are_rounded(fresh: Bundle, output: str) -> None:
+    normalised = trained(fresh).golden[f"output/{output}"]
+
+    for numbers in (normalised, (normalised * 0.25 + 0.5) * 255):  # whatever their unit is
+        assert float((numbers - numbers.round()).abs().max()) > 0.4
 
 
 PART_OUTPUT = {
@@ -61,11 +100,17 @@ PART_OUTPUT = {
     "text.embed": "joint_text",
     "joint.image": "joint_image",
     "joint.text": "joint_text",
+    "joint.log_scale": "logits",
     "pixel_decoder.paint": "filled_images",
+    "pixel_decoder.statistics": "painted_images",
+    "pixel_decoder.from_text": "filled_images_told",
     "video.embed": "clip_pooled",
     "video_decoder.paint": "filled_clips",
+    "video_decoder.statistics": "painted_clips",
     "fusion.token_head": "filled_texts",
     "fusion.action_head": "filled_actions",
+    "fusion.actions.embed_state": "filled_actions_in_state",
+    "fusion.modality.state": "filled_actions_in_state",
     "latent_action.dynamics.paint": "predicted_frames",
     "latent_action.action_decoder": "decoded_actions",
 }
@@ -75,7 +120,7 @@ PART_OUTPUT = {
 def test_a_nudged_weight_is_found_out_with_numbers(fresh: Bundle, part: str, output: str) -> None:
     with torch.no_grad():
         for key, weight in fresh.model.named_parameters():
-            if key.startswith(part) and weight.dim() > 1:
+            if key.startswith(part):
                 weight.add_(
                     0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
                 )
@@ -91,6 +136,119 @@ def test_a_nudged_weight_is_found_out_with_numbers(fresh: Bundle, part: str, out
     cosine, at_least, difference, at_most = map(float, told.groups())
     assert cosine < at_least or difference > at_most
     assert words.startswith("full does not reproduce its golden outputs here in float32")
+
+
+def test_no_weight_is_left_unproved(fresh: Bundle) -> None:
+    predictor = Predictor(trained(fresh))
+    unproved = []
+
+    for key, weight in fresh.model.named_parameters():
+        before = weight.clone()
+        with torch.no_grad():
+            weight.add_(torch.randn(weight.shape))
+        try:
+            check_golden(predictor)
+            unproved.append(key)
+        except GoldenMismatch:
+            pass
+        with torch.no_grad():
+            weight.copy_(before)
+
+    assert unproved == []
+    assert check_golden(predictor).min_cosine > 0.999999  # all are as they were
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+
+from tectum_core.bundle import read_bundle
+from tectum_core.golden import check_golden
+from tectum_core.predictor import Predictor
+
+for folder in sys.argv[1:]:
+    print(check_golden(Predictor(read_bundle(Path(folder), "full"))).outputs)
+"""
+
+
+@pytest.mark.parametrize(
+    "setting", [("ATEN_CPU_CAPABILITY", "default"), ("ONEDNN_MAX_CPU_ISA", "AVX2")]
+)
+def test_a_lesser_processor_reproduces_what_this_one_made(
+    tmp_path: Path, setting: tuple[str, str]
+) -> None:
+    latent = full_model().latent_action
+    assert latent is not None
+    convolutions = latent.model_copy(update={"dynamics": ConvolutionDynamicsConfig(widths=(8, 16))})
+    stem = StemConfig(widths=(4, 8, 12), blocks=1, groups=2)
+    write_full(tmp_path / "1")
+    write_full(tmp_path / "2", vision=vision(stem=stem), latent_action=convolutions)
+    for name in ("1", "2"):
+        made = trained(read_bundle(tmp_path / name, "full"))
+        parts = (made.config, made.model, made.tokenizer, made.golden, made.golden_texts, made.card)
+        write_bundle(tmp_path / "trained" / name, *parts)
+
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *(tmp_path / "trained").iterdir()],
+        env={**os.environ, **dict([setting])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["20", "20"]
+
+
+def test_float32_is_not_cut_to_ten_bits_anywhere(full_bundle: Bundle) -> None:
+    torch.backends.cudnn.allow_tf32 = True  # torch's own default
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+    Predictor(full_bundle)
+
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"interpolation": "bicubic"},
+        {"resize_mode": "center_crop", "resize_to": 40},
+    ],
+    ids=str,
+)
+def test_no_golden_pixel_is_rounded_near_the_middle_of_two_levels(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    write_full(tmp_path / "b")
+    spec = ImagePreprocessing.model_validate({**IMAGES.model_dump(), **change})
+    bundle = read_bundle(tmp_path / "b", "b")
+    bundle = replace(bundle, config=bundle.config.model_copy(update={"images": spec}))
+
+    inputs = golden_inputs(bundle)
+
+    for name in ("input/images", "input/clip"):
+        resized = resample(inputs[name], spec).double()
+        assert float((resized - resized.floor() - 0.5).abs().min()) >= 0.0099
+
+
+def test_golden_tensors_of_a_small_model_are_small(tmp_path: Path) -> None:
+    text = full_model().text
+    assert text is not None
+    parts = {
+        "vision": vision(transformer=stack(128), image_size=64),
+        "text": text.model_copy(update={"vocabulary_size": 512, "max_tokens": 24}),
+        "video": None,
+        "video_decoder": None,
+    }
+
+    write_untrained(
+        tmp_path / "b", full_model(**parts), ImagePreprocessing(size=64), tokenizer(), SCALING
+    )
+
+    assert (tmp_path / "b" / "golden.safetensors").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(
@@ -134,6 +292,14 @@ def test_a_bundle_without_golden_outputs_is_refused(fresh: Bundle) -> None:
         (
             lambda golden: golden.update({"output/pooled": torch.ones(3, 5)}),
             r"pooled has shape \(3, 5\), found \(3, 32\)",
+        ),
+        (
+            lambda golden: golden.update({"output/pooled": torch.ones(3, 5).bfloat16()}),
+            r"pooled has shape \(3, 5\), found \(3, 32\)",
+        ),
+        (
+            lambda golden: golden.update({"input/image_mask": torch.ones(3, 16)}),
+            "golden inputs do not run",
         ),
         (lambda golden: golden.pop("input/images"), "golden tensors lack input/images"),
         (lambda golden: golden.pop("input/actions"), "golden tensors lack input/actions"),

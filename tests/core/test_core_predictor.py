@@ -105,6 +105,27 @@ def test_predicted_frames_and_codes_do_not_depend_on_neighbours_either(full: Pre
         assert np.abs(together.frames[index].astype(int) - alone.frames[0]).max() <= 1
 
 
+def test_pictures_are_what_was_painted_before_rounding(full: Predictor) -> None:
+    def rounded(normalised: Tensor) -> NDArray[np.uint8]:
+        levels = np.rint((normalised.numpy() * 0.25 + 0.5) * 255).clip(0, 255)
+        return np.moveaxis(levels, -3, -1).astype(np.uint8)
+
+    images, clips = full.fill_images(PICTURES, PATCHES), full.fill_clips(CLIPS, TUBELETS)
+    latent = full.latent_actions(PICTURES, LATER, predict_frames=True)
+
+    assert latent.predicted is not None
+    assert latent.frames is not None
+    for painted, pixels in (
+        (images.painted, images.filled),
+        (clips.painted, clips.filled),
+        (latent.predicted, latent.frames),
+    ):
+        found = rounded(painted)
+        assert found.shape == pixels.shape
+        assert np.abs(found.astype(int) - pixels).max() <= 1  # where a level is a coin's toss
+        assert (found != pixels).mean() < 0.01
+
+
 # ---------------------------------------------------------------- vectors
 
 

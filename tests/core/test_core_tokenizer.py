@@ -116,6 +116,22 @@ def test_what_the_bundle_carries_reads_as_the_same_tokenizer() -> None:
     assert again.json == tokenizer().json
 
 
+def test_the_bundle_carries_the_text_that_was_read_letter_by_letter() -> None:
+    laid_out = json.dumps(json.loads(tokenizer().json), indent=4)
+
+    assert Tokenizer(laid_out).json == laid_out  # another version of the library writes another
+
+
+def test_a_vocabulary_reaches_to_its_largest_id_whatever_lies_below() -> None:
+    told = json.loads(tokenizer().json)
+    told["model"]["vocab"]["zebra"] = 5000
+
+    sparse = Tokenizer(json.dumps(told))
+
+    assert sparse.vocabulary_size == 5001
+    assert max(sparse.encode("the zebra", 12).ids) == 5000
+
+
 def test_padding_and_truncation_of_the_file_are_switched_off() -> None:
     told = json.loads(tokenizer().json)
     told["truncation"] = {

@@ -152,7 +152,8 @@ def unknown_model(pair: Pair, operation: Operation) -> httpx.Response:
 def crowded(pair: Pair) -> Iterator[None]:
     """While the gateway is full of requests whose bodies do not come."""
     in_flight = "tectum_gateway_requests_in_flight"
-    head = f"POST {TEXTS} HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n"
+    fields = "Host: gateway\r\nContent-Type: application/json\r\nContent-Length: 9"
+    head = f"POST {TEXTS} HTTP/1.1\r\n{fields}\r\n\r\n"
     with ExitStack() as stack:
         for _ in range(MOST_AT_ONCE):
             connection = socket.create_connection(("127.0.0.1", pair.gateway_port))

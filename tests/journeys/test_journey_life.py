@@ -104,7 +104,8 @@ def test_every_documented_status_is_provoked_or_named_here(pair: Pair) -> None:
 # ---------------------------------------------------------------- more than there is room for
 
 CALLERS, EACH = 24, 4
-FITTING = MOST_QUEUED // EACH
+ROOM = MOST_QUEUED * 7 // 8  # the rest is kept for CONTROL
+FITTING = ROOM // EACH
 
 
 def test_a_flood_over_rest_is_taken_as_far_as_there_is_room_and_refused_beyond(pair: Pair) -> None:
@@ -121,7 +122,7 @@ def test_a_flood_over_rest_is_taken_as_far_as_there_is_room_and_refused_beyond(p
 
     for response in told:
         assert judged(response) == "QUEUE_FULL"
-        assert f"at most {MOST_QUEUED}" in response.json()["detail"]
+        assert f"at most {ROOM}" in response.json()["detail"]
     answered = [call.result() for call in calls if call.result() not in told]
     assert [len(response.raise_for_status().json()["results"]) for response in answered] == [
         EACH

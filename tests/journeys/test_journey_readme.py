@@ -21,7 +21,8 @@ from tests.cli.running import PATIENCE
 from tests.journeys.product import Up, tectum
 
 from tectum_cli.app import app
-from tectum_train.recipe import read_recipe, recipe_names
+from tectum_train import recipes
+from tectum_train.recipe import read_recipe
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -44,16 +45,53 @@ def starting(word: str, *places: list[str]) -> list[str]:
 
 
 CURL, MAKE = starting("curl", LINES), starting("make", LINES, INLINE)
+SOURCE = starting("source", LINES)
 TECTUM = starting("tectum", LINES, INLINE)
 CONTAINERS = starting("docker", LINES)
 """Tried by `make images-test`, which needs an engine for them."""
 
 
 def test_every_line_of_the_readme_is_of_a_kind_that_is_tried_here() -> None:
-    assert set(LINES) - {""} <= {*CURL, *MAKE, *TECTUM, *CONTAINERS}
+    assert set(LINES) - {""} <= {*CURL, *MAKE, *SOURCE, *TECTUM, *CONTAINERS}
     assert CURL
     assert MAKE
     assert TECTUM
+
+
+# ---------------------------------------------------------------- what must come first
+
+
+def test_the_command_is_on_the_path_before_it_is_used(tmp_path: Path) -> None:
+    (line,) = SOURCE
+    (folder,) = re.findall(r"^VENV := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert line == f"source {folder}/bin/activate"
+    assert LINES.index(line) < min(map(LINES.index, starting("tectum", LINES)))
+
+    done = subprocess.run(
+        ["bash", "-c", f"{line.replace(folder, sys.prefix)} && command -v tectum"],
+        cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == Path(sys.prefix) / "bin" / "tectum"
+
+
+def test_what_is_trained_on_is_made_before() -> None:
+    (train,) = (line for line in TECTUM if "--set" in line)
+    recipe = read_recipe(shlex.split(train)[2], ())
+
+    assert LINES.index("make world") < LINES.index(train)
+    makefile = (ROOT / "Makefile").read_text()
+    (out,) = re.findall(r"cd worlds && .* --out \.\./(\S+)$", makefile, re.MULTILINE)
+    assert (recipe.data.train, recipe.data.test) == (f"{out}/train", f"{out}/test")
+
+
+def test_nothing_is_installed_from_an_index_that_does_not_have_it() -> None:
+    sources = re.findall(r"pip install (\S+?)`", README)
+
+    assert sources
+    assert all(source.strip("'").startswith(".") for source in sources)
 
 
 # ---------------------------------------------------------------- Call it
@@ -165,7 +203,7 @@ def test_the_recipes_are_listed() -> None:
     done = tectum("train", "--list")
 
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in recipe_names())
+    assert all(name in done.stdout for name in recipes.named())
 
 
 def test_what_one_line_writes_is_what_the_next_one_reads() -> None:

@@ -18,6 +18,9 @@ from tests.packaging.fake_engines import Engines
 from typer.core import TyperCommand, TyperGroup
 
 from tectum_cli.app import app
+from tectum_cli.gateway import PREFIX
+from tectum_server.gateway import GatewaySettings
+from tectum_server.worker.settings import WorkerSettings
 
 DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(path.name for path in DOCKER.glob("*.Dockerfile"))
@@ -145,12 +148,11 @@ def test_a_server_says_whether_it_is_healthy(name: str) -> None:
 
 
 def test_every_variable_that_is_set_is_one_that_a_command_reads() -> None:
+    named = [parameter.envvar for command in verbs().values() for parameter in command.params]
     read = {
-        parameter.envvar
-        for command in verbs().values()
-        for parameter in command.params
-        if isinstance(parameter.envvar, str)
+        name for names in named for name in ([names] if isinstance(names, str) else names or ())
     }
+    read |= {f"{PREFIX}{name.upper()}" for name in GatewaySettings.model_fields}
     files = [DOCKER / name for name in (*DOCKERFILES, *COMPOSE)]
 
     found = {
@@ -192,6 +194,28 @@ def test_every_service_is_hardened() -> None:
         assert settings["cap_drop"] == ["ALL"], service
         assert settings["security_opt"] == ["no-new-privileges:true"], service
         assert all(port.startswith("127.0.0.1:") for port in settings["ports"]), service
+
+
+@pytest.mark.parametrize(
+    ("service", "drain"),
+    [
+        ("worker", WorkerSettings.model_fields["drain_timeout"].default),
+        ("gateway", GatewaySettings.model_fields["shutdown_seconds"].default),
+    ],
+)
+def test_a_service_may_take_as_long_to_end_as_it_takes_to_drain(service: str, drain: float) -> None:
+    grace = compose("compose.yaml")[service]["stop_grace_period"]
+
+    assert int(grace.removesuffix("s")) >= drain + 10
+
+
+def test_the_images_check_stops_a_service_as_compose_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCKER)
+    from check_images import grace
+
+    for service, settings in compose("compose.yaml").items():
+        assert f"{grace(service)}s" == settings.get("stop_grace_period", "10s")
+    assert grace("gateway") > 10
 
 
 def test_what_changes_for_a_gpu_changes_a_service_that_is_there() -> None:

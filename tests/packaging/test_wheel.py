@@ -138,7 +138,7 @@ def test_the_bare_command_names_the_extra_that_brings_it(bare: Path) -> None:
     result = done([bare / "tectum"])
 
     assert result.returncode == 1
-    assert "pip install 'tectum[cli]'" in result.stderr
+    assert "install tectum[cli], in a checkout with pip install '.[cli]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

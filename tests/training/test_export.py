@@ -18,6 +18,7 @@ from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.predictor import Predictor
 from tectum_train import export as exporting
 from tectum_train.engine.run import Run, train
+from tectum_train.evaluation.context import Columns
 from tectum_train.export import as_bundle, export
 from tectum_train.job import evaluate_bundle, run_job
 
@@ -71,7 +72,7 @@ def test_the_summary_says_how_it_was_trained(run: Run, bundle: Bundle) -> None:
 
     assert (summary.recipe, summary.steps, summary.seed) == ("tiny", 2, 0)
     assert summary.data == run.recipe.data.train
-    assert summary.commit == run.commit
+    assert summary.commit == run.config.training.commit
     assert summary.metrics == {"R@1": 0.5}
     assert bundle.config.actions == run.scaling
     assert bundle.config.images == run.recipe.images
@@ -152,7 +153,10 @@ def test_a_draft_has_no_golden_outputs_yet(run: Run) -> None:
 
 
 def test_an_unknown_commit_is_called_so(run: Run, tmp_path: Path) -> None:
-    export(replace(run, commit=""), TEXTS, {}, TABLE, tmp_path / "bundle")
+    nobody = run.config.training.model_copy(update={"commit": ""})
+    config = run.config.model_copy(update={"training": nobody})
+
+    export(replace(run, config=config), TEXTS, {}, TABLE, tmp_path / "bundle")
 
     assert "| seed, commit | 0, unknown |" in (tmp_path / "bundle" / "README.md").read_text()
 
@@ -184,10 +188,12 @@ def test_a_bundle_is_evaluated_from_its_folder_alone(
     folder = tmp_path / "bundle"
     export(run, TEXTS, {}, TABLE, folder)
 
-    measures = evaluate_bundle(folder, tiny_data, CAMERA, tmp_path / "frames", False, quiet())
+    measures = evaluate_bundle(
+        folder, tiny_data, CAMERA, Columns(), tmp_path / "frames", False, quiet()
+    )
 
     assert measures[0].name == "frame → task, R@1"
-    assert len(measures) == 11
+    assert len(measures) == 13
 
 
 def test_a_data_set_of_one_task_trains_to_a_bundle(tmp_path: Path) -> None:

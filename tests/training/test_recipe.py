@@ -9,9 +9,10 @@ import pytest
 import yaml
 from tests.training.tiny import job
 
+from tectum_train import recipes
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
-from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe, recipe_names
+from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_a_file_holds_what_was_written(file: Path, tmp_path: Path) -> None:
     assert read_recipe(str(file)) == job(tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipes.named())
 def test_every_recipe_of_the_package_reads_and_says_what_it_is(name: str) -> None:
     recipe = read_recipe(name)
 
@@ -46,7 +47,7 @@ def test_every_recipe_of_the_package_reads_and_says_what_it_is(name: str) -> Non
     assert recipe.images.size == recipe.model.vision.image_size
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipes.named())
 def test_a_recipe_survives_json(name: str) -> None:
     recipe = read_recipe(name)
 
@@ -66,7 +67,7 @@ def test_what_is_learnt_makes_another_run(change: str) -> None:
 
 
 def test_the_package_has_the_embedded_models_recipe() -> None:
-    assert "tectum-tiny" in recipe_names()
+    assert "tectum-tiny" in recipes.named()
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
@@ -114,6 +115,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("objectives.image_text.weight=0", r"weight: .*greater than 0"),
         ("objectives=[]", r"objectives: .*at least 1 item"),
         ("model.vision.patch_size=7", r"patch_size \(7\) must divide image_size \(32\)"),
+        ("data.action_steps=99", r"action_steps \(99\) may be at most model\.actions\.max_steps"),
+        (
+            "model.latent_action.decoded_steps=3",
+            r"decoded_steps \(3\) may be at most data\.pair_steps \(2\)",
+        ),
+        ("data.action=null", r"latent_action\.decoded_steps need data\.action"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(
@@ -140,7 +147,7 @@ def test_every_mistake_is_told_at_once(file: Path) -> None:
         ("seed=7", ["seed"], 7),
         ("optimiser.lr=3e-4", ["optimiser", "lr"], 3e-4),  # YAML 1.1 reads this as text
         ("data.state=null", ["data", "state"], None),
-        ("data.pair_steps=[1, 2]", ["data", "pair_steps"], (1, 2)),
+        ("data.pair_steps=[2, 3]", ["data", "pair_steps"], (2, 3)),
         ("data.pair_steps.0=3", ["data", "pair_steps"], (3,)),
         ("name=a=b", ["name"], "a=b"),
         ("model.vision.transformer.depth=3", ["model", "vision", "transformer", "depth"], 3),

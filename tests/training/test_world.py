@@ -37,6 +37,13 @@ def test_other_keys_are_the_generators_own_business(tmp_path: Path) -> None:
     assert world.partners == {}
 
 
-def test_a_folder_without_one_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"world\.json"):
+def test_a_folder_without_one_names_no_families(tmp_path: Path) -> None:
+    assert read_world(tmp_path).families == ()
+
+
+def test_one_that_does_not_hold_what_it_should_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "world.json").write_text('{"families": [{"name": "rest"}]}')
+
+    with pytest.raises(ValueError, match="index"):
         read_world(tmp_path)

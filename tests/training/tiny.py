@@ -245,6 +245,7 @@ def batch(size: int = 8, seed: int = 0, **changes: Any) -> Batch:
         "actions": torch.randn(size, 8, 4, generator=draw),
         "padded": torch.zeros(size, 8, dtype=torch.bool),
         "state": torch.randn(size, 4, generator=draw),
+        "noise": 0,
         "generator": torch.Generator().manual_seed(seed),
     }
     return Batch(**{**given, **changes})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
 
-from tectum_core.bundle import Bundle, BundleConfig, TrainingSummary, read_bundle, write_bundle
+from tectum_core.bundle import Bundle, read_bundle, write_bundle
 from tectum_core.golden import check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
 from tectum_train.engine.run import Run
@@ -18,23 +18,11 @@ _GOLDEN_TEXTS = 3
 
 def as_bundle(run: Run, instructions: list[str], metrics: Mapping[str, float]) -> Bundle:
     """The run in memory as a bundle, without golden outputs."""
-    recipe = run.recipe
-    config = BundleConfig(
-        model=recipe.model,
-        images=recipe.images,
-        actions=run.scaling,
-        training=TrainingSummary(
-            recipe=recipe.name,
-            data=recipe.data.train,
-            steps=recipe.schedule.steps,
-            seed=recipe.seed,
-            commit=run.commit,
-            metrics=dict(metrics),
-        ),
-    )
+    summary = run.config.training.model_copy(update={"metrics": dict(metrics)})
+    config = run.config.model_copy(update={"training": summary})
     # Data of a single task have fewer instructions than there are golden pictures: they repeat.
     texts = tuple(islice(cycle(instructions), _GOLDEN_TEXTS)) if run.tokenizer is not None else ()
-    return Bundle(recipe.name, "", config, run.model, run.tokenizer, {}, texts, "")
+    return Bundle(run.recipe.name, "", config, run.model, run.tokenizer, {}, texts, "")
 
 
 def export(
@@ -80,7 +68,7 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 | objectives | {objectives} |
 | training data | {recipe.data.train} |
 | steps × batch | {recipe.schedule.steps} × {recipe.schedule.batch_size} |
-| seed, commit | {recipe.seed}, {run.commit or "unknown"} |
+| seed, commit | {recipe.seed}, {run.config.training.commit or "unknown"} |
 
 ## Spaces
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from tectum_core.bundle import Repository, read_bundle
+from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine.run import open_samples, train
+from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
 from tectum_train.export import as_bundle, export
-from tectum_train.recipe import Recipe, expanded
+from tectum_train.recipe import Recipe
+from tectum_train.world import read_world
 
 __all__ = ["evaluate_bundle", "run_job"]
 
@@ -37,19 +41,22 @@ def run_job(
         publish: a repository that gets the bundle too.
         console: where to show progress.
     """
+    # Opened before the training: what is wrong with it shall not be known hours later.
+    test = open_samples(recipe, "test", lambda *_: None) if evaluated else None
     run = train(recipe, device, resume, console)
     samples = open_samples(recipe, "train", lambda *_: None)
     measures: list[Measure] = []
-    if evaluated:
+    if test is not None:
         with console.status("evaluating") as status:
-            test = open_samples(recipe, "test", lambda *_: None)
             measures = evaluate(
                 as_bundle(run, samples.instructions, {}),
                 samples,
                 test,
-                expanded(recipe.data.test),
+                _columns(recipe),
                 recipe.seed,
                 tell=lambda what: status.update(f"evaluating {what}"),
+                left_out=lambda what: console.print(f"not evaluated: {what}"),
+                device=device,
             )
         (run.folder / "evaluation.json").write_text(json.dumps(as_json(measures), indent=2) + "\n")
     table = markdown([measures]) if measures else "Not evaluated."
@@ -62,15 +69,43 @@ def run_job(
     return folder, version
 
 
+def _columns(recipe: Recipe) -> Columns:
+    """Its own names; where it reads nothing, evaluation looks for the usual ones."""
+    own = {
+        "state": recipe.data.state,
+        "action": recipe.data.action,
+        "family": recipe.data.task,
+    }
+    return replace(Columns(), **{key: name for key, name in own.items() if name is not None})
+
+
 def evaluate_bundle(
-    folder: Path, data: Path, camera: str, cache: Path, ceiling: bool, console: Console
+    folder: Path,
+    data: Path,
+    camera: str,
+    columns: Columns,
+    cache: Path,
+    ceiling: bool,
+    console: Console,
+    test: Path | None = None,
+    device: str = "cpu",
 ) -> list[Measure]:
-    """Measure a bundle on a data folder's `train` and `test` splits.
+    """Measure a bundle on held-out episodes.
+
+    Args:
+        folder: the bundle.
+        data: holds `train`, where probes are fitted, and `test`, unless that is given.
+        camera: the feature that holds the pictures.
+        columns: what the other features are called.
+        cache: where decoded frames lie.
+        ceiling: also train the supervised ceiling of latent actions.
+        console: where to show progress.
+        test: a LeRobot folder to measure on in place of `data`/test.
+        device: a torch device.
 
     Raises:
         BundleError: the folder is no sound bundle.
-        DataError: the data cannot be read.
-        FileNotFoundError: the data says nothing of task families.
+        DataError: the data cannot be read, or what is fitted on one set says nothing of the other.
     """
     bundle = read_bundle(folder, folder.name)
     with console.status("reading the data set") as status:
@@ -78,16 +113,37 @@ def evaluate_bundle(
         def tell(done: int, total: int) -> None:
             status.update(f"decoding frames once: {done} of {total}")
 
-        train_split, test_split = (
-            Samples.open(data / split, camera, bundle.config.images, cache, tell)
-            for split in ("train", "test")
+        fitted_on, measured_on = (
+            Samples.open(root, camera, bundle.config.images, cache, tell)
+            for root in (data / "train", test or data / "test")
         )
+        _check_alike(fitted_on.dataset, measured_on.dataset)
         return evaluate(
             bundle,
-            train_split,
-            test_split,
-            data / "test",
+            fitted_on,
+            measured_on,
+            columns,
             bundle.config.training.seed,
             ceiling,
             lambda what: status.update(f"evaluating {what}"),
+            lambda what: console.print(f"not evaluated: {what}"),
+            device,
+        )
+
+
+def _check_alike(train: LeRobotDataset, test: LeRobotDataset) -> None:
+    """That a probe fitted on one set can be asked about the other.
+
+    Raises:
+        DataError: it cannot.
+    """
+    if train.info.fps != test.info.fps:
+        raise DataError(
+            f"{test.root} has {test.info.fps:g} frames a second and {train.root} "
+            f"{train.info.fps:g}; probes want them equal"
+        )
+    known, found = (read_world(dataset.root).families for dataset in (train, test))
+    if known and found and known != found:
+        raise DataError(
+            f"{test.root} names other task families than {train.root}; probes want the same ones"
         )

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
+from tectum_train import recipes
 from tectum_train.objectives import ObjectiveConfig
 
 __all__ = [
@@ -24,11 +25,10 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "ScheduleConfig",
+    "expanded",
     "read_recipe",
-    "recipe_names",
 ]
 
-_FOLDER = Path(__file__).parent / "recipes"
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,10 +45,10 @@ class DataConfig(Strict):
     """Folder of the held-out episodes."""
     camera: str = "observation.images.front"
     """Feature that holds the pictures."""
-    action: str = "action"
-    """Feature that holds the actions."""
+    action: str | None = "action"
+    """Feature that holds the actions; None: there are none, or none is read."""
     state: str | None = "observation.state"
-    """Feature that holds the robot's state; None: there is none."""
+    """Feature that holds the robot's state; None: there is none, or it is not read."""
     task: str | None = None
     """Feature that says which frames are of the same task: their sentences are paraphrases, of
     which each sample draws one, and positives for each other. None: a sentence is a task."""
@@ -131,6 +131,25 @@ class Recipe(Strict):
     output: str = "runs"
     """Folder for runs; this one goes to `<output>/<name>-seed<seed>`."""
 
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        actions, latent = self.model.actions, self.model.latent_action
+        decoded = 0 if latent is None else latent.decoded_steps
+        if self.data.action is None and (actions is not None or decoded):
+            raise ValueError("model.actions and latent_action.decoded_steps need data.action")
+        if actions is not None and self.data.action_steps > actions.max_steps:
+            raise ValueError(
+                f"data.action_steps ({self.data.action_steps}) may be at most "
+                f"model.actions.max_steps ({actions.max_steps})"
+            )
+        # Beyond the later frame lie actions that it does not show.
+        if decoded > min(*self.data.pair_steps, self.data.action_steps):
+            raise ValueError(
+                f"model.latent_action.decoded_steps ({decoded}) may be at most data.pair_steps "
+                f"({min(self.data.pair_steps)}) and data.action_steps ({self.data.action_steps})"
+            )
+        return self
+
     def identity(self) -> str:
         """What a checkpoint belongs to, as JSON: all but words and where a run keeps its files."""
         return self.model_dump_json(
@@ -138,16 +157,11 @@ class Recipe(Strict):
         )
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
-
-
 def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
     Args:
-        name_or_path: one of `recipe_names()`, or a YAML file.
+        name_or_path: one of `recipes.named()`, or a YAML file.
         changes: `path.to.key=value`, the value in YAML.
 
     Raises:
@@ -155,11 +169,10 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
-        path = _FOLDER / f"{name_or_path}.yaml"
-        if not path.is_file():
-            raise RecipeError(
-                f"no recipe named {name_or_path!r}; there are: {', '.join(recipe_names())}"
-            )
+        known = recipes.named()
+        if name_or_path not in known:
+            raise RecipeError(f"no recipe named {name_or_path!r}; there are: {', '.join(known)}")
+        path = known[name_or_path]
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,7 +1,8 @@
 """What a generated data set says about itself: task families, same-scene pairs, held-out words.
 
-Read from `meta/world.json` beside a LeRobot folder's own metadata. Only evaluation uses
-it; training never sees a family.
+Read from `meta/world.json` beside a LeRobot folder's own metadata, by evaluation alone.
+Training does not open it, but it may see the families all the same: a recipe that names the
+data set's column of them (`data.task`) learns from those labels.
 """
 
 from __future__ import annotations
@@ -57,9 +58,12 @@ class World(_Part):
 
 
 def read_world(root: Path) -> World:
-    """The description of a generated LeRobot folder.
+    """The description of a generated LeRobot folder; without families if it has none.
 
     Raises:
-        FileNotFoundError: it has none.
+        ValueError: it does not hold what it should.
     """
-    return World.model_validate_json((root / "meta" / "world.json").read_bytes())
+    path = root / "meta" / "world.json"
+    if not path.is_file():
+        return World(families=(), instructions=())
+    return World.model_validate_json(path.read_bytes())

@@ -12,5 +12,5 @@ training set. Episodes leave as LeRobot v3.0 folders.
 Nothing here knows Tectum, and Tectum knows of this room only the folders that it writes.
 """
 
-GENERATOR_VERSION = "1.0.0"
+GENERATOR_VERSION = "1.1.0"
 """Changes whenever the same seed would give other episodes."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # importing it opens graphics libraries, which only the worke
 
 EXAMPLES = """\
 examples:
-  a data set to train on (about ten minutes on two cores):
+  a data set to train on (about a quarter of an hour on two cores):
     python -m tabletop.generate --out data/tabletop
   a quick look at two tasks:
     python -m tabletop.generate --out look --tasks drawer-open,drawer-close \\
@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--train-episodes-per-task",
         type=_positive,
-        default=44,
+        default=88,
         metavar="N",
         help="training episodes of each task (default %(default)s)",
     )

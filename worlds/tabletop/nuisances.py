@@ -23,7 +23,7 @@ LOOK_AT: Point = (0.0, 0.66, 0.20)
 """A point between hand and object, always in the middle of the picture."""
 FIELD_OF_VIEW = 42.0
 """Vertical angle of the camera, degrees."""
-BASE = {"azimuth": 150.0, "elevation": -30.0, "distance": 1.15}
+BASE = {"azimuth": 135.0, "elevation": -30.0, "distance": 1.15}
 """From the robot's right, across its arm: neither the arm nor the object hides the other."""
 SPREAD = {"azimuth": 30.0, "elevation": 10.0, "distance": 0.15}
 """Uniform deviation to either side: degrees, degrees, part of the distance."""
@@ -66,7 +66,7 @@ class Palette:
 
 
 # Surroundings are light and pale, what moves is dark or strong; hues are free. With any colour on
-# anything 616 episodes are too few: README, "How hard it is".
+# anything 616 episodes were too few: README, "How hard it is".
 PALETTES = {
     "arm": Palette((0.3, 1.0), (0.10, 0.60)),
     "pedestal": Palette((0.0, 0.5), (0.05, 0.5)),

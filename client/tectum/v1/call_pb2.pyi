@@ -91,7 +91,9 @@ class RequestOptions(google.protobuf.message.Message):
     PRIORITY_FIELD_NUMBER: builtins.int
     EXPECTED_SPACE_IDS_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Model name, optionally `name@version`. Empty: the worker's default model."""
+    """Model name, optionally `name@version`; `@version` is the default model's. Empty: the worker's
+    default model.
+    """
     priority: Global___Priority.ValueType
     """Absent: INTERACTIVE."""
     @property

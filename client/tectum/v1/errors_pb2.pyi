@@ -35,13 +35,17 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_NOT_FINITE: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT: a number is NaN or infinite."""
     ERROR_REASON_TOO_MANY_ITEMS: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT: more items than Limits allows in one request."""
+    """INVALID_ARGUMENT: more items than Limits allows in one request, or more pixels together than the
+    worker's memory for requests holds.
+    """
     ERROR_REASON_IMAGE_UNREADABLE: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT: the bytes are no readable image."""
     ERROR_REASON_IMAGE_UNSUPPORTED: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT: an image of a kind that is not accepted (format, animation, colour mode)."""
     ERROR_REASON_IMAGE_TOO_LARGE: _ErrorReason.ValueType  # 8
-    """INVALID_ARGUMENT: more pixels than Limits.max_pixels."""
+    """INVALID_ARGUMENT: more pixels than Limits.max_pixels, or than the worker's memory for requests
+    holds.
+    """
     ERROR_REASON_INTERVAL_MISMATCH: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT: frames are not one model interval apart, or go back in time."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 10
@@ -91,13 +95,17 @@ ERROR_REASON_SHAPE_MISMATCH: ErrorReason.ValueType  # 3
 ERROR_REASON_NOT_FINITE: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: a number is NaN or infinite."""
 ERROR_REASON_TOO_MANY_ITEMS: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT: more items than Limits allows in one request."""
+"""INVALID_ARGUMENT: more items than Limits allows in one request, or more pixels together than the
+worker's memory for requests holds.
+"""
 ERROR_REASON_IMAGE_UNREADABLE: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: the bytes are no readable image."""
 ERROR_REASON_IMAGE_UNSUPPORTED: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: an image of a kind that is not accepted (format, animation, colour mode)."""
 ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 8
-"""INVALID_ARGUMENT: more pixels than Limits.max_pixels."""
+"""INVALID_ARGUMENT: more pixels than Limits.max_pixels, or than the worker's memory for requests
+holds.
+"""
 ERROR_REASON_INTERVAL_MISMATCH: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT: frames are not one model interval apart, or go back in time."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 10

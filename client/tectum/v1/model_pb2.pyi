@@ -166,23 +166,25 @@ class _ModelStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
     """Never sent."""
     MODEL_STATE_LOADING: _ModelState.ValueType  # 1
-    """Being read, checked and warmed up."""
+    """Being read, checked and warmed up. Not sent today."""
     MODEL_STATE_READY: _ModelState.ValueType  # 2
     """Serving."""
     MODEL_STATE_FAILED: _ModelState.ValueType  # 3
-    """Could not be loaded; see `failure`."""
+    """Could not be loaded; see `failure`. Not sent today."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
-    """Where a model is in its life on this worker."""
+    """Where a model is in its life on this worker. Today workers tell of models only while they serve:
+    LoadModel answers once it has ended, one way or the other, and an error of its own says why.
+    """
 
 MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
 """Never sent."""
 MODEL_STATE_LOADING: ModelState.ValueType  # 1
-"""Being read, checked and warmed up."""
+"""Being read, checked and warmed up. Not sent today."""
 MODEL_STATE_READY: ModelState.ValueType  # 2
 """Serving."""
 MODEL_STATE_FAILED: ModelState.ValueType  # 3
-"""Could not be loaded; see `failure`."""
+"""Could not be loaded; see `failure`. Not sent today."""
 Global___ModelState: typing_extensions.TypeAlias = ModelState
 
 @typing.final
@@ -554,7 +556,7 @@ class Model(google.protobuf.message.Message):
     state: Global___ModelState.ValueType
     """Where it is in its life."""
     failure: builtins.str
-    """Why it failed. Empty unless FAILED."""
+    """Why it failed. Empty unless FAILED, so always today."""
     default_model: builtins.bool
     """Whether requests that name no model go here."""
     parameters: builtins.int
@@ -647,7 +649,7 @@ class GetModelRequest(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name, optionally `name@version`. Empty: the default model."""
+    """Name, optionally `name@version`; `@version` is the default model's. Empty: the default model."""
     def __init__(
         self,
         *,

@@ -38,7 +38,9 @@ class _FrameStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     FRAME_STATUS_SUPERSEDED: _FrameStatus.ValueType  # 3
     """A newer frame of the same stream arrived before the engine could take this one."""
     FRAME_STATUS_FAILED: _FrameStatus.ValueType  # 4
-    """Could not be answered; see the error. The stream goes on."""
+    """Could not be answered; see the error. The stream goes on, but for a model that was reloaded and
+    can answer it no more (StreamSetup.options).
+    """
 
 class FrameStatus(_FrameStatus, metaclass=_FrameStatusEnumTypeWrapper):
     """What became of a frame."""
@@ -52,7 +54,9 @@ FRAME_STATUS_STALE: FrameStatus.ValueType  # 2
 FRAME_STATUS_SUPERSEDED: FrameStatus.ValueType  # 3
 """A newer frame of the same stream arrived before the engine could take this one."""
 FRAME_STATUS_FAILED: FrameStatus.ValueType  # 4
-"""Could not be answered; see the error. The stream goes on."""
+"""Could not be answered; see the error. The stream goes on, but for a model that was reloaded and
+can answer it no more (StreamSetup.options).
+"""
 Global___FrameStatus: typing_extensions.TypeAlias = FrameStatus
 
 class _LatentActionStatus:
@@ -81,7 +85,7 @@ Global___LatentActionStatus: typing_extensions.TypeAlias = LatentActionStatus
 
 @typing.final
 class StreamSetup(google.protobuf.message.Message):
-    """What a stream shall answer; the first message, sent once."""
+    """What a stream shall answer; the first message, sent once, within 5 s of the call's beginning."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -99,7 +103,10 @@ class StreamSetup(google.protobuf.message.Message):
     """With each latent action, decode the robot's own actions."""
     @property
     def options(self) -> tectum.v1.call_pb2.RequestOptions:
-        """Model, priority (a stream's default is CONTROL), expected spaces."""
+        """Model, priority (a stream's default is CONTROL), expected spaces. A stream stays with its model;
+        once that is reloaded, the new version answers, unless the setup rules it out (a version, an
+        expected space, something it lacks): then the next frame is FAILED and the stream ends so, too.
+        """
 
     @property
     def vector(self) -> tectum.v1.call_pb2.VectorOptions:
@@ -142,8 +149,9 @@ class StreamFrame(google.protobuf.message.Message):
 
     @property
     def captured_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When the shutter closed; rises from frame to frame. Absent: when the worker received it, and
-        then latent actions answer INTERVAL_UNAVAILABLE.
+        """When the shutter closed; rises from frame to frame: one that does not is FAILED with
+        INTERVAL_MISMATCH. Absent: when the worker received it, and then latent actions answer
+        INTERVAL_UNAVAILABLE.
         """
 
     @property
@@ -201,7 +209,9 @@ class StreamReady(google.protobuf.message.Message):
     WORKER_TIME_FIELD_NUMBER: builtins.int
     @property
     def info(self) -> tectum.v1.call_pb2.ResponseInfo:
-        """The model that will answer; its timings are empty."""
+        """The model that will answer, until it is reloaded: each answer says which one made it. Its timings
+        are absent.
+        """
 
     @property
     def worker_time(self) -> google.protobuf.timestamp_pb2.Timestamp:

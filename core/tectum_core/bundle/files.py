@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.bundle.config import BundleConfig
 from tectum_core.bundle.spaces import Space, spaces_of
 from tectum_core.model import PerceptionModel
@@ -33,7 +34,10 @@ __all__ = ["Bundle", "BundleError", "content_version", "read_bundle", "write_bun
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 GOLDEN, CARD = "golden.safetensors", "README.md"
-_LARGEST_JSON = 16 * 2**20
+_LARGEST = {CONFIG: 2**24, TOKENIZER: 2**26, GOLDEN: 2**27, CARD: 2**20}
+"""Bytes; weights are as large as the configuration says."""
+_LARGEST_TABLES = 2**26
+"""Bytes of what the architecture computes when it is built, such as fixed positions."""
 
 
 class BundleError(ValueError):
@@ -84,12 +88,14 @@ def write_bundle(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         draft = Path(scratch) / "bundle"
         draft.mkdir()
-        (draft / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+        (draft / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", "utf-8")
         save_file(_plain(model.state_dict()), draft / WEIGHTS)
         if tokenizer is not None:
-            (draft / TOKENIZER).write_text(tokenizer.json)
+            (draft / TOKENIZER).write_text(tokenizer.json, "utf-8")
         save_file(_plain(golden), draft / GOLDEN, metadata={"texts": json.dumps(golden_texts)})
-        (draft / CARD).write_text(card)
+        (draft / CARD).write_text(card, "utf-8")
+        for name in (WEIGHTS, GOLDEN):  # safetensors lets nobody but the owner read them
+            (draft / name).chmod((draft / CONFIG).stat().st_mode)
         version = content_version(draft)
         draft.replace(folder)
     return version
@@ -104,19 +110,28 @@ def read_bundle(folder: Path, name: str, version: str | None = None) -> Bundle:
         version: what its content must hash to; None: whatever it does.
 
     Raises:
-        BundleError: a file is missing, corrupt or not what the configuration says.
+        BundleError: a file is missing, unreadable, corrupt, too large or not what the
+            configuration says.
     """
+    try:
+        return _read(folder, name, version)
+    except OSError as error:
+        raise BundleError(f"{name}: {error}") from error
+
+
+def _read(folder: Path, name: str, version: str | None) -> Bundle:
     for required in (CONFIG, WEIGHTS, GOLDEN, CARD):
         if not (folder / required).is_file():
             raise BundleError(f"{name}: {required} is missing")
+    for limited, largest in _LARGEST.items():
+        if (folder / limited).is_file() and (folder / limited).stat().st_size > largest:
+            raise BundleError(f"{name}: {limited} is larger than {largest} bytes")
     found = content_version(folder)
     if version is not None and found != version:
         raise BundleError(f"{name}: the content hashes to {found}, not to its version {version}")
     config = _read_config(folder, name)
     tokenizer = _read_tokenizer(folder, name, config)
-    model = PerceptionModel(config.model)
-    weights, _ = _read_tensors(folder / WEIGHTS, name)
-    _load_weights(model, weights, name)
+    model = _read_model(folder, name, config.model)
     golden, metadata = _read_tensors(folder / GOLDEN, name)
     return Bundle(
         name=name,
@@ -144,11 +159,8 @@ def content_version(folder: Path) -> str:
 
 
 def _read_config(folder: Path, name: str) -> BundleConfig:
-    path = folder / CONFIG
-    if path.stat().st_size > _LARGEST_JSON:
-        raise BundleError(f"{name}: {CONFIG} is larger than {_LARGEST_JSON} bytes")
     try:
-        return BundleConfig.model_validate_json(path.read_bytes())
+        return BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -162,13 +174,13 @@ def _read_tokenizer(folder: Path, name: str, config: BundleConfig) -> Tokenizer 
     if not path.is_file():
         raise BundleError(f"{name}: {TOKENIZER} is missing, and the model has a text trunk")
     try:
-        tokenizer = Tokenizer(path.read_text())
+        tokenizer = Tokenizer(path.read_text("utf-8"))
     except ValueError as error:
         raise BundleError(f"{name}: {TOKENIZER}: {error}") from error
     if tokenizer.vocabulary_size > config.model.text.vocabulary_size:
         raise BundleError(
-            f"{name}: the tokenizer has {tokenizer.vocabulary_size} entries, "
-            f"the model only {config.model.text.vocabulary_size}"
+            f"{name}: the tokenizer's ids go up to {tokenizer.vocabulary_size - 1}, "
+            f"the model has only {config.model.text.vocabulary_size} entries"
         )
     return tokenizer
 
@@ -185,7 +197,7 @@ def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, s
 def _read_texts(metadata: dict[str, str], name: str) -> tuple[str, ...]:
     try:
         texts = json.loads(metadata.get("texts", "[]"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{name}: {GOLDEN}: its texts are no JSON: {error}") from error
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BundleError(f"{name}: {GOLDEN}: its texts must be a list of strings")
@@ -199,21 +211,49 @@ def _read_card(folder: Path, name: str) -> str:
         raise BundleError(f"{name}: {CARD}: {error}") from error
 
 
-def _load_weights(model: PerceptionModel, weights: dict[str, Tensor], name: str) -> None:
-    expected = model.state_dict()
-    for key in sorted(expected.keys() - weights.keys()):
+def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel:
+    """The model with its weights; no memory is taken for it before the file is known to fit."""
+    path = folder / WEIGHTS
+    expected = _expected_shapes(config, name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{name}: {path.name}: {error}") from error
+    for key in sorted(expected.keys() - found.keys()):
         raise BundleError(f"{name}: {WEIGHTS} lacks {key}")
-    for key in sorted(weights.keys() - expected.keys()):
+    for key in sorted(found.keys() - expected.keys()):
         raise BundleError(f"{name}: {WEIGHTS} has {key}, which the architecture does not")
-    for key, tensor in weights.items():
-        if tensor.shape != expected[key].shape:
+    for key, shape in found.items():
+        if shape != expected[key]:
             raise BundleError(
-                f"{name}: {key} has shape {tuple(tensor.shape)}, "
-                f"the architecture wants {tuple(expected[key].shape)}"
+                f"{name}: {key} has shape {shape}, the architecture wants {expected[key]}"
             )
+    weights, _ = _read_tensors(path, name)
+    for key, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{name}: {key} has numbers that are not finite")
+    model = PerceptionModel(config)
     model.load_state_dict(weights)
+    return model
+
+
+def _expected_shapes(config: ModelConfig, name: str) -> dict[str, tuple[int, ...]]:
+    """Of every tensor that the weights must hold, from a model without memory."""
+    try:
+        with torch.device("meta"):
+            outline = PerceptionModel(config)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # sizes beyond 64 bits
+        raise BundleError(f"{name}: {CONFIG}: no such model can be built: {error}") from error
+    shapes = {key: tuple(tensor.shape) for key, tensor in outline.state_dict().items()}
+    tables = sum(
+        b.numel() * b.element_size() for k, b in outline.named_buffers() if k not in shapes
+    )
+    if tables > _LARGEST_TABLES:
+        raise BundleError(
+            f"{name}: {CONFIG}: tables of {tables} bytes; allowed are {_LARGEST_TABLES}"
+        )
+    return shapes
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

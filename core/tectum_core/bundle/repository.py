@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import cast
 
@@ -106,10 +107,10 @@ class Repository:
         if not self._local:
             self._files.pipe_file(path, version.encode())  # object stores replace atomically
             return
-        descriptor, draft = tempfile.mkstemp(dir=Path(path).parent, prefix=".latest-")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(version + "\n")
-        Path(draft).replace(path)
+        # Not mkstemp, which lets nobody but the owner read what it makes.
+        draft = Path(path).with_name(f".latest-{uuid.uuid4().hex}")
+        draft.write_text(version + "\n")
+        draft.replace(path)
 
     def _children(self, folder: str) -> list[str]:
         if not self._files.isdir(folder):
@@ -148,7 +149,9 @@ def _copy_whole(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing-") as scratch:
         draft = Path(scratch) / target.name
-        shutil.copytree(source, draft)
+        # The repository's readers need not be the source's: modes come from where it goes.
+        shutil.copytree(source, draft, copy_function=shutil.copyfile)
+        draft.chmod(target.parent.stat().st_mode)
         _rename_if_absent(draft, target)
 
 

@@ -2,19 +2,24 @@
 
 Only what changes a vector enters: the weights on its path, the preprocessing before
 them, the tokenizer where text comes in. Two bundles that differ elsewhere share spaces.
+
+What a configuration leaves at its default does not enter either, so that a field added later
+leaves the ids of older bundles as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
-from tectum_core.architecture import ModelConfig
+from tectum_core.architecture import LatentActionConfig
 from tectum_core.bundle.config import BundleConfig
 from tectum_core.model import PerceptionModel
 from tectum_core.model.bottleneck import latent_width
@@ -23,6 +28,36 @@ from tectum_core.tokenizer import Tokenizer
 __all__ = ["Space", "SpaceName", "spaces_of"]
 
 SpaceName = Literal["joint", "pooled", "tokens", "clip_pooled", "clip_tokens", "latent_action"]
+
+# What is known not to change a vector is left out, not the other way round: what is forgotten
+# here moves an id without need, which is safe.
+_NO_MATTER = {
+    "commitment", "decay", "decoded_steps", "frame_interval", "interval", "restart_below",
+    "tolerance",
+}  # fmt: skip
+_AFTER_THE_LATENT = (
+    "action_decoder.",
+    "dynamics.down.",
+    "dynamics.embed_code.",
+    "dynamics.embed_earlier.",
+    "dynamics.forward_dynamics.",
+    "dynamics.forward_norm.",
+    "dynamics.paint.",
+    "dynamics.up.",
+    # The codebook's running averages, of which it is made in training.
+    "bottleneck.quantise._codebook.cluster_size",
+    "bottleneck.quantise._codebook.embed_avg",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One part of a path."""
+
+    part: str
+    settings: Mapping[str, Any]
+    """JSON values."""
+    weights: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,60 +78,85 @@ def spaces_of(
     config: BundleConfig, model: PerceptionModel, tokenizer: Tokenizer | None
 ) -> tuple[Space, ...]:
     """Every space of a bundle."""
-    images = config.images.model_dump_json()
     architecture = config.model
+    images = _Step("images", _settings(config.images), {})
+    vision = (images, _weighty("vision", architecture.vision, model.vision))
+    vision_tokens = (images, _unpooled(vision[1]))
     width = architecture.vision.transformer.width
-    vision = ("vision", images, _shape(architecture, "vision"), model.vision)
     spaces = [
-        Space("pooled", _identify("pooled", vision), width),
-        Space("tokens", _identify("tokens", vision), width),
+        Space("pooled", _identify("pooled", *vision), width),
+        Space("tokens", _identify("tokens", *vision_tokens), width),
     ]
     if model.joint is not None and model.text is not None and architecture.joint is not None:
-        text = (
-            "text",
-            tokenizer.json if tokenizer else "",
-            _shape(architecture, "text"),
-            model.text,
+        path = (
+            *vision,
+            _Step("tokenizer", _words(tokenizer), {}),
+            _weighty("text", architecture.text, model.text),
+            _Step("joint.image", {}, model.joint.image.state_dict()),
+            _Step("joint.text", {}, model.joint.text.state_dict()),
         )
-        joint = ("joint", "", _shape(architecture, "joint"), model.joint)
-        identity = _identify("joint", vision, text, joint)
-        spaces.append(
-            Space("joint", identity, architecture.joint.width, architecture.joint.truncations)
-        )
+        found = architecture.joint
+        spaces.append(Space("joint", _identify("joint", *path), found.width, found.truncations))
     if model.video is not None and architecture.video is not None:
-        video = ("video", images, _shape(architecture, "video"), model.video)
+        video = _weighty("video", architecture.video, model.video)
         clip_width = architecture.video.transformer.width
-        spaces.append(Space("clip_pooled", _identify("clip_pooled", video), clip_width))
-        spaces.append(Space("clip_tokens", _identify("clip_tokens", video), clip_width))
+        spaces += [
+            Space("clip_pooled", _identify("clip_pooled", images, video), clip_width),
+            Space("clip_tokens", _identify("clip_tokens", images, _unpooled(video)), clip_width),
+        ]
     if model.latent_action is not None and architecture.latent_action is not None:
-        latent = ("latent", images, _shape(architecture, "latent_action"), model.latent_action)
-        reads_trunk = architecture.latent_action.reads_trunk
-        path = (vision, latent) if reads_trunk else (latent,)
-        spaces.append(
-            Space(
-                "latent_action",
-                _identify("latent_action", *path),
-                latent_width(architecture.latent_action.bottleneck),
-            )
-        )
+        latent = architecture.latent_action
+        before = vision_tokens if latent.reads_trunk else (images,)
+        weights = {
+            key: tensor
+            for key, tensor in model.latent_action.state_dict().items()
+            if not key.startswith(_AFTER_THE_LATENT)
+        }
+        step = _Step("latent_action", _latent_settings(latent), weights)
+        identity = _identify("latent_action", *before, step)
+        spaces.append(Space("latent_action", identity, latent_width(latent.bottleneck)))
     return tuple(spaces)
 
 
-def _shape(config: ModelConfig, part: str) -> str:
-    return str(getattr(config, part).model_dump_json())
+def _weighty(part: str, config: BaseModel | None, module: nn.Module) -> _Step:
+    return _Step(part, {} if config is None else _settings(config), module.state_dict())
 
 
-def _identify(name: str, *path: tuple[str, str, str, nn.Module]) -> str:
+def _unpooled(trunk: _Step) -> _Step:
+    """The trunk as far as its tokens go."""
+    return _Step(
+        trunk.part,
+        {key: value for key, value in trunk.settings.items() if key != "pooling"},
+        {key: value for key, value in trunk.weights.items() if not key.startswith("pool.")},
+    )
+
+
+def _settings(config: BaseModel) -> dict[str, Any]:
+    return dict(config.model_dump(mode="json", exclude_defaults=True, exclude=_NO_MATTER))
+
+
+def _latent_settings(config: LatentActionConfig) -> dict[str, Any]:
+    """Kinds are told, although each is its class's default."""
+    return {
+        **_settings(config),
+        "dynamics": {**_settings(config.dynamics), "kind": config.dynamics.kind},
+        "bottleneck": {**_settings(config.bottleneck), "kind": config.bottleneck.kind},
+    }
+
+
+def _words(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The tokenizer but for padding and truncation, which the bundle does itself."""
+    found: dict[str, Any] = {} if tokenizer is None else json.loads(tokenizer.json)
+    return {key: value for key, value in found.items() if key not in {"padding", "truncation"}}
+
+
+def _identify(name: str, *path: _Step) -> str:
     digest = hashlib.sha256(name.encode())
-    for part, before, shape, module in path:
-        for text in (part, before, shape):
-            digest.update(text.encode() + b"\0")
-        for key, tensor in _sorted(module.state_dict().items()):
+    for step in path:
+        settings = json.dumps(step.settings, sort_keys=True, separators=(",", ":"))
+        digest.update(f"\0{step.part}\0{settings}\0".encode())
+        for key, tensor in sorted(step.weights.items()):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)  # a scalar has no bytes to view
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _sorted(tensors: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    # A scalar has no bytes to view; one dimension more changes none of them.
-    return sorted((key, tensor.reshape(-1)) for key, tensor in tensors)

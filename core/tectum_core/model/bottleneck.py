@@ -68,7 +68,11 @@ class _VectorQuantised(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Bottled:
-        vectors, codes, loss = self.quantise(self.project(x).float())
+        said = self.project(x).float()
+        # The library leaves autocast on CUDA alone; elsewhere the codebook's averages would be
+        # summed in bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
+            vectors, codes, loss = self.quantise(said)
         return Bottled(vectors, codes, loss.sum())
 
 
@@ -78,7 +82,8 @@ class _FiniteScalar(nn.Module):
     def __init__(self, config: FsqBottleneck, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(width, len(config.levels))
-        self.quantise = FSQ(levels=list(config.levels))
+        with torch.device("cpu"):  # it reads its own numbers, which the meta device has not
+            self.quantise = FSQ(levels=list(config.levels))
 
     def forward(self, x: Tensor) -> Bottled:
         vectors, codes = self.quantise(self.project(x).float())

@@ -116,7 +116,7 @@ class VisionTransformer(nn.Module):
         eps = config.transformer.norm_eps
         self.embed: nn.Linear | ConvolutionStem = (
             ConvolutionStem(config.stem, width, eps)
-            if config.stem
+            if config.stem is not None
             else nn.Linear(config.patch_values, width, bias=config.patch_bias)
         )
         self.prefix = config.class_token + config.registers

@@ -10,7 +10,7 @@ face many workers.
 """
 
 from tectum_server.gateway.app import create_app
-from tectum_server.gateway.serve import PortInUse, serve
+from tectum_server.gateway.serve import CannotListen, PortInUse, serve
 from tectum_server.gateway.settings import GatewaySettings
 
-__all__ = ["GatewaySettings", "PortInUse", "create_app", "serve"]
+__all__ = ["CannotListen", "GatewaySettings", "PortInUse", "create_app", "serve"]

@@ -27,7 +27,9 @@ WIRE_TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
 """How each vector type lies in bytes."""
 
 _DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w=.+-]+)*;base64,", re.ASCII)
-_SPACE = re.compile(r"\s+", re.ASCII)
+_LONGEST_PREFIX = 256
+"""Characters of a data URI before its content."""
+_SPACE = b" \t\r\n\f\v"
 
 
 def decode(text: str) -> bytes:
@@ -37,8 +39,10 @@ def decode(text: str) -> bytes:
         ValueError: not base64.
     """
     try:
-        return base64.b64decode(_SPACE.sub("", text), validate=True)
-    except (binascii.Error, ValueError) as error:
+        # A regular expression would take seconds for what this does in a tenth of one.
+        packed = text.encode("ascii").translate(None, _SPACE)
+        return binascii.a2b_base64(packed, strict_mode=True)
+    except ValueError as error:
         raise ValueError(f"not base64: {error}") from None
 
 
@@ -52,7 +56,7 @@ def decode_image(value: Any) -> bytes:
         return value
     if not isinstance(value, str):
         raise ValueError("allowed: base64 of a JPEG, PNG or WebP file, or a data URI of it")  # noqa: TRY004 - pydantic's way
-    uri = _DATA_URI.match(value)
+    uri = _DATA_URI.match(value, 0, _LONGEST_PREFIX)
     content = decode(value[uri.end() :] if uri else value)
     if not content:
         described = "found no bytes; allowed: base64 of a JPEG, PNG or WebP file"

@@ -10,11 +10,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tectum_server.gateway import problems
+from tectum_server.gateway.settings import GatewaySettings
 
 RETRY_AFTER = 1.0
 """Seconds after which a request refused for want of room may come back."""
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Never refused: a gateway that is full is still alive."""
+PICTURELESS = frozenset({"/v1/embed/texts", problems.OPENAI_ROUTE})
+"""Routes that take no pictures, and so need no large bodies."""
 
 
 class ConcurrencyLimit:
@@ -44,11 +47,9 @@ class ConcurrencyLimit:
 class BodyLimit:
     """Bounds one body's bytes and time, and all held bodies' bytes together."""
 
-    def __init__(self, app: ASGIApp, most: int, most_together: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self.app = app
-        self.most = most
-        self.most_together = most_together
-        self.seconds = seconds
+        self.settings = settings
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,38 +57,36 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = most_bytes(self.settings, scope["path"])
         announced = dict(scope["headers"]).get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > self.most:
+        if announced.isdigit() and int(announced) > most:
             # Said beforehand, so nothing need be read; a body without a length is counted below.
-            await refuse(scope, receive, send, 413, self.too_large(int(announced)))
+            await refuse(scope, receive, send, 413, too_large(int(announced), most))
             return
-        body = Body(self, receive)
+        body = Body(self, most, receive)
         try:
             await self.app(scope, body.receive, send)
         finally:
             self.held -= body.size
 
-    def too_large(self, size: int) -> str:
-        """What is wrong with a body of so many bytes."""
-        return f"found a body of {size} bytes or more; allowed: at most {self.most}"
-
 
 class Body:
     """One request's body as it arrives."""
 
-    def __init__(self, limit: BodyLimit, receive: Receive) -> None:
+    def __init__(self, limit: BodyLimit, most: int, receive: Receive) -> None:
         self.limit = limit
+        self.most = most
         self.size = 0
         self._receive = receive
         self._complete = False
-        self._ends = asyncio.get_running_loop().time() + limit.seconds
+        self._ends = asyncio.get_running_loop().time() + limit.settings.body_seconds
 
     async def receive(self) -> Message:
         """The next message of the request.
 
         Raises:
             HTTPException: the body is too large, too slow or broken off, or the gateway holds too
-                much; an exception of this kind passes through FastAPI's body parsing unchanged.
+                much.
         """
         if self._complete:
             return await self._receive()
@@ -95,20 +94,31 @@ class Body:
             async with asyncio.timeout_at(self._ends):
                 message = await self._receive()
         except TimeoutError:
-            detail = f"the body took longer than {self.limit.seconds:g} s to arrive"
+            detail = f"the body took longer than {self.limit.settings.body_seconds:g} s to arrive"
             raise HTTPException(408, detail) from None
         if message["type"] == "http.disconnect":
             raise HTTPException(problems.HUNG_UP, "the caller hung up while it was sending")
         size = len(message.get("body", b""))
         self.size += size
         self.limit.held += size
-        if self.size > self.limit.most:
-            raise HTTPException(413, self.limit.too_large(self.size))
-        if self.limit.held > self.limit.most_together:
+        if self.size > self.most:
+            raise HTTPException(413, too_large(self.size, self.most))
+        if self.limit.held > self.limit.settings.max_buffered_bytes:
             detail = "the bodies being answered now are all that this gateway can hold"
             raise HTTPException(429, detail, {"Retry-After": f"{RETRY_AFTER:g}"})
         self._complete = not message.get("more_body", False)
         return message
+
+
+def most_bytes(settings: GatewaySettings, path: str) -> int:
+    """How large a body may be on a path."""
+    most = settings.max_body_bytes
+    return min(most, settings.max_text_body_bytes) if path in PICTURELESS else most
+
+
+def too_large(size: int, most: int) -> str:
+    """What is wrong with a body of so many bytes."""
+    return f"found a body of {size} bytes or more; allowed: at most {most}"
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:

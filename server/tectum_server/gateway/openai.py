@@ -8,7 +8,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
@@ -16,8 +16,17 @@ from tectum_server.gateway import codec, examples
 from tectum_server.gateway.caller import CallerOf
 from tectum_server.gateway.codec import EncodingFormat
 from tectum_server.gateway.problems import OPENAI_ROUTE, OpenAIProblem, documented
+from tectum_server.gateway.reading import described, read_json
 from tectum_server.gateway.reply import reply
-from tectum_server.gateway.schemas.common import Answered, ListOf, ModelChoice, NumbersOrBase64
+from tectum_server.gateway.schemas.common import (
+    MOST_CHARACTERS,
+    MOST_ITEMS,
+    Answered,
+    Items,
+    ModelChoice,
+    NumbersOrBase64,
+    Text,
+)
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -28,19 +37,9 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[
-    ListOf[str],
-    Field(min_length=1),
-    BeforeValidator(_listed),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            ]
-        }
-    ),
-]
+_TEXT = {"type": "string", "maxLength": MOST_CHARACTERS}
+_TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MOST_ITEMS}
+Texts = Annotated[Items[Text], BeforeValidator(_listed), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
 
 
 class CreateEmbeddings(ModelChoice):
@@ -52,7 +51,7 @@ class CreateEmbeddings(ModelChoice):
     """Vectors as lists of numbers, or as base64 of little-endian float32."""
     dimensions: int | None = Field(default=None, ge=1, lt=2**32)
     """Keep only the first so many, renormalised. Absent: all."""
-    user: str | None = None
+    user: str | None = Field(default=None, max_length=512)
     """Accepted because OpenAI's clients may send it; not used."""
 
 
@@ -85,11 +84,15 @@ class Embeddings(Answered):
     usage: Usage
 
 
-@router.post(OPENAI_ROUTE, response_model=Embeddings, responses=documented(model=OpenAIProblem))
-async def create_embeddings(
-    body: Annotated[CreateEmbeddings, Body(openapi_examples=examples.OPENAI)], caller: CallerOf
-) -> Response:
+@router.post(
+    OPENAI_ROUTE,
+    response_model=Embeddings,
+    responses=documented(model=OpenAIProblem),
+    openapi_extra=described(CreateEmbeddings, examples.OPENAI),
+)
+async def create_embeddings(caller: CallerOf) -> Response:
     """Turn texts into vectors, for programs written for OpenAI's API."""
+    body = await read_json(caller.request, CreateEmbeddings)
     batch = await caller.answer(
         caller.client.embed_texts(
             body.input, dimensions=body.dimensions, **caller.options(body.model)

@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -144,11 +143,8 @@ def of_error(error: tectum.TectumError, scope: Scope) -> Problem:
 
 def of_validation(errors: Sequence[Any], scope: Scope) -> Problem:
     """The problem for a request that does not fit its schema; pydantic's errors."""
-    media_type = Headers(scope=scope).get("content-type", "none")
     if any(error["type"] == "json_invalid" for error in errors):
         return problem(scope, 400, "the body is not valid JSON")
-    if any(error["loc"] == ("body",) for error in errors) and "json" not in media_type:
-        return problem(scope, 415, f"found {media_type}; allowed: application/json")
     violations = [
         Violation(field=field_of(error), description=error["msg"].removeprefix("Value error, "))
         for error in errors

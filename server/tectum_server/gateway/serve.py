@@ -16,8 +16,12 @@ LOGGER = logging.getLogger("tectum_server.gateway")
 BACKLOG = 1024
 
 
-class PortInUse(Exception):
-    """Something else listens on the gateway's address."""
+class CannotListen(Exception):
+    """The gateway's address is not to be had; says why."""
+
+
+class PortInUse(CannotListen):
+    """Something else listens on it."""
 
 
 def serve(settings: GatewaySettings) -> None:
@@ -27,7 +31,8 @@ def serve(settings: GatewaySettings) -> None:
         settings: What to serve, and where.
 
     Raises:
-        PortInUse: the address is taken; nothing has been started.
+        CannotListen: the address is taken (`PortInUse`), or none of this machine's; nothing has
+            been started.
     """
     listener = listen(settings.host, settings.port)
     set_up_logs("gateway", settings.log_level)
@@ -58,13 +63,18 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        PortInUse: the address is taken.
+        CannotListen: the address is taken (`PortInUse`), or none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        message = f"port {port} on {host} is in use; stop what listens there or choose another port"
-        raise PortInUse(message) from None
+        return socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
+    except (OSError, TypeError) as error:  # TypeErrors are those of names that are none
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            taken = f"port {port} on {host} is in use"
+            message = f"{taken}; stop what listens there or choose another port"
+            raise PortInUse(message) from None
+        why = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
+        raise CannotListen(f"cannot listen on port {port} of {host}: {why}") from None

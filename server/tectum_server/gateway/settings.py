@@ -5,15 +5,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from tectum_server.gateway.schemas.common import MOST_ITEMS
+
 MEBIBYTE = 1024 * 1024
 
 
 class GatewaySettings(BaseModel):
     """Everything about a gateway; the defaults suit one on the worker's own machine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on; `0.0.0.0` or `::` for every interface."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on. 0: any free one, which the log names."""
@@ -28,9 +30,11 @@ class GatewaySettings(BaseModel):
 
     max_body_bytes: PositiveInt = 64 * MEBIBYTE
     """Largest request body; a larger one is refused while it is being read."""
+    max_text_body_bytes: PositiveInt = 4 * MEBIBYTE
+    """The same for routes that take no pictures."""
     max_buffered_bytes: PositiveInt = 512 * MEBIBYTE
     """All bodies being held at once; beyond it requests are refused with QUEUE_FULL."""
-    max_files: PositiveInt = 256
+    max_files: int = Field(default=256, ge=1, le=MOST_ITEMS)
     """Files in one multipart request."""
     max_concurrent_requests: PositiveInt = 256
     """Requests in flight; beyond it they are refused with QUEUE_FULL."""

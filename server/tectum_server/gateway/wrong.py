@@ -14,6 +14,7 @@ _REASONS = {
     # Every bound from below here is the contract's "at least one", or two frames.
     "too_short": "FIELD_MISSING",
     "string_too_short": "FIELD_MISSING",
+    "too_long": "TOO_MANY_ITEMS",
     "finite_number": "NOT_FINITE",
 }
 """The contract's reasons for pydantic's own errors; FIELD_OUT_OF_RANGE for all others."""
@@ -33,6 +34,11 @@ def wrong(
     return PydanticCustomError(_KIND, "{description}", told)
 
 
+def branch(name: str) -> str:
+    """The tag of one of a field's several forms, which `field_of` leaves out."""
+    return f"({name})"
+
+
 def reason_of(error: Any) -> str:
     """The contract's reason for one of pydantic's errors."""
     if error["type"] == _KIND:
@@ -44,5 +50,6 @@ def field_of(error: Any) -> str:
     """Where it is, as the caller wrote the request: `frames[2].image`."""
     below = str(error["ctx"]["field"]) if error["type"] == _KIND else ""
     _, *parts = error["loc"]
-    written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    named = [part for part in parts if isinstance(part, int) or not part.startswith("(")]
+    written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named)
     return f"{written}.{below}".strip(".") or "body"

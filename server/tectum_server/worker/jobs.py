@@ -35,6 +35,7 @@ __all__ = [
     "ModelEntry",
     "Operation",
     "Priority",
+    "empty",
 ]
 
 Array = NDArray[Any]
@@ -161,6 +162,10 @@ class Job:
     priority: Priority
     deadline: float
     """On the system's monotonic clock, seconds."""
+    version: str = ""
+    """Bundle version that the job was prepared for; empty: whatever serves."""
+    request_id: str = ""
+    """Names the caller's request in the logs."""
 
 
 class FilledToken(msgspec.Struct, frozen=True):

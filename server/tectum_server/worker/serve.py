@@ -53,37 +53,32 @@ async def serve_inline(
     """Serve in this process, on the running loop, until `stop` is set.
 
     Raises:
-        CannotServe: a port is taken, or no model could be loaded.
+        CannotServe: a port is taken, a model could not be loaded, or the engine has failed.
     """
     # Only this way of serving puts grpc and torch into one process.
     from tectum_server.worker.engine.local import EngineSettings, LocalEngine
     from tectum_server.worker.failure import Failure
-    from tectum_server.worker.front.server import Front, PortInUse
+    from tectum_server.worker.front.server import Front
 
     registry = CollectorRegistry()
-    engine = LocalEngine(
-        EngineSettings(
-            repository=settings.repository,
-            models=settings.models,
-            device=settings.device,
-            threads=settings.threads,
-            max_batch=settings.max_batch,
-            max_queued_items=settings.max_queued_items,
-        ),
-        EngineMetrics(registry),
-    )
     try:
+        engine = LocalEngine(EngineSettings(**settings.for_engine()), EngineMetrics(registry))
         front = Front(settings, engine, registry)
-    except (ValueError, OSError) as error:  # the token file
+    except (ValueError, OSError) as error:  # the repository, the device, the token file
         raise CannotServe(str(error)) from error
+    failing, stopping = asyncio.create_task(engine.failed()), asyncio.create_task(stop.wait())
     try:
         expose_metrics(settings, registry)
         port = await front.start()
         await engine.start()
         on_ready(port)
-        await stop.wait()
-    except (PortInUse, Failure) as error:
+        await asyncio.wait({failing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            raise CannotServe("the engine failed; the log says why")
+    except (Failure, OSError) as error:
         raise CannotServe(str(error)) from error
     finally:
+        failing.cancel()
+        stopping.cancel()
         await front.stop()
         await engine.close()

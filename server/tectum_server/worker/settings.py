@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -16,7 +16,7 @@ _Port = Annotated[int, Field(ge=0, le=65535)]
 class WorkerSettings(BaseModel):
     """A worker's configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     repository: str
     """Where bundles are: a folder or any fsspec URL."""
@@ -36,7 +36,8 @@ class WorkerSettings(BaseModel):
     tls_key: Path | None = None
     """PEM private key."""
     tokens: Path | None = None
-    """JSON file of the tokens that may call (see `front.access`); None: anybody, on loopback."""
+    """JSON file of the tokens that may call, `{"tokens": [{"name", "sha256", "roles": ["infer",
+    "admin"]}]}`; None: anybody, on loopback."""
     allow_anonymous: bool = False
     """Listen beyond loopback without tokens: for networks that are private by other means."""
     reflection: bool = True
@@ -66,7 +67,13 @@ class WorkerSettings(BaseModel):
     max_text_bytes: PositiveInt = 4096
     """UTF-8 bytes of one text."""
     max_queued_items: PositiveInt = 256
-    """Items that may wait at once."""
+    """Items that may wait at once. CONTROL may fill all of these places, INTERACTIVE seven eighths
+    and BULK three quarters: what is left is kept for who cannot wait."""
+    max_block_ms: PositiveInt | None = None
+    """Longest predicted time of a batch with anything but CONTROL in it, milliseconds, while
+    CONTROL calls come (one in the last 10 s): batches are not interrupted, so this is how long the
+    next one may have to wait for the engine. A single item is run whatever it takes. None: as
+    long as the largest batch takes."""
     max_streams: PositiveInt = 64
     """Streams open at once."""
     control_deadline: PositiveFloat = 0.25
@@ -90,6 +97,18 @@ class WorkerSettings(BaseModel):
                 "allow_anonymous if the network is private by other means"
             )
         return self
+
+    def for_engine(self) -> dict[str, Any]:
+        """What `engine.local.EngineSettings` is made of."""
+        return {
+            "repository": self.repository,
+            "models": self.models,
+            "device": self.device,
+            "threads": self.threads,
+            "max_batch": self.max_batch,
+            "max_queued_items": self.max_queued_items,
+            "max_block_ms": self.max_block_ms,
+        }
 
     @property
     def address(self) -> str:

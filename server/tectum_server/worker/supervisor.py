@@ -1,8 +1,9 @@
 """The worker's first process: starts a front and an engine, keeps them alive, ends them in order.
 
-Holds neither grpc nor torch. The engine is restarted when it dies, under the front's
-living connections; the front's death ends the worker. SIGTERM or Ctrl-C drains: the
-front finishes what it accepted, then the engine stops, and the worker exits 0.
+Holds neither grpc nor torch. An engine that dies is replaced, under the front's living
+connections, by one with what served last; the front's death ends the worker. SIGTERM or
+Ctrl-C drains: the front finishes what it accepted, then the engine stops, and the worker
+exits 0.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from tectum_server.worker.listening import cannot_listen
 from tectum_server.worker.metrics import forget_process, serve_metrics, share_metrics
 from tectum_server.worker.settings import WorkerSettings
 
@@ -28,6 +32,10 @@ _log = logging.getLogger(__name__)
 _RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE_SECONDS = 30.0
 _KILL_AFTER = 5.0
+
+
+_LONGEST_SOCKET = 100
+"""Bytes in a Unix socket's path; Linux takes 107, others a few less."""
 
 
 class CannotServe(RuntimeError):
@@ -48,6 +56,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._engine: asyncio.subprocess.Process | None = None
         self._served_once = False
+        self._models = settings.models
+        """What the next engine begins with: after an admin's changes, what served last."""
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -59,7 +69,7 @@ class Supervisor:
         Raises:
             CannotServe: a port is taken, or no model could be loaded.
         """
-        with tempfile.TemporaryDirectory(prefix="tectum-worker-") as folder:
+        with tempfile.TemporaryDirectory(prefix="tectum-worker-", dir=_temporary()) as folder:
             await self._run(Path(folder))
 
     async def _run(self, folder: Path) -> None:
@@ -73,7 +83,6 @@ class Supervisor:
             "tectum_server.worker.front.process",
             {"settings": self._settings.model_dump(mode="json"), "socket": str(socket_path)},
             environment,
-            says=True,
         )
         port = await self._port_of(front)
         keeping = asyncio.create_task(self._keep_engine(socket_path, environment, metrics))
@@ -83,54 +92,65 @@ class Supervisor:
             await asyncio.wait({keeping, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop.set()  # from here on, a child that ends does so because it was told to
-            stopping.cancel()
             await self._end(front, self._settings.drain_timeout + _KILL_AFTER)
-            keeping.cancel()
-            await asyncio.gather(stopping, return_exceptions=True)
             if self._engine is not None:
                 await self._end(self._engine, _KILL_AFTER)
-        for task in (keeping, watching):
-            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                raise error
-        watching.cancel()
+            # Each of them ends by now; so neither's error is lost, whichever came first.
+            ended = await asyncio.gather(keeping, watching, stopping, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _keep_engine(
         self, socket_path: Path, environment: dict[str, str], metrics: Path
     ) -> None:
-        """Run the engine, again and again."""
-        settings = self._settings
+        """Run the engine, again and again, until told to stop."""
         told = {
+            **self._settings.for_engine(),
             "socket": str(socket_path),
-            "log_level": settings.log_level,
-            "repository": settings.repository,
-            "models": settings.models,
-            "device": settings.device,
-            "threads": settings.threads,
-            "max_batch": settings.max_batch,
-            "max_queued_items": settings.max_queued_items,
+            "log_level": self._settings.log_level,
         }
         failures = 0
-        while True:
+        while not self._stop.is_set():
             socket_path.unlink(missing_ok=True)  # noqa: ASYNC240 - once a restart
             started = asyncio.get_running_loop().time()
             self._engine = await self._spawn(
-                "tectum_server.worker.engine.process", told, environment
+                "tectum_server.worker.engine.process",
+                {**told, "models": self._models},
+                environment,
             )
+            if self._stop.is_set():  # nobody has seen this one
+                await self._end(self._engine, _KILL_AFTER)
+            why = await self._listen(self._engine)
             code = await self._engine.wait()
             forget_process(self._engine.pid, metrics)
             if self._stop.is_set():
                 return
             if not self._served_once:
-                raise CannotServe("the engine could not load its models; its log says why")
+                raise CannotServe(why or "the engine could not load its models; its log says why")
             lasted = asyncio.get_running_loop().time() - started
             failures = 0 if lasted > _STABLE_SECONDS else failures + 1
             pause = _RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)]
             _log.error("the engine died", extra={"code": code, "restart_in_seconds": pause})
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause)
+
+    async def _listen(self, engine: asyncio.subprocess.Process) -> str:
+        """Note what serves until the engine ends; gives why it could not, if it said so."""
+        why = ""
+        while said := await _hear(engine):
+            match said:
+                case {"models": list() as models}:
+                    self._models = tuple(map(str, models))
+                case {"error": str() as why}:
+                    pass
+        return why
 
     async def _port_of(self, front: asyncio.subprocess.Process) -> int:
         said = await _hear(front)
         if "port" not in said:
+            with suppress(TimeoutError):  # it ends by itself; a signal meanwhile is only noise
+                await asyncio.wait_for(front.wait(), _KILL_AFTER)
             await self._end(front, _KILL_AFTER)
             why = said.get("error", "the front could not start; its log says why")
             raise CannotServe(str(why))
@@ -146,15 +166,17 @@ class Supervisor:
             raise CannotServe(f"the front ended with code {code}; its log says why")
 
     async def _spawn(
-        self, module: str, told: dict[str, object], environment: dict[str, str], says: bool = False
+        self, module: str, told: dict[str, Any], environment: dict[str, str]
     ) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             module,
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE if says else None,
+            stdout=asyncio.subprocess.PIPE,
             env=environment,
+            # A terminal's Ctrl-C is for this process, which ends its children in order.
+            start_new_session=True,
         )
         if process.stdin is None:
             raise AssertionError("stdin was asked for")
@@ -180,7 +202,7 @@ def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None)
     """Answer scrapes where the settings say, if they do; `registry` as in `serve_metrics`.
 
     Raises:
-        CannotServe: the port is taken.
+        CannotServe: nothing can listen there.
     """
     host, port = settings.metrics_host, settings.metrics_port
     if not port:
@@ -188,15 +210,27 @@ def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None)
     try:
         serve_metrics(host, port, registry)
     except OSError as error:
-        raise CannotServe(
-            f"port {port} for metrics is in use; choose another with --metrics-port (0: none)"
-        ) from error
+        what, flag = f"port {port} for metrics", "--metrics-port (0: none)"
+        raise CannotServe(str(cannot_listen(what, error, "--metrics-host", flag))) from error
 
 
 async def _hear(process: asyncio.subprocess.Process) -> dict[str, object]:
-    """The next line the process says; nothing if it has ended."""
+    """The next thing the process says; nothing if it has ended."""
     if process.stdout is None:
         raise AssertionError("stdout was asked for")
-    line = await process.stdout.readline()
-    found: dict[str, object] = json.loads(line) if line else {}
-    return found
+    while line := await process.stdout.readline():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            return found
+        # A library's, no word of ours.
+        _log.debug("a child wrote", extra={"line": line.decode(errors="replace")})
+    return {}
+
+
+def _temporary() -> str | None:
+    """The usual temporary folder, None, unless a Unix socket in it has too long a path."""
+    longest = Path(tempfile.gettempdir(), "tectum-worker-xxxxxxxx", "engine.sock")
+    return None if len(os.fsencode(longest)) <= _LONGEST_SOCKET else "/tmp"  # noqa: S108

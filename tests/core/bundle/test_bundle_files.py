@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.bundles import full_model, tokenizer, write_bare, write_full
 
-from tectum_core.bundle import Bundle, BundleError, read_bundle, write_bundle
+from tectum_core.bundle import Bundle, BundleError, files, read_bundle, write_bundle
 from tectum_core.bundle.files import content_version
+from tectum_core.predictor import Predictor
 
 FILES = ("config.json", "model.safetensors", "golden.safetensors", "tokenizer.json", "README.md")
 WEIGHTS = "model.safetensors"
@@ -173,19 +175,48 @@ def test_golden_texts_that_are_no_list_are_named(folder: Path) -> None:
     assert "golden.safetensors" in refusal(folder)
 
 
+def test_golden_texts_nested_without_end_are_named(folder: Path) -> None:
+    path = folder / "golden.safetensors"
+    save_file(load_file(path), path, metadata={"texts": "[" * 100_000})
+
+    assert "golden.safetensors: its texts are no JSON" in refusal(folder)
+
+
+def test_a_file_that_cannot_be_read_is_a_refusal_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: Path) -> str:
+        raise PermissionError("[Errno 13] Permission denied: 'README.md'")
+
+    monkeypatch.setattr(files, "content_version", denied)
+
+    assert "Permission denied: 'README.md'" in refusal(folder)
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
+def mask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """What new files are not allowed, as the user has set it."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_whoever_may_read_new_files_may_read_every_file_of_a_bundle(
+    tmp_path: Path, mask: int
+) -> None:
+    write_full(tmp_path / "b")
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "b").iterdir()}
+    assert modes == dict.fromkeys(FILES, 0o666 & ~mask)
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
 def test_an_unknown_key_in_the_configuration_is_named(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["model"]["vision"]["flips"] = True
     (folder / "config.json").write_text(json.dumps(config))
 
     assert "config.json: model.vision.flips: Extra inputs" in refusal(folder)
-
-
-def test_an_endless_configuration_is_refused_before_it_is_read(folder: Path) -> None:
-    with (folder / "config.json").open("ab") as file:
-        file.truncate(17 * 2**20)
-
-    assert "config.json is larger than" in refusal(folder)
 
 
 KEY = "vision.embed.weight"
@@ -227,9 +258,44 @@ def test_a_tokenizer_larger_than_the_models_vocabulary_is_refused(tmp_path: Path
     config["model"]["text"]["vocabulary_size"] = 10
     (tmp_path / "large" / "config.json").write_text(json.dumps(config))
 
-    assert f"tokenizer has {tokenizer().vocabulary_size} entries, the model only 10" in refusal(
+    last = tokenizer().vocabulary_size - 1
+    assert f"tokenizer's ids go up to {last}, the model has only 10 entries" in refusal(
         tmp_path / "large"
     )
+
+
+def test_it_is_the_largest_id_that_must_fit_not_the_number_of_entries(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["vocab"]["zebra"] = told["model"]["vocab"].pop("drawer") + 5000
+    path.write_text(json.dumps(told))
+
+    assert "ids go up to 50" in refusal(folder)
+
+
+def test_ids_that_no_entry_has_but_the_template_adds_must_fit_too(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [900]
+    path.write_text(json.dumps(told))
+
+    assert "ids go up to 900" in refusal(folder)
+
+
+def test_a_gap_in_the_ids_is_room_that_is_not_used(folder: Path, tmp_path: Path) -> None:
+    text = full_model().text
+    assert text is not None
+    write_full(tmp_path / "b", text=text.model_copy(update={"vocabulary_size": 200}))
+    path = tmp_path / "b" / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["vocab"]["zebra"] = 199
+    path.write_text(json.dumps(told))
+
+    bundle = read_bundle(tmp_path / "b", "b")
+
+    assert bundle.tokenizer is not None
+    assert bundle.tokenizer.vocabulary_size == 200
+    assert Predictor(bundle).embed_texts(["zebra"]).shape == (1, 16)
 
 
 def test_a_folder_that_exists_is_not_overwritten(bare_folder: Path) -> None:

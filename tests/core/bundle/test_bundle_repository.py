@@ -1,5 +1,7 @@
 """Many bundles under names: local or by URL, `latest` moving at once, names that cannot wander."""
 
+import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -206,6 +208,26 @@ def test_latest_is_never_half_written(tmp_path: Path, two: list[Path]) -> None:
 
     assert seen <= versions
     assert sorted(p.name for p in (tmp_path / "arm").iterdir()) == sorted([*versions, "latest"])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027], ids=oct)
+def test_what_is_published_the_repositorys_readers_may_read(
+    tmp_path: Path, two: list[Path], mask: int
+) -> None:
+    private = Path(shutil.copytree(two[0], tmp_path / "private"))
+    for file in private.iterdir():
+        file.chmod(0o600)
+    private.chmod(0o700)
+    before = os.umask(mask)
+    try:
+        version = Repository(tmp_path / "models").publish(private, "arm")
+    finally:
+        os.umask(before)
+
+    published = tmp_path / "models" / "arm" / version
+    assert {path.stat().st_mode & 0o777 for path in published.iterdir()} == {0o666 & ~mask}
+    assert published.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert (published.parent / "latest").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_two_may_publish_the_same_content_at_once(tmp_path: Path, two: list[Path]) -> None:

@@ -1,17 +1,33 @@
 """A space is the hash of the path that makes its vectors, and of nothing beside it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tests.bundles import IMAGES, full_model, stack
+from numpy.typing import NDArray
+from pydantic import BaseModel, create_model
+from tests.bundles import IMAGES, SCALING, clip, full_model, picture, stack, tokenizer, vision
 
-from tectum_core.architecture import TransformerDynamicsConfig, VqBottleneck
-from tectum_core.bundle import Bundle, TrainingSummary, read_bundle
+from tectum_core.architecture import (
+    ContinuousBottleneck,
+    ConvolutionDynamicsConfig,
+    FsqBottleneck,
+    JointConfig,
+    LatentActionConfig,
+    ModelConfig,
+    StemConfig,
+    TextConfig,
+    TransformerDynamicsConfig,
+    VqBottleneck,
+)
+from tectum_core.bundle import Bundle, BundleConfig, TrainingSummary, read_bundle
 from tectum_core.bundle.spaces import spaces_of
 from tectum_core.model import PerceptionModel
+from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 
@@ -30,6 +46,21 @@ def moved(before: Bundle, after: Bundle) -> set[str]:
     old, new = ids(before), ids(after)
     assert old.keys() == new.keys()
     return {name for name in old if old[name] != new[name]}
+
+
+def latent(**changes: object) -> LatentActionConfig:
+    """Latent actions as the full model has them, but for `changes`."""
+    found = full_model().latent_action
+    assert found is not None
+    return LatentActionConfig.model_validate({**dict(found), **changes})
+
+
+def in_memory(model: ModelConfig) -> Bundle:
+    """A bundle of random weights that was never written."""
+    training = TrainingSummary(recipe="", data="", steps=0, seed=0, commit="")
+    config = BundleConfig(model=model, images=IMAGES, actions=SCALING, training=training)
+    network = PerceptionModel(model).eval().requires_grad_(False)
+    return Bundle("made", "", config, network, tokenizer(), {}, (), "")
 
 
 @pytest.fixture
@@ -59,8 +90,19 @@ def nudged(full_folder: Path) -> Callable[[str], Bundle]:
         ("joint.image", {"joint"}),
         ("joint.text", {"joint"}),
         ("video.", CLIP_PATH),
-        ("latent_action.dynamics.inverse", {"latent_action"}),
+        ("joint.log_scale", set()),
+        ("latent_action.dynamics.positions", {"latent_action"}),
+        ("latent_action.dynamics.embed_pair", {"latent_action"}),
+        ("latent_action.dynamics.queries", {"latent_action"}),
+        ("latent_action.dynamics.inverse.", {"latent_action"}),
+        ("latent_action.dynamics.inverse_norm", {"latent_action"}),
         ("latent_action.bottleneck", {"latent_action"}),
+        ("latent_action.dynamics.embed_earlier", set()),
+        ("latent_action.dynamics.embed_code", set()),
+        ("latent_action.dynamics.forward_dynamics", set()),
+        ("latent_action.dynamics.forward_norm", set()),
+        ("latent_action.dynamics.paint", set()),
+        ("latent_action.action_decoder", set()),
         ("pixel_decoder.", set()),
         ("video_decoder.", set()),
         ("fusion.", set()),
@@ -116,32 +158,189 @@ def test_a_configuration_on_the_path_moves_its_spaces_at_equal_weights(
     assert moved(full_bundle, replace(full_bundle, config=config)) == IMAGE_PATH
 
 
-def test_a_latent_action_that_reads_the_trunk_moves_with_it(full_bundle: Bundle) -> None:
-    latent = full_bundle.config.model.latent_action
-    assert latent is not None
-    dynamics = TransformerDynamicsConfig(transformer=stack(), source="trunk")
-    reading = latent.model_copy(update={"dynamics": dynamics})
-    architecture = full_bundle.config.model.model_copy(update={"latent_action": reading})
-    config = full_bundle.config.model_copy(update={"model": architecture})
-    model = PerceptionModel(architecture)
-    before = {s.name: s.space_id for s in spaces_of(config, model, None)}
-    with torch.no_grad():
-        model.get_parameter("vision.embed.weight")[0, 0] += 1
+def test_an_entry_of_the_codebook_moves_the_latent_space_and_its_averages_do_not() -> None:
+    bundle = in_memory(full_model(latent_action=latent(bottleneck=VqBottleneck())))
+    before = ids(bundle)
+    assert bundle.model.latent_action is not None
+    codebook = bundle.model.latent_action.get_submodule("bottleneck.quantise._codebook")
 
-    after = {s.name: s.space_id for s in spaces_of(config, model, None)}
-
-    assert before["latent_action"] != after["latent_action"]
+    codebook.get_buffer("embed_avg")[0, 2, 5] += 1
+    codebook.get_buffer("cluster_size")[0, 2] += 1
+    assert ids(bundle) == before
+    codebook.get_buffer("embed")[0, 2, 5] += 1
+    assert {name for name, found in ids(bundle).items() if found != before[name]} == {
+        "latent_action"
+    }
 
 
-def test_a_codebook_is_part_of_the_latent_space() -> None:
-    latent = full_model().latent_action
-    assert latent is not None
-    config = full_model(latent_action=latent.model_copy(update={"bottleneck": VqBottleneck()}))
-    model = PerceptionModel(config)
+PICTURES = [picture(seed) for seed in range(3)]
 
-    keys = model.latent_action.state_dict() if model.latent_action else {}
 
-    assert any("codebook" in key for key in keys if not key.endswith("initted"))
+def vectors(bundle: Bundle) -> dict[str, list[NDArray[np.float32]]]:
+    """Of fixed inputs, by space."""
+    predictor = Predictor(bundle)
+    texts = ("open the drawer", "close the door")
+    return {
+        "joint": [predictor.embed_images(PICTURES, "joint"), predictor.embed_texts(texts)],
+        "pooled": [predictor.embed_images(PICTURES, "pooled")],
+        "tokens": [predictor.embed_images(PICTURES, "tokens")],
+        "clip_pooled": [predictor.embed_clips([clip()], "pooled")],
+        "clip_tokens": [predictor.embed_clips([clip()], "tokens")],
+        "latent_action": [predictor.latent_actions(PICTURES[:2], PICTURES[1:]).vectors],
+    }
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        full_model(),
+        full_model(
+            vision=vision(transformer=stack(), pooling="attention"),
+            joint=JointConfig(width=16, bias=-10.0),
+            latent_action=latent(
+                dynamics=ConvolutionDynamicsConfig(widths=(16, 32)),
+                bottleneck=ContinuousBottleneck(),
+            ),
+        ),
+        full_model(
+            vision=vision(stem=StemConfig(widths=(4, 8, 12), blocks=1, groups=2)),
+            latent_action=latent(
+                dynamics=TransformerDynamicsConfig(
+                    transformer=stack(), patch_size=4, source="trunk"
+                ),
+                bottleneck=ContinuousBottleneck(),
+            ),
+        ),
+    ],
+    ids=["transformers", "convolutions", "on the trunk"],
+)
+def test_an_id_moves_with_a_weight_exactly_if_the_vectors_do(model: ModelConfig) -> None:
+    bundle = in_memory(model)
+    before, known = vectors(bundle), ids(bundle)
+
+    for key, weight in bundle.model.state_dict().items():
+        if not weight.is_floating_point():
+            continue
+        kept = weight.clone()
+        weight.add_(torch.randn(weight.shape))
+        after, found = vectors(bundle), ids(bundle)
+        weight.copy_(kept)
+        changed = {
+            name
+            for name in ALL
+            if any(not np.array_equal(a, b) for a, b in zip(after[name], before[name], strict=True))
+        }
+        assert {name for name in ALL if found[name] != known[name]} == changed, key
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("joint", {"initial_scale": 5.0, "bias": -1.0, "truncations": ()}),
+        ("latent_action", {"interval": 0.5, "tolerance": 0.1, "decoded_steps": 1}),
+        ("video", {"frame_interval": 0.7}),
+        ("pixel_decoder", {"mask_ratio": 0.5}),
+        ("actions", {"mask_ratio": 0.25}),
+    ],
+)
+def test_settings_that_change_no_vector_move_nothing(
+    full_bundle: Bundle, part: str, change: dict[str, object]
+) -> None:
+    architecture = full_bundle.config.model
+    other = getattr(architecture, part).model_copy(update=change)
+    config = full_bundle.config.model_copy(
+        update={"model": architecture.model_copy(update={part: other})}
+    )
+
+    assert moved(full_bundle, replace(full_bundle, config=config)) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "spaces"), [({"pooling": "attention"}, {"joint", "pooled"}), ({"registers": 1}, ALL)]
+)
+def test_how_a_trunk_pools_is_no_matter_to_its_tokens(
+    full_bundle: Bundle, change: dict[str, object], spaces: set[str]
+) -> None:
+    architecture = full_bundle.config.model
+    trunk = architecture.vision.model_copy(update=change)
+    config = full_bundle.config.model_copy(
+        update={"model": architecture.model_copy(update={"vision": trunk})}
+    )
+
+    found = moved(full_bundle, replace(full_bundle, config=config))
+
+    assert found == spaces & IMAGE_PATH
+
+
+def test_kinds_of_bottleneck_are_told_apart_though_all_else_is_at_its_default(
+    full_bundle: Bundle,
+) -> None:
+    kinds = (ContinuousBottleneck(), FsqBottleneck(), VqBottleneck())
+    configs = [
+        in_memory(full_model(latent_action=latent(bottleneck=kind))).config for kind in kinds
+    ]
+
+    found = {ids(replace(full_bundle, config=config))["latent_action"] for config in configs}
+
+    assert len(found) == 3  # at equal weights
+
+
+# ---------------------------------------------------------------- ids outlive the classes
+
+
+def later(config: BaseModel) -> BaseModel:
+    """The same as a later version may know it: with a field more, at its default."""
+    kind = type(config)
+    grown = create_model(f"Later{kind.__name__}", __base__=kind, dropout=(float, 0.0))
+    return grown.model_validate(config.model_dump())
+
+
+def test_a_field_added_with_a_default_moves_no_id(full_bundle: Bundle) -> None:
+    architecture = full_bundle.config.model
+    parts = ("vision", "video", "text", "joint", "latent_action")
+    grown = {part: later(getattr(architecture, part)) for part in parts}
+    assert all("dropout" in part.model_dump() for part in grown.values())
+    config = full_bundle.config.model_copy(
+        update={
+            "images": later(full_bundle.config.images),
+            "model": architecture.model_copy(update=grown),
+        }
+    )
+
+    assert moved(full_bundle, replace(full_bundle, config=config)) == set()
+
+
+def test_how_the_tokenizers_file_is_laid_out_moves_nothing(full_bundle: Bundle) -> None:
+    assert full_bundle.tokenizer is not None
+    told = json.loads(full_bundle.tokenizer.json)
+    told["truncation"] = {
+        "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0
+    }  # fmt: skip
+
+    other = Tokenizer(json.dumps(dict(reversed(told.items())), indent=2))
+
+    assert moved(full_bundle, replace(full_bundle, tokenizer=other)) == set()
+
+
+WORDS = """{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [],
+"model": {"type": "WordLevel", "vocab": {"[PAD]": 0, "[UNK]": 1, "open": 2}, "unk_token": "[UNK]"}}
+"""
+
+
+def test_ids_are_what_they_were_in_the_first_release() -> None:
+    # Callers keep vectors under these ids: where one moves without need, their indexes are lost.
+    bundle = in_memory(full_model(text=TextConfig(transformer=stack(), vocabulary_size=3)))
+    for weight in bundle.model.state_dict().values():
+        weight.copy_((torch.arange(weight.numel()) % 7 - 3).view(weight.shape) / 8)
+
+    assert ids(replace(bundle, tokenizer=Tokenizer(WORDS))) == {
+        "pooled": "85c4a0b3e265cf2b",
+        "tokens": "044e5646e1a575e4",
+        "joint": "de858e6527242741",
+        "clip_pooled": "f98fd70a6e988446",
+        "clip_tokens": "65a195f65035421d",
+        "latent_action": "8a7111e1b93941f2",
+    }
 
 
 def test_every_space_has_its_own_id_of_sixteen_digits(full_bundle: Bundle) -> None:

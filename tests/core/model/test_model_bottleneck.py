@@ -1,8 +1,10 @@
 """What passes between the dynamics: shapes, codes in range, a codebook that is saved."""
 
+import copy
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tectum_core.architecture import (
@@ -119,6 +121,30 @@ def test_training_moves_the_vq_codebook_and_serving_does_not() -> None:
     assert torch.equal(codebook(), served)
     module.train()(read(config))
     assert not torch.equal(codebook(), served)
+
+
+@pytest.mark.parametrize("config", QUANTISED)
+def test_the_quantiser_counts_in_float32_whatever_the_recipes_precision(
+    config: VqBottleneck | FsqBottleneck,
+) -> None:
+    exact = bottleneck_for(config, WIDTH).train()
+    width = exact.project.out_features
+    assert isinstance(width, int)
+    exact.add_module("project", nn.Identity())  # which may well run in bfloat16
+    mixed = copy.deepcopy(exact)
+
+    for step in range(20):
+        x = torch.randn(40, code_count(config), width) * 3
+        torch.manual_seed(step)  # codes that are drawn anew
+        wanted = exact(x)
+        torch.manual_seed(step)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = mixed(x)
+        assert torch.equal(found.vectors, wanted.vectors)
+        assert torch.equal(found.loss, wanted.loss)
+
+    for key, value in exact.state_dict().items():
+        assert torch.equal(mixed.state_dict()[key], value), key
 
 
 def test_vq_asks_for_commitment() -> None:

@@ -11,6 +11,7 @@ from tests.bundles import stack, vision
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from tectum_core.architecture import StemConfig
 from tectum_core.model import VisionTransformer, patchify, unpatchify
 from tectum_core.model.stem import ConvolutionStem
 from tectum_core.model.vision import sincos_positions
@@ -133,11 +134,11 @@ def test_a_clip_gives_a_token_for_each_tubelet() -> None:
     assert output.tokens.shape == (2, 32, 32)
 
 
-STEMS: list[tuple[int, ...]] = [(), (4, 8, 12)]
+STEMS = [None, StemConfig(widths=(4, 8, 12)), StemConfig(widths=(4, 8, 12), blocks=2, groups=4)]
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_keeping_every_patch_is_keeping_none_back(stem: tuple[int, ...]) -> None:
+def test_keeping_every_patch_is_keeping_none_back(stem: StemConfig | None) -> None:
     model, pixels = VisionTransformer(vision(stem=stem)).eval(), torch.randn(2, 3, 32, 32)
     everything = torch.arange(16).expand(2, -1)
 
@@ -145,7 +146,7 @@ def test_keeping_every_patch_is_keeping_none_back(stem: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_patches_that_are_not_kept_change_nothing(stem: tuple[int, ...]) -> None:
+def test_patches_that_are_not_kept_change_nothing(stem: StemConfig | None) -> None:
     model = VisionTransformer(vision(stem=stem, pooling="attention")).eval()
     pixels = torch.randn(1, 3, 32, 32)
     keep = torch.tensor([[0, 5, 15]])
@@ -159,9 +160,12 @@ def test_patches_that_are_not_kept_change_nothing(stem: tuple[int, ...]) -> None
     assert_close(found.pooled, model(pixels, keep).pooled)
 
 
+@pytest.mark.parametrize("stem", STEMS[:2])
 @pytest.mark.parametrize("class_token", [False, True])
-def test_importance_is_a_share_of_attention_for_each_patch(class_token: bool) -> None:
-    model = VisionTransformer(vision(class_token=class_token)).eval()
+def test_importance_is_a_share_of_attention_for_each_patch(
+    class_token: bool, stem: StemConfig | None
+) -> None:
+    model = VisionTransformer(vision(class_token=class_token, stem=stem)).eval()
 
     importance = model.importance(torch.randn(3, 3, 32, 32))
 
@@ -178,8 +182,11 @@ def test_norms_and_biases_are_there_only_where_configured() -> None:
     assert {"input_norm.weight", "final_norm.weight", "embed.bias"} <= full.state_dict().keys()
 
 
-def test_a_patch_reaches_its_own_token_of_a_stem_and_the_next_ones() -> None:
-    model = ConvolutionStem((4, 8, 12), 32, 1e-6).eval()
+def test_but_for_the_norms_a_patch_reaches_its_own_token_of_a_stem_and_the_next_ones() -> None:
+    model = ConvolutionStem(StemConfig(widths=(4, 8, 12)), 32, 1e-6)
+    for stage in model.stages:
+        assert isinstance(stage, torch.nn.Sequential)
+        stage[1] = torch.nn.Identity()  # it norms over the whole picture
     pixels = torch.randn(1, 3, 32, 32)
     changed = pixels.clone()
     changed[..., 8:16, 16:24] += 1.0  # row 1, column 2
@@ -189,14 +196,59 @@ def test_a_patch_reaches_its_own_token_of_a_stem_and_the_next_ones() -> None:
     assert moved.nonzero().flatten().tolist() == [6, 7, 10, 11]
 
 
+def test_a_stem_is_convolutions_norms_and_gelus_as_written_down() -> None:
+    stem = StemConfig(widths=(4, 6), blocks=1, groups=2)
+    model, pixels = ConvolutionStem(stem, 8, 1e-5), torch.randn(2, 3, 12, 12)
+    weights = model.state_dict()
+
+    def part(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+    x = pixels
+    for stage in ("stages.0", "stages.1"):
+        x = F.conv2d(x, *part(f"{stage}.0"), stride=2, padding=1)
+        y = x
+        for norm, convolution in ((0, 2), (3, 5)):
+            y = F.gelu(F.group_norm(y, 2, *part(f"{stage}.1.branch.{norm}")))
+            y = F.conv2d(y, *part(f"{stage}.1.branch.{convolution}"), padding=1)
+        x = F.gelu(F.group_norm(x + y, 2, *part(f"{stage}.2")))
+    wanted = F.linear(x.flatten(2).transpose(1, 2), *part("project"))
+
+    assert len(weights) == 2 * (2 * 6 + 1)  # and nothing else is in it
+    assert_close(model(pixels, None), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stem", STEMS[1:])
+def test_a_hidden_patch_is_one_of_the_normalised_grey(stem: StemConfig) -> None:
+    model, pixels = ConvolutionStem(stem, 32, 1e-6), torch.randn(2, 3, 32, 32)
+    keep = torch.tensor([[0, 5, 15], [3, 4, 9]])
+    patches = patchify(pixels, 8)
+    shown = torch.zeros(2, 16, dtype=torch.bool).scatter(1, keep, True)
+
+    grey = unpatchify(patches * shown[:, :, None], 8, 1, 1).squeeze(2)
+
+    assert_close(model(pixels, keep), model(grey, None))
+
+
+def test_a_stem_normalises_each_picture_by_itself() -> None:
+    stem = StemConfig(widths=(4, 8, 12), blocks=1, groups=2)
+    model, pixels = ConvolutionStem(stem, 32, 1e-6), torch.randn(3, 3, 32, 32)
+
+    assert_close(model(pixels, None)[:1], model(pixels[:1], None))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"stem": (4, 8)}, "2 convolutions reads single images of patch_size 4, not 1 frames"),
         (
-            {"stem": (4, 8, 12), "frames": 2, "frame_interval": 0.1},
+            {"stem": {"widths": (4, 8)}},
+            "2 stages reads single images of patch_size 4, not 1 frames of patch_size 8",
+        ),
+        (
+            {"stem": {"widths": (4, 8, 12)}, "frames": 2, "frame_interval": 0.1},
             "patch_size 8, not 2 frames of patch_size 8",
         ),
+        ({"stem": {"widths": (4, 6, 8), "groups": 4}}, r"groups \(4\) must divide all of widths"),
     ],
 )
 def test_a_stem_that_does_not_fit_is_refused(changes: dict[str, object], says: str) -> None:

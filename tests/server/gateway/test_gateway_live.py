@@ -15,7 +15,8 @@ import pytest
 from tests.client.fake_worker import FakeWorker, wait_for
 from tests.server.gateway.live import LiveGateway, read_from
 
-from tectum_server.gateway import GatewaySettings, PortInUse, serve
+from tectum_server.gateway import CannotListen, GatewaySettings, PortInUse, serve
+from tectum_server.gateway.serve import listen
 
 TEXTS = json.dumps({"texts": ["a"]})
 
@@ -186,7 +187,7 @@ def test_bodies_held_together_are_bounded_and_given_back(
     live: LiveGateway, worker: FakeWorker
 ) -> None:
     worker.orders.delay = 5
-    large = json.dumps({"texts": ["a" * 80_000]})
+    large = json.dumps({"texts": ["a" * 40_000] * 2})
     with live.connect() as first:
         first.sendall(whole(body=large))
         wait_for(lambda: worker.seen)
@@ -273,3 +274,20 @@ def test_a_port_in_use_is_named_before_anything_starts() -> None:
         thread.join(5)
 
     assert f"port {port} on 127.0.0.1 is in use" in str(found[0])
+
+
+def test_every_interface_is_also_every_family() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with listen("::", 0) as listener:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, listener.getsockname()[1]), timeout=5).close()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.9", "no such host", "a..b"])
+def test_an_address_of_another_machine_is_not_said_to_be_in_use(host: str) -> None:
+    with pytest.raises(CannotListen, match=f"port 80 of {host}: ") as found:
+        listen(host, 80)
+
+    assert not isinstance(found.value, PortInUse)
+    assert "while attempting" not in str(found.value)

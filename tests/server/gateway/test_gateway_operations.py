@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from typing import Any
@@ -198,8 +199,20 @@ async def test_every_part_of_the_documentation_is_described(app: FastAPI) -> Non
         assert schemas[name]["additionalProperties"] is False
 
 
-async def test_the_documentation_page_is_there(http: httpx.AsyncClient) -> None:
-    assert "swagger" in (await http.get("/docs")).text
+async def test_the_documentation_page_needs_nothing_but_the_gateway(
+    http: httpx.AsyncClient,
+) -> None:
+    page = (await http.get("/docs")).text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    answers = [await http.get(f"/{file}") for file in [*files, "openapi.json"]]
+
+    assert "SwaggerUIBundle" in page
+    assert not any("//" in file for file in files)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [answer.headers["content-type"].split(";")[0] for answer in answers] == [
+        "text/css", "image/png", "text/javascript", "application/json",
+    ]  # fmt: skip
 
 
 def test_the_examples_name_what_a_model_must_agree_with() -> None:

@@ -102,11 +102,12 @@ async def test_no_worker_is_a_503(worker: FakeWorker, http: httpx.AsyncClient) -
 
 async def test_a_deadline_that_passes_is_a_504(worker: FakeWorker, http: httpx.AsyncClient) -> None:
     worker.orders.delay = 30
-    headers = {"X-Tectum-Deadline-Ms": "50"}
+    headers = {"X-Tectum-Deadline-Ms": "1000"}
 
     late = await http.post("/v1/embed/texts", json=TEXTS, headers=headers)
 
-    assert checked(late, 504)["title"] == "Deadline passed"
+    assert checked(late, 504)["title"] == "Gateway Timeout"
+    assert len(worker.seen) == 1
 
 
 async def test_what_is_late_on_arrival_costs_the_worker_nothing(
@@ -176,6 +177,13 @@ async def test_another_media_type_is_a_415(path: str, http: httpx.AsyncClient) -
     answer = await http.post(path, content=b"a", headers={"Content-Type": "text/plain"})
 
     assert checked(answer, 415)["detail"].startswith("found text/plain; allowed: application/json")
+
+
+@pytest.mark.parametrize("path", ["/v1/embed/clips", "/v1/similarity", "/v1/reconstruct"])
+async def test_a_body_that_does_not_say_what_it_is_is_a_415(
+    path: str, http: httpx.AsyncClient
+) -> None:
+    assert checked(await http.post(path, content=b"{}"), 415)["detail"].startswith("found none")
 
 
 async def test_a_fault_of_the_gateways_own_is_a_500_that_tells_nothing(

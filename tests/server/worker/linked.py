@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -24,8 +26,9 @@ from tectum_server.worker.jobs import (
     Operation,
     Priority,
 )
-from tectum_server.worker.link.remote import RemoteEngine
-from tectum_server.worker.link.served import serve_engine
+from tectum_server.worker.link.messages import FromEngine
+from tectum_server.worker.link.remote import RemoteEngine, _Link
+from tectum_server.worker.link.served import _Front, serve_engine
 
 MEMORY = 1 << 20
 IMAGE, LATER = picture(1), picture(2)
@@ -46,6 +49,13 @@ class HeldEngine:
 
     def off_change(self, listener: Callable[[], None]) -> None:
         self.listeners.remove(listener)
+
+    @property
+    def used(self) -> int:
+        """Bytes booked in the response segments of the fronts that are connected."""
+        listeners = cast("list[types.MethodType]", self.listeners)
+        fronts = [cast("_Front", listener.__self__) for listener in listeners]
+        return sum(front._arena.used for front in fronts)
 
     def tell(self, *names: str) -> None:
         self.models = {name: ModelEntry(name, "v1", True, False, b"") for name in names}
@@ -75,6 +85,17 @@ class HeldEngine:
         raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, f"no {name}", "name")
 
 
+class Listening(RemoteEngine):
+    """A front's end that does `then` in the very tick in which it hears the engine."""
+
+    then: Callable[[], object] | None = None
+
+    def _hear(self, link: _Link, message: FromEngine) -> None:
+        super()._hear(link, message)
+        if self.then is not None:
+            self.then()
+
+
 class Rig:
     """An engine behind a socket, and a front's end of it."""
 
@@ -82,7 +103,7 @@ class Rig:
         self, path: Path, request_bytes: int = MEMORY, response_bytes: int = MEMORY
     ) -> None:
         self.path = path
-        self.remote = RemoteEngine(path, request_bytes, response_bytes)
+        self.remote = Listening(path, request_bytes, response_bytes)
         self.serving: asyncio.Task[None] | None = None
         self.changed = asyncio.Event()
         self.remote.on_change(self.changed.set)

@@ -1,8 +1,8 @@
-"""A whole worker in this process: models come and go while it serves; it starts only if it can."""
+"""A whole worker in this process: models come and go while it serves, and so may the engine."""
 
 import json
-import shutil
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.server.worker.serving import Caller, Inline, Loop
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.serve import CannotServe
 
 
@@ -185,68 +186,6 @@ def test_what_cannot_be_loaded_or_unloaded_is_named(
     assert (told.code, told.reason, told.fields) == (code, reason, fields)
 
 
-# ---------------------------------------------------------------- starting
-
-
-def refusal(loop: Loop, **settings: Any) -> str:
-    with pytest.raises(CannotServe) as caught:
-        Inline(loop, **settings)
-    return str(caught.value)
-
-
-def test_a_taken_port_is_named_with_its_flag(loop: Loop, root: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-
-        words = refusal(loop, repository=str(root), models=("arm",), port=port)
-
-    assert f":{port} is in use" in words
-    assert "--port" in words
-
-
-def test_a_taken_metrics_port_is_named_with_its_flag(loop: Loop, root: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-
-        words = refusal(loop, repository=str(root), models=("arm",), metrics_port=port)
-
-    assert f"port {port} for metrics is in use" in words
-    assert "--metrics-port" in words
-
-
-def test_a_model_that_is_not_there_is_named_with_those_that_are(loop: Loop, root: Path) -> None:
-    words = refusal(loop, repository=str(root), models=("leg",))
-
-    assert "no bundle named 'leg' here; there are: arm" in words
-
-
-def test_a_bundle_that_cannot_be_served_is_named(loop: Loop, root: Path) -> None:
-    (version_folder,) = (p for p in (root / "arm").iterdir() if p.is_dir())
-    shutil.rmtree(version_folder)
-    (root / "arm" / version_folder.name).mkdir()
-
-    assert "config.json is missing" in refusal(loop, repository=str(root), models=("arm",))
-
-
-def test_a_token_file_that_is_none_is_named(loop: Loop, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "tokens.json").write_text("[]")
-    given = {"repository": str(root), "models": ("arm",)}
-
-    assert "is no token file" in refusal(loop, **given, tokens=str(tmp_path / "tokens.json"))
-    assert "nowhere.json" in refusal(loop, **given, tokens=str(tmp_path / "nowhere.json"))
-
-
-def test_after_a_start_that_failed_the_port_is_free_again(loop: Loop, root: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    refusal(loop, repository=str(root), models=("leg",), port=port)
-
-    served = Inline(loop, repository=str(root), models=("arm",), port=port, max_batch=1)
-
-    assert version(served.client)
-    served.close()
-
-
 def test_metrics_are_scraped_where_the_settings_say(loop: Loop, root: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -259,3 +198,22 @@ def test_metrics_are_scraped_where_the_settings_say(loop: Loop, root: Path) -> N
 
     assert 'tectum_batch_size_count{model="arm",op="embed_images"} 1.0' in text
     assert 'rpc="EmbedImages"' in text
+
+
+def test_an_engine_that_breaks_is_told_by_health_and_ends_the_worker(
+    loop: Loop, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Inline(loop, repository=str(root), models=("arm",), max_batch=1)
+    watching = threading.Thread(target=served.client.health_becomes, args=("NOT_SERVING", "arm"))
+    watching.start()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of its own")
+
+    monkeypatch.setattr(Scheduler, "_account", broken)
+    told = served.client.refused("EmbedImages", images())
+
+    assert (told.code, told.reason, told.retries) == ("UNAVAILABLE", "ENGINE_UNAVAILABLE", True)
+    watching.join()
+    with pytest.raises(CannotServe, match="the engine failed; the log says why"):
+        served.close()

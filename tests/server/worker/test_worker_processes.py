@@ -234,11 +234,21 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(root: Path, tmp_path:
             "tokens": Processes(
                 tmp_path / "tokens", repository=root, models=("bare",), tokens="nowhere.json"
             ),
+            "device": Processes(
+                tmp_path / "device", repository=root, models=("bare",), device="cuda:99"
+            ),
+            "key": Processes(
+                tmp_path / "key",
+                repository=root,
+                models=("bare",),
+                tls_certificate="nowhere.pem",
+                tls_key="nowhere.pem",
+            ),
         }
         errors = {name: str(worker.said()["error"]) for name, worker in workers.items()}
         codes = {name: worker.wait() for name, worker in workers.items()}
 
-    log = workers["model"].log.read_text()
+    logs = [worker.log.read_text() for worker in workers.values()]
     for worker in workers.values():
         worker.close()
         assert not worker.children()
@@ -247,9 +257,21 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(root: Path, tmp_path:
     assert "--port" in errors["port"]
     assert f"port {port} for metrics is in use" in errors["metrics"]
     assert "--metrics-port" in errors["metrics"]
-    assert "could not load its models; its log says why" in errors["model"]
-    assert "no bundle named 'leg' here; there are: bare, full" in log
+    assert errors["model"] == "no bundle named 'leg' here; there are: bare, full"
     assert "nowhere.json" in errors["tokens"]
+    assert errors["device"].startswith("device 'cuda:99': ")
+    assert "nowhere.pem" in errors["key"]
+    assert not any("Traceback" in log or "never retrieved" in log for log in logs)
+
+
+def test_a_temporary_folder_may_have_a_longer_path_than_a_socket(
+    root: Path, tmp_path: Path
+) -> None:
+    worker = Processes(tmp_path / ("long" * 30), repository=root, models=("bare",))
+
+    assert len(worker.client().ask("EmbedImages", images()).results) == 1
+
+    worker.close()
 
 
 def test_a_front_whose_supervisor_goes_before_any_model_serves_ends_too(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def recorded(lengths: list[int]) -> Samples:
     """Episodes in which every number says which frame of the data set it belongs to."""
     ends = np.cumsum(lengths)
 
-    def columns(episode: int) -> dict[str, NDArray[Any]]:
+    def columns(episode: int, *, pictures: bool) -> dict[str, NDArray[Any]]:
+        assert not pictures  # they would not fit into memory
         index = np.arange(ends[episode] - lengths[episode], ends[episode])
         return {
             "action": np.stack([index, -index], axis=1).astype(np.float32),

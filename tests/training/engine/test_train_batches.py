@@ -46,7 +46,7 @@ def fields(one: Batch) -> dict[str, Tensor]:
 
 
 def test_a_steps_batch_is_always_the_same_one(tiny_data: Path, samples: Samples) -> None:
-    recipe = job(tiny_data, tiny_data, augmentation__colour=0.3, data__pair_steps=[1, 2, 3])
+    recipe = job(tiny_data, tiny_data, augmentation__colour=0.3, data__pair_steps=[2, 3, 4])
     first, again = maker(recipe, samples)[0], maker(recipe, samples)[0]
 
     made = {step: first.make(step) for step in (0, 1, 7)}
@@ -58,6 +58,23 @@ def test_a_steps_batch_is_always_the_same_one(tiny_data: Path, samples: Samples)
         assert torch.equal(
             torch.rand(5, generator=made[step].generator), torch.rand(5, generator=other.generator)
         )
+
+
+def test_no_draw_of_a_step_gives_another_one_away(tiny_data: Path, samples: Samples) -> None:
+    making = maker(job(tiny_data, tiny_data), samples)[0]
+    augmenting: list[int] = []
+    whole = making._augment
+
+    def augment(frames: Tensor, seed: int) -> Tensor:
+        augmenting.append(seed)
+        return whole(frames, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "_augment", augment)
+        made = [making.make(step) for step in range(3)]
+
+    seeds = [*augmenting, *(b.noise for b in made), *(b.generator.initial_seed() for b in made)]
+    assert len(set(seeds)) == 9
 
 
 def test_steps_and_seeds_differ(tiny_data: Path, samples: Samples) -> None:

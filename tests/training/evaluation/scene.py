@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from tectum_train.data import LeRobotDataset
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.context import Context
+from tectum_train.evaluation.context import Columns, Context
 from tectum_train.world import World
 
-__all__ = ["context", "recorded", "world"]
+__all__ = ["FPS", "context", "recorded", "world"]
+
+FPS = 80
 
 
 def recorded(
@@ -28,12 +30,13 @@ def recorded(
     total = int(ends[-1])
     whole = {"task_index": np.zeros(total, np.int64), **columns}
     dataset = SimpleNamespace(
+        info=SimpleNamespace(fps=FPS),
         tasks=list(instructions),
         episodes=[
             SimpleNamespace(index=number, length=length, dataset_to_index=int(end))
             for number, (length, end) in enumerate(zip(lengths, ends, strict=True))
         ],
-        read_columns=lambda episode: {
+        read_columns=lambda episode, pictures: {
             name: values[ends[episode] - lengths[episode] : ends[episode]]
             for name, values in whole.items()
         },
@@ -63,7 +66,7 @@ def context(train: Samples, test: Samples, **changes: Any) -> Context:
     """An evaluation of whatever predictor is given, or of none."""
     given = {
         "predictor": None, "twin": None, "train": train, "test": test,
-        "world": world({"left": None}), "state": "state", "action": "action", "pair_steps": 2,
+        "world": world({"left": None}), "columns": Columns("state", "action"), "pair_steps": 2,
         **changes,
     }  # fmt: skip
     return Context(**given)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.training.evaluation.scene import context, recorded
+from torch import Tensor
 
+from tectum_core.predictor import Predictor
+from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import latent
 from tectum_train.evaluation.context import Context, of_others
@@ -105,15 +109,6 @@ def test_pairs_are_so_many_and_drawn_alike_by_equal_seeds() -> None:
     assert not np.array_equal(one.earlier, other.earlier)
 
 
-def test_pairs_are_not_in_the_episodes_order() -> None:
-    samples = wandering()
-
-    episodes = draw_pairs(context(samples, samples), samples, 1000, 0).episode
-
-    # A probe chooses its penalty on the last fifth: that must not be the last episode alone.
-    assert len(set(episodes[-10:])) > 1
-
-
 # ---------------------------------------------------------------- the shuffled control
 
 
@@ -181,7 +176,9 @@ def test_an_oracle_knows_the_motion_and_its_controls_do_not(
 
     assert plane.value > 0.99
     assert min(right.value, down.value, depth.value) > 0.99
-    assert plane.name.startswith("latent action (3)")
+    # Two steps of a data set of 80 frames a second; 25 episodes of twelve frames.
+    assert plane.name == "latent action (3) over 0.025 s → hand in plane, R²"
+    assert plane.on == "250 pairs of 25 episodes"
     assert plane.controls["shuffled o_t+1, refitted"] < 0.1
     assert plane.controls["o_t alone (PCA-256)"] < 0.3
     assert plane.controls["random init"] < 0.1
@@ -197,6 +194,65 @@ def test_a_guesser_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert plane.value < 0.1
     assert plane.passed is False
+
+
+# ---------------------------------------------------------------- the next frame
+
+
+class Dynamics:
+    """Z is the change, all of it; forward dynamics paints as much of it as it is told to."""
+
+    config = SimpleNamespace(reads_trunk=False)
+
+    def __init__(self, painted: float) -> None:
+        self.painted = painted
+
+    def frames(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    def infer(self, before: Tensor, after: Tensor, trunk: None) -> Any:
+        return SimpleNamespace(vectors=after - before)
+
+    def predict(self, before: Tensor, z: Tensor, trunk: None) -> Tensor:
+        return before + self.painted * z
+
+
+def next_frame(painted: float) -> dict[str, float]:
+    """Errors over frames that grow brighter in every other episode and darker in the rest."""
+    earlier = np.full((600, 4, 4, 3), 100, np.uint8)
+    episode = np.arange(600) // 10
+    brighter = (episode % 2 == 0)[:, None, None, None]
+    later = np.where(brighter, earlier + 50, earlier - 50).astype(np.uint8)
+    predictor = SimpleNamespace(
+        model=SimpleNamespace(latent_action=Dynamics(painted)),
+        config=SimpleNamespace(images=ImagePreprocessing(size=4)),
+        device=torch.device("cpu"),
+    )
+    pairs = Pairs(earlier, later, np.zeros((600, 3)), episode)
+    return latent._prediction_error(cast("Predictor", predictor), pairs)
+
+
+@pytest.mark.parametrize(
+    ("painted", "error"), [(1.0, 0.0), (0.5, 0.25), (0.0, 1.0), (2.0, 1.0), (-1.0, 4.0)]
+)
+def test_the_next_frames_error_is_a_share_of_copying_the_earlier_one(
+    painted: float, error: float
+) -> None:
+    found = next_frame(painted)
+
+    assert found["model"] == pytest.approx(error, abs=1e-5)
+    assert found["copy"] == 1
+
+
+def test_z_of_another_episode_paints_another_change() -> None:
+    found = next_frame(1.0)
+
+    # Half of the strangers go the other way, and then the error is twice the change.
+    assert found["shuffled"] == pytest.approx(4 / 2, abs=0.4)
+    assert next_frame(0.0)["shuffled"] == 1
+
+
+# ---------------------------------------------------------------- what is left
 
 
 def test_a_bundle_without_latent_actions_is_not_measured() -> None:

@@ -1,149 +1,143 @@
-"""Masked images, words and actions: each against what needs no understanding."""
+"""Masked images and words: each against what needs no understanding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 from numpy.typing import NDArray
 from tests.training.evaluation.scene import context, recorded
 from torch import Tensor
 
-from tectum_core.preprocess import ActionScaling
+from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.masked import (
-    _interpolated,
-    measure_masked_actions,
-    measure_masked_words,
-)
+from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
+from tectum_train.evaluation.measure import Measure
 
-SCALING = ActionScaling(
-    names=("x", "y"), mean=(1.0, 2.0), standard_deviation=(2.0, 4.0), step_interval=0.1
-)
 SENTENCES = ("push the red block", "push the blue block")
+PATCHES, VALUES = 16, 2 * 2 * 3
+IMAGES = ImagePreprocessing(size=8, mean=(0.5,) * 3, standard_deviation=(0.5,) * 3)
+BLACK, WHITE = 0, 255
+"""-1 and 1, as the model sees them."""
 
 
-# ---------------------------------------------------------------- interpolation
+# ---------------------------------------------------------------- images
 
 
-def test_hidden_steps_lie_on_the_line_between_their_neighbours() -> None:
-    actions = np.array([[0, 0], [9, 9], [9, 9], [3, -6]], np.float32)
-    hidden = np.array([False, True, True, False])
+class Trunk:
+    """Sees patches as they are."""
 
-    assert _interpolated(actions, hidden)[:, 0].tolist() == [0, 1, 2, 3]
-    assert _interpolated(actions, hidden)[:, 1].tolist() == [0, -2, -4, -6]
+    config = SimpleNamespace(patch_size=2, patches=PATCHES)
 
-
-def test_beyond_what_is_seen_the_nearest_step_is_repeated() -> None:
-    actions = np.array([[9], [5], [7], [9]], np.float32)
-
-    found = _interpolated(actions, np.array([True, False, False, True]))
-
-    assert found[:, 0].tolist() == [5, 5, 7, 7]
+    def __call__(self, pixels: Tensor, keep: Tensor) -> Any:
+        patches = pixels.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3)
+        places = keep[:, :, None].expand(-1, -1, VALUES)
+        return SimpleNamespace(tokens=patches.flatten(1, 2).gather(1, places))
 
 
-@given(st.lists(st.booleans(), min_size=2, max_size=12).filter(lambda h: not all(h)))
-def test_visible_steps_stay_and_a_straight_line_is_found(hidden: list[bool]) -> None:
-    mask = np.array(hidden)
-    line = np.outer(np.arange(len(hidden)), [1.0, -2.0]).astype(np.float32)
+class Decoder:
+    """Paints all patches by a rule, float[B, K, V] and int64[B, K] to float[B, N, V]."""
 
-    found = _interpolated(line, mask)
+    config = SimpleNamespace(mask_ratio=0.75)
 
-    seen = np.flatnonzero(~mask)
-    inside = slice(seen[0], seen[-1] + 1)
-    assert np.allclose(found[inside], line[inside], atol=1e-5)
-    assert np.array_equal(found[~mask], line[~mask])
+    def __init__(self, rule: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.rule = rule
 
+    def target(self, patches: Tensor) -> Any:
+        return SimpleNamespace(values=patches)
 
-# ---------------------------------------------------------------- actions
-
-
-class Filler:
-    """Fills actions in with the truth and a constant error; keeps what it was shown."""
-
-    def __init__(self, truth: NDArray[np.float32], error: float) -> None:
-        self.truth, self.error = truth, error
-        self.bundle = SimpleNamespace(tokenizer=None)
-        self.config = SimpleNamespace(
-            actions=SCALING,
-            model=SimpleNamespace(actions=SimpleNamespace(max_steps=8, state_dimensions=0)),
-        )
-        self.hidden: list[NDArray[np.bool_]] = []
-        self.states: object = "not asked"
-
-    def fill_actions(
-        self, actions: NDArray[np.float32], hidden: Tensor, images: Sequence[Any],
-        texts: Sequence[str], states: object,
-    ) -> NDArray[np.float32]:  # fmt: skip
-        self.hidden.append(hidden.numpy())
-        self.states = states
-        return np.where(hidden.numpy()[:, :, None], actions + self.error, actions)
+    def __call__(self, visible: Tensor, keep: Tensor) -> Any:
+        assert visible.shape[1] == PATCHES // 4
+        return SimpleNamespace(values=self.rule(visible, keep).expand(-1, PATCHES, -1))
 
 
-def moving(straight: bool) -> Samples:
-    """Actions along a line, or jumping about."""
-    steps = np.arange(40, dtype=np.float32)
-    jumps = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32) * [2, 4] + [1, 2]
-    actions = np.stack([steps, -steps], axis=1) if straight else jumps.astype(np.float32)
-    state = np.zeros((40, 4), np.float32)
-    return recorded([22, 18], {"action": actions, "state": state, "task_family": np.zeros(40)})
+def pictures(*colours: int) -> Samples:
+    """Episodes of twenty frames, each of one colour all over."""
+    frames = np.repeat(np.array(colours, np.uint8), 20)[:, None, None, None]
+    return recorded([20] * len(colours), {}, np.tile(frames, (1, 8, 8, 3)))
 
 
-def actions_measured(straight: bool, error: float) -> Any:
-    samples = moving(straight)
-    filler = Filler(samples.column("action").astype(np.float32), error)
-    (measure,) = measure_masked_actions(context(samples, samples, predictor=filler))
-    return measure, filler
+def noise(seed: int) -> Samples:
+    """Two episodes in which no pixel says anything of another."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (40, 8, 8, 3))
+    return recorded([20, 20], {}, drawn.astype(np.uint8))
 
 
-def test_the_error_is_in_standard_deviations_of_hidden_steps_alone() -> None:
-    measure, filler = actions_measured(straight=False, error=2.0)
-
-    assert measure.value == pytest.approx((1 + 0.25) / 2)  # (2/2)² and (2/4)²
-    assert all(hidden.sum(axis=1).tolist() == [4] * len(hidden) for hidden in filler.hidden)
-    assert filler.states is None
-
-
-def test_jumping_actions_are_beaten_only_by_who_knows_them() -> None:
-    knows, _ = actions_measured(straight=False, error=0.1)
-    guesses, _ = actions_measured(straight=False, error=20.0)
-
-    assert knows.passed is True
-    assert guesses.passed is False
-    assert knows.controls["mean action"] == pytest.approx(1.0, abs=0.3)
-    assert knows.controls.keys() == {"linear interpolation", "mean action"}
+def painted(
+    rule: Callable[[Tensor, Tensor], Tensor], train: Samples, test: Samples | None = None
+) -> Measure:
+    predictor = SimpleNamespace(
+        model=SimpleNamespace(vision=Trunk(), pixel_decoder=Decoder(rule)),
+        config=SimpleNamespace(images=IMAGES),
+        device=torch.device("cpu"),
+    )
+    (measure,) = measure_masked_images(context(train, test or train, predictor=predictor))
+    return measure
 
 
-def test_straight_actions_are_interpolations_own() -> None:
-    measure, _ = actions_measured(straight=True, error=0.0)
-    worse, _ = actions_measured(straight=True, error=9.0)
-
-    # Runs at a window's end are repeated, not continued; the rest of a line is found exactly.
-    assert measure.controls["linear interpolation"] < worse.value
-    assert worse.passed is False
+def share_of_what_is_seen(share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda visible, _: share * visible.mean(dim=1, keepdim=True)
 
 
-def test_windows_lie_within_one_episode() -> None:
-    samples = moving(straight=True)
-    seen: list[NDArray[np.float32]] = []
+def test_who_reads_the_colour_off_the_visible_patches_has_no_error() -> None:
+    found = painted(share_of_what_is_seen(1.0), pictures(BLACK, WHITE))
 
-    class Keeps(Filler):
-        def fill_actions(self, actions: NDArray[np.float32], *rest: Any) -> NDArray[np.float32]:
-            seen.append(actions)
-            return super().fill_actions(actions, *rest)
+    assert found.value == pytest.approx(0)
+    # As far from the truth as white from black: the context was always another episode's.
+    assert found.controls == {
+        "mean patch": pytest.approx(1), "another image's context": pytest.approx(4),
+    }  # fmt: skip
+    assert found.passed is True
+    assert found.on == "40 frames of 2 episodes"
 
-    measure_masked_actions(context(samples, samples, predictor=Keeps(np.zeros(0, np.float32), 0.0)))
 
-    steps = np.concatenate(seen)[:, :, 0]
-    assert np.array_equal(np.diff(steps, axis=1), np.ones((len(steps), 7)))
-    assert len(steps) == (22 - 7) + (18 - 7)
-    assert not ((steps[:, 0] < 22) & (steps[:, -1] >= 22)).any()
+@pytest.mark.parametrize(("share", "passed"), [(0.2, True), (0.15, False)])
+def test_the_gate_is_at_seven_tenths_of_predicting_zero(share: float, passed: bool) -> None:
+    found = painted(share_of_what_is_seen(share), pictures(BLACK, WHITE))
+
+    assert found.value == pytest.approx((1 - share) ** 2)
+    assert found.controls["another image's context"] == pytest.approx((1 + share) ** 2)
+    assert found.passed is passed
+
+
+def test_only_hidden_patches_count() -> None:
+    def copied(visible: Tensor, keep: Tensor) -> Tensor:
+        places = keep[:, :, None].expand(-1, -1, VALUES)
+        return visible.new_zeros(len(visible), PATCHES, VALUES).scatter(1, places, visible)
+
+    found = painted(copied, noise(0))
+
+    # What is seen is right, what is hidden is zero.
+    assert found.value == pytest.approx(1)
+    assert found.controls["another image's context"] == pytest.approx(1)
+    assert found.passed is False
+
+
+def test_who_needs_no_context_does_not_pass() -> None:
+    found = painted(
+        lambda visible, _: torch.ones(len(visible), 1, VALUES),
+        pictures(BLACK, WHITE),
+        pictures(WHITE, WHITE),
+    )
+
+    assert found.value == pytest.approx(0)
+    assert found.controls["mean patch"] == pytest.approx(1)
+    assert found.controls["another image's context"] == pytest.approx(0)
+    assert found.passed is False
+
+
+def test_the_mean_patch_is_the_training_sets_and_does_not_pass() -> None:
+    train, test = pictures(WHITE, WHITE, WHITE, BLACK), pictures(WHITE, WHITE)
+
+    found = painted(lambda visible, _: torch.full((len(visible), 1, VALUES), 0.5), train, test)
+
+    assert found.value == found.controls["mean patch"] == pytest.approx(0.25)
+    assert found.passed is False
 
 
 # ---------------------------------------------------------------- words

@@ -1,17 +1,19 @@
-"""Probes against scikit-learn."""
+"""Probes against scikit-learn; penalties chosen on episodes that were set aside."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
-from tectum_train.evaluation.probes import Pca, classify, fit_ridge, r_squared
+from tectum_train.evaluation.probes import Pca, classify, fit_ridge, r_squared, set_aside
 
 Array = NDArray[np.float64]
 
@@ -24,6 +26,42 @@ def linear(samples: int, features: int, outputs: int, noise: float, seed: int = 
     return [x, y]
 
 
+def each_its_own(samples: int) -> NDArray[np.int64]:
+    """Episodes of one frame."""
+    return np.arange(samples)
+
+
+def alike(episodes: int, features: int, seed: int) -> tuple[Array, NDArray[np.int64], Array]:
+    """Episodes of ten frames with a look of their own, which tells a memory of them apart.
+
+    Gives features, episode, and a cause that only the first feature shows.
+    """
+    draw = np.random.default_rng(seed)
+    episode = np.repeat(np.arange(episodes), 10)
+    cause = draw.normal(size=len(episode))
+    looks = draw.normal(size=(episodes, features))[episode]
+    x = np.hstack([cause[:, None] + draw.normal(size=(len(episode), 1)), looks])
+    return x, episode, cause
+
+
+# ---------------------------------------------------------------- what is set aside
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=60).filter(lambda e: len(set(e)) > 1))
+def test_whole_episodes_are_set_aside_a_fifth_of_them_and_at_least_one(numbers: list[int]) -> None:
+    episode = np.array(numbers)
+
+    aside = set_aside(episode)
+
+    chosen, rest = set(episode[aside]), set(episode[~aside])
+    assert not chosen & rest
+    assert len(chosen) == max(1, len(set(numbers)) // 5)
+
+
+def test_of_one_episode_the_last_fifth_is_set_aside() -> None:
+    assert set_aside(np.zeros(10, np.int64)).tolist() == [False] * 8 + [True] * 2
+
+
 # ---------------------------------------------------------------- ridge
 
 
@@ -32,49 +70,70 @@ def test_ridge_is_scikit_learns_on_standardised_features(penalty: float) -> None
     x, y = linear(80, 6, 3, noise=4.0)
     scaler = StandardScaler().fit(x[:60])
 
-    found = fit_ridge(x[:60], y[:60], x[60:], penalties=(penalty,))
+    found = fit_ridge(x[:60], y[:60], x[60:], each_its_own(60), penalties=(penalty,))
 
     theirs = Ridge(alpha=60 * penalty).fit(scaler.transform(x[:60]), y[:60])
     assert np.allclose(found, theirs.predict(scaler.transform(x[60:])), rtol=1e-8)
 
 
-def test_the_penalty_is_chosen_on_the_last_fifth_of_the_training_samples() -> None:
-    penalties = (1e-4, 1e-2, 1.0)
+def test_the_penalty_is_chosen_on_the_episodes_that_are_set_aside() -> None:
+    penalties = (1.0, 1e-2, 1e-4)
     x, y = linear(60, 40, 2, noise=60.0)
-    train = StandardScaler().fit_transform(x[:50])
+    train, aside = StandardScaler().fit_transform(x[:50]), set_aside(each_its_own(50))
     losses = [
-        np.square(Ridge(alpha=40 * p).fit(train[:40], y[:40]).predict(train[40:]) - y[40:50]).mean()
+        np.square(
+            Ridge(alpha=40 * p).fit(train[~aside], y[:50][~aside]).predict(train[aside])
+            - y[:50][aside]
+        ).mean()
         for p in penalties
     ]
     best = penalties[int(np.argmin(losses))]
 
-    found = fit_ridge(x[:50], y[:50], x[50:], penalties)
+    found = fit_ridge(x[:50], y[:50], x[50:], each_its_own(50), penalties)
 
-    assert best != penalties[0]  # with so much noise, a small one overfits
-    assert np.allclose(found, fit_ridge(x[:50], y[:50], x[50:], (best,)))
+    assert best != penalties[-1]  # with so much noise, a small one overfits
+    assert np.allclose(found, fit_ridge(x[:50], y[:50], x[50:], each_its_own(50), (best,)))
+
+
+def test_what_is_only_remembered_of_an_episode_does_not_choose_ridges_penalty() -> None:
+    x, episode, cause = alike(60, 40, seed=0)
+    asked, _, truth = alike(60, 40, seed=50)
+    # Each episode has an offset, which its look tells to whoever has seen that episode.
+    targets = cause + np.random.default_rng(9).normal(size=60)[episode]
+
+    grouped = fit_ridge(x, targets[:, None], asked, episode)
+    by_frames = fit_ridge(x, targets[:, None], asked, each_its_own(600))
+
+    assert r_squared(grouped, truth[:, None])[0] > 0.1
+    assert r_squared(by_frames, truth[:, None])[0] < 0
 
 
 def test_the_test_samples_choose_nothing() -> None:
     x, y = linear(60, 6, 2, noise=1.0)
+    episode = each_its_own(50)
 
-    one, all_ = fit_ridge(x[:50], y[:50], x[50:51]), fit_ridge(x[:50], y[:50], x[50:])
+    one, all_ = (fit_ridge(x[:50], y[:50], x[50:end], episode) for end in (51, 60))
 
     assert np.allclose(one, all_[:1])
 
 
 def test_a_line_is_found_whatever_the_features_scale() -> None:
     x, y = linear(200, 5, 2, noise=0.0)
+    x = x * [1e-3, 1, 1e3, 1, 1]
 
-    found = fit_ridge(x[:150] * [1e-3, 1, 1e3, 1, 1], y[:150], x[150:] * [1e-3, 1, 1e3, 1, 1])
+    found = fit_ridge(x[:150], y[:150], x[150:], each_its_own(150))
 
     assert np.all(r_squared(found, y[150:]) > 0.9999)
 
 
 def test_features_that_never_change_say_nothing() -> None:
     x, y = linear(60, 4, 1, noise=0.1)
-    wide = np.hstack([x, np.full((60, 2), 7.0)])
+    wide, episode = np.hstack([x, np.full((60, 2), 7.0)]), each_its_own(50)
 
-    assert np.allclose(fit_ridge(wide[:50], y[:50], wide[50:]), fit_ridge(x[:50], y[:50], x[50:]))
+    assert np.allclose(
+        fit_ridge(wide[:50], y[:50], wide[50:], episode),
+        fit_ridge(x[:50], y[:50], x[50:], episode),
+    )
 
 
 # ---------------------------------------------------------------- R²
@@ -108,7 +167,7 @@ def test_classes_are_scikit_learns(classes: int) -> None:
     x = x * [1, 10, 0.1, 1, 1] + 3
     scaler = StandardScaler().fit(x[:100])
 
-    found = classify(x[:100], labels[:100], x[100:], penalty=1e-2)
+    found = classify(x[:100], labels[:100], x[100:], each_its_own(100), classes, penalties=(1e-2,))
 
     # Ours: mean cross-entropy + λ|w|². Theirs: C · summed cross-entropy + |w|²/2.
     theirs = LogisticRegression(C=1 / (2 * 100 * 1e-2), tol=1e-10, max_iter=5000)
@@ -125,7 +184,37 @@ def test_classes_far_apart_are_told_apart() -> None:
     labels = np.arange(60) % 3
     x = np.eye(3)[labels] * 10 + np.random.default_rng(0).normal(size=(60, 3))
 
-    assert np.array_equal(classify(x[:30], labels[:30], x[30:]).argmax(axis=1), labels[30:])
+    found = classify(x[:30], labels[:30], x[30:], each_its_own(30), 3)
+
+    assert np.array_equal(found.argmax(axis=1), labels[30:])
+
+
+def test_the_logistic_penalty_is_right_most_often_on_the_episodes_that_are_set_aside() -> None:
+    penalties = (1.0, 1e-1, 1e-2, 1e-5)
+    x, episode, cause = alike(40, 20, seed=0)
+    asked, _, _ = alike(40, 20, seed=1)
+    labels, aside = (cause > 0).astype(np.int64), set_aside(episode)
+    fitted = [
+        classify(x[~aside], labels[~aside], x[aside], each_its_own(int((~aside).sum())), 2, (p,))
+        for p in penalties
+    ]
+    right = [int((scores.argmax(axis=1) == labels[aside]).sum()) for scores in fitted]
+
+    found = classify(x, labels, asked, episode, 2, penalties)
+
+    assert len(set(right)) > 1
+    best = penalties[int(np.argmax(right))]
+    assert np.allclose(found, classify(x, labels, asked, episode, 2, (best,)))
+
+
+def test_a_class_without_samples_is_never_likely() -> None:
+    labels = np.arange(40) % 2
+    x = np.random.default_rng(0).normal(size=(40, 3))
+
+    found = np.exp(classify(x, labels, x, each_its_own(40), 4))
+
+    assert found.shape == (40, 4)
+    assert found[:, 2:].max() < found[:, :2].min()
 
 
 def test_fitting_is_repeatable_and_draws_nothing() -> None:
@@ -135,7 +224,9 @@ def test_fitting_is_repeatable_and_draws_nothing() -> None:
     expected = torch.rand(2)
     torch.manual_seed(3)
 
-    assert np.array_equal(classify(x, labels, x), classify(x, labels, x))
+    one, two = (classify(x, labels, x, each_its_own(40), 2) for _ in range(2))
+
+    assert np.array_equal(one, two)
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -202,6 +293,6 @@ def test_rounding_beyond_the_samples_rank_does_not_spoil_a_control() -> None:
     pixels = (cause @ draw.normal(size=(2, 400)) + 2).astype(np.float32)
     reduced = Pca(pixels[:200], 256)
 
-    found = fit_ridge(reduced(pixels[:200]), cause[:200], reduced(pixels[200:]))
+    found = fit_ridge(reduced(pixels[:200]), cause[:200], reduced(pixels[200:]), each_its_own(200))
 
     assert np.all(r_squared(found, cause[200:]) > 0.99)

@@ -13,13 +13,16 @@ from rich.console import Console
 from tests.training.tiny import INTERVAL_STEPS, job, vision_alone
 
 from tectum_core.bundle import Bundle
+from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
 from tectum_train.engine.run import open_samples, train
 from tectum_train.evaluation import ceiling, report
-from tectum_train.evaluation.context import random_twin
+from tectum_train.evaluation import context as evaluation_context
+from tectum_train.evaluation.context import Columns, random_twin
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
 from tectum_train.export import as_bundle
+from tectum_train.world import World
 
 WHOLE = [
     "frame → task, R@1",
@@ -28,11 +31,13 @@ WHOLE = [
     "masked word, accuracy",
     "masked word, nats",
     "masked actions, squared error in standard deviations",
-    "latent action (6) → hand in plane, R²",
+    "action prediction, 8 steps, squared error in standard deviations",
+    "latent action (6) over 0.125 s → hand in plane, R²",
     "… right",
     "… down",
     "… depth",
     "latent action, next frame's error ÷ copying",
+    "actions decoded from z, 2 steps, squared error in standard deviations",
 ]
 
 
@@ -48,11 +53,10 @@ class Trained:
             run = train(recipe, console=Console(file=nowhere))
         self.train: Samples = open_samples(recipe, "train", lambda *_: None)
         self.test: Samples = open_samples(recipe, "test", lambda *_: None)
-        self.root = data / "test"
         self.bundle: Bundle = as_bundle(run, self.train.instructions, {})
 
     def evaluated(self, **options: Any) -> list[Measure]:
-        return evaluate(self.bundle, self.train, self.test, self.root, **options)
+        return evaluate(self.bundle, self.train, self.test, **options)
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +82,24 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
 
     assert controls == {
         WHOLE[0]: {
-            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic", "chance",
+            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic",
+            "proprioception + MLP", "chance",
         },
         WHOLE[1]: {
-            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic", "chance",
+            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic",
+            "proprioception + MLP", "chance",
         },
         WHOLE[2]: {"mean patch", "another image's context"},
         WHOLE[3]: {"shuffled picture", "no picture"},
         WHOLE[4]: {"shuffled picture", "no picture"},
         WHOLE[5]: {"linear interpolation", "mean action"},
-        WHOLE[6]: {
+        WHOLE[6]: {"mean action", "repeating the last action", "no picture"},
+        WHOLE[7]: {
             "frame-difference PCA, z's width", "frame-difference PCA-256", "o_t alone (PCA-256)",
             "shuffled o_t+1, refitted", "random init",
         },
-        WHOLE[10]: {"shuffled z"},
+        WHOLE[11]: {"shuffled z"},
+        WHOLE[12]: {"mean action", "shuffled z"},
     }  # fmt: skip
 
 
@@ -116,7 +124,8 @@ def test_what_is_being_measured_is_told(trained: Trained) -> None:
     trained.evaluated(tell=told.append)
 
     assert told == [
-        "retrieval", "masked images", "masked words", "masked actions", "latent actions",
+        "retrieval", "masked images", "masked words", "masked actions", "action prediction",
+        "latent actions", "decoded actions",
     ]  # fmt: skip
 
 
@@ -146,9 +155,75 @@ def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_p
     assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2]]
 
 
-def test_data_without_a_world_cannot_be_measured(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"world\.json"):
-        evaluate(trained.bundle, trained.train, trained.test, tmp_path)
+def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    nothing = World(families=(), instructions=())
+    monkeypatch.setattr(report, "read_world", lambda _: nothing)
+
+    found = trained.evaluated(columns=Columns(state="pose", action="torque"), left_out=told.append)
+
+    assert [measure.name for measure in found] == WHOLE[2:5]
+    assert told == [
+        "retrieval: the data set lacks meta/world.json, pose",
+        "masked actions: the data set lacks torque, pose",
+        "action prediction: the data set lacks torque, pose",
+        "latent actions: the data set lacks pose",
+        "decoded actions: the data set lacks torque",
+    ]
+
+
+def test_a_feature_that_one_split_alone_has_is_lacking(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, told = Samples.has, list[str]()
+    monkeypatch.setattr(
+        Samples,
+        "has",
+        lambda self, name: whole(self, name) and (name != "action" or self is trained.test),
+    )
+
+    trained.evaluated(left_out=told.append)
+
+    assert told == [
+        f"{part}: the data set lacks action"
+        for part in ("masked actions", "action prediction", "decoded actions")
+    ]
+
+
+def test_the_models_are_moved_to_the_device_that_is_asked_for(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+
+    class Kept(Predictor):
+        def __init__(self, bundle: Bundle, device: str) -> None:
+            devices.append(device)
+            super().__init__(bundle)
+
+    monkeypatch.setattr(report, "Predictor", Kept)
+    monkeypatch.setattr(evaluation_context, "Predictor", Kept)
+    monkeypatch.setattr(report, "_parts", lambda *_, **__: [])
+
+    trained.evaluated(device="cuda:1")
+
+    assert devices == ["cuda:1", "cuda:1"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_every_measure_is_the_same_on_a_gpu(
+    trained: Trained, measures: list[Measure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceiling, "_STEPS", 3)
+
+    found = trained.evaluated(device="cuda", ceiling=True)
+    trained.bundle.model.cpu()
+
+    assert [measure.name for measure in found[:-2]] == WHOLE
+    for ours, theirs in zip(found, measures, strict=False):
+        assert ours.value == pytest.approx(theirs.value, abs=0.05)
 
 
 def test_pairs_are_as_far_apart_as_the_model_was_trained_for(trained: Trained) -> None:
@@ -168,7 +243,9 @@ def test_the_twin_has_the_shape_and_none_of_the_weights(trained: Trained) -> Non
 
 
 def of(value: float, passed: bool | None = None, **controls: float) -> Measure:
-    return Measure("accuracy", value, controls, "" if passed is None else "≥ 0.5", passed)
+    return Measure(
+        "accuracy", value, controls, "" if passed is None else "≥ 0.5", passed, "9 frames"
+    )
 
 
 def row(*runs: Measure) -> list[str]:
@@ -179,34 +256,36 @@ def row(*runs: Measure) -> list[str]:
 
 def test_one_seed_is_told_as_it_is() -> None:
     assert row(of(0.61234, True, chance=0.25, pixels=0.3)) == [
-        "accuracy", "0.612", "chance 0.250; pixels 0.300", "≥ 0.5", "PASS",
+        "accuracy", "0.612", "chance 0.250; pixels 0.300", "≥ 0.5", "PASS", "9 frames",
     ]  # fmt: skip
 
 
 def test_three_seeds_are_told_by_mean_and_spread() -> None:
     runs = [of(value, True, chance=chance) for value, chance in ((1, 0.1), (2, 0.2), (3, 0.3))]
 
-    assert row(*runs)[1:] == ["2.000 ± 1.000", "chance 0.200 ± 0.100", "≥ 0.5", "PASS"]
+    assert row(*runs)[1:] == [
+        "2.000 ± 1.000", "chance 0.200 ± 0.100", "≥ 0.5", "PASS", "9 frames",
+    ]  # fmt: skip
 
 
 def test_one_failing_seed_fails_the_row_and_is_counted() -> None:
-    assert row(of(0.6, True), of(0.4, False), of(0.7, True))[-1] == "FAIL (2 of 3 pass)"
-    assert row(of(0.4, False))[-1] == "FAIL (0 of 1 pass)"
+    assert row(of(0.6, True), of(0.4, False), of(0.7, True))[-2] == "FAIL (2 of 3 pass)"
+    assert row(of(0.4, False))[-2] == "FAIL (0 of 1 pass)"
 
 
 def test_what_is_only_reported_has_no_verdict() -> None:
-    assert row(of(0.4)) == ["accuracy", "0.400", "", "", ""]
+    assert row(of(0.4)) == ["accuracy", "0.400", "", "", "", "9 frames"]
 
 
 def test_the_table_is_markdown() -> None:
     lines = markdown([[of(1.0), of(2.0)]]).splitlines()
 
     assert lines[:2] == [
-        "| measure | value | controls | gate | |",
-        "| --- | --- | --- | --- | --- |",
+        "| measure | value | controls | gate | | on |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     assert len(lines) == 4
-    assert {line.count("|") for line in lines} == {6}
+    assert {line.count("|") for line in lines} == {7}
 
 
 def test_seeds_with_unequal_measures_are_not_mixed() -> None:
@@ -218,7 +297,7 @@ def test_json_has_everything(measures: list[Measure]) -> None:
     found = json.loads(json.dumps(as_json(measures)))
 
     assert [one["name"] for one in found] == WHOLE
-    assert found[0].keys() == {"name", "value", "controls", "gate", "passed"}
+    assert found[0].keys() == {"name", "value", "controls", "gate", "passed", "on"}
     assert found[0]["controls"] == dict(measures[0].controls)
 
 

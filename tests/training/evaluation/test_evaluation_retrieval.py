@@ -90,15 +90,21 @@ class Reader:
         return np.asarray(np.eye(len(PARTNERS))[places], np.float32)
 
 
-def scene(seed: int) -> Samples:
-    """Episodes of every family; pixels and states tell it, in these data."""
-    families = np.repeat(np.arange(5), 3)
-    family = np.repeat(families, 40)
+def scene(seed: int, *, families: int = 5, told: bool = False) -> Samples:
+    """Episodes of every family; pixels tell it. So does the state if it is `told`, at length."""
+    length = 800 if told else 40
+    family = np.repeat(np.arange(families), 3 * length)
     frames = np.random.default_rng(seed).integers(0, 20, (len(family), 2, 2, 3)).astype(np.uint8)
     frames[:, 0, 0, 0] = family
     frames.reshape(len(family), 12)[np.arange(len(family)), 3 + family] = 200
-    state = np.random.default_rng(seed + 1).normal(size=(len(family), 3)).astype(np.float32)
-    return recorded([40] * 15, {"task_family": family, "state": state}, frames)
+    draw = np.random.default_rng(seed + 1)
+    state = draw.normal(size=(len(family), 3)).astype(np.float32)
+    if told:
+        # Ten stripes from -1 to 1, two for each family.
+        stripe = family + 5 * draw.integers(2, size=len(family))
+        state[:, 0] = (stripe + draw.uniform(0.1, 0.9, len(family))) / 5 - 1
+    columns: dict[str, NDArray[Any]] = {"task_family": family, "state": state}
+    return recorded([length] * 3 * families, columns, frames)
 
 
 def measured(reader: Reader) -> Any:
@@ -112,13 +118,62 @@ def test_a_model_that_knows_the_task_passes_and_its_controls_are_told() -> None:
 
     assert (whole.value, whole.passed) == (1.0, True)
     assert (pairs.value, pairs.passed) == (1.0, True)
-    names = {"PCA-256 + logistic", "random init + logistic", "proprioception + logistic", "chance"}
+    names = {
+        "PCA-256 + logistic", "random init + logistic", "proprioception + logistic",
+        "proprioception + MLP", "chance",
+    }  # fmt: skip
     assert whole.controls.keys() == pairs.controls.keys() == names
     assert whole.controls["chance"] == pytest.approx(1 / 5)
     assert pairs.controls["chance"] == 0.5
     assert whole.controls["PCA-256 + logistic"] > 0.9  # these pixels do tell the task
     assert whole.controls["random init + logistic"] == pytest.approx(1 / 5)
     assert whole.controls["proprioception + logistic"] < 0.6
+    assert whole.controls["proprioception + MLP"] < 0.6
+
+
+def test_it_is_told_how_much_was_asked_and_taught() -> None:
+    whole, pairs = measured(Reader(right=True))
+
+    # Every third of the last twenty frames; the last task has no partner.
+    assert whole.on == "100 frames of 15 episodes; ≥ 3 training episodes a task"
+    assert pairs.on == "80 frames of 12 episodes; ≥ 3 training episodes a task"
+
+
+def test_a_task_that_was_never_taught_is_told() -> None:
+    few, whole_test = scene(1, families=3), scene(2)
+    given_ = context(
+        few, whole_test, predictor=Reader(right=True), twin=Reader(right=False),
+        world=world(PARTNERS),
+    )  # fmt: skip
+
+    whole, pairs = measure_retrieval(given_)
+
+    assert whole.on.endswith("≥ 0 training episodes a task")
+    # No classifier has met the last two tasks.
+    assert whole.controls["PCA-256 + logistic"] <= 3 / 5
+    assert pairs.controls["proprioception + MLP"] < 1
+
+
+def test_states_that_tell_the_task_by_thresholds_are_read_by_the_mlp_alone() -> None:
+    train, test = (scene(seed, told=True) for seed in (1, 2))
+    given_ = context(
+        train, test, predictor=Reader(right=True), twin=Reader(right=False), world=world(PARTNERS)
+    )
+
+    whole, _ = measure_retrieval(given_)
+
+    assert whole.controls["proprioception + MLP"] > 0.85
+    assert whole.controls["proprioception + logistic"] < 0.7
+
+
+def test_without_pairs_there_is_nothing_to_tell_within_them() -> None:
+    alone = dict.fromkeys(PARTNERS)
+    given_ = context(
+        scene(1), scene(2), predictor=Reader(right=True), twin=Reader(right=False),
+        world=world(alone),
+    )  # fmt: skip
+
+    assert [measure.name for measure in measure_retrieval(given_)] == ["frame → task, R@1"]
 
 
 def test_a_model_that_always_says_the_same_fails() -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.training.tiny import batch, model
 from torch import Tensor
+from torch.testing import assert_close
 
+from tectum_core.model import TextOutput, VisionOutput
 from tectum_core.model.perception import Joint
 from tectum_train.objectives.image_text import ImageText, ImageTextConfig, multi_positive_info_nce
 
@@ -238,6 +240,28 @@ def test_bfloat16_does_not_reach_the_logits(monkeypatch: pytest.MonkeyPatch) -> 
         assert tensor.dtype == torch.float32
         # A float32 product has digits that bfloat16 could not have kept.
         assert not torch.equal(tensor, tensor.bfloat16().float())
+
+
+def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> None:
+    network, one = model(), batch()
+    assert network.joint is not None
+    with torch.no_grad():
+        network.joint.log_scale.fill_(math.log(100))
+    pooled = network.vision(one.earlier).pooled.detach().bfloat16()
+    words = one.text(network).pooled.detach().bfloat16()
+    gradients = []
+    for low in (False, True):
+        given = batch()
+        given._image = VisionOutput(pooled=pooled, tokens=pooled)
+        given._text = TextOutput(pooled=words, tokens=words)
+        network.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            outcome = ImageText(ImageTextConfig(), network)(given)
+        outcome.loss.backward()
+        gradients.append([p.grad.clone() for p in network.joint.parameters() if p.grad is not None])
+
+    for exact, found in zip(*gradients, strict=True):
+        assert_close(found, exact, rtol=1e-5, atol=1e-7)
 
 
 def test_without_a_joint_space_there_is_no_such_objective() -> None:

@@ -93,11 +93,12 @@ class LeRobotDataset:
         self._check_camera(camera)
         return list(dict.fromkeys(_file(episode, camera) for episode in self.episodes))
 
-    def read_columns(self, episode: int) -> dict[str, NDArray[Any]]:
+    def read_columns(self, episode: int, *, pictures: bool = True) -> dict[str, NDArray[Any]]:
         """Read everything of an episode that is not filmed.
 
         Args:
             episode: its number.
+            pictures: whether stored pictures are decoded too.
 
         Returns:
             By feature: [n] for scalars (shape (1,)), else [n, …] in the declared type and shape;
@@ -111,7 +112,7 @@ class LeRobotDataset:
         chosen = self._episode(episode)
         result = self._rows.columns(chosen)
         for camera in self.cameras:
-            if camera not in chosen.videos:
+            if pictures and camera not in chosen.videos:
                 result[camera] = self._rows.pictures(chosen, camera, range(chosen.length))
         return result
 

@@ -42,7 +42,8 @@ class RawBatch:
     task: NDArray[np.int64]
     """[B], equal where the task is."""
     actions: NDArray[np.float32]
-    """[B, T, A], from this frame on; the last one repeated where the episode ends."""
+    """[B, T, A], from this frame on; the last one repeated where the episode ends; A is 0 without
+    actions."""
     padded: NDArray[np.bool_]
     """[B, T], True where the episode had ended."""
     state: NDArray[np.float32]
@@ -102,16 +103,22 @@ class Samples:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a feature of that name, other than pictures."""
+        if not self._columns:
+            parts = [
+                self.dataset.read_columns(e.index, pictures=False) for e in self.dataset.episodes
+            ]
+            self._columns = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        return name in self._columns
+
     def column(self, name: str) -> NDArray[np.generic]:
         """A feature of every frame, [N, …].
 
         Raises:
             DataError: no such feature; names those there are.
         """
-        if name not in self._columns:
-            parts = [self.dataset.read_columns(e.index) for e in self.dataset.episodes]
-            self._columns = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-        if name not in self._columns:
+        if not self.has(name):
             known = ", ".join(sorted(self._columns))
             raise DataError(f"the data set has no feature {name!r}; it has: {known}")
         return self._columns[name]
@@ -131,7 +138,7 @@ class Samples:
         gap: NDArray[np.int64],
         instruction: NDArray[np.int64],
         task: NDArray[np.int64],
-        action: str,
+        action: str | None,
         action_steps: int,
         state: str | None,
     ) -> RawBatch:
@@ -139,13 +146,6 @@ class Samples:
         last = self.last[index]
         later = np.minimum(index + gap, last)
         steps = index[:, None] + np.arange(action_steps)
-        # A feature of one number has no dimension of its own in the data set.
-        actions = self.column(action).astype(np.float32).reshape(len(self), -1)
-        states = (
-            np.zeros((len(index), 0), np.float32)
-            if state is None
-            else self.column(state)[index].astype(np.float32).reshape(len(index), -1)
-        )
         return RawBatch(
             index=index,
             earlier=self.frames[index],
@@ -153,10 +153,17 @@ class Samples:
             gap=np.where(index + gap <= last, gap, 0),
             instruction=instruction,
             task=task,
-            actions=actions[np.minimum(steps, last[:, None])],
+            actions=self._numbers(action, np.minimum(steps, last[:, None])),
             padded=steps > last[:, None],
-            state=states,
+            state=self._numbers(state, index),
         )
+
+    def _numbers(self, name: str | None, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A feature at frames of any shape, [*index.shape, n]; n is 0 without a name."""
+        if name is None:
+            return np.zeros((*index.shape, 0), np.float32)
+        # A feature of one number has no dimension of its own in the data set.
+        return self.column(name)[index].astype(np.float32).reshape(*index.shape, -1)
 
 
 def order_of(seed: int, step: int, batch_size: int, total: int) -> NDArray[np.int64]:

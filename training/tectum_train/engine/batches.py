@@ -53,8 +53,12 @@ class BatchMaker:
     def make(self, step: int) -> Batch:
         """The batch of step `step`; always the same one."""
         recipe, size = self._recipe, self._recipe.schedule.batch_size
-        seed = int(np.random.default_rng([recipe.seed, step]).integers(2**62))
-        generator = Generator().manual_seed(seed)
+        # Streams of their own: what two draws have in common, one gives away of the other.
+        drawing, augmenting, noise = (
+            int(stream.generate_state(1, np.uint64)[0] >> 1)
+            for stream in np.random.SeedSequence([recipe.seed, step]).spawn(3)
+        )
+        generator = Generator().manual_seed(drawing)
         index = order_of(recipe.seed, step, size, len(self._samples))
         choices = torch.tensor(recipe.data.pair_steps)
         gap = choices[torch.randint(len(choices), (size,), generator=generator)].numpy()
@@ -69,7 +73,7 @@ class BatchMaker:
             recipe.data.state,
         )
         frames = np.stack([raw.earlier, raw.later], axis=1).transpose(0, 1, 4, 2, 3)
-        augmented = self._augment(torch.from_numpy(np.ascontiguousarray(frames)), seed)
+        augmented = self._augment(torch.from_numpy(np.ascontiguousarray(frames)), augmenting)
         pixels = normalise(augmented.to(self._device), recipe.images)
         actions, state = torch.from_numpy(raw.actions), torch.from_numpy(raw.state)
         if self._scaling is not None:
@@ -89,6 +93,7 @@ class BatchMaker:
             padded=torch.from_numpy(raw.padded).to(self._device),
             state=state.to(self._device),
             generator=generator,
+            noise=noise,
         )
 
     def _sentences(self, tasks: NDArray[np.int64], generator: Generator) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 
+from tectum_core.bundle import BundleConfig, TrainingSummary
 from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
@@ -23,8 +24,9 @@ from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.checkpoint import load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress
+from tectum_train.engine.provenance import commit_of
 from tectum_train.objectives import WeightedSum, objective_for
-from tectum_train.recipe import Recipe, expanded
+from tectum_train.recipe import Recipe, RecipeError, expanded
 
 __all__ = ["Interrupted", "Run", "open_samples", "train"]
 
@@ -43,9 +45,9 @@ class Run:
     model: PerceptionModel
     tokenizer: Tokenizer | None
     scaling: ActionScaling | None
+    config: BundleConfig
+    """Of the bundle that it becomes, not yet evaluated."""
     folder: Path
-    commit: str
-    """The commit it was made at; empty if unknown."""
 
 
 def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None]) -> Samples:
@@ -91,6 +93,7 @@ def train(
             status.update(f"decoding frames once: {done} of {total}")
 
         samples = open_samples(recipe, "train", tell)
+    _check_interval(recipe, samples.dataset.info.fps)
     torch.manual_seed(recipe.seed)
     run = _build(recipe, samples, folder)
     run.model.to(device)
@@ -120,7 +123,7 @@ def train(
                 )
                 with global_generator, autocast:
                     # Codes that are drawn anew are a function of the step too.
-                    torch.manual_seed(batch.generator.initial_seed())
+                    torch.manual_seed(batch.noise)
                     outcome = objective(batch)
                 outcome.loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(
@@ -130,10 +133,12 @@ def train(
                     raise FloatingPointError(f"step {step}: the gradient is not finite")
                 adam.step()
                 objective.after_step()
-                metrics = {name: float(value) for name, value in outcome.metrics.items()}
-                metrics |= {"loss": outcome.loss.item(), "lr": rate, "gradient": float(norm)}
                 last = step + 1 == recipe.schedule.steps
-                progress.step(step, metrics, waited, last or step % _RECORD_EVERY == 0)
+                record = last or step % _RECORD_EVERY == 0
+                metrics = {"loss": outcome.loss.item(), "lr": rate, "gradient": float(norm)}
+                if record:  # each is a wait for the device
+                    metrics |= {name: float(value) for name, value in outcome.metrics.items()}
+                progress.step(step, metrics, waited, record)
                 stop = interrupted.is_set()
                 if stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0:
                     save_checkpoint(checkpoint, step + 1, identity, objective, adam)
@@ -145,20 +150,41 @@ def train(
     return run
 
 
+def _check_interval(recipe: Recipe, fps: float) -> None:
+    """The frames of a pair lie as far apart as the bundle will say that they should."""
+    latent = recipe.model.latent_action
+    if latent is None:
+        return
+    for steps in recipe.data.pair_steps:
+        if abs(steps / fps - latent.interval) > latent.tolerance + 1e-9:
+            raise RecipeError(
+                f"data.pair_steps: {steps} steps at {fps:g} a second are {steps / fps:g} s, "
+                f"but model.latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
+            )
+
+
 def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     """Tokenizer from the instructions, scales from the actions, model from the recipe."""
     text = recipe.model.text
     tokenizer = (
         None if text is None else Tokenizer.train(samples.instructions, text.vocabulary_size)
     )
-    return Run(
-        recipe=recipe,
-        model=PerceptionModel(recipe.model),
-        tokenizer=tokenizer,
-        scaling=None if recipe.model.actions is None else _scaling(recipe, samples),
-        folder=folder,
-        commit=_commit(),
+    scaling = None if recipe.model.actions is None else _scaling(recipe, samples)
+    summary = TrainingSummary(
+        recipe=recipe.name,
+        data=recipe.data.train,
+        steps=recipe.schedule.steps,
+        seed=recipe.seed,
+        commit=commit_of(Path(__file__)),
     )
+    try:
+        config = BundleConfig(
+            model=recipe.model, images=recipe.images, actions=scaling, training=summary
+        )
+    except ValidationError as error:
+        told = "; ".join(found["msg"] for found in error.errors())
+        raise RecipeError(f"{recipe.name} on this data set: {told}") from error
+    return Run(recipe, PerceptionModel(recipe.model), tokenizer, scaling, config, folder)
 
 
 def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:
@@ -170,6 +196,8 @@ def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:
         spread = np.maximum(values.std(axis=0), 1e-3)
         return names, tuple(values.mean(axis=0).tolist()), tuple(spread.tolist())
 
+    if recipe.data.action is None:
+        raise RecipeError("model.actions needs data.action")
     names, mean, spread = summary(recipe.data.action)
     state = ((), (), ()) if recipe.data.state is None else summary(recipe.data.state)
     return ActionScaling(
@@ -190,22 +218,6 @@ def _names(found: object, count: int) -> tuple[str, ...]:
     if isinstance(found, list) and len(found) == count:
         return tuple(map(str, found))
     return tuple(str(number) for number in range(count))
-
-
-def _commit() -> str:
-    """The commit of the working tree this package runs from; empty outside one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""The supervised ceiling of latent actions: the same inverse transformer, told the answer.
+"""The supervised ceiling of latent actions: the same inverse dynamics, told the answer.
 
-Trained from scratch on the hand's displacement with a linear head in the bottleneck's
-place. What it reaches is what this architecture and these pixels could give.
+Trained from scratch on the hand's displacement, with a linear head on what inverse dynamics
+says before the bottleneck. What it reaches is what this architecture and these pixels could give;
+how much of it fits through the bottleneck is not asked.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel
-from tectum_core.model.bottleneck import latent_width
-from tectum_core.preprocess import normalise
-from tectum_train.evaluation.context import Context
+from tectum_train.evaluation.context import Context, model_input
 from tectum_train.evaluation.latent import Pairs, draw_pairs
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.probes import r_squared
@@ -26,7 +25,7 @@ _TRAIN_PAIRS, _TEST_PAIRS = 40_000, 4_000
 
 
 def measure_ceiling(context: Context) -> list[Measure]:
-    """R² of the displacement from the inverse transformer trained on it."""
+    """R² of the displacement from the inverse dynamics trained on it."""
     config = context.predictor.config.model
     if config.latent_action is None:
         return []
@@ -45,27 +44,27 @@ def measure_ceiling(context: Context) -> list[Measure]:
 def _fit_and_predict(
     context: Context, network: PerceptionModel, train: Pairs, test: Pairs
 ) -> np.ndarray:
-    module, images = network.latent_action, context.predictor.config.images
+    module, device = network.latent_action, context.predictor.device
     if module is None:
         raise ValueError("the bundle predicts no latent actions")
     spread = train.moved.std(axis=0)
-    targets = torch.from_numpy((train.moved / spread).astype(np.float32))
-    width = latent_width(module.config.bottleneck)
-    head = nn.Linear(width, 3)
-    trained = [*module.parameters(), *network.vision.parameters(), *head.parameters()]
+    targets = torch.from_numpy((train.moved / spread).astype(np.float32)).to(device)
+    dynamics = module.dynamics
+    head = nn.Linear(dynamics.tokens * dynamics.width, 3).to(device)
+    network.to(device)
+    trained = [*dynamics.parameters(), *network.vision.parameters(), *head.parameters()]
     adam = torch.optim.AdamW(trained, lr=_LR, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, _LR, total_steps=_STEPS)
 
     def read(pairs: Pairs, index: np.ndarray) -> torch.Tensor:
         before, after = (
-            normalise(torch.from_numpy(frames[index]).permute(0, 3, 1, 2), images)
-            for frames in (pairs.earlier, pairs.later)
+            model_input(context.predictor, frames[index]) for frames in (pairs.earlier, pairs.later)
         )
         trunk = None
         if module.config.reads_trunk:
             trunk = (network.vision(before).tokens, network.vision(after).tokens)
-        bottled = module.infer(module.frames(before), module.frames(after), trunk)
-        found: torch.Tensor = head(bottled.vectors.flatten(1))
+        said = dynamics.say(module.frames(before), module.frames(after), trunk)
+        found: torch.Tensor = head(said.flatten(1))
         return found
 
     draw = np.random.default_rng([context.seed, 12])
@@ -81,4 +80,4 @@ def _fit_and_predict(
             read(test, np.arange(start, min(start + _BATCH, len(test.earlier))))
             for start in range(0, len(test.earlier), _BATCH)
         ]
-    return torch.cat(parts).double().numpy() * spread
+    return torch.cat(parts).double().cpu().numpy() * spread

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +15,36 @@ from numpy.typing import NDArray
 from tectum_core.bundle import Bundle
 from tectum_core.model import PerceptionModel
 from tectum_core.predictor import Predictor
+from tectum_core.preprocess import normalise
 from tectum_train.data.samples import Samples
 from tectum_train.world import World
 
-__all__ = ["Context", "in_batches", "of_others", "random_twin"]
+__all__ = [
+    "Columns",
+    "Context",
+    "in_batches",
+    "model_input",
+    "of_others",
+    "random_twin",
+    "starts",
+]
 
 Frames = NDArray[np.uint8]
 _BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the data set's features are called."""
+
+    state: str = "observation.state"
+    """The robot's state; its first three numbers are the hand's position, metres."""
+    action: str = "action"
+    """Actions."""
+    family: str = "task_family"
+    """The task family's index."""
+    extrinsics: str = "camera.extrinsics"
+    """The 4×4 world-to-camera matrix, row by row."""
 
 
 @dataclass(frozen=True)
@@ -38,49 +60,68 @@ class Context:
     test: Samples
     """Where everything is measured: episodes of layouts never trained on."""
     world: World
-    """Families, pairs, held-out sentences."""
-    state: str
-    """Feature with the robot's state; its first three numbers are the hand's position, metres."""
-    action: str
-    """Feature with the actions."""
+    """Families, pairs, held-out sentences; none of them if the data set names none."""
+    columns: Columns
+    """Where what is measured stands."""
     pair_steps: int
     """Steps between the frames of a pair."""
     seed: int = 0
     """Of choices such as masks and shuffles."""
-    family: str = "task_family"
-    """Feature with the task family's index."""
-    extrinsics: str = "camera.extrinsics"
-    """Feature with the 4×4 world-to-camera matrix, row by row."""
 
     def families(self, samples: Samples) -> NDArray[np.int64]:
-        """[N], each frame's task family."""
-        return samples.column(self.family).astype(np.int64)
+        """[N], each frame's task family; its sentence, if the data set names no families."""
+        family = self.columns.family
+        return samples.tasks(family if samples.has(family) else None)
+
+    def states(self, samples: Samples) -> NDArray[np.float64]:
+        """[N, P], the robot's state in each frame."""
+        return samples.column(self.columns.state).astype(np.float64).reshape(len(samples), -1)
+
+    def actions(self, samples: Samples) -> NDArray[np.float32]:
+        """[N, A], the action taken after each frame."""
+        return samples.column(self.columns.action).astype(np.float32).reshape(len(samples), -1)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between the frames of a pair."""
+        return self.pair_steps / self.test.dataset.info.fps
+
+    def counted(self, index: NDArray[np.int64], what: str) -> str:
+        """How many frames of the held-out data, of how many episodes, are or begin `what`."""
+        return f"{len(index)} {what} of {len(np.unique(self.test.episode[index]))} episodes"
+
+
+def starts(samples: Samples, steps: int) -> NDArray[np.int64]:
+    """Frames after which the same episode has at least so many more."""
+    return np.flatnonzero(np.arange(len(samples)) + steps <= samples.last)
+
+
+def model_input(predictor: Predictor, frames: Frames) -> torch.Tensor:
+    """Frames uint8[n, S, S, 3] as the model sees them: float32[n, 3, S, S] on its device."""
+    pixels = torch.from_numpy(frames).to(predictor.device).permute(0, 3, 1, 2)
+    return normalise(pixels, predictor.config.images)
 
 
 def in_batches(
     compute: Callable[[Sequence[Frames]], NDArray[np.float32]], frames: Frames
 ) -> NDArray[np.float32]:
     """`compute` over all frames uint8[n, S, S, 3], in batches."""
-    starts = range(0, len(frames), _BATCH)
-    return np.concatenate([compute(list(frames[s : s + _BATCH])) for s in starts])
+    parts = [frames[start : start + _BATCH] for start in range(0, len(frames), _BATCH)]
+    return np.concatenate([compute(list(part)) for part in parts])
 
 
 def of_others(groups: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """For each sample, another one of a different group."""
+    """For each sample, another one of a different group; any, if there is one group alone."""
     chosen = np.empty(len(groups), np.int64)
     for row, group in enumerate(groups):
-        chosen[row] = draw.choice(np.flatnonzero(groups != group))
+        others = np.flatnonzero(groups != group)
+        chosen[row] = draw.choice(others if len(others) else len(groups))
     return chosen
 
 
-def random_twin(bundle: Bundle, seed: int) -> Predictor:
-    """The bundle with weights drawn anew."""
+def random_twin(bundle: Bundle, seed: int, device: str = "cpu") -> Predictor:
+    """The bundle with weights drawn anew, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1_000_003 + seed)
         model = PerceptionModel(bundle.config.model).eval().requires_grad_(False)
-    return Predictor(replace(bundle, model=model))
-
-
-def cache_folder() -> Path:
-    """Where decoded frames lie unless a recipe says otherwise."""
-    return Path("~/.cache/tectum/frames").expanduser()
+    return Predictor(replace(bundle, model=model), device)

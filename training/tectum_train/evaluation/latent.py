@@ -1,7 +1,8 @@
 """Latent actions: does z say how the hand moved, and only that?
 
 The target is the hand's displacement in the camera's frame over one pair, in metres:
-right, down, and away. Probes are ridge regressions fitted on training episodes.
+right, down, and away; the gripper is left out. Probes are ridge regressions fitted on
+training episodes.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from tectum_core.predictor import Predictor
-from tectum_core.preprocess import normalise
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.context import Context, of_others
+from tectum_train.evaluation.context import Context, model_input, of_others, starts
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.probes import Pca, fit_ridge, r_squared
 
@@ -43,21 +43,13 @@ class Pairs:
 def draw_pairs(context: Context, samples: Samples, count: int, stream: int) -> Pairs:
     """Pairs drawn evenly over a data set."""
     gap = context.pair_steps
-    whole = np.flatnonzero(np.arange(len(samples)) + gap <= samples.last)
     draw = np.random.default_rng([context.seed, stream])
-    index = np.sort(draw.permutation(whole)[:count])
-    hand = samples.column(context.state)[:, :3].astype(np.float64)
-    extrinsics = samples.column(context.extrinsics).astype(np.float64)
+    index = np.sort(draw.permutation(starts(samples, gap))[:count])
+    hand = context.states(samples)[:, :3]
+    extrinsics = samples.column(context.columns.extrinsics).astype(np.float64)
     rotation = extrinsics[index].reshape(-1, 4, 4)[:, :3, :3]
     moved = np.einsum("nij,nj->ni", rotation, hand[index + gap] - hand[index])
-    # Sorted for reading, shuffled for fitting: a probe's last fifth must not be the last episodes.
-    order = draw.permutation(len(index))
-    return Pairs(
-        samples.frames[index][order],
-        samples.frames[index + gap][order],
-        moved[order],
-        samples.episode[index][order],
-    )
+    return Pairs(samples.frames[index], samples.frames[index + gap], moved, samples.episode[index])
 
 
 def measure_latent_actions(context: Context) -> list[Measure]:
@@ -68,36 +60,24 @@ def measure_latent_actions(context: Context) -> list[Measure]:
     test = draw_pairs(context, context.test, _TEST_PAIRS, 11)
     z_train, z_test = _latents(context.predictor, train), _latents(context.predictor, test)
     width = z_train.shape[1]
-    of_z = r_squared(fit_ridge(z_train, train.moved, z_test), test.moved)
 
+    def explained(seen: NDArray[np.floating], asked: NDArray[np.floating]) -> NDArray[np.float64]:
+        return r_squared(fit_ridge(seen, train.moved, asked, train.episode), test.moved)
+
+    of_z = explained(z_train, z_test)
     change = Pca(_difference(train), 256)
     coordinates = change(_difference(train)), change(_difference(test))
-
-    def of_change(components: int) -> NDArray[np.float64]:
-        chosen = coordinates[0][:, :components], coordinates[1][:, :components]
-        return r_squared(fit_ridge(chosen[0], train.moved, chosen[1]), test.moved)
-
+    of_width = explained(coordinates[0][:, :width], coordinates[1][:, :width])
+    of_change = explained(*coordinates)
     alone = Pca(_flat(train.earlier), 256)
-    of_alone = r_squared(
-        fit_ridge(alone(_flat(train.earlier)), train.moved, alone(_flat(test.earlier))), test.moved
-    )
-    shuffled = (_shuffled(train, context.seed), _shuffled(test, context.seed + 1))
-    refitted = r_squared(
-        fit_ridge(
-            _latents(context.predictor, shuffled[0]),
-            train.moved,
-            _latents(context.predictor, shuffled[1]),
-        ),
-        test.moved,
-    )
-    of_twin = r_squared(
-        fit_ridge(_latents(context.twin, train), train.moved, _latents(context.twin, test)),
-        test.moved,
-    )
+    of_alone = explained(alone(_flat(train.earlier)), alone(_flat(test.earlier)))
+    strange = (_shuffled(train, context.seed), _shuffled(test, context.seed + 1))
+    refitted = explained(*(_latents(context.predictor, pairs) for pairs in strange))
+    of_twin = explained(_latents(context.twin, train), _latents(context.twin, test))
     copy = _prediction_error(context.predictor, test)
     plane = {
-        "frame-difference PCA, z's width": _plane(of_change(width)),
-        "frame-difference PCA-256": _plane(of_change(256)),
+        "frame-difference PCA, z's width": _plane(of_width),
+        "frame-difference PCA-256": _plane(of_change),
         "o_t alone (PCA-256)": _plane(of_alone),
         "shuffled o_t+1, refitted": _plane(refitted),
         "random init": _plane(of_twin),
@@ -111,15 +91,17 @@ def measure_latent_actions(context: Context) -> list[Measure]:
         and plane["shuffled o_t+1, refitted"] <= _SHUFFLED
     )
     depth = {
-        "frame-difference PCA-256": float(of_change(256)[2]),
+        "frame-difference PCA-256": float(of_change[2]),
         "random init": float(of_twin[2]),
     }
     rule = (
         f"≥ {_IN_PLANE}, PCA of z's width + {_OVER_WIDTH}, PCA-256 + {_OVER_256}, "
         f"o_t + {_OVER_ALONE}; shuffled ≤ {_SHUFFLED}"
     )
+    name = f"latent action ({width}) over {context.interval:g} s → hand in plane, R²"
+    pairs = f"{len(test.moved)} pairs of {len(np.unique(test.episode))} episodes"
     return [
-        Measure(f"latent action ({width}) → hand in plane, R²", value, plane, rule, passed),
+        Measure(name, value, plane, rule, passed, pairs),
         Measure("… right", float(of_z[0])),
         Measure("… down", float(of_z[1])),
         Measure("… depth", float(of_z[2]), depth),
@@ -148,29 +130,28 @@ def _latents(predictor: Predictor, pairs: Pairs) -> NDArray[np.float32]:
 @torch.inference_mode()
 def _prediction_error(predictor: Predictor, pairs: Pairs) -> dict[str, float]:
     """Squared error of the predicted later frame as a share of copying the earlier one."""
-    module, images = predictor.model.latent_action, predictor.config.images
+    model = predictor.model
+    module = model.latent_action
     if module is None:
         raise ValueError("the bundle predicts no latent actions")
+    draw = np.random.default_rng(0)
     sums = dict.fromkeys(("model", "shuffled", "copy"), 0.0)
     for start in range(0, len(pairs.earlier), _BATCH):
         part = slice(start, start + _BATCH)
-        pixels = [
-            normalise(torch.from_numpy(frames[part]).permute(0, 3, 1, 2), images)
-            for frames in (pairs.earlier, pairs.later)
-        ]
+        pixels = [model_input(predictor, frames[part]) for frames in (pairs.earlier, pairs.later)]
         before, after = (module.frames(frame) for frame in pixels)
         trunk = None
         if module.config.reads_trunk:
-            trunk = (
-                predictor.model.vision(pixels[0]).tokens,
-                predictor.model.vision(pixels[1]).tokens,
-            )
+            trunk = (model.vision(pixels[0]).tokens, model.vision(pixels[1]).tokens)
         z = module.infer(before, after, trunk).vectors
+        stranger = torch.from_numpy(of_others(pairs.episode[part], draw)).to(predictor.device)
         own = None if trunk is None else trunk[0]
-        sums["copy"] += float((before - after).square().sum())
-        sums["model"] += float((module.predict(before, z, own) - after).square().sum())
-        other = module.predict(before, z.roll(1, dims=0), own)
-        sums["shuffled"] += float((other - after).square().sum())
+        for name, guess in (
+            ("copy", before),
+            ("model", module.predict(before, z, own)),
+            ("shuffled", module.predict(before, z[stranger], own)),
+        ):
+            sums[name] += float((guess - after).square().sum())
     return {name: value / sums["copy"] for name, value in sums.items()}
 
 

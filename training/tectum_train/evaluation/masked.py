@@ -1,7 +1,7 @@
-"""Masked images, words and actions: is what was hidden filled in from what was seen?
+"""Masked images and words: is what was hidden filled in from what was seen?
 
 Each against what needs no understanding: predicting zero, the mean patch, another
-image's context; a shuffled picture; interpolation between visible steps.
+image's context; a shuffled picture.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-from tectum_core.masks import random_mask, span_mask, visible_indices
+from tectum_core.masks import random_mask, visible_indices
 from tectum_core.model import patchify
-from tectum_core.preprocess import normalise
-from tectum_train.evaluation.context import Context, of_others
+from tectum_train.evaluation.context import Context, model_input, of_others
 from tectum_train.evaluation.measure import Measure
 
-__all__ = ["measure_masked_actions", "measure_masked_images", "measure_masked_words"]
+__all__ = ["measure_masked_images", "measure_masked_words"]
 
 _FRAMES, _BATCH = 1024, 128
 _RELATIVE, _OTHER_CONTEXT = 0.70, 0.85
-_ACTION_RATIO = 0.55
 
 
 def _chosen(context: Context, count: int, stream: int) -> NDArray[np.int64]:
@@ -33,7 +31,7 @@ def _chosen(context: Context, count: int, stream: int) -> NDArray[np.int64]:
 @torch.inference_mode()
 def measure_masked_images(context: Context) -> list[Measure]:
     """MAE's masked loss as a share of predicting zero."""
-    model, images = context.predictor.model, context.predictor.config.images
+    model, device = context.predictor.model, context.predictor.device
     if model.pixel_decoder is None:
         return []
     decoder, size = model.pixel_decoder, model.vision.config.patch_size
@@ -41,7 +39,7 @@ def measure_masked_images(context: Context) -> list[Measure]:
     generator = Generator().manual_seed(context.seed)
 
     def target(frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels = normalise(torch.from_numpy(frames).permute(0, 3, 1, 2), images)
+        pixels = model_input(context.predictor, frames)
         return pixels, decoder.target(patchify(pixels, size)).values
 
     draw = np.random.default_rng(context.seed).permutation(len(context.train))[:_FRAMES]
@@ -49,16 +47,17 @@ def measure_masked_images(context: Context) -> list[Measure]:
     mean_patch = train.mean(dim=0)
     sums = dict.fromkeys(("model", "zero", "mean", "other"), 0.0)
     index = _chosen(context, _FRAMES, 1)
+    strangers = index[of_others(context.test.episode[index], np.random.default_rng(context.seed))]
     for start in range(0, len(index), _BATCH):
-        pixels, true = target(context.test.frames[index[start : start + _BATCH]])
+        part = slice(start, start + _BATCH)
+        pixels, true = target(context.test.frames[index[part]])
         ratio = decoder.config.mask_ratio
         masks = [random_mask(count, ratio, generator) for _ in range(len(pixels))]
         hidden = torch.stack(masks)
-        keep = visible_indices(hidden)
+        keep, hidden = visible_indices(hidden).to(device), hidden.to(device)
         guess = decoder(model.vision(pixels, keep).tokens, keep).values
-        # Neighbours in the shuffled order come from other episodes, nearly always.
-        swapped = model.vision(pixels.roll(1, dims=0), keep).tokens
-        other = decoder(swapped, keep).values
+        swapped, _ = target(context.test.frames[strangers[part]])
+        other = decoder(model.vision(swapped, keep).tokens, keep).values
         for name, predicted in (
             ("model", guess),
             ("zero", torch.zeros_like(true)),
@@ -79,6 +78,7 @@ def measure_masked_images(context: Context) -> list[Measure]:
             {"mean patch": relative["mean"], "another image's context": relative["other"]},
             f"≤ {_RELATIVE}, below mean patch; other context ≥ {_OTHER_CONTEXT}",
             passed,
+            context.counted(index, "frames"),
         )
     ]
 
@@ -123,6 +123,7 @@ def measure_masked_words(context: Context) -> list[Measure]:
             {"shuffled picture": scored["shuffled"][0], "no picture": scored["none"][0]},
             "above shuffled picture",
             scored["true"][0] > scored["shuffled"][0],
+            context.counted(index, "words"),
         ),
         Measure(
             "masked word, nats",
@@ -132,59 +133,3 @@ def measure_masked_words(context: Context) -> list[Measure]:
             scored["true"][1] < scored["shuffled"][1],
         ),
     ]
-
-
-@torch.inference_mode()
-def measure_masked_actions(context: Context) -> list[Measure]:
-    """A hidden run of actions, against interpolation between the visible neighbours."""
-    predictor, scaling = context.predictor, context.predictor.config.actions
-    config = predictor.config.model.actions
-    if config is None or scaling is None:
-        return []
-    steps = config.max_steps
-    whole = np.flatnonzero(np.arange(len(context.test)) + steps - 1 <= context.test.last)
-    index = np.random.default_rng([context.seed, 4]).permutation(whole)[: _FRAMES // 2]
-    windows = index[:, None] + np.arange(steps)
-    actions = context.test.column(context.action)[windows].astype(np.float32)
-    generator = Generator().manual_seed(context.seed)
-    masks = [span_mask(steps, _ACTION_RATIO, generator) for _ in range(len(index))]
-    hidden = torch.stack(masks)
-    sentences = [context.test.instructions[i] for i in context.test.column("task_index")[index]]
-    states = context.test.column(context.state)[index].astype(np.float32)
-    filled = np.concatenate(
-        [
-            predictor.fill_actions(
-                actions[part],
-                hidden[part],
-                list(context.test.frames[index[part]]),
-                sentences[part],
-                states[part] if config.state_dimensions else None,
-            )
-            for part in (slice(s, s + _BATCH) for s in range(0, len(index), _BATCH))
-        ]
-    )
-    mask = hidden.numpy()
-    straight = np.stack([_interpolated(a, m) for a, m in zip(actions, mask, strict=True)])
-    spread = np.array(scaling.standard_deviation)
-
-    def error(guess: NDArray[np.float32]) -> float:
-        return float(np.square((guess - actions) / spread).mean(axis=-1)[mask].mean())
-
-    mean = np.broadcast_to(np.array(scaling.mean, np.float32), actions.shape)
-    model, line = error(filled), error(straight)
-    return [
-        Measure(
-            "masked actions, squared error in standard deviations",
-            model,
-            {"linear interpolation": line, "mean action": error(mean)},
-            "below linear interpolation",
-            model < line,
-        )
-    ]
-
-
-def _interpolated(actions: NDArray[np.float32], hidden: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Hidden steps on the straight line between visible neighbours; beyond the last, it repeats."""
-    seen = np.flatnonzero(~hidden)
-    columns = [np.interp(np.arange(len(actions)), seen, column[seen]) for column in actions.T]
-    return np.stack(columns, axis=1).astype(np.float32)

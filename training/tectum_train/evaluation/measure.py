@@ -22,3 +22,5 @@ class Measure:
     """The rule in words; empty: reported only."""
     passed: bool | None = None
     """Whether the rule holds; None: no rule."""
+    on: str = ""
+    """How much of what it was measured on; empty: the same as the one before."""

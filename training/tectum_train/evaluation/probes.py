@@ -1,7 +1,10 @@
 """Linear tools: PCA, ridge regression, logistic regression, R², all in float64.
 
-Fitted on training episodes, measured on held-out ones. Letters: n samples, d features,
-k outputs.
+Fitted on training episodes, measured on held-out ones. A control is as strong as its penalty
+is well chosen: each is chosen on training episodes that the choice's own fit has not seen,
+for frames of one episode are too alike to tell how much is enough.
+
+Letters: n samples, d features, k outputs.
 """
 
 from __future__ import annotations
@@ -11,9 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-__all__ = ["Pca", "classify", "fit_ridge", "r_squared"]
+__all__ = ["Pca", "classify", "fit_ridge", "r_squared", "set_aside"]
 
 Array = NDArray[np.float64]
+
+# From strong to weak: of penalties that do equally well, the first is taken.
+_RIDGE = (1e2, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4)
+_LOGISTIC = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class Pca:
@@ -41,21 +48,39 @@ class Pca:
         return ((data - self._mean) @ self._axes).double().numpy()
 
 
+def set_aside(episode: NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
+    """Which training samples to choose on: those of a fifth of the episodes.
+
+    Args:
+        episode: int64[n], which episode each sample is of.
+        seed: of which episodes.
+
+    Returns:
+        bool[n]; of a single episode, its last fifth.
+    """
+    episodes = np.unique(episode)
+    if len(episodes) == 1:
+        return np.arange(len(episode)) >= len(episode) * 4 // 5
+    drawn = np.random.default_rng(seed).permutation(episodes)
+    return np.isin(episode, drawn[: max(1, len(drawn) // 5)])
+
+
 def fit_ridge(
     train: NDArray[np.floating],
     targets: NDArray[np.floating],
     test: NDArray[np.floating],
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    episode: NDArray[np.int64],
+    penalties: tuple[float, ...] = _RIDGE,
 ) -> Array:
     """Predictions for `test` [m, d] of a ridge regression fitted on `train` [n, d].
 
-    Features are standardised; the penalty, as a share of n, is chosen on the last fifth of
-    the training samples, never on the test.
+    Features are standardised; the penalty, as a share of n, is the one with the least error
+    on the training episodes that are set aside.
     """
     x, y = _standardised(train, train), np.asarray(targets, np.float64)
-    cut = len(x) * 4 // 5
+    aside = set_aside(episode)
     losses = [
-        float(np.square(_ridge(x[:cut], y[:cut], x[cut:], penalty) - y[cut:]).mean())
+        float(np.square(_ridge(x[~aside], y[~aside], x[aside], penalty) - y[aside]).mean())
         for penalty in penalties
     ]
     best = penalties[int(np.argmin(losses))]
@@ -74,26 +99,23 @@ def classify(
     train: NDArray[np.floating],
     labels: NDArray[np.int64],
     test: NDArray[np.floating],
-    penalty: float = 1e-3,
+    episode: NDArray[np.int64],
+    classes: int,
+    penalties: tuple[float, ...] = _LOGISTIC,
 ) -> Array:
-    """Log-probabilities [m, classes] of a logistic regression on standardised features."""
+    """Log-probabilities [m, classes] of a logistic regression on standardised features.
+
+    The penalty is the one that is right most often on the training episodes that are set aside.
+    """
     x = torch.from_numpy(_standardised(train, train))
     y = torch.from_numpy(np.asarray(labels, np.int64))
-    classes = int(y.max()) + 1
-    weight = torch.zeros(x.shape[1], classes, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        solver.zero_grad()
-        loss = F.cross_entropy(x @ weight + bias, y) + penalty * weight.square().sum()
-        loss.backward()
-        return loss
-
-    solver.step(closure)
-    with torch.no_grad():
-        scores = torch.from_numpy(_standardised(test, train)) @ weight + bias
-        return scores.log_softmax(dim=1).numpy()
+    aside = torch.from_numpy(set_aside(episode))
+    right = [
+        int((_logistic(x[~aside], y[~aside], x[aside], classes, p).argmax(dim=1) == y[aside]).sum())
+        for p in penalties
+    ]
+    best = penalties[int(np.argmax(right))]
+    return _logistic(x, y, torch.from_numpy(_standardised(test, train)), classes, best).numpy()
 
 
 def _standardised(samples: NDArray[np.floating], reference: NDArray[np.floating]) -> Array:
@@ -108,3 +130,22 @@ def _ridge(x: Array, y: Array, test: Array, penalty: float) -> Array:
     gram = x.T @ x + penalty * len(x) * np.eye(x.shape[1])
     weights = np.linalg.solve(gram, x.T @ (y - mean))
     return np.asarray((test - centre) @ weights + mean, np.float64)
+
+
+def _logistic(
+    x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, classes: int, penalty: float
+) -> torch.Tensor:
+    """Log-probabilities of `test`."""
+    weight = torch.zeros(x.shape[1], classes, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(x @ weight + bias, y) + penalty * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    with torch.no_grad():
+        return (test @ weight + bias).log_softmax(dim=1)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.bundle import Bundle
 from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.ceiling import measure_ceiling
-from tectum_train.evaluation.context import Context, random_twin
-from tectum_train.evaluation.latent import measure_latent_actions
-from tectum_train.evaluation.masked import (
+from tectum_train.evaluation.actions import (
+    measure_action_prediction,
+    measure_decoded_actions,
     measure_masked_actions,
-    measure_masked_images,
-    measure_masked_words,
 )
+from tectum_train.evaluation.ceiling import measure_ceiling
+from tectum_train.evaluation.context import Columns, Context, random_twin
+from tectum_train.evaluation.latent import measure_latent_actions
+from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.retrieval import measure_retrieval
 from tectum_train.world import read_world
@@ -26,51 +27,94 @@ from tectum_train.world import read_world
 __all__ = ["as_json", "evaluate", "flat", "markdown"]
 
 
+_WORLD = "meta/world.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some measures of one head, and what the data set must have for them."""
+
+    name: str
+    measure: Callable[[Context], list[Measure]]
+    needs: tuple[str, ...] = ()
+    """Features, or `_WORLD`: a description that names task families."""
+
+    def lacking(self, context: Context) -> list[str]:
+        """What it needs and one of the two splits has not."""
+        families = bool(context.world.families)
+        splits = (context.train, context.test)
+        return [
+            name
+            for name in self.needs
+            if not (families if name == _WORLD else all(split.has(name) for split in splits))
+        ]
+
+
+def _parts(model: ModelConfig, columns: Columns, *, ceiling: bool) -> Iterator[_Part]:
+    """What there is to measure of a bundle with these heads, in the report's order."""
+    if model.joint is not None:
+        told = (_WORLD, columns.family, columns.state)
+        yield _Part("retrieval", measure_retrieval, told)
+    if model.pixel_decoder is not None:
+        yield _Part("masked images", measure_masked_images)
+    if model.fusion is not None:
+        yield _Part("masked words", measure_masked_words)
+    if model.actions is not None:
+        states = (columns.state,) if model.actions.state_dimensions else ()
+        acting = (columns.action, *states)
+        yield _Part("masked actions", measure_masked_actions, acting)
+        yield _Part("action prediction", measure_action_prediction, acting)
+    if model.latent_action is not None:
+        moving = (columns.state, columns.extrinsics)
+        yield _Part("latent actions", measure_latent_actions, moving)
+        if model.latent_action.decoded_steps:
+            yield _Part("decoded actions", measure_decoded_actions, (columns.action,))
+        if ceiling:
+            yield _Part("the supervised ceiling", measure_ceiling, moving)
+
+
 def evaluate(
     bundle: Bundle,
     train: Samples,
     test: Samples,
-    root: Path,
+    columns: Columns | None = None,
     seed: int = 0,
     ceiling: bool = False,
     tell: Callable[[str], None] = lambda _: None,
+    left_out: Callable[[str], None] = lambda _: None,
+    device: str = "cpu",
 ) -> list[Measure]:
-    """All measures that the bundle has a head for.
+    """All measures that the bundle has a head for and the data set has what it takes.
 
     Args:
-        bundle: under test.
-        train, test: the data set's two splits at the bundle's input size.
-        root: the test split's folder, for its world.json.
+        bundle: under test; its model is moved to `device`.
+        train: where probes are fitted, at the bundle's input size.
+        test: what is measured on, likewise; beside it, its world.json.
+        columns: what the data set's features are called; None: as the generator calls them.
         seed: of choices such as masks and shuffles.
         ceiling: also train the supervised ceiling of latent actions.
         tell: called with what is being measured.
+        left_out: called with what is not, and what the data set lacks for it.
+        device: a torch device for the models; probes are fitted on the CPU.
     """
+    columns = columns or Columns()
     context = Context(
-        predictor=Predictor(bundle),
-        twin=random_twin(bundle, seed),
+        predictor=Predictor(bundle, device),
+        twin=random_twin(bundle, seed, device),
         train=train,
         test=test,
-        world=read_world(root),
-        state="observation.state",
-        action="action",
+        world=read_world(test.dataset.root),
+        columns=columns,
         pair_steps=_pair_steps(bundle, test),
         seed=seed,
     )
     measures: list[Measure] = []
-    if bundle.config.model.joint is not None:
-        tell("retrieval")
-        measures += measure_retrieval(context)
-    for name, measure in (
-        ("masked images", measure_masked_images),
-        ("masked words", measure_masked_words),
-        ("masked actions", measure_masked_actions),
-        ("latent actions", measure_latent_actions),
-    ):
-        tell(name)
-        measures += measure(context)
-    if ceiling:
-        tell("the supervised ceiling")
-        measures += measure_ceiling(context)
+    for part in _parts(bundle.config.model, columns, ceiling=ceiling):
+        if lacking := part.lacking(context):
+            left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")
+            continue
+        tell(part.name)
+        measures += part.measure(context)
     return measures
 
 
@@ -85,8 +129,11 @@ def as_json(measures: Sequence[Measure]) -> list[dict[str, Any]]:
 
 
 def markdown(runs: Sequence[Sequence[Measure]]) -> str:
-    """A table over one run or several seeds: value, controls, gate, verdict."""
-    lines = ["| measure | value | controls | gate | |", "| --- | --- | --- | --- | --- |"]
+    """A table over one run or several seeds: value, controls, gate, verdict, on how much."""
+    lines = [
+        "| measure | value | controls | gate | | on |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in zip(*runs, strict=True):
         first = row[0]
         controls = "; ".join(
@@ -97,7 +144,8 @@ def markdown(runs: Sequence[Sequence[Measure]]) -> str:
             good = sum(bool(measure.passed) for measure in row)
             verdict = "PASS" if good == len(row) else f"FAIL ({good} of {len(row)} pass)"
         value = _spread([measure.value for measure in row])
-        lines.append(f"| {first.name} | {value} | {controls} | {first.gate} | {verdict} |")
+        cells = (first.name, value, controls, first.gate, verdict, first.on)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -44,6 +44,8 @@ class Batch:
     """float[B, P], standardised."""
     generator: Generator
     """Of this step's random choices, on the CPU."""
+    noise: int
+    """Seed of what can only draw from torch's global generator."""
     _image: VisionOutput | None = field(default=None, repr=False)
     _text: TextOutput | None = field(default=None, repr=False)
 

@@ -60,14 +60,15 @@ class ImageText(Objective):
                 f"no frame of the batch lies after {self.config.after} of its episode; "
                 "image_text.after wants larger batches, or to be smaller"
             )
-        image = joint.embed_image(batch.image(self.model).pooled[counted])
-        text = joint.embed_text(batch.text(self.model).pooled[counted])
-        # In bfloat16 the gradient is off by a percent at scale 100: this product is float32.
-        with torch.autocast(image.device.type, enabled=False):
-            logits = joint.logits(image.float() @ text.float().t())
-        task = batch.task[counted]
-        positive = task[:, None] == task[None, :]
-        loss = multi_positive_info_nce(logits, positive)
+        pooled = batch.image(self.model).pooled[counted]
+        words = batch.text(self.model).pooled[counted]
+        # From here on float32: rounded unit vectors put the gradient off by percents at scale 100.
+        with torch.autocast(pooled.device.type, enabled=False):
+            image, text = joint.embed_image(pooled.float()), joint.embed_text(words.float())
+            logits = joint.logits(image @ text.t())
+            task = batch.task[counted]
+            positive = task[:, None] == task[None, :]
+            loss = multi_positive_info_nce(logits, positive)
         hit = positive.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
         return Outcome(loss, {"accuracy": hit.detach(), "scale": joint.log_scale.detach().exp()})
 

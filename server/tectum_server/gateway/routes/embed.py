@@ -1,48 +1,56 @@
 """Vectors of pictures, texts and clips."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tectum_server.gateway import examples
 from tectum_server.gateway.caller import CallerOf
 from tectum_server.gateway.problems import documented
+from tectum_server.gateway.reading import (
+    JSON,
+    described,
+    media_type_of,
+    misfit,
+    read_json,
+    require,
+)
 from tectum_server.gateway.reply import reply
+from tectum_server.gateway.schemas.common import MOST_ITEMS
 from tectum_server.gateway.schemas.embed import EmbedAnswer, EmbedClips, EmbedImages, EmbedTexts
 
 router = APIRouter(prefix="/v1/embed", tags=["embed"], responses=documented())
 
+FORM = "multipart/form-data"
 MAX_FIELD_BYTES = 4096
 """Of one form field that is no file."""
 
 
 def _image_body() -> dict[str, Any]:
     """The two forms in which pictures may come, for the documentation."""
-    schema = EmbedImages.model_json_schema()
-    options = {name: part for name, part in schema["properties"].items() if name != "images"}
+    options = EmbedImages.model_json_schema()["properties"]
+    del options["images"]
     files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+    images = {**files, "maxItems": MOST_ITEMS, "description": "The files, repeated."}
     form = {
         "type": "object",
         "required": ["images"],
         "additionalProperties": False,
-        "properties": {"images": {**files, "description": "The files, repeated."}, **options},
+        "properties": {"images": images, **options},
     }
-    content = {
-        "application/json": {"schema": schema, "examples": examples.EMBED_IMAGES},
-        "multipart/form-data": {"schema": form},
-    }
-    return {"requestBody": {"required": True, "content": content}}
+    found = described(EmbedImages, examples.EMBED_IMAGES)
+    found["requestBody"]["content"][FORM] = {"schema": form}
+    return found
 
 
 @router.post("/images", response_model=EmbedAnswer, openapi_extra=_image_body())
-async def embed_images(request: Request, caller: CallerOf) -> Response:
+async def embed_images(caller: CallerOf) -> Response:
     """Turn pictures into vectors; as JSON with base64, or as multipart files named `images`."""
-    body = await read_images(request)
+    body = await read_images(caller.request)
     batch = await caller.answer(
         caller.client.embed_images(
             body.images,
@@ -55,11 +63,14 @@ async def embed_images(request: Request, caller: CallerOf) -> Response:
     return reply(EmbedAnswer.of(batch, body.encoding_format))
 
 
-@router.post("/texts", response_model=EmbedAnswer)
-async def embed_texts(
-    body: Annotated[EmbedTexts, Body(openapi_examples=examples.EMBED_TEXTS)], caller: CallerOf
-) -> Response:
+@router.post(
+    "/texts",
+    response_model=EmbedAnswer,
+    openapi_extra=described(EmbedTexts, examples.EMBED_TEXTS),
+)
+async def embed_texts(caller: CallerOf) -> Response:
     """Turn texts into vectors of the space shared with images."""
+    body = await read_json(caller.request, EmbedTexts)
     batch = await caller.answer(
         caller.client.embed_texts(
             body.texts,
@@ -71,11 +82,14 @@ async def embed_texts(
     return reply(EmbedAnswer.of(batch, body.encoding_format))
 
 
-@router.post("/clips", response_model=EmbedAnswer)
-async def embed_clips(
-    body: Annotated[EmbedClips, Body(openapi_examples=examples.EMBED_CLIPS)], caller: CallerOf
-) -> Response:
+@router.post(
+    "/clips",
+    response_model=EmbedAnswer,
+    openapi_extra=described(EmbedClips, examples.EMBED_CLIPS),
+)
+async def embed_clips(caller: CallerOf) -> Response:
     """Turn short clips into vectors, for models with a video path."""
+    body = await read_json(caller.request, EmbedClips)
     interval = body.frame_interval_ms
     batch = await caller.answer(
         caller.client.embed_clips(
@@ -97,17 +111,14 @@ async def read_images(request: Request) -> EmbedImages:
         RequestValidationError: it does not fit the schema.
         HTTPException: it is of another media type.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
+    require(media_type, JSON, FORM)
+    if media_type == JSON:
+        return await read_json(request, EmbedImages)
     try:
-        if media_type == "multipart/form-data":
-            return EmbedImages.model_validate(await _form(request))
-        if media_type == "application/json":
-            return EmbedImages.model_validate_json(await request.body())
+        return EmbedImages.model_validate(await _form(request))
     except ValidationError as error:
-        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-        raise RequestValidationError(found) from error
-    detail = f"found {media_type or 'none'}; allowed: application/json or multipart/form-data"
-    raise HTTPException(415, detail)
+        raise misfit(error) from None
 
 
 async def _form(request: Request) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Hide part of an image, a clip, a text or actions, and have the model fill it in."""
 
 import asyncio
-from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from tectum_server.gateway import examples
 from tectum_server.gateway.caller import Caller, CallerOf
 from tectum_server.gateway.problems import documented
+from tectum_server.gateway.reading import described, read_json
 from tectum_server.gateway.reply import reply
 from tectum_server.gateway.schemas import reconstruct as schema
 from tectum_server.gateway.schemas.reconstruct import Reconstruct, ReconstructAnswer
@@ -16,12 +16,14 @@ from tectum_server.gateway.schemas.reconstruct import Reconstruct, ReconstructAn
 router = APIRouter(prefix="/v1", tags=["reconstruct"], responses=documented())
 
 
-@router.post("/reconstruct", response_model=ReconstructAnswer)
-async def reconstruct(
-    body: Annotated[Reconstruct, Body(openapi_examples=examples.RECONSTRUCT)], caller: CallerOf
-) -> Response:
+@router.post(
+    "/reconstruct",
+    response_model=ReconstructAnswer,
+    openapi_extra=described(Reconstruct, examples.RECONSTRUCT),
+)
+async def reconstruct(caller: CallerOf) -> Response:
     """Hide part of the target and have the model fill it in."""
-    return reply(await _ask(body, caller))
+    return reply(await _ask(await read_json(caller.request, Reconstruct), caller))
 
 
 # In threads where answers hold pictures: PNG takes its time to write and frees the GIL.

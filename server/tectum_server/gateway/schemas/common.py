@@ -13,8 +13,19 @@ from tectum_server.gateway.wrong import wrong
 
 Member = TypeVar("Member")
 ListOf = Annotated[list[Member], Field(fail_fast=True)]
-"""A list in a request. Checked as far as the first wrong member: a body of a few megabytes can
-hold millions, and naming each would take the gateway minutes and gigabytes."""
+"""A list in a request. Checked as far as the first wrong member: a body can hold hundreds of
+thousands, and naming each would take the gateway minutes and gigabytes."""
+MOST_ITEMS = 1024
+"""Members of a list of items, frames, steps or a step's numbers. A worker's own limits, of 64
+items unless its operator said otherwise, are for the worker to judge."""
+MOST_NUMBERS = 65_536
+"""Numbers of one vector, and hidden elements of one mask."""
+MOST_CHARACTERS = 65_536
+"""Characters of one text."""
+Items = Annotated[ListOf[Member], Field(min_length=1, max_length=MOST_ITEMS)]
+"""A list of items, at least one."""
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+"""A text in a request."""
 MOST_UNKNOWN = 8
 """Unknown fields that are named one by one, for the same reason."""
 

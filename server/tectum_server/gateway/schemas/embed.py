@@ -12,8 +12,9 @@ from tectum_server.gateway.schemas.common import (
     Embedding,
     Info,
     ItemError,
-    ListOf,
+    Items,
     Strict,
+    Text,
     TextVectorOptions,
     VectorOptions,
 )
@@ -22,28 +23,28 @@ from tectum_server.gateway.schemas.common import (
 class EmbedImages(VectorOptions):
     """Pictures to turn into vectors."""
 
-    images: Annotated[ListOf[Picture], Field(min_length=1)]
+    images: Items[Picture]
     """Base64 of JPEG, PNG or WebP files; as many as the model's limits allow."""
 
 
 class EmbedTexts(TextVectorOptions):
     """Texts to turn into vectors in the space shared with images."""
 
-    texts: Annotated[ListOf[str], Field(min_length=1)]
+    texts: Items[Text]
     """None empty; as many as the model's limits allow."""
 
 
 class Clip(Strict):
     """A short video: frames at a constant interval."""
 
-    frames: Annotated[ListOf[Picture], Field(min_length=1)]
+    frames: Items[Picture]
     """Oldest first; as many as the model's input says."""
 
 
 class EmbedClips(VectorOptions):
     """Clips to turn into vectors."""
 
-    clips: Annotated[ListOf[Clip], Field(min_length=1)]
+    clips: Items[Clip]
     """As many as the model's limits allow; all their frames count."""
     frame_interval_ms: Annotated[float, Field(gt=0)] | None = None
     """Time between frames. Absent: the model's own is asserted."""

@@ -10,6 +10,7 @@ from tectum.vocabulary import VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat, Picture
 from tectum_server.gateway.schemas.common import (
+    MOST_ITEMS,
     Answered,
     Embedding,
     Info,
@@ -36,7 +37,7 @@ class TimedImage(Strict):
 class PredictLatentActions(ModelChoice):
     """Frames to find latent actions between."""
 
-    frames: Annotated[ListOf[TimedImage], Field(min_length=2)]
+    frames: Annotated[ListOf[TimedImage], Field(min_length=2, max_length=MOST_ITEMS)]
     """Oldest first, one model interval apart; all carry `captured_at_ms` or none does."""
     interval_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Asserts one interval for all neighbours; required where the frames carry no times."""

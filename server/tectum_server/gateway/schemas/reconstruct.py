@@ -8,11 +8,22 @@ import tectum
 from tectum.vocabulary import MaskKindName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
-from tectum_server.gateway.schemas.common import Answered, Info, ListOf, ModelChoice, Strict
+from tectum_server.gateway.schemas.common import (
+    MOST_ITEMS,
+    MOST_NUMBERS,
+    Answered,
+    Info,
+    Items,
+    ListOf,
+    ModelChoice,
+    Strict,
+    Text,
+)
 from tectum_server.gateway.schemas.embed import Clip
 from tectum_server.gateway.wrong import wrong
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Step = Annotated[ListOf[Finite], Field(max_length=MOST_ITEMS)]
 
 TARGETS = ("image", "clip", "text", "actions")
 BELONGS = {
@@ -35,7 +46,9 @@ class Mask(Strict):
     """Share of elements to hide. Absent: as the model was trained."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     """Equal seeds hide equal elements. Absent: 0."""
-    hidden: ListOf[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default_factory=list)
+    hidden: ListOf[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default_factory=list, max_length=MOST_NUMBERS
+    )
     """For explicit: the hidden elements' indices, row by row from 0."""
 
     def read(self) -> tectum.Mask:
@@ -50,17 +63,17 @@ class Reconstruct(ModelChoice):
     """Target: a picture."""
     clip: Clip | None = None
     """Target: a clip."""
-    text: Annotated[str, Field(min_length=1)] | None = None
+    text: Annotated[Text, Field(min_length=1)] | None = None
     """Target: a text. Every literal `[MASK]` in it is one hidden token of unknown truth."""
-    actions: Annotated[ListOf[ListOf[Finite]], Field(min_length=1)] | None = None
+    actions: Items[Step] | None = None
     """Target: steps of the robot's own actions, in its units."""
     mask: Mask | None = None
     """What to hide. Absent: random at the model's own ratio, seed 0."""
-    text_condition: str | None = None
+    text_condition: Text | None = None
     """With an image or actions: an instruction the model may use."""
     image_condition: Picture | None = None
     """With a text or actions: a picture the model may use."""
-    state_condition: Annotated[ListOf[Finite], Field(min_length=1)] | None = None
+    state_condition: Items[Finite] | None = None
     """With actions: the robot's state at the first step."""
     frame_interval_ms: Annotated[float, Field(gt=0)] | None = None
     """With a clip: time between frames. Absent: the model's own is asserted."""
@@ -80,9 +93,9 @@ class Reconstruct(ModelChoice):
             if getattr(self, name) is not None and given[0] not in targets:
                 allowed = " or ".join(targets)
                 raise wrong(f"found with {given[0]}; allowed: with {allowed}", field=name)
-        if self.actions is not None and len({len(step) for step in self.actions}) != 1:
-            lengths = sorted({len(step) for step in self.actions})
-            found = f"found steps of {', '.join(map(str, lengths))} numbers"
+        lengths = {len(step) for step in self.actions or ()}
+        if len(lengths) > 1:
+            found = f"found steps of {min(lengths)} to {max(lengths)} numbers"
             described = f"{found}; allowed: of equal length"
             raise wrong(described, reason="SHAPE_MISMATCH", field="actions")
         return self

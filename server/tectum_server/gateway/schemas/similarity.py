@@ -1,8 +1,11 @@
 """Two lists to compare, each item with each."""
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Discriminator, Field, Tag, model_validator
 
 import tectum
 from tectum.requests import SimilarityItem as Comparable
@@ -10,44 +13,59 @@ from tectum.vocabulary import VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
 from tectum_server.gateway.schemas.common import (
+    MOST_NUMBERS,
     Answered,
     Info,
     ItemError,
+    Items,
     ListOf,
     ModelChoice,
     Strict,
+    Text,
 )
-from tectum_server.gateway.wrong import wrong
+from tectum_server.gateway.wrong import branch, wrong
 
 Matrix = list[list[float | None]]
+Listed = Annotated[ListOf[float], Field(max_length=MOST_NUMBERS), Tag(branch("numbers"))]
+Packed = Annotated[str, Field(max_length=8 * MOST_NUMBERS), Tag(branch("base64"))]
+"""Room for as many float32 numbers, line breaks included."""
+Values = Annotated[
+    Listed | Packed,
+    # So that what is wrong with one form is said of that form alone.
+    Discriminator(lambda given: branch("base64" if isinstance(given, str) else "numbers")),
+]
 
 
 class GivenEmbedding(Strict):
     """A vector already in hand, as another route answered it."""
 
-    values: ListOf[float] | str
+    values: Values
     """Numbers, or base64 of the vector's little-endian bytes."""
-    space_id: Annotated[str, Field(min_length=1)]
+    space_id: Annotated[str, Field(min_length=1, max_length=512)]
     """The space it lives in; must be the model's joint space."""
     data_type: VectorTypeName = "float32"
     """Element type."""
     scale: Annotated[float, Field(gt=0)] | None = None
     """For int8: what the values are multiplied by."""
-    shape: ListOf[int] | None = None
+    shape: Annotated[ListOf[int], Field(max_length=8)] | None = None
     """As answered; [D]."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        values = codec.parse_vector(self.values, self.data_type)
-        if values.size == 0 or (self.shape is not None and self.shape != [values.size]):
-            described = f"found {values.size} values; allowed: one vector, [D]"
+        size = self.vector.size
+        if size == 0 or (self.shape is not None and self.shape != [size]):
+            described = f"found {size} values; allowed: one vector, [D]"
             raise wrong(described, reason="SHAPE_MISMATCH")
         return self
 
+    @cached_property
+    def vector(self) -> NDArray[np.generic]:
+        """The values in their element type; [D]."""
+        return codec.parse_vector(self.values, self.data_type)
+
     def read(self) -> tectum.Embedding:
         """The vector, for the SDK."""
-        values = codec.parse_vector(self.values, self.data_type)
-        return tectum.Embedding(values, self.space_id, self.scale)
+        return tectum.Embedding(self.vector, self.space_id, self.scale)
 
 
 class SimilarityItem(Strict):
@@ -55,7 +73,7 @@ class SimilarityItem(Strict):
 
     image: Picture | None = None
     """A picture, embedded on the way."""
-    text: Annotated[str, Field(min_length=1)] | None = None
+    text: Annotated[Text, Field(min_length=1)] | None = None
     """A text, embedded on the way."""
     embedding: GivenEmbedding | None = None
     """A vector already in hand."""
@@ -80,9 +98,9 @@ class SimilarityItem(Strict):
 class ComputeSimilarity(ModelChoice):
     """Two lists to compare."""
 
-    left: Annotated[ListOf[SimilarityItem], Field(min_length=1)]
+    left: Items[SimilarityItem]
     """The matrices' rows."""
-    right: Annotated[ListOf[SimilarityItem], Field(min_length=1)]
+    right: Items[SimilarityItem]
     """The matrices' columns."""
 
 

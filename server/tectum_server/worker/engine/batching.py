@@ -8,7 +8,9 @@ The rules:
 - Order is priority class, then earliest deadline, then arrival.
 - A batch is formed when the engine is free, from what waits: the first in order, and
   whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
+- While CONTROL calls come, a batch with others in it stays within the operator's limit.
 - What cannot be met is refused when it asks; what expires while waiting never runs.
+- The higher classes' share of the queue is kept free for them (`shares`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tectum_server.worker.engine.cost import Cost
+from tectum_server.worker.shares import has_room
 
 __all__ = ["Admitted", "Batch", "Batching", "Reason", "Refused", "Waiting"]
+
+_CONTROL = 1
+"""The highest class, as `jobs.Priority` has it."""
+_EXPECTED_MS = 10_000
+"""So long after a CONTROL call more of them are expected."""
 
 
 class Reason(Enum):
@@ -81,14 +89,23 @@ class Batching:
         max_queued: items that may wait at once.
         max_batch: largest batch for any key.
         cost: what a batch of a key costs; None where nothing is known yet.
+        max_block_ms: longest that a batch with anything but CONTROL in it is predicted to take
+            while CONTROL calls come, a single item's excepted; None: no limit. Admission does
+            not reckon with the smaller batches this makes.
     """
 
     def __init__(
-        self, max_queued: int, max_batch: int, cost: Callable[[Hashable], Cost | None]
+        self,
+        max_queued: int,
+        max_batch: int,
+        cost: Callable[[Hashable], Cost | None],
+        max_block_ms: int | None = None,
     ) -> None:
         self._max_queued = max_queued
         self._max_batch = max_batch
         self._cost = cost
+        self._max_block_ms = max_block_ms
+        self._control_until_ms: int | None = None
         self._waiting: dict[int, Waiting] = {}
         self._busy_until_ms = 0
 
@@ -110,12 +127,14 @@ class Batching:
             now_ms: now.
         """
         first = items[0]
+        if first.priority == _CONTROL:
+            self._control_until_ms = now_ms + _EXPECTED_MS
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
         alone = self._time_for(items)
         if now_ms + alone > first.deadline_ms:
             return Refused(Reason.DEADLINE_INFEASIBLE)
-        if len(self._waiting) + len(items) > self._max_queued:
+        if not has_room(self._max_queued, len(self._waiting), len(items), first.priority):
             return Refused(Reason.QUEUE_FULL, max(1, round(self._time_for(self._waiting.values()))))
         ahead = [waiting for waiting in self._waiting.values() if waiting.order < first.order]
         starts_ms = max(now_ms, self._busy_until_ms)
@@ -147,7 +166,7 @@ class Batching:
             key=lambda waiting: waiting.order,
         )[: self._max_batch]
         cost = self._cost(first.key)
-        size = len(mates) if cost is None else _fitting(mates, cost, now_ms)
+        size = len(mates) if cost is None else self._size(mates, cost, now_ms)
         items = tuple(waiting.item for waiting in mates[:size])
         self.cancel(items)
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
@@ -156,6 +175,21 @@ class Batching:
     def idle(self) -> None:
         """The engine has finished its batch."""
         self._busy_until_ms = 0
+
+    def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
+        """How many of the mates run now."""
+        size = _fitting(mates, cost, now_ms)
+        if self._max_block_ms is None or self._control_until_ms is None:
+            return size
+        if now_ms < self._control_until_ms:
+            # CONTROL's own come first: where the last is one of them, all are.
+            while (
+                size > 1
+                and mates[size - 1].priority != _CONTROL
+                and cost.of(size) > self._max_block_ms
+            ):
+                size -= 1
+        return size
 
     def _time_for(self, items: Iterable[Waiting]) -> float:
         """Milliseconds for these items alone, in full batches of each key; unknown keys cost 0."""

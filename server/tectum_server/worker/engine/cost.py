@@ -14,6 +14,8 @@ from statistics import median
 __all__ = ["Cost", "CostModel"]
 
 _REMEMBERED = 16
+_MOST_KEYS = 512
+"""More kinds of batch than a few models have; beyond, the one not seen for longest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Cost:
 
 
 class CostModel:
-    """One line for each batch key, from what batches took."""
+    """One line for each batch key, from what batches took; for one thread alone."""
 
     def __init__(self) -> None:
         self._seen: dict[Hashable, dict[int, deque[float]]] = {}
@@ -37,7 +39,10 @@ class CostModel:
 
     def observe(self, key: Hashable, items: int, took_ms: float) -> None:
         """A batch of `items` took `took_ms`."""
-        sizes = self._seen.setdefault(key, {})
+        sizes = self._seen.pop(key, {})
+        self._seen[key] = sizes  # the latest last
+        if len(self._seen) > _MOST_KEYS:
+            self.forget({next(iter(self._seen))})
         sizes.setdefault(items, deque(maxlen=_REMEMBERED)).append(took_ms)
         self._fitted[key] = _fit({size: median(times) for size, times in sizes.items()})
 

@@ -5,13 +5,12 @@ What the wire says of a model and does not depend on the worker's own limits.
 
 from __future__ import annotations
 
-from google.protobuf.duration_pb2 import Duration
-
 from tectum.v1 import call_pb2, model_pb2
 from tectum_core.bundle import Bundle
 from tectum_core.bundle.spaces import SpaceName
 from tectum_core.golden import GoldenReport
 from tectum_core.model.bottleneck import code_count, codebook_size, latent_width
+from tectum_server.worker.durations import duration
 
 __all__ = ["describe"]
 
@@ -113,9 +112,3 @@ def _input_spec(bundle: Bundle) -> model_pb2.InputSpec:
         spec.latent_action.codebook_size = codebook_size(latent.bottleneck)
         spec.latent_action.decoded_steps = latent.decoded_steps
     return spec
-
-
-def duration(seconds: float) -> Duration:
-    """Seconds as the contract carries them, to the nanosecond."""
-    nanoseconds = round(seconds * 1e9)
-    return Duration(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,8 @@ class EngineSettings:
     """Largest batch."""
     max_queued_items: int = 256
     """Items that may wait at once."""
+    max_block_ms: int | None = None
+    """As in `batching`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,15 +63,27 @@ class _Loaded:
 
 
 class LocalEngine:
-    """Models, and jobs on them."""
+    """Models, and jobs on them.
+
+    Raises:
+        ValueError: no such repository, or no such device.
+    """
 
     def __init__(self, settings: EngineSettings, metrics: EngineMetrics) -> None:
         self._settings = settings
-        self._repository = Repository(settings.repository)
-        self._scheduler = Scheduler(settings.max_queued_items, settings.max_batch, metrics)
+        self._repository = _opened(settings.repository)
+        _check_device(settings.device)
+        self._scheduler = Scheduler(
+            settings.max_queued_items,
+            settings.max_batch,
+            metrics,
+            max_block_ms=settings.max_block_ms,
+            on_failure=self._fail,
+        )
         self._loaded: dict[str, _Loaded] = {}
         self._default = ""
         self._started = False
+        self._failed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._loading = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -77,7 +91,7 @@ class LocalEngine:
     @property
     def models(self) -> Mapping[str, ModelEntry]:
         """The models that serve, by name; none before all that were asked for at the start do."""
-        if not self._started:
+        if not self._started or self._failed.is_set():
             return {}
         return {name: loaded.entry for name, loaded in self._loaded.items()}
 
@@ -100,10 +114,17 @@ class LocalEngine:
         self._scheduler.start()
         for place, wanted in enumerate(self._settings.models):
             name, _, version = wanted.partition("@")
-            await self.load_model(name, version, make_default=place == 0)
+            try:
+                await self.load_model(name, version, make_default=place == 0)
+            except Failure as failure:  # of no request, so of no field of one
+                raise Failure(failure.reason, failure.message) from failure
         # All or none: else a worker would call itself ready, and refuse its second model for good.
         self._started = True
         self._announce()
+
+    async def failed(self) -> None:
+        """Return once a fault has ended the service; only a new engine helps."""
+        await self._failed.wait()
 
     async def close(self) -> None:
         """Finish what was admitted, then stop."""
@@ -112,9 +133,7 @@ class LocalEngine:
 
     async def submit(self, job: Job) -> JobResult:
         """As jobs.Engine.submit."""
-        loaded = self._loaded.get(job.model)
-        if loaded is None:
-            raise self._unknown(job.model)
+        loaded = self._serving(job)
         with loaded.in_flight:
             return await self._scheduler.submit(job, loaded.predictor)
 
@@ -122,7 +141,9 @@ class LocalEngine:
         """As jobs.Engine.load_model."""
         async with self._loading:
             loop = asyncio.get_running_loop()
-            fresh = await loop.run_in_executor(self._loader, self._load, name, version)
+            fresh, seen = await loop.run_in_executor(self._loader, self._load, name, version)
+            for observation in seen:
+                self._scheduler.costs.observe(*observation)
             old = self._loaded.get(name)
             self._loaded[name] = fresh
             if make_default or not self._default:
@@ -148,17 +169,39 @@ class LocalEngine:
             self._announce()
             await self._drain(loaded)
 
-    def _load(self, name: str, version: str) -> _Loaded:
+    def _serving(self, job: Job) -> _Loaded:
+        """What computes the job: never another version than it was prepared for."""
+        loaded = self._loaded.get(job.model)
+        if loaded is None:
+            raise self._unknown(job.model)
+        if job.version not in ("", loaded.entry.version):
+            extra = {"request_id": job.request_id, "model": job.model, "version": job.version}
+            _log.info("refused: another version serves", extra=extra)
+            raise Failure(
+                errors_pb2.ERROR_REASON_SPACE_MISMATCH,
+                f"version {loaded.entry.version} of {job.model} serves, no longer {job.version}",
+                "options.model",
+            )
+        return loaded
+
+    def _load(self, name: str, version: str) -> tuple[_Loaded, list[tuple[Hashable, int, float]]]:
+        """A model ready to serve, and what its batches took while it was warmed up."""
         started = time.monotonic()
         try:
             folder, found = self._repository.locate(name, version or None)
             predictor = Predictor(read_bundle(Path(folder), name, found), self._settings.device)
             report = check_golden(predictor)
+            seen = warm_up(predictor, self._settings.max_batch)
         except BundleNotFound as error:
             raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, str(error), "name") from error
         except (BundleError, GoldenMismatch) as error:
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, str(error)) from error
-        warm_up(predictor, self._settings.max_batch, self._scheduler.costs)
+        except RuntimeError as error:  # torch's: no memory on the device, say
+            _log.warning("a model does not run", extra={"model": name}, exc_info=error)
+            raise Failure(
+                errors_pb2.ERROR_REASON_BUNDLE_REJECTED,
+                f"{name} does not run on {self._settings.device}: {_line(error)}",
+            ) from error
         numerics = call_pb2.Numerics(
             precision="float32", engine=f"torch-{torch.__version__}/{predictor.device.type}/eager"
         )
@@ -177,7 +220,7 @@ class LocalEngine:
         )
         took = time.monotonic() - started
         _log.info("model loaded", extra={"model": name, "version": found, "seconds": took})
-        return _Loaded(predictor, entry)
+        return _Loaded(predictor, entry), seen
 
     def _announce(self) -> None:
         for name, loaded in self._loaded.items():
@@ -188,10 +231,16 @@ class LocalEngine:
             for listener in list(self._listeners):
                 listener()
 
-    async def _drain(self, loaded: _Loaded) -> None:
-        await loaded.in_flight.idle()
-        bundle = loaded.predictor.bundle
-        self._scheduler.forget_model(f"{bundle.name}@{bundle.version}")
+    async def _drain(self, gone: _Loaded) -> None:
+        await gone.in_flight.idle()
+        name, version = gone.entry.name, gone.entry.version
+        serving = self._loaded.get(name)
+        if serving is None or serving.entry.version != version:
+            self._scheduler.forget_model(f"{name}@{version}")
+
+    def _fail(self) -> None:
+        self._failed.set()
+        self._announce()
 
     def _unknown(self, name: str, field: str = "options.model") -> Failure:
         known = ", ".join(sorted(self._loaded)) or "none"
@@ -200,3 +249,22 @@ class LocalEngine:
             f"no model named {name!r} is loaded; there are: {known}",
             field,
         )
+
+
+def _opened(repository: str) -> Repository:
+    try:
+        return Repository(repository)
+    except (ValueError, ImportError) as error:  # fsspec: what it does not know, or lacks
+        raise ValueError(f"repository {repository!r}: {error}") from error
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch has no error of its own for this
+        raise ValueError(f"device {device!r}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error's first line; torch's go on for pages."""
+    return str(error).partition("\n")[0]

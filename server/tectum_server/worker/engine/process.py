@@ -1,14 +1,15 @@
 """The engine process: `python -m tectum_server.worker.engine.process`, started by the supervisor.
 
 Its settings come as one JSON line on standard input, which stays open for as long as
-the supervisor lives; its end is this process's end.
+the supervisor lives; its end is this process's end. On standard output it says a line
+whenever other models serve, and why it cannot serve, if it cannot.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from tectum_server.logs import set_up_logs
 from tectum_server.worker.engine.local import EngineSettings, LocalEngine
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.lifeline import parent_gone
+from tectum_server.worker.lifeline import parent_gone, say, told
 from tectum_server.worker.link.served import serve_engine
 from tectum_server.worker.metrics import EngineMetrics
 
@@ -33,28 +34,46 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
     parent_gone(stop)
-    engine = LocalEngine(settings, EngineMetrics(CollectorRegistry()))
-    serving = loop.create_task(serve_engine(engine, socket_path))
+    stopping = loop.create_task(stop.wait())
     try:
-        await engine.start()
-    except Failure as failure:
-        _log.error("cannot serve", extra={"reason": str(failure)})
-        serving.cancel()
+        engine = LocalEngine(settings, EngineMetrics(CollectorRegistry()))
+        engine.on_change(lambda: _tell(engine))
+        serving = loop.create_task(serve_engine(engine, socket_path))
+        starting = loop.create_task(engine.start())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            os._exit(0)  # the thread that loads cannot be interrupted, and nobody is served yet
+        await starting
+    except (Failure, ValueError, OSError) as error:
+        _log.error("cannot serve", extra={"reason": str(error)})
+        say({"error": str(error)})
         return 3
-    await stop.wait()
+    failing = loop.create_task(engine.failed())
+    await asyncio.wait({failing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        await serving  # raises what ended it
+    if failing.done():
+        return 1  # its log says why; the supervisor starts another
     await engine.close()
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     return 0
 
 
+def _tell(engine: LocalEngine) -> None:
+    """Tell the supervisor what serves, the default first: a new engine begins with that."""
+    entries = sorted(engine.models.values(), key=lambda entry: not entry.default)
+    if entries:
+        say({"models": [f"{entry.name}@{entry.version}" for entry in entries]})
+
+
 def main() -> int:
     """Run until the supervisor says stop."""
-    told = json.loads(sys.stdin.readline())
-    set_up_logs("worker.engine", told.pop("log_level"))
-    socket_path = Path(told.pop("socket"))
-    told["models"] = tuple(told["models"])
-    return asyncio.run(_run(EngineSettings(**told), socket_path))
+    given = told()
+    set_up_logs("worker.engine", given.pop("log_level"))
+    socket_path = Path(given.pop("socket"))
+    given["models"] = tuple(given["models"])
+    return asyncio.run(_run(EngineSettings(**given), socket_path))
 
 
 if __name__ == "__main__":

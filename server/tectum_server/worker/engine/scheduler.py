@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
-from tectum_server.worker.engine.batching import Batch, Batching, Reason, Refused, Waiting
+from tectum_server.worker.engine.batching import Batching, Reason, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.failure import Failure
@@ -73,6 +73,9 @@ class Scheduler:
         max_batch: largest batch.
         metrics: where to observe.
         clock: seconds, monotonic; jobs' deadlines are on it.
+        max_block_ms: as in `batching`.
+        on_failure: called if a fault of its own ends the service; from then on every job is
+            refused.
     """
 
     def __init__(
@@ -81,21 +84,26 @@ class Scheduler:
         max_batch: int,
         metrics: EngineMetrics,
         clock: Callable[[], float] = time.monotonic,
+        max_block_ms: int | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.costs = CostModel()
-        self._policy = Batching(max_queued, max_batch, self.costs.cost)
+        self._policy = Batching(max_queued, max_batch, self.costs.cost, max_block_ms)
         self._metrics = metrics
         self._clock = clock
+        self._on_failure = on_failure
+        self._failed = False
         self._places: dict[int, _Place] = {}
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
+        self._under_way: set[_Progress] = set()
 
     def start(self) -> None:
         """Begin to serve the queue on the running event loop."""
-        self._running = asyncio.get_running_loop().create_task(self._serve())
+        self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
         """Finish what was admitted, then stop."""
@@ -109,8 +117,10 @@ class Scheduler:
         """Queue a job and wait for its answer; cancelling withdraws what has not run yet.
 
         Raises:
-            Failure: refused at admission, or expired while waiting.
+            Failure: refused at admission, expired while waiting, or the service has failed.
         """
+        if self._failed:
+            raise _out_of_service()
         progress = _Progress(
             job=job,
             predictor=predictor,
@@ -119,10 +129,12 @@ class Scheduler:
             outputs=[None] * len(job.items),
         )
         self._admit(progress)
+        self._under_way.add(progress)
         with self._in_flight:
             try:
                 await progress.done
             finally:
+                self._under_way.discard(progress)
                 self._forget(progress.items)
         outputs = tuple(output for output in progress.outputs if output is not None)
         return JobResult(
@@ -152,6 +164,7 @@ class Scheduler:
         verdict = self._policy.admit(waiting, self._now_ms())
         if isinstance(verdict, Refused):
             after = verdict.retry_after_ms
+            _log.info("refused", extra={**_named(job), "reason": verdict.reason.value})
             raise Failure(
                 _REASONS[verdict.reason],
                 _MESSAGES[verdict.reason],
@@ -162,6 +175,18 @@ class Scheduler:
             self._places[number] = _Place(progress, index)
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
+
+    async def _run(self) -> None:
+        """Serve; should that ever end by itself, let nobody wait for what will not come."""
+        try:
+            await self._serve()
+        except Exception:
+            _log.exception("the scheduler failed; this engine computes no more")
+            self._failed = True
+            for progress in self._under_way:
+                if not progress.done.done():
+                    progress.done.set_exception(_out_of_service())
+            self._on_failure()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -177,17 +202,18 @@ class Scheduler:
             started = self._clock()
             work = [(p.progress.job.operation, p.progress.job.items[p.index]) for p in places]
             predictor = places[0].progress.predictor
-            outputs = await loop.run_in_executor(self._compute, _run_safely, predictor, work)
+            answers = await loop.run_in_executor(self._compute, _run_safely, predictor, work)
             took = self._clock() - started
             self._policy.idle()
-            self._account(batch, places, started, took)
-            for place, output in zip(places, outputs, strict=True):
-                self._deliver(place, output)
+            if answers.clean:
+                self.costs.observe(batch.key, len(places), took * 1000)
+            self._account(places, started, took)
+            for place, answer in zip(places, answers.outputs, strict=True):
+                self._deliver(place, answer)
 
-    def _account(self, batch: Batch, places: list[_Place], started: float, took: float) -> None:
+    def _account(self, places: list[_Place], started: float, took: float) -> None:
         job = places[0].progress.job
         operation = job.operation.name
-        self.costs.observe(batch.key, len(places), took * 1000)
         self._metrics.compute_duration.labels(job.model, operation).observe(took)
         self._metrics.batch_size.labels(job.model, operation).observe(len(places))
         for progress in {id(place.progress): place.progress for place in places}.values():
@@ -200,9 +226,12 @@ class Scheduler:
                 job.model, operation, place.progress.job.priority.name.lower()
             ).observe(waited)
 
-    def _deliver(self, place: _Place, output: ItemOutput | ItemFailure) -> None:
+    def _deliver(self, place: _Place, answer: ItemOutput | Exception) -> None:
         progress = place.progress
-        progress.outputs[place.index] = output
+        if isinstance(answer, Exception):
+            progress.outputs[place.index] = _failure(answer, progress.job, place.index)
+        else:
+            progress.outputs[place.index] = answer
         if not progress.done.done() and all(found is not None for found in progress.outputs):
             progress.done.set_result(None)
 
@@ -210,6 +239,7 @@ class Scheduler:
         for number in self._policy.expire(self._now_ms()):
             progress = self._places.pop(number).progress
             if not progress.done.done():
+                _log.info("expired while waiting", extra=_named(progress.job))
                 progress.done.set_exception(
                     Failure(_REASONS[Reason.DEADLINE_PASSED], _MESSAGES[Reason.DEADLINE_PASSED])
                 )
@@ -223,24 +253,48 @@ class Scheduler:
         return int(self._clock() * 1000)
 
 
-def _run_safely(
-    predictor: Predictor, work: list[tuple[Operation, Item]]
-) -> list[ItemOutput | ItemFailure]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answers:
+    """What came of a batch."""
+
+    outputs: list[ItemOutput | Exception]
+    clean: bool
+    """Whether it ran as one batch; what it took says nothing of others else."""
+
+
+def _run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> _Answers:
     """Run a batch; if it fails, run its items alone, so that one bad item costs only itself."""
     try:
-        return list(run_batch(predictor, work))
+        return _Answers(list(run_batch(predictor, work)), clean=True)
     except Exception as error:
         if len(work) == 1:
-            return [_failure(error)]
-    return [_run_safely(predictor, [one])[0] for one in work]
+            return _Answers([error], clean=False)
+    alone = (_run_safely(predictor, [one]).outputs[0] for one in work)
+    return _Answers(list(alone), clean=False)
 
 
-def _failure(error: Exception) -> ItemFailure:
+def _failure(error: Exception, job: Job, index: int) -> ItemFailure:
+    """An item's failure as its caller is told; what went wrong inside stays in the log."""
+    named = {**_named(job), "item": index}
     if isinstance(error, Failure):
-        return ItemFailure(error.reason, error.message, error.field)
-    if isinstance(error, CapabilityMissing):
-        return ItemFailure(errors_pb2.ERROR_REASON_CAPABILITY_MISSING, str(error))
-    _log.error("an item failed in the engine", exc_info=error)
-    return ItemFailure(
-        errors_pb2.ERROR_REASON_INTERNAL, "the engine failed on this item; the log says why"
+        failure = ItemFailure(error.reason, error.message, error.field)
+    elif isinstance(error, CapabilityMissing):
+        failure = ItemFailure(errors_pb2.ERROR_REASON_CAPABILITY_MISSING, str(error))
+    else:
+        _log.error("an item failed in the engine", exc_info=error, extra=named)
+        return ItemFailure(
+            errors_pb2.ERROR_REASON_INTERNAL, "the engine failed on this item; the log says why"
+        )
+    _log.info("an item has no answer", extra={**named, "error": failure.message})
+    return failure
+
+
+def _named(job: Job) -> dict[str, str]:
+    """Whose it is and what, for the log."""
+    return {"request_id": job.request_id, "model": job.model, "op": job.operation.name}
+
+
+def _out_of_service() -> Failure:
+    return Failure(
+        errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE, "the engine has failed and is being restarted"
     )

@@ -1,17 +1,16 @@
 """Synthetic work of every kind a model can do, so that no caller is the first to pay for it.
 
-Also teaches the cost model, so that admission knows what to promise from the start.
+Tells what each batch took, so that admission knows what to promise from the start.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.jobs import (
     EmbedClips,
@@ -38,8 +37,13 @@ def batch_sizes(max_batch: int) -> list[int]:
     return sizes if max_batch == 1 else [*sizes, max_batch]
 
 
-def warm_up(predictor: Predictor, max_batch: int, costs: CostModel) -> None:
-    """Run every operation the model has at every bucket, and note what it took."""
+def warm_up(predictor: Predictor, max_batch: int) -> list[tuple[Hashable, int, float]]:
+    """Run every operation the model has at every bucket.
+
+    Returns:
+        Each batch's key, its items, and the milliseconds it took.
+    """
+    seen: list[tuple[Hashable, int, float]] = []
     model = f"{predictor.bundle.name}@{predictor.bundle.version}"
     for operation, item in _work(predictor):
         key = batch_key(model, operation, item, predictor)
@@ -47,7 +51,8 @@ def warm_up(predictor: Predictor, max_batch: int, costs: CostModel) -> None:
         for size in batch_sizes(max_batch):
             started = time.monotonic()
             run_batch(predictor, [(operation, item)] * size)
-            costs.observe(key, size, (time.monotonic() - started) * 1000)
+            seen.append((key, size, (time.monotonic() - started) * 1000))
+    return seen
 
 
 def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:

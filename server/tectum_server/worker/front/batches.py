@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call, item_failure
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, Operation
 
-__all__ = ["compute_items", "compute_one", "raise_if_all_failed", "run_items"]
+__all__ = ["compute_items", "compute_one", "raise_if_all_failed", "run_items", "together"]
 
 
 async def compute_items(
@@ -42,7 +44,15 @@ async def run_items(
     """
     if not items:
         return []
-    job = Job(call.served.entry.name, operation, tuple(items), call.priority, call.deadline)
+    job = Job(
+        model=call.served.entry.name,
+        operation=operation,
+        items=tuple(items),
+        priority=call.priority,
+        deadline=call.deadline,
+        version=call.served.entry.version,
+        request_id=call.request_id,
+    )
     return list((await calls.compute(call, job)).outputs)
 
 
@@ -56,6 +66,20 @@ async def compute_one(calls: Calls, call: Call, operation: Operation, item: Item
     if isinstance(output, ItemFailure):
         raise item_failure(output, "")
     return output
+
+
+async def together(*parts: Coroutine[Any, Any, None]) -> None:
+    """Do parts of one request side by side; once one has failed, the others are withdrawn.
+
+    Raises:
+        Failure: the first one's.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def raise_if_all_failed(failures: Sequence[Failure], total: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,24 +16,43 @@ from typing import Any
 import grpc
 
 from tectum.v1 import call_pb2, errors_pb2
+from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.catalogue import ServedModel
-from tectum_server.worker.front.wire import checked_enum, duration
+from tectum_server.worker.front.memory import Share
+from tectum_server.worker.front.wire import checked_enum
 from tectum_server.worker.jobs import ItemFailure, JobResult, Priority
 
 __all__ = [
     "Call",
     "Context",
+    "Record",
     "fault",
     "item_failure",
     "loop_time",
     "metadata_of",
     "read_priority",
     "request_id_of",
+    "shutting_down",
     "time_left",
 ]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(slots=True)
+class Record:
+    """What is told of a call once it has ended, however it ends."""
+
+    rpc: str
+    request_id: str
+    arrived: float = field(default_factory=time.monotonic)
+    """Monotonic seconds."""
+    priority: Priority = Priority.INTERACTIVE
+    model: str = ""
+    """Empty until it is found: a name that a caller made up is no label."""
+    frames: Counter[str] = field(default_factory=Counter)
+    """For a stream: its frames by what became of them."""
 
 
 @dataclass(slots=True)
@@ -46,12 +66,14 @@ class Call:
     """Monotonic seconds."""
     arrived: float
     """Monotonic seconds."""
+    memory: Share
+    """What its pixels take."""
     expected_spaces: tuple[str, ...] = ()
     decode_seconds: float = 0.0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     batch_size: int = 0
-    version: str = field(default="")
+    version: str = ""
 
     def info(self) -> call_pb2.ResponseInfo:
         """How the answer was made, as every response says it."""
@@ -71,9 +93,9 @@ class Call:
             request_id=self.request_id,
         )
 
-    def for_frame(self, deadline: float) -> Call:
-        """A copy for one frame of a stream, with a clock and a deadline of its own."""
-        return replace(self, deadline=deadline, arrived=time.monotonic())
+    def for_frame(self, deadline: float, memory: Share) -> Call:
+        """A copy for one frame of a stream, with a clock, a deadline and memory of its own."""
+        return replace(self, deadline=deadline, arrived=time.monotonic(), memory=memory)
 
     def account(self, result: JobResult) -> None:
         """Add where one job's time went."""
@@ -147,3 +169,8 @@ def fault(request_id: str) -> Failure:
         errors_pb2.ERROR_REASON_INTERNAL,
         f"the worker failed on this request; its log has the reason under {request_id}",
     )
+
+
+def shutting_down() -> Failure:
+    """What is said to all that is new once the worker drains."""
+    return Failure(errors_pb2.ERROR_REASON_DRAINING, "the worker is shutting down")

@@ -22,25 +22,32 @@ from tectum_server.worker.front.access import Access, Role
 from tectum_server.worker.front.call import (
     Call,
     Context,
+    Record,
     fault,
     loop_time,
     metadata_of,
     read_priority,
     request_id_of,
+    shutting_down,
     time_left,
 )
 from tectum_server.worker.front.catalogue import Catalogue
-from tectum_server.worker.front.status import code_of, to_grpc
+from tectum_server.worker.front.memory import Memory
+from tectum_server.worker.front.status import brief, code_of, to_grpc
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Engine, Job, JobResult, Priority
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
+from tectum_server.worker.shares import has_room, share
 
 __all__ = ["Calls"]
 
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 _MAX_EXPECTED_SPACES = 8
+_OTHER_MODEL = frozenset(
+    {errors_pb2.ERROR_REASON_SPACE_MISMATCH, errors_pb2.ERROR_REASON_MODEL_NOT_FOUND}
+)
 _REFUSALS = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 
 
@@ -68,6 +75,7 @@ class Calls:
         self.catalogue = catalogue
         self.metrics = metrics
         self.in_flight = InFlight()
+        self.memory = Memory(settings.request_memory_bytes)
         self._draining = asyncio.Event()
         self._access = access
         self._items = 0
@@ -95,34 +103,30 @@ class Calls:
     ) -> _Answer:
         """Answer a PerceptionService call whose request has `options`."""
         metadata = metadata_of(context)
-        request_id = request_id_of(metadata)
-        priority = Priority.INTERACTIVE
-        arrived = time.monotonic()
-        model = ""
-        with self.in_flight:
-            try:
-                self.check(metadata, request, "infer")
-                priority = read_priority(request.options, Priority.INTERACTIVE)
-                call = self.open(request.options, priority, request_id, arrived, time_left(context))
-                model = call.served.entry.name
-                async with asyncio.timeout_at(loop_time(call.deadline)):
-                    answer = await work(request, call)
-            except TimeoutError:
-                passed = errors_pb2.ERROR_REASON_DEADLINE_PASSED
-                failure = Failure(passed, "the deadline passed before the answer was ready")
-            except Failure as caught:
-                failure = caught
-            except asyncio.CancelledError:
-                self._observe(rpc, model, priority, grpc.StatusCode.CANCELLED, arrived, request_id)
-                raise
-            except Exception:
-                _log.exception("a call failed", extra={"rpc": rpc, "request_id": request_id})
-                failure = fault(request_id)
-            else:
-                self._observe(rpc, model, priority, grpc.StatusCode.OK, arrived, request_id)
-                return answer
-            await self.refuse(rpc, context, failure, request_id, arrived, model, priority)
-        raise AssertionError("refuse() always raises")
+        record = Record(rpc, request_id_of(metadata))
+
+        async def answer() -> _Answer:
+            self.admit(metadata, "infer")
+            self.check_size(request)
+            record.priority = read_priority(request.options, Priority.INTERACTIVE)
+            left = time_left(context)
+            while True:
+                call = self.open(request.options, record, left)
+                try:
+                    async with asyncio.timeout_at(loop_time(call.deadline)):
+                        return await work(request, call)
+                except TimeoutError:
+                    raise Failure(
+                        errors_pb2.ERROR_REASON_DEADLINE_PASSED,
+                        "the deadline passed before the answer was ready",
+                    ) from None
+                except Failure as failure:
+                    if not self.overtaken(call, failure):
+                        raise
+                finally:
+                    call.memory.release()
+
+        return await self.account(record, context, answer)
 
     async def admin(
         self,
@@ -134,71 +138,73 @@ class Calls:
     ) -> _Answer:
         """Answer a ModelService call."""
         metadata = metadata_of(context)
-        request_id, arrived = request_id_of(metadata), time.monotonic()
-        with self.in_flight:
-            try:
-                self.check(metadata, request, role)
-                answer = await work(request)
-            except Failure as caught:
-                failure = caught
-            except asyncio.CancelledError:
-                self._observe(
-                    rpc, "", Priority.INTERACTIVE, grpc.StatusCode.CANCELLED, arrived, request_id
-                )
-                raise
-            except Exception:
-                _log.exception("a call failed", extra={"rpc": rpc, "request_id": request_id})
-                failure = fault(request_id)
-            else:
-                self._observe(
-                    rpc, "", Priority.INTERACTIVE, grpc.StatusCode.OK, arrived, request_id
-                )
-                return answer
-            await self.refuse(rpc, context, failure, request_id, arrived, "", Priority.INTERACTIVE)
-        raise AssertionError("refuse() always raises")
 
-    async def refuse(
-        self,
-        rpc: str,
-        context: Context,
-        failure: Failure,
-        request_id: str,
-        arrived: float,
-        model: str,
-        priority: Priority,
-    ) -> None:
-        """End a call with a failure; raises what grpc wants raised."""
-        code = code_of(failure)
-        if code in _REFUSALS:
-            self.metrics.refused.labels(reason_name(failure.reason).lower()).inc()
-        self._observe(rpc, model, priority, code, arrived, request_id, str(failure))
-        await context.abort_with_status(to_grpc(failure, request_id))
+        async def answer() -> _Answer:
+            self.admit(metadata, role)
+            self.check_size(request)
+            return await work(request)
 
-    def check(self, metadata: Mapping[str, str | bytes], request: Message, role: Role) -> None:
-        """What can be refused before the request is looked into.
+        return await self.account(Record(rpc, request_id_of(metadata)), context, answer)
+
+    async def account(
+        self, record: Record, context: Context, work: Callable[[], Awaitable[_Answer]]
+    ) -> _Answer:
+        """Do a call's work and see to its end: failures told, measured and logged.
 
         Raises:
-            Failure: DRAINING, bad credentials, or too large a message.
+            What grpc wants raised of a call that failed.
+        """
+        with self.in_flight:
+            try:
+                answer = await work()
+            except Failure as caught:
+                # Its traceback would keep the request's pixels until the next garbage collection.
+                failure = caught.with_traceback(None)
+            except asyncio.CancelledError:
+                self._observe(record, grpc.StatusCode.CANCELLED)
+                raise
+            except Exception:
+                extra = {"rpc": record.rpc, "request_id": record.request_id}
+                _log.exception("a call failed", extra=extra)
+                failure = fault(record.request_id)
+            else:
+                self._observe(record, grpc.StatusCode.OK)
+                return answer
+            code = code_of(failure)
+            if code in _REFUSALS:
+                self.metrics.refused.labels(reason_name(failure.reason).lower()).inc()
+            self._observe(record, code, brief(str(failure)))
+            await context.abort_with_status(to_grpc(failure, record.request_id))
+        raise AssertionError("abort_with_status() always raises")
+
+    def admit(self, metadata: Mapping[str, str | bytes], role: Role) -> None:
+        """What can be refused before the request is there.
+
+        Raises:
+            Failure: DRAINING, or bad credentials.
         """
         if self.draining:
-            raise Failure(errors_pb2.ERROR_REASON_DRAINING, "the worker is shutting down")
+            raise shutting_down()
         self._access.check(metadata.items(), role)
-        size = request.ByteSize()
+
+    def check_size(self, message: Message, field: str = "") -> None:
+        """Let pass what is not too large.
+
+        Raises:
+            Failure: MESSAGE_TOO_LARGE.
+        """
+        size = message.ByteSize()
         if size > self.settings.max_message_bytes:
             raise Failure(
                 errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
                 f"{size} bytes, at most {self.settings.max_message_bytes} are allowed",
+                field,
             )
 
     def open(
-        self,
-        options: call_pb2.RequestOptions,
-        priority: Priority,
-        request_id: str,
-        arrived: float,
-        time_left: float | None,
+        self, options: call_pb2.RequestOptions, record: Record, time_left: float | None
     ) -> Call:
-        """Find the model and fix the deadline.
+        """Find the model and fix the deadline; whoever opens a call releases its memory.
 
         Raises:
             Failure: no such model, or too many expected spaces.
@@ -213,18 +219,25 @@ class Calls:
             Priority.CONTROL: self.settings.control_deadline,
             Priority.INTERACTIVE: self.settings.interactive_deadline,
             Priority.BULK: self.settings.bulk_deadline,
-        }[priority]
+        }[record.priority]
+        served = self.catalogue.find(options.model)
+        record.model = served.entry.name
         return Call(
-            request_id=request_id,
-            served=self.catalogue.find(options.model),
-            priority=priority,
-            deadline=arrived + (default if time_left is None else time_left),
-            arrived=arrived,
+            request_id=record.request_id,
+            served=served,
+            priority=record.priority,
+            deadline=record.arrived + (default if time_left is None else time_left),
+            arrived=record.arrived,
+            memory=self.memory.share(record.priority),
             expected_spaces=tuple(options.expected_space_ids),
         )
 
+    def overtaken(self, call: Call, failure: Failure) -> bool:
+        """Whether a call failed because its model was reloaded under it: the new one may answer."""
+        return failure.reason in _OTHER_MODEL and not self.catalogue.serves(call.served)
+
     @contextmanager
-    def admit_items(self, count: int, field: str) -> Iterator[None]:
+    def admit_items(self, count: int, field: str, priority: Priority) -> Iterator[None]:
         """While a request's items are under way; before anything is decoded.
 
         Raises:
@@ -232,26 +245,28 @@ class Calls:
         """
         if not count:
             raise Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "at least one is needed", field)
-        if count > self.settings.max_items:
+        most = min(self.settings.max_items, self.settings.max_queued_items)
+        if count > most:
             raise Failure(
                 errors_pb2.ERROR_REASON_TOO_MANY_ITEMS,
-                f"{count} items, at most {self.settings.max_items} are allowed",
+                f"{count} items, at most {most} are allowed",
                 field,
             )
-        with self.book(count):
+        with self.book(count, priority):
             yield
 
     @contextmanager
-    def book(self, count: int) -> Iterator[None]:
-        """While `count` items are under way in this front.
+    def book(self, count: int, priority: Priority) -> Iterator[None]:
+        """While `count` items are under way in this front; the higher classes keep their places.
 
         Raises:
             Failure: QUEUE_FULL.
         """
-        if self._items + count > self.settings.max_queued_items:
+        places = self.settings.max_queued_items
+        if not has_room(places, self._items, count, priority):
             raise Failure(
                 errors_pb2.ERROR_REASON_QUEUE_FULL,
-                f"{self._items} items are waiting, at most {self.settings.max_queued_items} may",
+                f"{self._items} items are waiting, at most {share(places, priority)} may",
             )
         self._items += count
         try:
@@ -277,51 +292,27 @@ class Calls:
         finally:
             self._streams -= 1
 
-    async def end_stream(
-        self,
-        context: Context,
-        failure: Failure | None,
-        request_id: str,
-        started: float,
-        model: str,
-    ) -> None:
-        """Account for a stream; raises what grpc wants raised if it failed."""
-        rpc, priority = "StreamPerception", Priority.CONTROL
-        if failure is None:
-            self._observe(rpc, model, priority, grpc.StatusCode.OK, started, request_id)
-        else:
-            await self.refuse(rpc, context, failure, request_id, started, model, priority)
-
     async def compute(self, call: Call, job: Job) -> JobResult:
         """Run a job and note where its time went."""
         result = await self.engine.submit(job)
         call.account(result)
         return result
 
-    def _observe(
-        self,
-        rpc: str,
-        model: str,
-        priority: Priority,
-        code: grpc.StatusCode,
-        arrived: float,
-        request_id: str,
-        error: str = "",
-    ) -> None:
-        took = time.monotonic() - arrived
-        self.metrics.request_duration.labels(rpc, model, priority.name.lower(), code.name).observe(
+    def _observe(self, record: Record, code: grpc.StatusCode, error: str = "") -> None:
+        took = time.monotonic() - record.arrived
+        priority = record.priority.name.lower()
+        self.metrics.request_duration.labels(record.rpc, record.model, priority, code.name).observe(
             took
         )
-        level = logging.DEBUG if code is grpc.StatusCode.OK else logging.INFO
-        _log.log(
-            level,
+        _log.info(
             "call",
             extra={
-                "rpc": rpc,
-                "model": model,
+                "rpc": record.rpc,
+                "model": record.model,
                 "code": code.name,
                 "seconds": round(took, 6),
-                "request_id": request_id,
+                "request_id": record.request_id,
+                **({"frames": dict(record.frames)} if record.frames else {}),
                 **({"error": error} if error else {}),
             },
         )

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tectum.v1 import errors_pb2, model_pb2
+from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.wire import duration
 from tectum_server.worker.jobs import Engine, ModelEntry
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
@@ -40,6 +40,15 @@ class ServedModel:
                 f"{self.entry.name} has no {name} vectors; it has {', '.join(self.entry.spaces)}",
             )
         return found
+
+    def describe(self, name: str) -> model_pb2.Space:
+        """One of the bundle's spaces as ModelService tells it.
+
+        Raises:
+            Failure: CAPABILITY_MISSING.
+        """
+        space_id = self.space(name)
+        return next(s for s in self.description.spaces if s.space_id == space_id)
 
     def require(self, capability: model_pb2.Capability.ValueType) -> None:
         """Let pass what the model can do.
@@ -96,7 +105,7 @@ class Catalogue:
         """The model a request means.
 
         Args:
-            wanted: `name`, `name@version`, or empty for the default.
+            wanted: `name`, `name@version` or `@version`; without a name, the default.
             field: where the request said so.
 
         Raises:
@@ -108,17 +117,20 @@ class Catalogue:
                 "the engine is starting or being restarted",
             )
         name, _, version = wanted.partition("@")
-        if not name:
-            return self.all()[0]
-        served = self._served.get(name)
+        served = self._served.get(name) if name else self.all()[0]
         if served is None or (version and served.entry.version != version):
             known = ", ".join(f"{m.entry.name}@{m.entry.version}" for m in self.all())
             raise Failure(
                 errors_pb2.ERROR_REASON_MODEL_NOT_FOUND,
-                f"{wanted[:120]!r} is not loaded; there are: {known}",
+                f"{wanted[:80]!r} is not loaded; there are: {known}",
                 field,
             )
         return served
+
+    def serves(self, model: ServedModel) -> bool:
+        """Whether that very version still serves."""
+        now = self._served.get(model.entry.name)
+        return now is not None and now.entry.version == model.entry.version
 
     def _refresh(self) -> None:
         self._served = {

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tectum.v1 import errors_pb2, latent_action_pb2, model_pb2, tensor_pb2
+from tectum_server.worker.durations import duration, seconds
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.batches import compute_items
 from tectum_server.worker.front.call import Call
@@ -16,7 +17,6 @@ from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.wire import (
     checked_data_type,
-    duration,
     embedding,
     out_of_range,
     raw_image,
@@ -29,6 +29,8 @@ from tectum_server.worker.jobs import Item, ItemOutput, LatentActions
 __all__ = ["FLOAT32", "Interval", "latent_action", "predict", "require"]
 
 FLOAT32 = tensor_pb2.DATA_TYPE_FLOAT32
+_ROUNDING = 1e-9
+"""Seconds by which decimal fractions may fail to add up."""
 _Request = latent_action_pb2.PredictLatentActionsRequest
 
 
@@ -36,12 +38,17 @@ class Interval:
     """The interval a model was trained at, and how far a pair may lie from it."""
 
     def __init__(self, spec: model_pb2.LatentActionInput) -> None:
-        self.seconds = spec.interval.seconds + spec.interval.nanos / 1e9
-        self.tolerance = spec.tolerance.seconds + spec.tolerance.nanos / 1e9
+        self.seconds = seconds(spec.interval)
+        self.tolerance = seconds(spec.tolerance)
+
+    @property
+    def reach(self) -> float:
+        """Seconds that a pair may be apart at most."""
+        return self.seconds + self.tolerance + _ROUNDING
 
     def holds(self, found: float) -> bool:
         """Whether a pair so many seconds apart is one the model knows."""
-        return found > 0 and abs(found - self.seconds) <= self.tolerance + 1e-9
+        return found > 0 and abs(found - self.seconds) <= self.tolerance + _ROUNDING
 
     def mismatch(self, found: float, field: str) -> Failure:
         """What is said of a pair that is not."""
@@ -72,9 +79,10 @@ async def predict(
         )
     interval = Interval(call.served.description.input.latent_action)
     gaps = _gaps(request, interval)
-    with calls.admit_items(len(request.frames), "frames"):
-        pixels, call.decode_seconds = await images.read_all(
-            [frame.image for frame in request.frames], "frames", ".image"
+    with calls.admit_items(len(request.frames), "frames", call.priority):
+        pixels = await images.read_all(
+            {f"frames[{index}].image": frame.image for index, frame in enumerate(request.frames)},
+            call,
         )
         items = [
             _pair(pixels[index], pixels[index + 1], gap, interval, index + 1)
@@ -149,7 +157,10 @@ def _gaps(request: _Request, interval: Interval) -> list[float]:
             "either all frames carry captured_at or none does",
             "frames",
         )
-    times = [read_timestamp(frame.captured_at) for frame in request.frames]
+    times = [
+        read_timestamp(frame.captured_at, f"frames[{index}].captured_at")
+        for index, frame in enumerate(request.frames)
+    ]
     return [later - earlier for earlier, later in pairwise(times)]
 
 

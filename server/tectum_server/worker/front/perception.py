@@ -16,7 +16,7 @@ from tectum_server.worker.front import latents, reconstruction, similarity
 from tectum_server.worker.front.batches import compute_items
 from tectum_server.worker.front.call import Call, Context
 from tectum_server.worker.front.calls import Calls
-from tectum_server.worker.front.clips import read_clip
+from tectum_server.worker.front.clips import read_clips
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.stream import PerceptionStream
 from tectum_server.worker.front.texts import checked_text
@@ -99,8 +99,9 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
         self, request: embed_pb2.EmbedImagesRequest, call: Call
     ) -> embed_pb2.EmbedImagesResponse:
         wanted = VectorRequest.of(request.vector, call)
-        with self._calls.admit_items(len(request.images), "images"):
-            pixels, call.decode_seconds = await self._images.read_all(request.images, "images")
+        with self._calls.admit_items(len(request.images), "images", call.priority):
+            given = {f"images[{index}]": image for index, image in enumerate(request.images)}
+            pixels = await self._images.read_all(given, call)
             items = [p if isinstance(p, Failure) else Item((p,)) for p in pixels]
             operation = EmbedImages(wanted.vector)
             outputs = await compute_items(self._calls, call, operation, items, "images")
@@ -115,7 +116,7 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
         if wanted.vector != "joint":
             raise out_of_range("vector.kind", "texts are always JOINT")
         limit = self._calls.settings.max_text_bytes
-        with self._calls.admit_items(len(request.texts), "texts"):
+        with self._calls.admit_items(len(request.texts), "texts", call.priority):
             items: list[Item | Failure] = []
             for index, text in enumerate(request.texts):
                 try:
@@ -132,14 +133,10 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
         call.served.require(model_pb2.CAPABILITY_EMBED_CLIPS)
         wanted = VectorRequest.of(request.vector, call, "clip_")
         frames = sum(len(clip.frames) for clip in request.clips)
-        with self._calls.admit_items(max(len(request.clips), frames), "clips"):
-            items: list[Item | Failure] = []
-            for index, clip in enumerate(request.clips):
-                try:
-                    pixels = await read_clip(clip, call, self._images, f"clips[{index}]")
-                    items.append(Item((pixels,)))
-                except Failure as failure:
-                    items.append(failure)
+        with self._calls.admit_items(max(len(request.clips), frames), "clips", call.priority):
+            given = {f"clips[{index}]": clip for index, clip in enumerate(request.clips)}
+            pixels = await read_clips(given, call, self._images)
+            items = [p if isinstance(p, Failure) else Item((p,)) for p in pixels]
             operation = EmbedClips(wanted.vector)
             outputs = await compute_items(self._calls, call, operation, items, "clips")
         results = wanted.results(call, outputs, "clips")

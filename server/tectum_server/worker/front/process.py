@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from tectum_server.logs import set_up_logs
 from tectum_server.worker.front.server import Front
-from tectum_server.worker.lifeline import parent_gone
+from tectum_server.worker.lifeline import parent_gone, say, told
 from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.settings import WorkerSettings
 
@@ -36,14 +36,14 @@ async def _run(settings: WorkerSettings, socket_path: Path) -> int:
         front = Front(settings, engine, CollectorRegistry())
         port = await front.start()
     except (ValueError, OSError) as error:  # the port is taken, or a file is not as it should be
-        _say({"error": str(error)})
+        say({"error": str(error)})
         return 4
     engine.start()
-    _say({"port": port})
+    say({"port": port})
     ready, stopping = loop.create_task(front.ready()), loop.create_task(stop.wait())
     await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
-        _say({"ready": True})
+        say({"ready": True})
     ready.cancel()
     await stopping
     await front.stop()
@@ -51,17 +51,12 @@ async def _run(settings: WorkerSettings, socket_path: Path) -> int:
     return 0
 
 
-def _say(line: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> int:
     """Run until the supervisor says stop."""
-    told = json.loads(sys.stdin.readline())
-    settings = WorkerSettings.model_validate_json(json.dumps(told["settings"]))
+    given = told()
+    settings = WorkerSettings.model_validate_json(json.dumps(given["settings"]))
     set_up_logs("worker.front", settings.log_level)
-    return asyncio.run(_run(settings, Path(told["socket"])))
+    return asyncio.run(_run(settings, Path(given["socket"])))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from tectum_server.worker.front.clips import read_clip
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.texts import checked_text
 from tectum_server.worker.front.wire import (
+    check_interval,
     out_of_range,
     raw_image,
     read_floats,
     read_mask,
-    read_seconds,
     tensor,
 )
 from tectum_server.worker.jobs import FillActions, FillClip, FillImage, FillText, Item, MaskSpec
@@ -25,7 +25,6 @@ from tectum_server.worker.jobs import FillActions, FillClip, FillImage, FillText
 __all__ = ["reconstruct"]
 
 _DEFAULT_TOP_K, _MAX_TOP_K = 5, 20
-_INTERVAL_SLACK = 0.1
 _Request = reconstruct_pb2.ReconstructRequest
 _Response = reconstruct_pb2.ReconstructResponse
 
@@ -48,14 +47,14 @@ async def reconstruct(
             "target",
         )
     _refuse_foreign_conditions(request, target or "")
-    with calls.book(1):
+    with calls.book(1, call.priority):
         return await work(request, call, calls, images)
 
 
 async def _image(request: _Request, call: Call, calls: Calls, images: ImageReader) -> _Response:
     call.served.require(model_pb2.CAPABILITY_RECONSTRUCT_IMAGES)
     text = _condition_text(request, calls)
-    pixels, call.decode_seconds = await images.read(request.image, "image")
+    pixels = await images.read(request.image, call, "image")
     operation = FillImage(read_mask(request.mask))
     output = await compute_one(calls, call, operation, Item((pixels,), text))
     seen, filled, mask, error = output.arrays
@@ -97,7 +96,7 @@ async def _text(request: _Request, call: Call, calls: Calls, images: ImageReader
     text = checked_text(request.text.text, calls.settings.max_text_bytes, "text.text")
     arrays: tuple[np.ndarray, ...] = ()
     if request.HasField("image_condition"):
-        pixels, call.decode_seconds = await images.read(request.image_condition, "image_condition")
+        pixels = await images.read(request.image_condition, call, "image_condition")
         arrays = (pixels,)
     mask: MaskSpec | None = read_mask(request.mask)
     if not request.HasField("mask") and "[MASK]" in text:
@@ -135,14 +134,8 @@ async def _actions(request: _Request, call: Call, calls: Calls, images: ImageRea
             "actions.actions",
         )
     if request.actions.HasField("step_interval"):
-        wanted = spec.step_interval.seconds + spec.step_interval.nanos / 1e9
-        found = read_seconds(request.actions.step_interval, "actions.step_interval")
-        if abs(found - wanted) > _INTERVAL_SLACK * wanted:
-            raise Failure(
-                errors_pb2.ERROR_REASON_INTERVAL_MISMATCH,
-                f"the model's steps are {wanted:g} s apart, found {found:g} s",
-                "actions.step_interval",
-            )
+        sent = request.actions.step_interval
+        check_interval(sent, spec.step_interval, "steps", "actions.step_interval")
     arrays: list[np.ndarray] = [actions]
     has_state = request.HasField("state_condition")
     if has_state:
@@ -156,7 +149,7 @@ async def _actions(request: _Request, call: Call, calls: Calls, images: ImageRea
         arrays.append(read_floats(request.state_condition, shape, "state_condition"))
     has_image = request.HasField("image_condition")
     if has_image:
-        pixels, call.decode_seconds = await images.read(request.image_condition, "image_condition")
+        pixels = await images.read(request.image_condition, call, "image_condition")
         arrays.append(pixels)
     operation = FillActions(read_mask(request.mask), has_state, has_image)
     item = Item(tuple(arrays), _condition_text(request, calls))

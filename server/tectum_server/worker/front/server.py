@@ -20,26 +20,24 @@ from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.models import Models
 from tectum_server.worker.front.perception import Perception
 from tectum_server.worker.jobs import Engine
+from tectum_server.worker.listening import cannot_listen, check_pair, what_is_wrong
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
 
-__all__ = ["Front", "PortInUse"]
+__all__ = ["Front"]
 
 _log = logging.getLogger(__name__)
 _PERCEPTION = perception_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name
 _MODELS = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
-
-
+_SPARE_RPCS = 2048
+"""Calls at once beyond what streams and the queue can hold: being refused, being sent, health. grpc
+itself refuses what exceeds that, health too and without details, so it must be out of the way."""
 _GRACE_SECONDS = 1.0
 """For calls whose request is still on its way when all others are done."""
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.1, 2.0
 """So long nothing new must come before the server stops, and so long this is waited for."""
-
-
-class PortInUse(OSError):
-    """Somebody else has the port."""
 
 
 class Front:
@@ -71,14 +69,15 @@ class Front:
         """Listen; gives the port.
 
         Raises:
-            PortInUse: the port is taken.
+            CannotListen: the port is taken, the host foreign, or the TLS files are none.
+            OSError: a TLS file cannot be read.
         """
         try:
             port = self._bind()
-        except RuntimeError as error:
-            raise PortInUse(
-                f"{self._settings.address} is in use; choose another port with --port"
-            ) from error
+        except RuntimeError as error:  # grpc's, which does not say why
+            settings = self._settings
+            why = what_is_wrong(settings.host, settings.port) or OSError(str(error))
+            raise cannot_listen(settings.address, why, "--host", "--port") from error
         await self._set_health(set())  # grpc's own servicer begins by saying that all is well
         await self._server.start()
         self._catalogue.on_change(self._tell_health)
@@ -122,7 +121,10 @@ class Front:
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ]
+            ],
+            maximum_concurrent_rpcs=(
+                self._settings.max_streams + self._settings.max_queued_items + _SPARE_RPCS
+            ),
         )
         perception_pb2_grpc.add_PerceptionServiceServicer_to_server(
             Perception(self._calls, self._images), server
@@ -141,6 +143,7 @@ class Front:
         key, certificate = self._settings.tls_key, self._settings.tls_certificate
         if key is None or certificate is None:
             return self._server.add_insecure_port(address)
+        check_pair(certificate, key)
         pair = (key.read_bytes(), certificate.read_bytes())
         return self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 

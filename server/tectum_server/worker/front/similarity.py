@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tectum.v1 import embed_pb2, errors_pb2, model_pb2
+from tectum.v1 import embed_pb2, errors_pb2, image_pb2, model_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.batches import raise_if_all_failed, run_items
+from tectum_server.worker.front.batches import raise_if_all_failed, run_items, together
 from tectum_server.worker.front.call import Call, item_failure
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.images import ImageReader
@@ -40,14 +39,13 @@ async def compare(
     sides = [*request.left, *request.right]
     fields = [f"left[{index}]" for index in range(len(request.left))]
     fields += [f"right[{index}]" for index in range(len(request.right))]
-    with calls.admit_items(len(sides), "left"):
+    with calls.admit_items(len(sides), "left", call.priority):
         vectors = await _vectors(sides, fields, call, calls, images)
     split = len(request.left)
     failures = [vector for vector in vectors if isinstance(vector, Failure)]
     raise_if_all_failed(failures, len(vectors))
-    space_id = call.served.space("joint")
-    width = next(s.dimensions for s in call.served.description.spaces if s.space_id == space_id)
-    left, right = _stack(vectors[:split], width), _stack(vectors[split:], width)
+    space = call.served.describe("joint")
+    left, right = (_stack(side, space.dimensions) for side in (vectors[:split], vectors[split:]))
     cosine = np.clip(left @ right.T, -1, 1)
     logits = cosine * call.served.entry.logit_scale + call.served.entry.logit_bias
     return embed_pb2.ComputeSimilarityResponse(
@@ -56,7 +54,7 @@ async def compare(
         logits=tensor(logits.astype(np.float32)),
         right_given_left=tensor(_softmax(logits, axis=1)),
         left_given_right=tensor(_softmax(logits, axis=0)),
-        space_id=space_id,
+        space_id=space.space_id,
         errors=[
             embed_pb2.SimilarityError(
                 side=embed_pb2.SIDE_LEFT if index < split else embed_pb2.SIDE_RIGHT,
@@ -78,23 +76,22 @@ async def _vectors(
 ) -> list[Vector | Failure]:
     """Every item's joint vector, or why it has none; images and texts are computed side by side."""
     vectors: list[Vector | Failure | None] = [None] * len(items)
-    pictures: dict[int, Item] = {}
+    given: dict[str, image_pb2.Image] = {}
+    places: list[int] = []
     texts: dict[int, Item] = {}
-    space_id = call.served.space("joint")
-    width = next(s.dimensions for s in call.served.description.spaces if s.space_id == space_id)
+    space = call.served.describe("joint")
     for index, (item, field) in enumerate(zip(items, fields, strict=True)):
         try:
             match item.WhichOneof("item"):
                 case "image":
-                    pixels, seconds = await images.read(item.image, f"{field}.image")
-                    call.decode_seconds += seconds
-                    pictures[index] = Item((pixels,))
+                    given[f"{field}.image"] = item.image
+                    places.append(index)
                 case "text":
                     limit = calls.settings.max_text_bytes
                     texts[index] = Item(text=checked_text(item.text, limit, f"{field}.text"))
                 case "embedding":
                     vectors[index] = read_embedding(
-                        item.embedding, space_id, width, f"{field}.embedding"
+                        item.embedding, space.space_id, space.dimensions, f"{field}.embedding"
                     )
                 case _:
                     vectors[index] = Failure(
@@ -104,6 +101,12 @@ async def _vectors(
                     )
         except Failure as failure:
             vectors[index] = failure
+    pictures: dict[int, Item] = {}
+    for index, pixels in zip(places, await images.read_all(given, call), strict=True):
+        if isinstance(pixels, Failure):
+            vectors[index] = pixels
+        else:
+            pictures[index] = Item((pixels,))
 
     async def fill(operation: EmbedImages | EmbedTexts, group: dict[int, Item]) -> None:
         outputs = await run_items(calls, call, operation, list(group.values()))
@@ -114,7 +117,7 @@ async def _vectors(
                 else output.arrays[0]
             )
 
-    await asyncio.gather(fill(EmbedImages("joint"), pictures), fill(EmbedTexts(), texts))
+    await together(fill(EmbedImages("joint"), pictures), fill(EmbedTexts(), texts))
     return [vector for vector in vectors if vector is not None]
 
 

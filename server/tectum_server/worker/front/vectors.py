@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from tectum.v1 import call_pb2, embed_pb2, errors_pb2
+from tectum.v1 import call_pb2, embed_pb2, errors_pb2, model_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.status import item_error
@@ -30,13 +30,16 @@ class VectorRequest:
     """Keep so many; 0: all."""
 
     @classmethod
-    def of(cls, options: call_pb2.VectorOptions, call: Call, prefix: str = "") -> Self:
+    def of(
+        cls, options: call_pb2.VectorOptions, call: Call, prefix: str = "", beside: str = ""
+    ) -> Self:
         """Read the options and fix the answer's space.
 
         Args:
             options: the request's.
             call: whose model and expected spaces count.
             prefix: of the space's name, `clip_` for clips.
+            beside: name of another space that the answer has vectors of; empty: there is none.
 
         Raises:
             Failure: a value out of range, a missing capability, or a space mismatch.
@@ -48,9 +51,9 @@ class VectorRequest:
         ]
         vector = vector_name(options, spaces, "vector")
         space = f"{prefix}{vector}"
-        call.answer_in(space)
+        call.answer_in(space, *([beside] if beside else []))
         if options.dimensions:
-            _check_truncation(options.dimensions, call.served.space(space), call)
+            _check_truncation(options.dimensions, call.served.describe(space))
         return cls(
             vector=vector,
             space=space,
@@ -75,14 +78,9 @@ class VectorRequest:
         ]
 
 
-def _check_truncation(dimensions: int, space_id: str, call: Call) -> None:
-    allowed = next(
-        list(space.truncations)
-        for space in call.served.description.spaces
-        if space.space_id == space_id
-    )
-    if dimensions not in allowed:
-        known = ", ".join(map(str, allowed)) or "none"
+def _check_truncation(dimensions: int, space: model_pb2.Space) -> None:
+    if dimensions not in space.truncations:
+        known = ", ".join(map(str, space.truncations)) or "none"
         raise Failure(
             errors_pb2.ERROR_REASON_CAPABILITY_MISSING,
             f"the model was not trained for {dimensions} dimensions; it was for: {known}",

@@ -1,4 +1,4 @@
-"""Between the contract's messages and numpy: tensors, vectors, masks, durations.
+"""Between the contract's messages and numpy: tensors, vectors, masks, times.
 
 Every reader checks what it reads and names the field that is wrong.
 """
@@ -15,13 +15,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from tectum.v1 import call_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
+from tectum_server.worker.durations import seconds
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import MaskSpec, VectorName
 
 __all__ = [
+    "check_interval",
+    "checked_data_type",
     "checked_enum",
-    "duration",
     "embedding",
+    "out_of_range",
     "raw_image",
     "read_array",
     "read_embedding",
@@ -46,6 +49,10 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _NUMBERS = {dtype.newbyteorder("="): number for number, dtype in _DTYPES.items()}
 _MAX_AXES = 8
+_INTERVAL_SLACK = 0.1
+"""How far a stated interval may lie from the model's, as a share of it."""
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
+"""What google.protobuf.Timestamp can say, seconds since the epoch."""
 
 
 def out_of_range(field: str, message: str) -> Failure:
@@ -193,7 +200,7 @@ def read_embedding(
     if message.space_id != space_id:
         raise Failure(
             errors_pb2.ERROR_REASON_SPACE_MISMATCH,
-            f"the vector is of space {message.space_id!r}, the model's is {space_id!r}",
+            f"the vector is of space {message.space_id[:40]!r}, the model's is {space_id!r}",
             f"{field}.space_id",
         )
     values = read_array(message.values, f"{field}.values")
@@ -250,27 +257,52 @@ def read_mask(mask: reconstruct_pb2.Mask) -> MaskSpec:
     )
 
 
-def duration(seconds: float) -> Duration:
-    """Seconds as the contract carries them, to the nanosecond."""
-    nanoseconds = round(seconds * 1e9)
-    return Duration(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
-
-
 def read_seconds(message: Duration, field: str, *, at_most: float = 3600.0) -> float:
     """A duration above zero.
 
     Raises:
         Failure: FIELD_OUT_OF_RANGE.
     """
-    seconds = message.seconds + message.nanos / 1e9
-    if not 0 < seconds <= at_most:
-        raise out_of_range(field, f"must be above 0 and at most {at_most:g} s, found {seconds:g} s")
-    return seconds
+    found = seconds(message)
+    if not 0 < found <= at_most:
+        raise out_of_range(field, f"must be above 0 and at most {at_most:g} s, found {found:g} s")
+    return found
 
 
-def read_timestamp(message: Timestamp) -> float:
-    """Seconds since the epoch of the caller's clock."""
-    return message.seconds + message.nanos / 1e9
+def check_interval(sent: Duration, wanted: Duration, steps: str, field: str) -> None:
+    """Let pass a stated interval that is about the model's.
+
+    Args:
+        sent: the caller's.
+        wanted: the model's.
+        steps: what lies so far apart, for the message.
+        field: the caller's.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE, or INTERVAL_MISMATCH beyond a tenth of the model's.
+    """
+    found, interval = read_seconds(sent, field), seconds(wanted)
+    if abs(found - interval) > _INTERVAL_SLACK * interval:
+        raise Failure(
+            errors_pb2.ERROR_REASON_INTERVAL_MISMATCH,
+            f"the model's {steps} are {interval:g} s apart, found {found:g} s",
+            field,
+        )
+
+
+def read_timestamp(message: Timestamp, field: str) -> float:
+    """Seconds since the epoch of the caller's clock.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE, it lies outside the years 1 to 9999.
+    """
+    if not _YEAR_1 <= message.seconds < _YEAR_10000 or not 0 <= message.nanos < 10**9:
+        raise out_of_range(
+            field,
+            f"lies in the years 1 to 9999, with 0 to 999999999 nanoseconds; "
+            f"found {message.seconds} s and {message.nanos} ns",
+        )
+    return seconds(message)
 
 
 def _misfit(field: str, message: str) -> Failure:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tectum_server.worker.link.arena import Arena, Span
 from tectum_server.worker.link.segment import Segment
 
-__all__ = ["ArrayRef", "pack", "unpack"]
+__all__ = ["ArrayRef", "pack", "packed_bytes", "unpack"]
 
 _ALIGNMENT = 64
 _DTYPES = ("uint8", "int8", "bool", "int32", "int64", "float16", "float32")
@@ -30,6 +30,12 @@ class ArrayRef(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     dtype: str
     shape: tuple[int, ...]
+
+
+def packed_bytes(arrays: Sequence[NDArray[Any]]) -> int:
+    """The span that `pack` asks for."""
+    once = {id(array): array.nbytes for array in arrays}
+    return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in once.values())
 
 
 def pack(

@@ -45,6 +45,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     priority: int
     deadline: float
     items: tuple[SubmitItem, ...]
+    version: str = ""
+    request_id: str = ""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

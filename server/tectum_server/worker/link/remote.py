@@ -12,7 +12,6 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,11 +20,10 @@ from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import ItemFailure, ItemOutput, Job, JobResult, ModelEntry
 from tectum_server.worker.link.arena import Arena
-from tectum_server.worker.link.arrays import pack, unpack
+from tectum_server.worker.link.arrays import pack, packed_bytes, unpack
 from tectum_server.worker.link.channel import Channel
 from tectum_server.worker.link.messages import (
     Answer,
-    AnswerItem,
     Cancel,
     Catalogue,
     FromEngine,
@@ -39,6 +37,7 @@ from tectum_server.worker.link.messages import (
     Unload,
 )
 from tectum_server.worker.link.segment import Segment
+from tectum_server.worker.shares import has_room
 
 __all__ = ["RemoteEngine"]
 
@@ -49,11 +48,14 @@ _RETRY_SECONDS = 0.1
 class _Link:
     """One connection's worth of state; a new engine gets a new one."""
 
-    def __init__(self, channel: Channel[FromEngine, FromFront], requests: Segment) -> None:
+    def __init__(
+        self, channel: Channel[FromEngine, FromFront], requests: Segment, responses: Segment
+    ) -> None:
         self.channel = channel
         self.requests = requests
+        self.responses = responses
         self.arena = Arena(requests.size)
-        self.waiting: dict[int, asyncio.Future[Answer | Loaded]] = {}
+        self.waiting: dict[int, asyncio.Future[JobResult | Loaded]] = {}
         self.spans: dict[int, int] = {}
 
 
@@ -70,7 +72,6 @@ class RemoteEngine:
         self._path = path
         self._request_bytes = request_bytes
         self._response_bytes = response_bytes
-        self._responses: Segment | None = None
         self._link: _Link | None = None
         self._numbers = itertools.count()
         self._models: dict[str, ModelEntry] = {}
@@ -105,9 +106,11 @@ class RemoteEngine:
         link = self._connected()
         number = next(self._numbers)
         arrays = [array for item in job.items for array in item.arrays]
-        packed = pack(arrays, link.arena, link.requests)
+        packed, wanted = None, packed_bytes(arrays)
+        if has_room(link.arena.capacity, link.arena.used, wanted, job.priority):
+            packed = pack(arrays, link.arena, link.requests)
         if packed is None:
-            raise Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, "the memory for requests is full")
+            raise _no_room(wanted, link.arena.capacity, len(job.items))
         span, refs = packed
         rest = iter(refs)
         items = tuple(
@@ -116,15 +119,24 @@ class RemoteEngine:
         )
         # The span comes back with the answer, whoever still waits for it.
         link.spans[number] = span.offset
-        message = Submit(number, job.model, job.operation, job.priority, job.deadline, items)
+        message = Submit(
+            request=number,
+            model=job.model,
+            operation=job.operation,
+            priority=job.priority,
+            deadline=job.deadline,
+            items=items,
+            version=job.version,
+            request_id=job.request_id,
+        )
         try:
-            answer = await self._ask(link, number, message)
+            result = await self._ask(link, number, message)
         except asyncio.CancelledError:
             link.channel.send(Cancel(number))
             raise
-        if not isinstance(answer, Answer):
-            raise TypeError(f"the engine answered a job with {type(answer).__name__}")
-        return self._result(answer)
+        if not isinstance(result, JobResult):
+            raise TypeError(f"the engine answered a job with {type(result).__name__}")
+        return result
 
     async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
         """As jobs.Engine.load_model."""
@@ -144,41 +156,20 @@ class RemoteEngine:
             raise _away()
         return self._link
 
-    async def _ask(self, link: _Link, number: int, message: FromFront) -> Answer | Loaded:
-        future: asyncio.Future[Answer | Loaded] = asyncio.get_running_loop().create_future()
+    async def _ask(self, link: _Link, number: int, message: FromFront) -> JobResult | Loaded:
+        future: asyncio.Future[JobResult | Loaded] = asyncio.get_running_loop().create_future()
         link.waiting[number] = future
         link.channel.send(message)
         return await future
-
-    def _result(self, answer: Answer) -> JobResult:
-        outputs: list[ItemOutput | ItemFailure] = []
-        for item in answer.items:
-            if isinstance(item, ItemFailure):
-                outputs.append(item)
-            else:
-                outputs.append(ItemOutput(self._copied(item), item.tokens, item.text))
-        if answer.span is not None and self._link is not None:
-            self._link.channel.send(Released(answer.span))
-        return JobResult(
-            version=answer.version,
-            outputs=tuple(outputs),
-            queue_seconds=answer.queue_seconds,
-            compute_seconds=answer.compute_seconds,
-            batch_size=answer.batch_size,
-        )
-
-    def _copied(self, item: AnswerItem) -> tuple[Any, ...]:
-        if self._responses is None:
-            raise _away()
-        responses = self._responses
-        return tuple(np.array(unpack(ref, responses)) for ref in item.arrays)
 
     async def _stay_connected(self) -> None:
         while True:
             try:
                 await self._converse()
-            except (ConnectionError, FileNotFoundError, msgspec.DecodeError) as error:
+            except (ConnectionError, FileNotFoundError) as error:
                 _log.debug("no engine", extra={"error": str(error)})
+            except Exception:
+                _log.exception("the link to the engine broke")
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _converse(self) -> None:
@@ -195,8 +186,7 @@ class RemoteEngine:
             decoder = msgspec.msgpack.Decoder(FromEngine)
             channel: Channel[FromEngine, FromFront] = Channel(reader, writer, decoder)
             close = channel.close  # the transport owns the socket now
-            link = _Link(channel, requests)
-            self._link, self._responses = link, responses
+            self._link = link = _Link(channel, requests, responses)
             while True:
                 self._hear(link, await channel.receive())
         finally:
@@ -213,21 +203,25 @@ class RemoteEngine:
         offset = link.spans.pop(message.request, None)
         if offset is not None:
             link.arena.release(offset)
-        future = link.waiting.pop(message.request, None)
-        if future is None or future.done():  # the caller has gone
-            if isinstance(message, Answer) and message.span is not None:
-                link.channel.send(Released(message.span))
-            return
-        if isinstance(message, Refusal):
-            reason = errors_pb2.ErrorReason.ValueType(message.reason)
-            future.set_exception(
-                Failure(reason, message.message, message.field, message.retry_after)
-            )
-        else:
-            future.set_result(message)
+        future = link.waiting.get(message.request)
+        if future is not None and not future.done():  # else the caller has gone
+            match message:
+                case Refusal():
+                    reason = errors_pb2.ErrorReason.ValueType(message.reason)
+                    future.set_exception(
+                        Failure(reason, message.message, message.field, message.retry_after)
+                    )
+                case Answer():
+                    future.set_result(_result(message, link.responses))
+                case Loaded():
+                    future.set_result(message)
+        link.waiting.pop(message.request, None)
+        # Here and nowhere else: whether the caller will still take the result, nobody knows.
+        if isinstance(message, Answer) and message.span is not None:
+            link.channel.send(Released(message.span))
 
     def _lose(self) -> None:
-        link, self._link, self._responses = self._link, None, None
+        link, self._link = self._link, None
         if link is not None:
             for future in link.waiting.values():
                 if not future.done():
@@ -245,3 +239,31 @@ def _away() -> Failure:
     return Failure(
         errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE, "the engine is starting or being restarted"
     )
+
+
+def _result(answer: Answer, responses: Segment) -> JobResult:
+    """The answer in memory of this process's own."""
+    outputs: list[ItemOutput | ItemFailure] = []
+    for item in answer.items:
+        if isinstance(item, ItemFailure):
+            outputs.append(item)
+        else:
+            arrays = tuple(np.array(unpack(ref, responses)) for ref in item.arrays)
+            outputs.append(ItemOutput(arrays, item.tokens, item.text))
+    return JobResult(
+        version=answer.version,
+        outputs=tuple(outputs),
+        queue_seconds=answer.queue_seconds,
+        compute_seconds=answer.compute_seconds,
+        batch_size=answer.batch_size,
+    )
+
+
+def _no_room(wanted: int, capacity: int, items: int) -> Failure:
+    """Why a request's arrays are not taken: for now, or for good."""
+    if wanted <= capacity:
+        return Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, "the memory for requests is full")
+    words = f"{wanted} bytes of pixels, at most {capacity} are allowed in one request"
+    if items > 1:
+        return Failure(errors_pb2.ERROR_REASON_TOO_MANY_ITEMS, words)
+    return Failure(errors_pb2.ERROR_REASON_IMAGE_TOO_LARGE, words)

@@ -87,6 +87,8 @@ async def _serve_front(engine: Engine, sock: socket.socket) -> None:
         await front.converse()
     except ConnectionError:
         _log.info("a front has gone")
+    except Exception:
+        _log.exception("a front is cut off: what it said makes no sense")
     finally:
         front.close()
         requests.close()
@@ -146,7 +148,8 @@ class _Front:
     def _hear(self, message: FromFront) -> None:
         match message:
             case Submit():
-                self._begin(message.request, partial(self._compute, message))
+                work = partial(self._compute, message)
+                self._begin(message.request, work, message.request_id)
             case Load() | Unload():
                 self._begin(message.request, partial(self._administer, message))
             case Cancel():
@@ -158,12 +161,12 @@ class _Front:
                 self._arena.release(message.offset)
                 self._room.set()
 
-    def _begin(self, request: int, work: _Work) -> None:
-        task = asyncio.get_running_loop().create_task(self._answer(request, work))
+    def _begin(self, request: int, work: _Work, request_id: str = "") -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(request, work, request_id))
         self._tasks[request] = task
         task.add_done_callback(lambda _: self._tasks.pop(request, None))
 
-    async def _answer(self, request: int, work: _Work) -> None:
+    async def _answer(self, request: int, work: _Work, request_id: str) -> None:
         """Do the work and say how it ended; every request gets exactly one message back."""
         message: FromEngine
         try:
@@ -174,7 +177,7 @@ class _Front:
             gone = Failure(errors_pb2.ERROR_REASON_CANCELLED, "the caller went away")
             message = _refusal(request, gone)
         except Exception:
-            _log.exception("a request failed in the engine")
+            _log.exception("a request failed in the engine", extra={"request_id": request_id})
             fault = Failure(errors_pb2.ERROR_REASON_INTERNAL, "the engine failed; see its log")
             message = _refusal(request, fault)
         if not self._closed:
@@ -186,7 +189,15 @@ class _Front:
             for item in message.items
         )
         priority = Priority(message.priority)
-        job = Job(message.model, message.operation, items, priority, message.deadline)
+        job = Job(
+            model=message.model,
+            operation=message.operation,
+            items=items,
+            priority=priority,
+            deadline=message.deadline,
+            version=message.version,
+            request_id=message.request_id,
+        )
         return await self._packed(message.request, await self._engine.submit(job))
 
     async def _administer(self, message: Load | Unload) -> FromEngine:

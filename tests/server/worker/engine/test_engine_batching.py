@@ -1,15 +1,11 @@
-"""Which waiting requests run together, and when: examples first, then laws over whole days.
+"""Which waiting requests run together, and when, by example; the laws have a file of their own.
 
 Time is in whole milliseconds and passed in; nothing here sleeps.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tectum_server.worker.engine.batching import (
     Admitted,
@@ -22,12 +18,13 @@ from tectum_server.worker.engine.batching import (
 from tectum_server.worker.engine.cost import Cost
 
 CONTROL, INTERACTIVE, BULK = 1, 2, 3
-COSTS: dict[Hashable, Cost] = {"a": Cost(3, 2), "b": Cost(0, 7)}  # nothing is known of "c"
 
 
-def batching(max_queued: int = 100, max_batch: int = 8, **costs: Cost) -> Batching:
-    known: dict[Hashable, Cost] = dict(costs.items()) if costs else COSTS
-    return Batching(max_queued, max_batch, known.get)
+def batching(
+    max_queued: int = 100, max_batch: int = 8, max_block_ms: int | None = None, **costs: Cost
+) -> Batching:
+    known: dict[Hashable, Cost] = dict(costs.items())  # of other keys nothing is known
+    return Batching(max_queued, max_batch, known.get, max_block_ms)
 
 
 def item(
@@ -172,6 +169,49 @@ def test_a_full_queue_refuses_and_tells_how_long_what_waits_will_take() -> None:
     assert policy.admit([item(3, "a")], 0) == Admitted()
 
 
+def test_bulk_leaves_control_room_in_the_queue() -> None:
+    policy = batching(max_queued=8)
+    admitted(policy, *(item(n, priority=BULK) for n in range(6)))
+
+    assert policy.admit([item(6, priority=BULK)], 0) == Refused(Reason.QUEUE_FULL, 1)
+    admitted(policy, item(7, priority=INTERACTIVE), item(8, priority=CONTROL))
+    assert policy.admit([item(9, priority=CONTROL)], 0) == Refused(Reason.QUEUE_FULL, 1)
+
+
+def test_a_request_larger_than_its_share_is_taken_when_nothing_waits() -> None:
+    policy = batching(max_queued=8)
+
+    assert policy.admit([item(n, priority=BULK) for n in range(8)], 0) == Admitted()
+
+
+def test_while_control_comes_others_batches_stay_within_the_operators_limit() -> None:
+    policy = batching(max_block_ms=20, a=Cost(10, 5))
+    admitted(policy, *(item(n, "a", BULK) for n in range(8)))
+    assert policy.next_batch(0) == Batch("a", (0, 1, 2, 3, 4, 5, 6, 7))  # nobody to be blocked
+
+    admitted(policy, *(item(n, "a", BULK) for n in range(8)), item(9, "other", CONTROL))
+
+    assert order(policy) == [(9,), (0, 1), (2, 3), (4, 5), (6, 7)]
+
+
+def test_where_no_control_has_come_for_long_batches_are_large_again() -> None:
+    policy = batching(max_block_ms=20, a=Cost(10, 5))
+    admitted(
+        policy, item(9, "other", CONTROL), *(item(n, "a", deadline_ms=60_000) for n in (1, 2, 3))
+    )
+
+    assert order(policy, 9_999) == [(9,), (1, 2), (3,)]
+    admitted(policy, *(item(n, "a", deadline_ms=60_000) for n in (1, 2, 3)))
+    assert order(policy, 10_000) == [(1, 2, 3)]
+
+
+def test_a_single_item_and_controls_own_are_never_held_back() -> None:
+    policy = batching(max_block_ms=5, a=Cost(10, 5))
+    admitted(policy, *(item(n, "a", CONTROL) for n in range(3)), *(item(n, "a") for n in (3, 4)))
+
+    assert order(policy) == [(0, 1, 2), (3,), (4,)]
+
+
 def test_a_request_is_taken_whole_or_not_at_all() -> None:
     policy = batching(max_queued=3)
 
@@ -194,182 +234,6 @@ def test_depth_is_told_by_priority() -> None:
     policy = admitted(batching(), item(1), item(2, priority=CONTROL), item(3))
 
     assert policy.depth() == {INTERACTIVE: 2, CONTROL: 1}
-
-
-# ---------------------------------------------------------------- laws
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A request that comes."""
-
-    at_ms: int
-    keys: tuple[str, ...]
-    priority: int
-    patience_ms: int
-    leaves_after_ms: int | None
-
-
-@dataclass
-class Day:
-    """What happened."""
-
-    admitted: dict[int, Waiting] = field(default_factory=dict)
-    ends: Counter[int] = field(default_factory=Counter)
-
-
-ARRIVALS = st.lists(
-    st.builds(
-        Arrival,
-        at_ms=st.integers(0, 60),
-        keys=st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(tuple),
-        priority=st.sampled_from([CONTROL, INTERACTIVE, BULK]),
-        patience_ms=st.integers(0, 80),
-        leaves_after_ms=st.none() | st.integers(0, 40),
-    ),
-    max_size=14,
-)
-
-
-def time_for(items: Iterable[Waiting], max_batch: int) -> float:
-    """Milliseconds for items run key by key in full batches, one batch after another."""
-    total = 0.0
-    for key, count in Counter(waiting.key for waiting in items).items():
-        cost = COSTS.get(key)
-        while cost is not None and count > 0:
-            total += cost.of(min(count, max_batch))
-            count -= max_batch
-    return total
-
-
-def expected_refusal(
-    items: Sequence[Waiting],
-    queue: dict[int, Waiting],
-    now_ms: int,
-    free_ms: int,
-    limits: tuple[int, int],
-) -> Reason | None:
-    """The rules of admission, written out."""
-    max_queued, max_batch = limits
-    deadline = items[0].deadline_ms
-    ahead = [w for w in queue.values() if w.order < items[0].order]
-    if deadline <= now_ms:
-        return Reason.DEADLINE_PASSED
-    if now_ms + time_for(items, max_batch) > deadline:
-        return Reason.DEADLINE_INFEASIBLE
-    if len(queue) + len(items) > max_queued:
-        return Reason.QUEUE_FULL
-    if max(now_ms, free_ms) + time_for([*ahead, *items], max_batch) > deadline:
-        return Reason.DEADLINE_UNREACHABLE
-    return None
-
-
-def check_batch(batch: Batch, queue: dict[int, Waiting], now_ms: int, max_batch: int) -> None:
-    """What every batch must be, given what waited."""
-    members = [queue[number] for number in batch.items]
-    mates = sorted((w for w in queue.values() if w.key == batch.key), key=lambda w: w.order)
-    assert 1 <= len(members) <= max_batch
-    assert members[0] == min(queue.values(), key=lambda w: w.order)
-    assert members == mates[: len(members)]  # one key, in order, none skipped
-    assert all(member.deadline_ms > now_ms for member in members)
-    cost = COSTS.get(batch.key)
-    if cost is None:
-        assert len(members) == min(len(mates), max_batch)
-        return
-
-    def harms(size: int) -> bool:
-        """Whether a batch of so many makes a member late that could be in time alone."""
-        return any(
-            now_ms + cost.of(1) <= mate.deadline_ms < now_ms + cost.of(size)
-            for mate in mates[:size]
-        )
-
-    assert len(members) == 1 or not harms(len(members))
-    if len(members) < min(len(mates), max_batch):
-        assert harms(len(members) + 1)  # no artificial smallness
-
-
-def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
-    """A day of arrivals before an engine that takes just what batches cost; checks as it goes."""
-    policy = Batching(max_queued, max_batch, COSTS.get)
-    day, queue, leaving = Day(), dict[int, Waiting](), dict[int, list[int]]()
-    coming = sorted(enumerate(arrivals), key=lambda pair: (pair[1].at_ms, pair[0]))
-    free_ms, number = 0, 0
-    for now_ms in range(400):
-        if now_ms >= free_ms:
-            policy.idle()
-        while coming and coming[0][1].at_ms <= now_ms:
-            _, arrival = coming.pop(0)
-            items = [
-                Waiting(number + place, key, arrival.priority, now_ms + arrival.patience_ms)
-                for place, key in enumerate(arrival.keys)
-            ]
-            number += len(items)
-            reason = expected_refusal(items, queue, now_ms, free_ms, (max_queued, max_batch))
-            verdict = policy.admit(items, now_ms)
-            assert (verdict.reason if isinstance(verdict, Refused) else None) is reason
-            if isinstance(verdict, Refused):
-                retries = (Reason.QUEUE_FULL, Reason.DEADLINE_UNREACHABLE)
-                assert (verdict.retry_after_ms is not None) == (reason in retries)
-                continue
-            new = {waiting.item: waiting for waiting in items}
-            queue |= new
-            day.admitted |= new
-            if arrival.leaves_after_ms is not None:
-                leaving.setdefault(now_ms + arrival.leaves_after_ms, []).extend(new)
-        gone = [one for one in leaving.pop(now_ms, []) if one in queue]
-        policy.cancel(gone)
-        late = policy.expire(now_ms)
-        assert set(late) == {
-            n for n, w in queue.items() if w.deadline_ms <= now_ms and n not in gone
-        }
-        for one in [*gone, *late]:
-            day.ends[one] += 1
-            del queue[one]
-        if now_ms >= free_ms:
-            batch = policy.next_batch(now_ms)
-            assert (batch is None) == (not queue)  # a free engine never idles while work waits
-            if batch is not None:
-                check_batch(batch, queue, now_ms, max_batch)
-                cost = COSTS.get(batch.key, Cost(1, 0))
-                free_ms = now_ms + round(cost.of(len(batch.items)))
-                for one in batch.items:
-                    day.ends[one] += 1
-                    del queue[one]
-        assert len(policy) == len(queue) <= max_queued
-        assert policy.depth() == Counter(w.priority for w in queue.values())
-    assert not queue
-    return day
-
-
-@given(ARRIVALS, st.integers(1, 12), st.integers(1, 4))
-def test_whatever_comes_the_rules_hold_and_each_item_leaves_exactly_once(
-    arrivals: list[Arrival], max_queued: int, max_batch: int
-) -> None:
-    day = live(arrivals, max_queued, max_batch)
-
-    assert day.ends == Counter(day.admitted.keys())
-
-
-@given(ARRIVALS, st.integers(1, 4))
-def test_adding_mates_never_makes_the_head_miss_a_deadline_it_could_meet(
-    arrivals: list[Arrival], max_batch: int
-) -> None:
-    policy = Batching(1000, max_batch, COSTS.get)
-    waiting = [
-        Waiting(number, "a", arrival.priority, 1 + arrival.patience_ms)
-        for number, arrival in enumerate(arrivals)
-    ]
-    for one in waiting:
-        policy.admit([one], 0)
-    policy.expire(0)
-
-    batch = policy.next_batch(0)
-
-    if batch is not None:
-        head = waiting[batch.items[0]]
-        alone, together = COSTS["a"].of(1), COSTS["a"].of(len(batch.items))
-        assert together <= head.deadline_ms or alone > head.deadline_ms
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -78,6 +78,17 @@ def test_what_happened_long_ago_is_forgotten() -> None:
     assert known(model).of(1) == pytest.approx(10)
 
 
+def test_however_many_keys_come_few_are_kept_and_the_latest_are() -> None:
+    model = CostModel()
+    for number in range(5000):
+        model.observe(number, 1, 1.0)
+        model.observe("a", 1, 5.0)  # seen again and again
+
+    assert len(model.known) <= 512
+    assert {"a", 4999} <= model.known
+    assert model.cost(0) is None
+
+
 def test_keys_do_not_mix_and_are_forgotten_one_by_one() -> None:
     model = CostModel()
     model.observe("a", 1, 5.0)

@@ -1,56 +1,23 @@
 """An engine in this process: models come, are replaced and go; what served before still does."""
 
-import asyncio
 import json
 import shutil
-import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 from safetensors.torch import load_file, save_file
 from tests.bundles import picture, write_bare
+from tests.server.worker.engine.engines import engine_for, job, newer, vector
 
 from tectum.v1 import call_pb2, errors_pb2, model_pb2
 from tectum_core.bundle import Repository
 from tectum_core.bundle.files import content_version
+from tectum_core.golden import check_golden
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.cost import CostModel
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.warmup import batch_sizes, warm_up
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import EmbedImages, Item, ItemOutput, Job, JobResult, Priority
-from tectum_server.worker.metrics import EngineMetrics
-
-
-def engine_for(root: Path, *models: str) -> LocalEngine:
-    settings = EngineSettings(str(root), models, max_batch=2)
-    return LocalEngine(settings, EngineMetrics(CollectorRegistry()))
-
-
-@pytest.fixture
-def root(tmp_path: Path, bare_folder: Path) -> Path:
-    """A repository that holds `arm`."""
-    root = tmp_path / "models"
-    Repository(root).publish(bare_folder, "arm")
-    return root
-
-
-@pytest.fixture
-async def engine(root: Path) -> AsyncIterator[LocalEngine]:
-    """An engine that serves `arm`."""
-    engine = engine_for(root, "arm")
-    await engine.start()
-    yield engine
-    await engine.close()
-
-
-def newer(root: Path, tmp_path: Path, seed: int = 5) -> str:
-    """Publish another version of `arm`."""
-    write_bare(tmp_path / f"seed-{seed}", seed)
-    return Repository(root).publish(tmp_path / f"seed-{seed}", "arm")
 
 
 def corrupt(root: Path, tmp_path: Path, what: str) -> str:
@@ -68,19 +35,6 @@ def corrupt(root: Path, tmp_path: Path, what: str) -> str:
     else:
         (folder / "model.safetensors").write_bytes(b"\0" * 100)
     return Repository(root).publish(folder, "arm")
-
-
-def job(model: str = "arm") -> Job:
-    loop = asyncio.get_running_loop()
-    return Job(
-        model, EmbedImages("pooled"), (Item((picture(),)),), Priority.INTERACTIVE, loop.time() + 60
-    )
-
-
-def vector(result: JobResult) -> np.ndarray:
-    output = result.outputs[0]
-    assert isinstance(output, ItemOutput)
-    return np.asarray(output.arrays[0])
 
 
 async def refusal(engine: LocalEngine, name: str, version: str = "") -> Failure:
@@ -112,7 +66,7 @@ async def test_a_model_is_announced_with_what_it_is(engine: LocalEngine, bare: P
     assert told.state == model_pb2.MODEL_STATE_READY
     assert told.capabilities == [model_pb2.CAPABILITY_EMBED_IMAGES]
     assert told.golden.passed
-    assert told.golden.outputs == 2
+    assert told.golden.outputs == check_golden(bare).outputs
     assert told.numerics.precision == "float32"
     assert told.numerics.engine.startswith("torch-")
     assert told.parameters == sum(p.numel() for p in bare.model.parameters())
@@ -200,27 +154,6 @@ async def test_a_version_whose_content_was_changed_is_rejected(
     assert content_version(root / "arm" / version) in failure.message
 
 
-async def test_a_job_under_way_is_finished_by_the_version_that_took_it(
-    engine: LocalEngine, root: Path, tmp_path: Path, bare: Predictor
-) -> None:
-    version, swapped, release = newer(root, tmp_path), asyncio.Event(), threading.Event()
-    engine.on_change(swapped.set)
-    engine._scheduler._compute.submit(release.wait)
-    jobs = [asyncio.create_task(engine.submit(job())) for _ in range(5)]
-    await asyncio.sleep(0)  # all are admitted
-
-    loading = asyncio.create_task(engine.load_model("arm", "", make_default=False))
-    await swapped.wait()
-    later = asyncio.create_task(engine.submit(job()))
-    await asyncio.sleep(0)
-    assert not loading.done()  # it waits until the old one is drained
-    release.set()
-    await loading
-
-    assert {task.result().version for task in jobs} == {bare.bundle.version}
-    assert (await later).version == version
-
-
 async def test_a_model_that_is_not_the_default_can_be_unloaded(
     engine: LocalEngine, root: Path, bare_folder: Path
 ) -> None:
@@ -305,11 +238,10 @@ def test_buckets_are_powers_of_two_up_to_the_largest(largest: int, sizes: list[i
 
 
 def test_warming_up_teaches_the_cost_of_all_a_model_does(full: Predictor) -> None:
-    costs = CostModel()
+    seen = warm_up(full, 2)
 
-    warm_up(full, 2, costs)
-
-    operations = {key[1] for key in costs.known if isinstance(key, tuple)}
+    keys = [key for key, _, _ in seen if isinstance(key, tuple)]
+    operations = {key[1] for key in keys}
     assert operations == {
         "embed_images",
         "embed_texts",
@@ -320,17 +252,15 @@ def test_warming_up_teaches_the_cost_of_all_a_model_does(full: Predictor) -> Non
         "fill_actions",
         "latent_actions",
     }
-    assert {key[0] for key in costs.known if isinstance(key, tuple)} == {
-        f"full@{full.bundle.version}"
-    }
+    assert {key[0] for key in keys} == {f"full@{full.bundle.version}"}
+    assert {size for _, size, _ in seen} == {1, 2}
+    assert all(took > 0 for _, _, took in seen)
 
 
 def test_warming_up_asks_nothing_of_a_model_that_it_lacks(bare: Predictor) -> None:
-    costs = CostModel()
+    seen = warm_up(bare, 2)
 
-    warm_up(bare, 2, costs)
-
-    assert {key[1:] for key in costs.known if isinstance(key, tuple)} == {
+    assert {key[1:] for key, _, _ in seen if isinstance(key, tuple)} == {
         ("embed_images", "pooled"),
         ("embed_images", "tokens"),
     }

@@ -1,130 +1,16 @@
 """The shell around the policy: jobs in, results out, with an engine that waits to be let go."""
 
 import asyncio
-import threading
 import types
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
+from tests.server.worker.engine.gated import GatedPredictor, Rig, lengths, refusal, settle
 
 from tectum.v1 import errors_pb2
-from tectum_core.predictor import CapabilityMissing, Predictor
-from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import EmbedTexts, Item, ItemFailure, ItemOutput, Job, JobResult
+from tectum_server.worker.jobs import ItemFailure
 from tectum_server.worker.jobs import Priority as P
-from tectum_server.worker.metrics import EngineMetrics
-
-FOREVER = 1e6
-
-
-class Clock:
-    """Seconds that pass when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class GatedPredictor:
-    """Embeds texts as their lengths, one batch for each time the gate is opened."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.bundle = types.SimpleNamespace(version="v1")
-        self.batches: list[list[str]] = []
-        self.free = False
-        self.takes = 0.0
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
-        self._begun: asyncio.Queue[int] = asyncio.Queue()
-        self._gate = threading.Semaphore(0)
-
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.batches.append(list(texts))
-        self._loop.call_soon_threadsafe(self._begun.put_nowait, len(texts))
-        if not self.free:
-            self._gate.acquire()
-        self._clock.now += self.takes
-        for text in texts:
-            if text == "poison":
-                raise ZeroDivisionError("poison")
-            if text == "unable":
-                raise CapabilityMissing("this model has no such part")
-            if text == "wrong":
-                reason = errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
-                raise Failure(reason, "no such place", "mask.hidden")
-        return np.array([[len(text)] for text in texts], np.float32)
-
-    async def begun(self) -> int:
-        """Wait until the next batch runs; gives its size."""
-        return await self._begun.get()
-
-    def let_go(self) -> None:
-        """Finish the batch that runs."""
-        self._gate.release()
-
-    def open(self) -> None:
-        """Finish it, and hold none back from now on."""
-        self.free = True
-        self._gate.release()
-
-
-class Rig:
-    """A scheduler before a gated predictor."""
-
-    def __init__(self, max_queued: int = 100, max_batch: int = 32) -> None:
-        self.clock = Clock()
-        self.registry = CollectorRegistry()
-        metrics = EngineMetrics(self.registry)
-        self.scheduler = Scheduler(max_queued, max_batch, metrics, self.clock)
-        self.predictor = GatedPredictor(self.clock)
-        self.scheduler.start()
-
-    def submit(
-        self,
-        *texts: str,
-        priority: P = P.INTERACTIVE,
-        within: float = FOREVER,
-        predictor: GatedPredictor | None = None,
-    ) -> asyncio.Task[JobResult]:
-        items = tuple(Item(text=text) for text in texts)
-        job = Job("m", EmbedTexts(), items, priority, self.clock.now + within)
-        serving = cast("Predictor", predictor or self.predictor)
-        return asyncio.create_task(self.scheduler.submit(job, serving))
-
-    async def busy(self) -> asyncio.Task[JobResult]:
-        """Keep the engine occupied with one batch of its own."""
-        task = self.submit("first")
-        await self.predictor.begun()
-        return task
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, labels)
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    rig = Rig()
-    yield rig
-    rig.predictor.open()
-    await rig.scheduler.close()
-
-
-async def settle() -> None:
-    """Let every task that can run do so."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def lengths(result: JobResult) -> list[float]:
-    return [float(o.arrays[0][0]) for o in result.outputs if isinstance(o, ItemOutput)]
-
 
 # ---------------------------------------------------------------- batches
 
@@ -281,12 +167,6 @@ async def test_what_expires_while_it_waits_is_told_so_and_never_runs(rig: Rig) -
     assert caught.value.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
     assert lengths(await patient) == [7]
     assert rig.predictor.batches == [["first"], ["patient"]]
-
-
-async def refusal(task: asyncio.Task[JobResult]) -> Failure:
-    with pytest.raises(Failure) as caught:
-        await task
-    return caught.value
 
 
 async def test_refusals_of_the_policy_become_failures_with_their_delay(rig: Rig) -> None:

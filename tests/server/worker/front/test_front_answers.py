@@ -61,6 +61,21 @@ def test_a_version_and_a_priority_can_be_named(worker: Caller, full: Predictor, 
     assert worker.ask(rpc, request).info.version == full.bundle.version
 
 
+def test_a_version_without_a_name_is_one_of_the_default_model(
+    worker: Caller, full: Predictor
+) -> None:
+    request = CALLS["EmbedImages"]()
+    request.options.model = f"@{full.bundle.version}"
+    assert worker.ask("EmbedImages", request).info.model == "full"
+
+    request.options.model = "@" + "0" * 16
+    told = worker.refused("EmbedImages", request)
+
+    assert (told.code, told.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
+    assert told.fields == ("options.model",)
+    assert full.bundle.version in told.message
+
+
 def test_a_request_id_is_made_where_none_or_none_sane_was_sent(worker: Caller) -> None:
     sent = ["x" * 129, ""]
 

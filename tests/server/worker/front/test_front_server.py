@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.server.worker.asking import NO_IMAGE, images, options
 from tests.server.worker.serving import Fronted, Loop, ScriptedEngine, zeros
 
-from tectum_server.worker.front.server import PortInUse
 from tectum_server.worker.jobs import ModelEntry
+from tectum_server.worker.listening import CannotListen
 from tectum_server.worker.metrics import EngineMetrics, FrontMetrics
 
 Starter = Callable[..., Fronted]
@@ -207,5 +207,5 @@ def test_a_taken_port_is_named_with_the_flag_that_helps(loop: Loop, engine: Scri
         taken.listen()
         port = taken.getsockname()[1]
 
-        with pytest.raises(PortInUse, match=rf"127\.0\.0\.1:{port} is in use; .* --port"):
+        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} is in use; .* --port"):
             Fronted(loop, engine, port=port)

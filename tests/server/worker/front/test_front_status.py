@@ -16,7 +16,7 @@ from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import CODES, RETRYABLE, Failure, reason_name
 from tectum_server.worker.front.access import Access
 from tectum_server.worker.front.batches import raise_if_all_failed
-from tectum_server.worker.front.status import DOMAIN, code_of, item_error, to_grpc
+from tectum_server.worker.front.status import DOMAIN, brief, code_of, item_error, to_grpc
 
 REASONS = st.sampled_from(sorted(CODES))
 
@@ -80,6 +80,40 @@ def test_several_violations_are_all_told() -> None:
 
     told = [(v.field, v.description) for v in found["BadRequest"].field_violations]
     assert tuple(told) == pairs
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=30), st.text(max_size=3000)), min_size=1, max_size=80),
+    st.text(max_size=3000),
+)
+def test_what_is_told_always_has_room_in_the_trailing_metadata(
+    pairs: list[tuple[str, str]], message: str
+) -> None:
+    failure = Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, message, "f", violations=tuple(pairs))
+
+    status, found = details(failure, "x" * 128)
+
+    assert status.ByteSize() <= 4096
+    told = found["BadRequest"].field_violations
+    assert [v.field for v in told] == [field for field, _ in pairs[: len(told)]]
+    if len(told) < len(pairs):
+        assert told[-1].description.endswith(f" (and {len(pairs) - len(told)} more)")
+    # As gRPC writes the two: each byte of the message as up to three, details in base 64.
+    assert 3 * len(status.message.encode()) + status.ByteSize() * 4 / 3 < 8000
+
+
+@given(st.text(max_size=2000))
+def test_a_message_is_told_whole_unless_it_is_long(text: str) -> None:
+    told = brief(text)
+
+    assert len(told.encode()) <= 512
+    if len(text.encode()) <= 512:
+        assert told == text
+    else:
+        assert told.endswith("…")
+        assert text.startswith(told[:-1])
+        assert len(told.encode()) > 500
+    assert item_error(Failure(errors_pb2.ERROR_REASON_INTERNAL, text), "f").message == told
 
 
 @given(REASONS)

@@ -37,6 +37,7 @@ def test_a_stream_says_that_it_is_ready_and_answers_each_frame(
         assert result.latent_action_status == stream_pb2.LATENT_ACTION_STATUS_UNSPECIFIED
     assert stream.finish() == []
     assert ready.info.model == "full"
+    assert not ready.info.HasField("timings")  # nothing was computed
     assert abs(ready.worker_time.ToSeconds() - time.time()) < 60
 
 
@@ -129,7 +130,7 @@ def test_a_stream_has_its_own_lifespan_and_frames_may_have_another(
 
     stream.send(default)
     first = stream.result()
-    stream.send(frame(2, at=old, lifespan=30))
+    stream.send(frame(2, at=old + 0.1, lifespan=30))
 
     assert [first.status, stream.result().status] == [STALE, OK]
 
@@ -203,11 +204,13 @@ def test_whatever_is_sent_every_frame_gets_exactly_one_answer(
     draw = random.Random(seed)
     stream = camera(latent_actions=True)
     stream.ready()
-    now, number, kinds = time.time(), 0, dict[int, str]()
+    now, number, kinds, last = time.time(), 0, dict[int, str](), 0.0
     for _ in range(60):
         number += draw.randint(1, 3)
         kind = kinds[number] = draw.choice(["sound", "sound", "sound", "old", "bad", "untimed"])
         at = None if kind == "untimed" else now - (10 if kind == "old" else 0) + number * INTERVAL
+        if at is not None:
+            kinds[number], last = ("back in time" if at < last else kind), at
         image = NO_IMAGE if kind == "bad" else IMAGE
         stream.send(frame(number, at, lifespan=0.5 if kind == "old" else 60, image=image))
         if draw.random() < 0.3:
@@ -222,6 +225,7 @@ def test_whatever_is_sent_every_frame_gets_exactly_one_answer(
         "untimed": {OK, SUPERSEDED},
         "old": {STALE, SUPERSEDED},
         "bad": {FAILED, SUPERSEDED},
+        "back in time": {FAILED},
     }
     assert all(found[number] in allowed[kind] for number, kind in kinds.items())
     assert found[number] != SUPERSEDED  # nothing came after the last

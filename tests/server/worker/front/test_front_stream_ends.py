@@ -13,7 +13,7 @@ from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, Told, u
 
 from tectum.v1 import stream_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.stream import PerceptionStream
+from tectum_server.worker.front.frames import Arrivals
 
 Setup, Request = stream_pb2.StreamSetup, stream_pb2.StreamPerceptionRequest
 
@@ -126,7 +126,7 @@ def test_a_stream_may_pin_the_spaces_of_both_its_vectors(
 def test_what_was_answered_is_sent_before_the_stream_fails(
     front: Fronted, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, refused = PerceptionStream._frame, threading.Event()
+    read, refused = Arrivals.read, threading.Event()
 
     def notice(*given: Any) -> Any:
         try:
@@ -135,7 +135,7 @@ def test_what_was_answered_is_sent_before_the_stream_fails(
             refused.set()
             raise
 
-    monkeypatch.setattr(PerceptionStream, "_frame", notice)
+    monkeypatch.setattr(Arrivals, "read", notice)
     stream = Camera(front.client, Setup(embed=True))
     stream.ready()
     begin(stream, engine, 5)

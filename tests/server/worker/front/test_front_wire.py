@@ -14,11 +14,12 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from tectum.v1 import call_pb2, errors_pb2, reconstruct_pb2, tensor_pb2
+from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.texts import checked_text
 from tectum_server.worker.front.wire import (
+    check_interval,
     checked_data_type,
-    duration,
     embedding,
     read_array,
     read_embedding,
@@ -40,6 +41,7 @@ RANGE = errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
 MISSING = errors_pb2.ERROR_REASON_FIELD_MISSING
 SHAPE = errors_pb2.ERROR_REASON_SHAPE_MISMATCH
 NOT_FINITE = errors_pb2.ERROR_REASON_NOT_FINITE
+INTERVAL = errors_pb2.ERROR_REASON_INTERVAL_MISMATCH
 SPACE = errors_pb2.ERROR_REASON_SPACE_MISMATCH
 TYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
 SHAPES = npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5)
@@ -290,14 +292,6 @@ def test_a_mask_whose_fields_contradict_each_other_is_refused(
 # ---------------------------------------------------------------- times and texts
 
 
-@given(st.floats(0, 1e6))
-def test_seconds_survive_to_the_nanosecond(value: float) -> None:
-    sent = duration(value)
-
-    assert 0 <= sent.nanos < 10**9
-    assert sent.ToNanoseconds() == round(value * 1e9)
-
-
 @given(st.integers(1, 3600 * 10**9))
 def test_a_duration_is_read_in_seconds(nanoseconds: int) -> None:
     sent = Duration()
@@ -314,8 +308,46 @@ def test_a_duration_beyond_its_bounds_is_refused(nanoseconds: int) -> None:
     assert refused(read_seconds, sent, "d") == (RANGE, "d")
 
 
-def test_a_timestamp_is_read_in_seconds() -> None:
-    assert read_timestamp(Timestamp(seconds=5, nanos=250_000_000)) == 5.25
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [
+        (Timestamp(seconds=5, nanos=250_000_000), 5.25),
+        (Timestamp(seconds=-62_135_596_800), -62_135_596_800.0),
+        (Timestamp(seconds=253_402_300_799), 253_402_300_799.0),
+    ],
+)
+def test_a_timestamp_is_read_in_seconds(sent: Timestamp, wanted: float) -> None:
+    assert read_timestamp(sent, "t") == wanted
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Timestamp(seconds=-(2**63)),
+        Timestamp(seconds=-62_135_596_801),
+        Timestamp(seconds=253_402_300_800),
+        Timestamp(seconds=2**63 - 1),
+        Timestamp(seconds=5, nanos=-1),
+        Timestamp(seconds=5, nanos=10**9),
+    ],
+)
+def test_a_moment_that_no_timestamp_can_tell_is_refused(sent: Timestamp) -> None:
+    assert refused(read_timestamp, sent, "t") == (RANGE, "t")
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [(0.1, None), (0.091, None), (0.109, None), (0.2, INTERVAL), (0.05, INTERVAL), (0.0, RANGE)],
+)
+def test_a_stated_interval_is_within_a_tenth_of_the_models(
+    found: float, reason: int | None
+) -> None:
+    given = (duration(found), duration(0.1), "frames", "i")
+
+    if reason is None:
+        check_interval(*given)
+    else:
+        assert refused(check_interval, *given) == (reason, "i")
 
 
 @given(st.text(max_size=40), st.integers(1, 60))

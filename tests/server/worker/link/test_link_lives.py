@@ -1,6 +1,7 @@
 """Shared memory comes back whatever happens, and engines go and come."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.server.worker.linked import (
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import ItemOutput
+from tectum_server.worker.jobs import Item, ItemOutput, Priority
 from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.link.served import serve_engine
 
@@ -110,6 +111,49 @@ async def test_when_the_memory_for_requests_is_full_callers_are_told(tmp_path: P
     await rig.close()
 
 
+async def test_bulk_leaves_the_higher_classes_room_in_the_memory(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+    bulk = replace(job(np.zeros(MEMORY // 8, np.uint8)), priority=Priority.BULK)
+    waiting = [asyncio.create_task(rig.remote.submit(bulk)) for _ in range(6)]
+    for _ in waiting:
+        await engine.begun.get()
+
+    found = await failure(asyncio.create_task(rig.remote.submit(bulk)))
+    control = asyncio.create_task(
+        rig.remote.submit(replace(bulk, items=bulk.items * 2, priority=Priority.CONTROL))
+    )
+    await engine.begun.get()
+    engine.free.set()
+
+    assert found.reason == errors_pb2.ERROR_REASON_QUEUE_FULL
+    answered = await asyncio.gather(*waiting, control)
+    assert [len(result.outputs) for result in answered] == [1] * 6 + [2]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "reason"),
+    [
+        (1, errors_pb2.ERROR_REASON_IMAGE_TOO_LARGE),
+        (2, errors_pb2.ERROR_REASON_TOO_MANY_ITEMS),
+    ],
+)
+async def test_what_can_never_fit_the_memory_for_requests_is_refused_for_good(
+    held: tuple[Rig, HeldEngine], pictures: int, reason: errors_pb2.ErrorReason.ValueType
+) -> None:
+    rig, engine = held
+    engine.free.set()
+    items = tuple(Item((np.zeros(MEMORY // pictures + 1, np.uint8),)) for _ in range(pictures))
+
+    found = await failure(asyncio.create_task(rig.remote.submit(replace(job(), items=items))))
+
+    assert found.reason == reason
+    assert found.retry_delay is None
+    assert f"at most {MEMORY} are allowed" in found.message
+    assert (await rig.remote.submit(job(np.zeros(MEMORY, np.uint8)[: MEMORY // 4]))).version == "v1"
+
+
 async def test_a_cancelled_callers_memory_comes_back(held: tuple[Rig, HeldEngine]) -> None:
     rig, engine = held
     task = asyncio.create_task(rig.remote.submit(job(IMAGE)))
@@ -135,7 +179,7 @@ async def test_a_caller_who_leaves_at_once_gives_the_memory_back_too(
     assert await used_after_all(rig) == 0
 
 
-async def test_a_caller_who_leaves_as_the_answer_comes_costs_nothing(
+async def test_a_caller_who_leaves_while_the_answer_is_on_its_way_costs_nothing(
     held: tuple[Rig, HeldEngine],
 ) -> None:
     rig, engine = held
@@ -147,6 +191,23 @@ async def test_a_caller_who_leaves_as_the_answer_comes_costs_nothing(
         await asyncio.gather(task, return_exceptions=True)
 
     assert await used_after_all(rig) == 0
+    assert engine.used == 0
+
+
+async def test_a_caller_who_leaves_in_the_very_tick_of_the_answer_costs_nothing(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+    engine.free.set()
+    for _ in range(5):
+        task = asyncio.create_task(rig.remote.submit(job(IMAGE)))
+        rig.remote.then = task.cancel
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        rig.remote.then = None
+
+    assert await used_after_all(rig) == 0
+    assert engine.used == 0
     output = (await rig.remote.submit(job(IMAGE))).outputs[0]
     assert isinstance(output, ItemOutput)
     assert np.array_equal(output.arrays[0], IMAGE)

@@ -1,6 +1,7 @@
 """What goes through the link comes back the same, refusals and administration too."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,25 @@ async def test_an_items_failure_crosses_with_its_field(local: tuple[Rig, LocalEn
     assert isinstance(there.outputs[0], ItemFailure)
     assert there.outputs == here.outputs
     assert there.outputs[0].field == "mask.hidden"
+
+
+async def test_a_job_crosses_with_the_version_it_was_prepared_for_and_its_name(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+    engine.free.set()
+    sent = replace(job(IMAGE, text="open"), version="v1", request_id="r-7")
+
+    await rig.remote.submit(sent)
+
+    came = await engine.begun.get()
+    assert (came.version, came.request_id) == ("v1", "r-7")
+    assert (came.model, came.operation, came.priority, came.deadline) == (
+        sent.model,
+        sent.operation,
+        sent.priority,
+        sent.deadline,
+    )
 
 
 async def test_models_cross_with_everything_the_front_needs(

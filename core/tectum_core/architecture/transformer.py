@@ -1,0 +1,42 @@
+"""What every part builds on: strictness, and a stack of transformer blocks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+__all__ = ["Strict", "TransformerConfig"]
+
+
+class Strict(BaseModel):
+    """Frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TransformerConfig(Strict):
+    """A stack of pre-norm transformer blocks."""
+
+    width: PositiveInt
+    """Length of a token, D."""
+    depth: Annotated[PositiveInt, Field(le=256)]
+    """Number of blocks."""
+    heads: PositiveInt
+    """Attention heads; divides `width`."""
+    hidden: PositiveInt
+    """Width of the MLP's hidden layer, usually 4·D."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    """`quick_gelu` is x·σ(1.702x), as in the original CLIP."""
+    norm_eps: PositiveFloat = 1e-6
+    """Epsilon of every LayerNorm."""
+    qkv_bias: bool = True
+    """Whether the query, key and value projections have biases."""
+    layer_scale: PositiveFloat | None = None
+    """Initial value of LayerScale on both residual branches (DINOv2); None: without."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self

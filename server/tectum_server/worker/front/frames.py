@@ -1,0 +1,155 @@
+"""The frames of one stream: read off the wire, and the recent ones kept to be paired.
+
+Knows ids, times and sizes; when a frame is computed, and what is said of it, is `stream`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from tectum.v1 import errors_pb2, image_pb2, stream_pb2
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.front.images import Pixels
+from tectum_server.worker.front.latents import Interval
+from tectum_server.worker.front.wire import out_of_range, read_seconds, read_timestamp
+
+__all__ = ["Arrivals", "Frame", "Ring", "read_lifespan"]
+
+_DEFAULT_LIFESPAN, _LONGEST_LIFESPAN = 1.0, 60.0
+_RING_FRAMES, _RING_BYTES = 64, 64 * 2**20
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """A frame on its way."""
+
+    frame_id: int
+    content: image_pb2.Image | Pixels
+    """As sent until it is decoded; then its pixels alone."""
+    captured_at: float
+    """Seconds since the epoch, on the camera's clock."""
+    timed: bool
+    """Whether the client said when it was captured."""
+    expires: float
+    """Monotonic seconds."""
+    wrong: Failure | None = None
+    """Why it can have no answer, if its times alone say so."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes."""
+        content = self.content
+        return content.ByteSize() if isinstance(content, image_pb2.Image) else content.nbytes
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was captured, never negative: a camera's clock may run ahead."""
+        return max(0.0, time.time() - self.captured_at)
+
+
+class Arrivals:
+    """Reads frames in the order they come; their ids and their times must rise.
+
+    Args:
+        lifespan: seconds for frames that name none.
+    """
+
+    def __init__(self, lifespan: float) -> None:
+        self._lifespan = lifespan
+        self._last_id = -1
+        self._last_time: float | None = None
+
+    def read(self, sent: stream_pb2.StreamFrame) -> Frame:
+        """The next frame.
+
+        Raises:
+            Failure: the stream cannot go on, for this frame's answer could not be told from
+                another's, or it says how long it lives and that makes no sense.
+        """
+        if sent.frame_id <= self._last_id:
+            raise out_of_range(
+                "frame.frame_id",
+                f"rises from frame to frame; found {sent.frame_id} after {self._last_id}",
+            )
+        self._last_id = sent.frame_id
+        lifespan = read_lifespan(sent, self._lifespan, "frame.lifespan")
+        frame = Frame(
+            frame_id=sent.frame_id,
+            content=sent.image,
+            captured_at=time.time(),
+            timed=sent.HasField("captured_at"),
+            expires=0.0,
+        )
+        if frame.timed:
+            try:
+                frame.captured_at = read_timestamp(sent.captured_at, "frame.captured_at")
+                self._follow(frame.captured_at)
+            except Failure as failure:
+                frame.wrong = failure
+        frame.expires = time.monotonic() + lifespan - frame.age
+        return frame
+
+    def _follow(self, captured_at: float) -> None:
+        """Compare with the frame before, whatever became of it: a clock that jumps costs one.
+
+        Raises:
+            Failure: INTERVAL_MISMATCH.
+        """
+        before, self._last_time = self._last_time, captured_at
+        if before is not None and captured_at <= before:
+            raise Failure(
+                errors_pb2.ERROR_REASON_INTERVAL_MISMATCH,
+                f"rises from frame to frame; found {before - captured_at:g} s before the last one",
+                "frame.captured_at",
+            )
+
+
+class Ring:
+    """The frames that a later one may be paired with: recent, few, and not too large."""
+
+    def __init__(self, interval: Interval) -> None:
+        self.interval = interval
+        self._frames: deque[Frame] = deque()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: Frame) -> None:
+        """Keep a frame, and forget what is too far from it for any pair to come."""
+        if not frame.timed:
+            return
+        reach = self.interval.reach
+        kept = [f for f in self._frames if 0 < frame.captured_at - f.captured_at <= reach]
+        kept = [*kept, frame][-_RING_FRAMES:]
+        size = sum(f.nbytes for f in kept)
+        while size > _RING_BYTES and len(kept) > 1:
+            size -= kept.pop(0).nbytes
+        self._frames = deque(kept)
+
+    def before(self, frame: Frame) -> Frame | None:
+        """The frame nearest one interval before this one, if it lies within the tolerance."""
+        if not frame.timed:
+            return None
+        wanted = frame.captured_at - self.interval.seconds
+        older = [f for f in self._frames if f.frame_id < frame.frame_id]
+        nearest = min(older, key=lambda f: abs(f.captured_at - wanted), default=None)
+        if nearest is None or not self.interval.holds(frame.captured_at - nearest.captured_at):
+            return None
+        return nearest
+
+
+def read_lifespan(
+    message: stream_pb2.StreamSetup | stream_pb2.StreamFrame,
+    default: float = _DEFAULT_LIFESPAN,
+    field: str = "setup.lifespan",
+) -> float:
+    """How long frames stay useful, seconds.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE.
+    """
+    if not message.HasField("lifespan"):
+        return default
+    return read_seconds(message.lifespan, field, at_most=_LONGEST_LIFESPAN)

@@ -1,0 +1,203 @@
+"""`tectum serve` at its door: flags, environment, and starts that fail or are broken off."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.checkout import ROOT
+from tests.cli.running import Running, invoke
+
+from tectum_server.worker import serve
+from tectum_server.worker.settings import WorkerSettings
+
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+VALUES: dict[str, Any] = {
+    "repository": "elsewhere",
+    "models": ("one", "two@0123456789abcdef"),
+    "host": "::1",
+    "port": 8124,
+    "metrics_host": "127.0.0.2",
+    "metrics_port": 8125,
+    "tls_certificate": Path("chain.pem"),
+    "tls_key": Path("key.pem"),
+    "tokens": Path("tokens.json"),
+    "allow_anonymous": True,
+    "reflection": False,
+    "engine": "inline",
+    "device": "meta",
+    "threads": 3,
+    "max_batch": 4,
+    "decode_threads": 5,
+    "request_memory_bytes": 1001,
+    "response_memory_bytes": 1002,
+    "max_items": 6,
+    "max_message_bytes": 1003,
+    "max_pixels": 1004,
+    "max_text_bytes": 1005,
+    "max_queued_items": 7,
+    "max_block_ms": 8,
+    "max_streams": 9,
+    "control_deadline": 1.5,
+    "interactive_deadline": 2.5,
+    "bulk_deadline": 3.5,
+    "drain_timeout": 4.5,
+    "log_level": "error",
+}
+"""A value for each setting, none of them its default."""
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[WorkerSettings]:
+    """The settings of each worker that was to be served; none is."""
+    found: list[WorkerSettings] = []
+    monkeypatch.setattr(serve, "serve", lambda settings, ready: found.append(settings))
+    return found
+
+
+def say(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]) -> None:
+    """Say settings by the environment."""
+    for name, value in values.items():
+        words = " ".join(value) if name == "models" else str(value)
+        monkeypatch.setenv(f"TECTUM_{name.upper()}", words)
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_every_setting_can_be_said_by_the_environment(
+    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(monkeypatch, VALUES)
+
+    result = invoke("serve")
+
+    assert result.exit_code == 0, result.output
+    assert begun[0].model_dump() == VALUES
+    defaults = WorkerSettings(repository="models", models=("one",)).model_dump()
+    assert [name for name in defaults if VALUES[name] == defaults[name]] == []
+
+
+def test_a_flag_is_stronger_than_the_environment(
+    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(monkeypatch, {"port": 99, "max_batch": 7, "models": ("one",), "max_items": 9})
+    monkeypatch.setenv("TECTUM_WORKER_MAX_STREAMS", "1")  # no setting's
+
+    invoke("serve", "--port", 1234, "--model", "two", "--model", "three")
+
+    assert (begun[0].port, begun[0].models) == (1234, ("two", "three"))
+    assert (begun[0].max_batch, begun[0].max_items, begun[0].max_streams) == (7, 9, 64)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(
+    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("serve")
+    say(monkeypatch, dict.fromkeys(VALUES.keys() - {"models"}, ""))
+
+    assert invoke("serve").exit_code == 0
+    assert begun[0] == begun[1]
+
+
+def test_a_variable_that_does_not_hold_is_named(
+    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(monkeypatch, {"max_streams": "many"})
+
+    result = invoke("serve")
+
+    assert result.exit_code == 1
+    assert "TECTUM_MAX_STREAMS Input should be a valid integer" in result.stderr
+    assert begun == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--engine", "remote"], "--engine Input should be 'process' or 'inline'"),
+        (["--port", 70000], "--port Input should be less than or equal to 65535"),
+        (["--log-level", "loud"], "--log-level Input should be 'debug', 'info'"),
+        (["--host", "0.0.0.0"], "without tokens lets anybody call"),
+        (["--tls-key", "key.pem"], "tls_certificate and tls_key come together"),
+    ],
+)
+def test_settings_that_do_not_hold_are_named(arguments: list[object], words: str) -> None:
+    result = invoke("serve", *arguments)
+
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+def test_without_a_model_it_is_the_embedded_one(begun: list[WorkerSettings]) -> None:
+    from tectum_core import embedded
+
+    invoke("serve")
+
+    assert begun[0].models == (embedded.NAME,)
+    assert Path(begun[0].repository) == embedded.repository()
+
+
+def test_every_setting_is_documented_with_its_default_and_its_meaning() -> None:
+    documented = {
+        variable: (default, " ".join(meaning.split()))
+        for variable, default, meaning in re.findall(
+            r"^\| `(TECTUM_(?!GATEWAY)\w+)` \| (.*?) \| (.*?) \|$", SETTINGS, re.MULTILINE
+        )
+    }
+
+    for name, field in WorkerSettings.model_fields.items():
+        default, meaning = documented.pop(f"TECTUM_{name.upper()}")
+        none = field.is_required() or field.default is None
+        assert default == ("" if none else f"`{field.default}`"), name
+        assert meaning == " ".join(str(field.description).split()), name
+    assert documented == {}
+
+
+# ---------------------------------------------------------------- starts
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_is_named(repository: Path, tmp_path: Path) -> None:
+    given = ["--repository", repository, "--model", "huge"]
+
+    with Running("serve", *given, "--port", 0, "--metrics-port", 0, folder=tmp_path) as running:
+        assert running.ended() == 1
+        assert running.family() == []
+    told = [line for line in running.output.splitlines() if line.startswith("tectum: ")]
+    assert len(told) == 1, running.output
+    assert "huge" in running.output
+
+
+@pytest.mark.slow
+def test_a_terminals_ctrl_c_while_it_starts_ends_it_in_order(
+    repository: Path, tmp_path: Path
+) -> None:
+    given = ["--repository", repository, "--model", "tiny", "--port", 0, "--metrics-port", 0]
+
+    with Running("serve", *given, folder=tmp_path) as running:
+        running.until(lambda: len(running.family()) >= 3)  # the engine imports torch now
+        os.killpg(running.process.pid, signal.SIGINT)  # a terminal's goes to the whole group
+
+        assert running.ended() == 0, running.output
+        assert running.family() == []
+    assert "Traceback" not in running.output
+
+
+@pytest.mark.slow
+def test_its_processes_end_if_it_is_killed_while_they_start(
+    repository: Path, tmp_path: Path
+) -> None:
+    given = ["--repository", repository, "--model", "tiny", "--port", 0, "--metrics-port", 0]
+
+    with Running("serve", *given, folder=tmp_path) as running:
+        running.until(lambda: len(running.family()) >= 3)
+        running.interrupt(signal.SIGKILL)
+
+        assert running.ended() == -signal.SIGKILL
+        running.until_alone()
+    assert "Traceback" not in running.output

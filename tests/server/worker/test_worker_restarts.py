@@ -1,0 +1,166 @@
+"""An engine that dies is replaced by one that serves the same; and what the processes hold."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.bundles import write_bare
+from tests.server.worker.asking import ADMIN, images, options
+from tests.server.worker.linked import IMAGE, MEMORY, Listening, job
+from tests.server.worker.processes import ENGINE, FRONT, Processes
+from tests.server.worker.serving import PATIENCE, Caller
+
+from tectum.v1 import errors_pb2, model_pb2
+from tectum_core.bundle import Repository
+from tectum_server.worker.failure import Failure
+
+SERVE = "tectum_server.worker.serve"
+"""Where the supervisor is begun."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, bare_folder: Path) -> Path:
+    """A repository that holds `arm` and `leg`."""
+    root = tmp_path_factory.mktemp("restarts") / "models"
+    for name in ("arm", "leg"):
+        Repository(root).publish(bare_folder, name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def worker(root: Path, tokens: Path) -> Iterator[Processes]:
+    """A worker that began with `arm`."""
+    worker = Processes(root.parent / "worker", repository=root, models=("arm",), tokens=tokens)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(scope="module")
+def admin(worker: Processes) -> Caller:
+    """An admin's client of it."""
+    return worker.client(ADMIN)
+
+
+def serving(admin: Caller) -> dict[str, tuple[str, bool]]:
+    """Version of each model, and whether it is the default."""
+    listed = admin.ask("ListModels", model_pb2.ListModelsRequest()).models
+    return {model.name: (model.version, model.default_model) for model in listed}
+
+
+def kill_engine(worker: Processes, admin: Caller) -> None:
+    """Kill it, and wait until another serves."""
+    engine = worker.child(ENGINE)
+    os.kill(engine, signal.SIGKILL)
+    admin.health_becomes("NOT_SERVING")
+    admin.health_becomes("SERVING")
+    assert worker.child(ENGINE) != engine
+
+
+def test_a_new_engine_serves_what_an_admin_loaded_and_nothing_else(
+    worker: Processes, admin: Caller, root: Path
+) -> None:
+    write_bare(root.parent / "newer", 3)
+    newer = Repository(root).publish(root.parent / "newer", "leg")
+    admin.ask("LoadModel", model_pb2.LoadModelRequest(name="leg", make_default=True))
+    told = admin.refused("LoadModel", model_pb2.LoadModelRequest(name="wing"))
+    before = serving(admin)
+    assert before["leg"] == (newer, True)
+    write_bare(root.parent / "newest", 4)
+    Repository(root).publish(root.parent / "newest", "leg")  # nobody asked for it
+
+    kill_engine(worker, admin)
+
+    assert told.reason == "MODEL_NOT_FOUND"  # and left nothing to remember
+    assert serving(admin) == before
+    assert admin.ask("EmbedImages", images()).info.model == "leg"
+    admin.ask("UnloadModel", model_pb2.UnloadModelRequest(name="arm"))
+    kill_engine(worker, admin)
+    assert serving(admin) == {"leg": (newer, True)}
+    gone = admin.refused("EmbedImages", images(options=options(model="arm")))
+    assert gone.reason == "MODEL_NOT_FOUND"
+
+
+# ---------------------------------------------------------------- a fault of the engine's own
+
+_FAULTY = """
+import sys
+from tectum_server.worker.engine import process, scheduler
+
+def broken(*_):
+    raise RuntimeError("a fault of its own")
+
+scheduler.Scheduler._account = broken
+sys.exit(process.main())
+"""
+
+
+async def test_an_engine_whose_scheduler_fails_ends_so_that_another_can_begin(
+    root: Path, tmp_path: Path
+) -> None:
+    told = {
+        "repository": str(root),
+        "models": ["arm"],
+        "max_batch": 1,
+        "socket": str(tmp_path / "socket"),
+        "log_level": "info",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _FAULTY,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(told).encode() + b"\n")
+    async with asyncio.timeout(PATIENCE):
+        said = json.loads(await process.stdout.readline())
+        remote = Listening(tmp_path / "socket", MEMORY, MEMORY)
+        changed = asyncio.Event()
+        remote.on_change(changed.set)
+        remote.start()
+        await changed.wait()
+
+        with pytest.raises(Failure) as caught:
+            await remote.submit(job(IMAGE))
+        _, log = await process.communicate()
+        await remote.close()
+
+    assert [model.partition("@")[0] for model in said["models"]] == ["arm"]
+    assert caught.value.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
+    assert process.returncode == 1
+    assert b"a fault of its own" in log
+
+
+# ---------------------------------------------------------------- what the processes hold
+
+
+@pytest.mark.parametrize(
+    ("module", "foreign"),
+    [(ENGINE, "grpc"), (FRONT, "torch"), (SERVE, "grpc"), (SERVE, "torch")],
+)
+def test_a_process_begins_without_what_is_anothers(module: str, foreign: str) -> None:
+    program = f"import sys, {module}; print({foreign!r} in sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False\n"
+
+
+def test_no_work_brings_it_there_either(worker: Processes, admin: Caller) -> None:
+    assert admin.ask("EmbedImages", images()).results
+
+    engine, front = (
+        Path(f"/proc/{worker.child(module)}/maps").read_text() for module in (ENGINE, FRONT)
+    )
+
+    assert "libtorch" in engine
+    assert "cygrpc" not in engine
+    assert "cygrpc" in front
+    assert "libtorch" not in front

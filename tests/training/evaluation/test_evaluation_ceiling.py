@@ -1,0 +1,79 @@
+"""The supervised ceiling: it finds what is there, and no bottleneck is in its way."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tests.bundles import stack, vision
+from tests.training.evaluation.scene import context, recorded
+from tests.training.tiny import latent_action
+
+from tectum_core.architecture import (
+    ContinuousBottleneck,
+    ConvolutionDynamicsConfig,
+    FsqBottleneck,
+    ModelConfig,
+    TransformerDynamicsConfig,
+)
+from tectum_core.preprocess import ImagePreprocessing
+from tectum_train.data.samples import Samples
+from tectum_train.evaluation import ceiling
+from tectum_train.evaluation.ceiling import measure_ceiling
+from tectum_train.evaluation.measure import Measure
+
+SIDE = 32
+CONVOLUTION = ConvolutionDynamicsConfig(widths=(8, 16))
+ON_PIXELS = TransformerDynamicsConfig(transformer=stack(), patch_size=8)
+ON_TRUNK = TransformerDynamicsConfig(transformer=stack(), source="trunk")
+
+
+def glowing(seed: int, *, told: bool) -> Samples:
+    """Pictures whose red, green and blue are the hand's place, or nothing of the kind."""
+    draw = np.random.default_rng(seed)
+    place = draw.uniform(0.2, 0.8, (400, 3))
+    shown = place if told else draw.uniform(0.2, 0.8, (400, 3))
+    frames = np.broadcast_to((shown * 255)[:, None, None], (400, SIDE, SIDE, 3)).astype(np.uint8)
+    camera = np.tile(np.eye(4).reshape(-1), (400, 1))
+    columns: dict[str, NDArray[Any]] = {"state": place, "camera.extrinsics": camera}
+    return recorded([40] * 10, columns, frames)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, *, told: bool = True, **changes: Any) -> list[float]:
+    """In plane and in depth."""
+    monkeypatch.setattr(ceiling, "_STEPS", 150)
+    monkeypatch.setattr(ceiling, "_BATCH", 32)
+    module = latent_action(**{"dynamics": CONVOLUTION, "decoded_steps": 0, **changes})
+    model = ModelConfig.model_validate({"vision": vision(), "latent_action": module})
+    predictor = SimpleNamespace(
+        config=SimpleNamespace(model=model, images=ImagePreprocessing(size=SIDE)),
+        device=torch.device("cpu"),
+    )
+    scenes = (glowing(seed, told=told) for seed in (1, 2))
+    found: list[Measure] = measure_ceiling(context(*scenes, predictor=predictor))
+    return [measure.value for measure in found]
+
+
+@pytest.mark.parametrize("dynamics", [CONVOLUTION, ON_PIXELS, ON_TRUNK])
+def test_motion_that_pixels_tell_linearly_is_found(
+    dynamics: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert min(measured(monkeypatch, dynamics=dynamics)) > 0.9
+
+
+def test_motion_that_pixels_do_not_tell_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(measured(monkeypatch, told=False)) < 0.1
+
+
+def test_a_bottleneck_of_nine_values_does_not_lower_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = measured(monkeypatch, bottleneck=FsqBottleneck(codes=1, levels=(3, 3)))
+
+    assert min(narrow) > 0.9
+
+
+def test_a_bottleneck_of_one_number_does_not_lower_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert min(measured(monkeypatch, bottleneck=ContinuousBottleneck(width=1))) > 0.9

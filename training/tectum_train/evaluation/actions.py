@@ -1,0 +1,207 @@
+"""Actions: hidden runs filled in, whole chunks predicted, and read off what moved between frames.
+
+Every error is squared, in standard deviations of the training data's actions, over windows
+that lie within their episode: the mean action costs about 1, and padding never counts.
+
+Letters: n windows, T steps, A numbers in an action, P numbers in a state, k decoded steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from tectum_core.masks import span_mask
+from tectum_core.predictor import LatentActions, Predictor
+from tectum_core.preprocess import ActionScaling
+from tectum_train.evaluation.context import Context, of_others, starts
+from tectum_train.evaluation.measure import Measure
+
+__all__ = ["measure_action_prediction", "measure_decoded_actions", "measure_masked_actions"]
+
+_WINDOWS, _PAIRS, _BATCH = 512, 2048, 128
+_MASK_RATIO = 0.55
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Sequences of held-out actions, and what can be seen as they begin."""
+
+    index: NDArray[np.int64]
+    """[n], the frame at which each begins."""
+    actions: NDArray[np.float32]
+    """[n, T, A]."""
+    frames: NDArray[np.uint8]
+    """[n, S, S, 3]."""
+    sentences: list[str]
+    """Instructions."""
+    states: NDArray[np.float32] | None
+    """[n, P]; None: the model takes none."""
+
+
+def measure_masked_actions(context: Context) -> list[Measure]:
+    """A hidden run of actions, against interpolation between the visible neighbours."""
+    config, scaling = context.predictor.config.model.actions, context.predictor.config.actions
+    if config is None or scaling is None:
+        return []
+    windows = _windows(context, 4)
+    generator = Generator().manual_seed(context.seed)
+    masks = [span_mask(config.max_steps, _MASK_RATIO, generator) for _ in windows.index]
+    mask = torch.stack(masks)
+    filled = _filled(context.predictor, windows, windows.actions, mask)
+    hidden = mask.numpy()
+    straight = [_interpolated(*row) for row in zip(windows.actions, hidden, strict=True)]
+
+    def error(guess: NDArray[np.float32]) -> float:
+        return _error(guess[hidden], windows.actions[hidden], scaling)
+
+    model, line = error(filled), error(np.stack(straight))
+    return [
+        Measure(
+            "masked actions, squared error in standard deviations",
+            model,
+            {
+                "linear interpolation": line,
+                "mean action": error(_mean_action(scaling, windows.actions)),
+            },
+            "below linear interpolation",
+            model < line,
+            context.counted(windows.index, "windows"),
+        )
+    ]
+
+
+def measure_action_prediction(context: Context) -> list[Measure]:
+    """The next actions from a frame, its instruction and, if the model takes one, the state."""
+    config, scaling = context.predictor.config.model.actions, context.predictor.config.actions
+    if config is None or scaling is None:
+        return []
+    windows = _windows(context, 5, after_first=True)
+    # Nothing of the truth enters, not even where it would not be read.
+    nothing = np.zeros_like(windows.actions)
+    hidden = torch.ones(windows.actions.shape[:2], dtype=torch.bool)
+    last = context.actions(context.test)[windows.index - 1][:, None]
+
+    def error(guess: NDArray[np.float32]) -> float:
+        return _error(guess, windows.actions, scaling)
+
+    model = error(_filled(context.predictor, windows, nothing, hidden))
+    mean = error(_mean_action(scaling, windows.actions))
+    repeated = error(np.broadcast_to(last, windows.actions.shape))
+    blind = error(_filled(context.predictor, windows, nothing, hidden, pictures=False))
+    return [
+        Measure(
+            f"action prediction, {config.max_steps} steps, squared error in standard deviations",
+            model,
+            {"mean action": mean, "repeating the last action": repeated, "no picture": blind},
+            "below mean action and repeating the last",
+            model < min(mean, repeated),
+            context.counted(windows.index, "windows"),
+        )
+    ]
+
+
+@torch.inference_mode()
+def measure_decoded_actions(context: Context) -> list[Measure]:
+    """The robot's own actions, decoded from z between two frames."""
+    predictor, scaling = context.predictor, context.predictor.config.actions
+    module = predictor.model.latent_action
+    if module is None or module.action_decoder is None or scaling is None:
+        return []
+    steps, gap = module.config.decoded_steps, context.pair_steps
+    whole = starts(context.test, max(gap, steps - 1))
+    index = np.random.default_rng([context.seed, 13]).permutation(whole)[:_PAIRS]
+    actions = context.actions(context.test)[index[:, None] + np.arange(steps)]
+    frames, episode = context.test.frames, context.test.episode
+    strangers = of_others(episode[index], np.random.default_rng([context.seed, 14]))
+    pooled: list[NDArray[np.float32]] = []
+    found: list[LatentActions] = []
+    for start in range(0, len(index), _BATCH):
+        chosen = index[start : start + _BATCH]
+        earlier, later = list(frames[chosen]), list(frames[chosen + gap])
+        found.append(predictor.latent_actions(earlier, later, decode_actions=True))
+        pooled.append(predictor.embed_images(earlier, "pooled"))
+    z, scene = (
+        torch.from_numpy(np.concatenate(parts)).to(predictor.device)
+        for parts in ([part.vectors for part in found], pooled)
+    )
+    decoded = np.concatenate([part.actions for part in found if part.actions is not None])
+    others = scaling.restore(module.decode_actions(z[torch.from_numpy(strangers)], scene).float())
+    model = _error(decoded, actions, scaling)
+    shuffled = _error(others.cpu().numpy(), actions, scaling)
+    mean = _error(_mean_action(scaling, actions), actions, scaling)
+    return [
+        Measure(
+            f"actions decoded from z, {steps} steps, squared error in standard deviations",
+            model,
+            {"mean action": mean, "shuffled z": shuffled},
+            "below mean action and shuffled z",
+            model < min(mean, shuffled),
+            context.counted(index, "pairs"),
+        )
+    ]
+
+
+def _windows(context: Context, stream: int, *, after_first: bool = False) -> _Windows:
+    """Windows drawn evenly from the held-out episodes; some need a step before them."""
+    config, test = context.predictor.config.model.actions, context.test
+    if config is None:
+        raise ValueError("the bundle has no action path")
+    whole = starts(test, config.max_steps - 1)
+    if after_first:
+        whole = whole[test.step[whole] > 0]
+    index = np.random.default_rng([context.seed, stream]).permutation(whole)[:_WINDOWS]
+    states = None
+    if config.state_dimensions:
+        states = context.states(test)[index].astype(np.float32)
+    return _Windows(
+        index,
+        context.actions(test)[index[:, None] + np.arange(config.max_steps)],
+        test.frames[index],
+        [test.instructions[i] for i in test.column("task_index")[index]],
+        states,
+    )
+
+
+def _filled(
+    predictor: Predictor,
+    windows: _Windows,
+    actions: NDArray[np.float32],
+    hidden: Tensor,
+    *,
+    pictures: bool = True,
+) -> NDArray[np.float32]:
+    """What the model makes of hidden steps, [n, T, A]."""
+    parts = [slice(start, start + _BATCH) for start in range(0, len(actions), _BATCH)]
+    return np.concatenate(
+        [
+            predictor.fill_actions(
+                actions[part],
+                hidden[part],
+                list(windows.frames[part]) if pictures else None,
+                windows.sentences[part],
+                None if windows.states is None else windows.states[part],
+            )
+            for part in parts
+        ]
+    )
+
+
+def _error(guess: NDArray[np.float32], true: NDArray[np.float32], scaling: ActionScaling) -> float:
+    """Mean over [..., A]."""
+    return float(np.square((guess - true) / np.array(scaling.standard_deviation)).mean())
+
+
+def _mean_action(scaling: ActionScaling, like: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.broadcast_to(np.array(scaling.mean, np.float32), like.shape)
+
+
+def _interpolated(actions: NDArray[np.float32], hidden: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Hidden steps on the straight line between visible neighbours; beyond the last, it repeats."""
+    seen = np.flatnonzero(~hidden)
+    columns = [np.interp(np.arange(len(actions)), seen, column[seen]) for column in actions.T]
+    return np.stack(columns, axis=1).astype(np.float32)
