@@ -85,6 +85,8 @@ class Supervisor:
             environment,
         )
         port = await self._port_of(front)
+        if port is None:
+            return
         keeping = asyncio.create_task(self._keep_engine(socket_path, environment, metrics))
         watching = asyncio.create_task(self._watch(front, port))
         stopping = asyncio.create_task(self._stop.wait())
@@ -146,12 +148,15 @@ class Supervisor:
                     pass
         return why
 
-    async def _port_of(self, front: asyncio.subprocess.Process) -> int:
+    async def _port_of(self, front: asyncio.subprocess.Process) -> int | None:
+        """Where the front listens; None if the end came before it did."""
         said = await _hear(front)
         if "port" not in said:
             with suppress(TimeoutError):  # it ends by itself; a signal meanwhile is only noise
                 await asyncio.wait_for(front.wait(), _KILL_AFTER)
             await self._end(front, _KILL_AFTER)
+            if self._stop.is_set():
+                return None
             why = said.get("error", "the front could not start; its log says why")
             raise CannotServe(str(why))
         return int(str(said["port"]))
@@ -181,7 +186,8 @@ class Supervisor:
         if process.stdin is None:
             raise AssertionError("stdin was asked for")
         process.stdin.write((json.dumps(told) + "\n").encode())
-        await process.stdin.drain()
+        with suppress(ConnectionError):  # it has ended already, and its end says so
+            await process.stdin.drain()
         return process
 
     @staticmethod

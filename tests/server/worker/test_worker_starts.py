@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,38 @@ def test_tls_files_that_are_none_are_named(loop: Loop, root: Path, tmp_path: Pat
         told = refusal(loop, **given, **{**PAIR, which: nowhere})
         assert "No such file or directory" in told
         assert "nowhere.pem" in told
+
+
+# ---------------------------------------------------------------- children that die at once
+
+_CHILDLESS = """
+import asyncio, shutil, sys
+from tectum_server.worker.settings import WorkerSettings
+from tectum_server.worker.supervisor import CannotServe, Supervisor
+
+sys.executable = shutil.which("true")
+settings = WorkerSettings(repository="models", models=("arm",), port=0, metrics_port=0)
+supervisor = Supervisor(settings, print)
+if sys.argv[1] == "told to end":
+    supervisor.stop()
+try:
+    asyncio.run(supervisor.run())
+except CannotServe as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [("told to end", ""), ("not told", "the front could not start; its log says why\n")],
+)
+def test_a_child_that_ends_before_it_was_told_anything_is_no_traceback(
+    case: str, says: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILDLESS, case],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (0, says)
+    assert "Traceback" not in done.stderr
