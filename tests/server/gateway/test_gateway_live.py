@@ -280,8 +280,13 @@ def test_every_interface_is_also_every_family() -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
     with listen("::", 0) as listener:
+        port = listener.getsockname()[1]
+        callers = []
         for host in ("127.0.0.1", "::1"):
-            socket.create_connection((host, listener.getsockname()[1]), timeout=5).close()
+            with socket.create_connection((host, port), timeout=5), listener.accept()[0] as met:
+                callers.append(met.getpeername()[0])
+
+    assert callers == ["::ffff:127.0.0.1", "::1"]
 
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "no such host", "a..b"])
