@@ -22,12 +22,6 @@ FILES = ("config.json", "model.safetensors", "golden.safetensors", "tokenizer.js
 WEIGHTS = "model.safetensors"
 
 
-@pytest.fixture
-def folder(full_folder: Path, tmp_path: Path) -> Path:
-    """A bundle of one's own, to damage."""
-    return Path(shutil.copytree(full_folder, tmp_path / "copy"))
-
-
 def refusal(folder: Path) -> str:
     with pytest.raises(BundleError) as caught:
         read_bundle(folder, "arm")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tectum_core.bundle import BundleError, read_bundle
-
-
-@pytest.fixture
-def folder(full_folder: Path, tmp_path: Path) -> Path:
-    """A bundle of one's own, to damage."""
-    return Path(shutil.copytree(full_folder, tmp_path / "copy"))
 
 
 def refusal(folder: Path) -> str:

@@ -1,15 +1,24 @@
 """What can never succeed is refused, with its code, its reason and its fields."""
 
 import pytest
+from tests.server.worker.asking import CODES
 from tests.server.worker.refusals import INPUTS, REQUESTS
 from tests.server.worker.serving import Caller
 
-
-@pytest.mark.parametrize("name", INPUTS)
-def test_what_cannot_be_embedded_or_compared_is_refused(worker: Caller, name: str) -> None:
-    INPUTS[name].check(worker)
+ROWS = {**INPUTS, **REQUESTS}
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-def test_what_cannot_be_filled_in_or_paired_is_refused(worker: Caller, name: str) -> None:
-    REQUESTS[name].check(worker)
+def test_no_row_hides_another() -> None:
+    assert len(ROWS) == len(INPUTS) + len(REQUESTS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_can_never_succeed_is_refused_for_good(worker: Caller, name: str) -> None:
+    row = ROWS[name]
+
+    told = row.refused(worker)
+
+    assert (told.code, told.reason, told.fields) == (CODES[row.reason], row.reason, row.fields)
+    assert row.words in told.message
+    assert not told.retries
+    assert (told.domain, told.request_id) == ("tectum.dev", "r-1")
