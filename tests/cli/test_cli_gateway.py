@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import re
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.checkout import ROOT
 from tests.cli.running import invoke, run_without
+from tests.cli.settings import documented
 
 from tectum_cli.gateway import PREFIX
 from tectum_server.gateway import GatewaySettings
 
-SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 VALUES: dict[str, Any] = {
     "host": "::1",
     "port": 8123,
@@ -119,18 +117,13 @@ def test_a_flag_that_does_not_hold_is_named(flags: list[object]) -> None:
 
 
 def test_every_setting_is_documented_with_its_default_and_its_meaning() -> None:
-    documented = {
-        variable: (default, " ".join(meaning.split()))
-        for variable, default, meaning in re.findall(
-            rf"^\| `({PREFIX}\w+)` \| (.*?) \| (.*?) \|$", SETTINGS, re.MULTILINE
-        )
-    }
+    found = documented(rf"{PREFIX}\w+")
 
     for name, field in GatewaySettings.model_fields.items():
-        default, meaning = documented.pop(f"{PREFIX}{name.upper()}")
+        default, meaning = found.pop(f"{PREFIX}{name.upper()}")
         assert default == (f"`{field.default}`" if field.default not in ("", None) else ""), name
         assert meaning == " ".join(str(field.description).split()), name
-    assert documented == {}
+    assert found == {}
 
 
 # ---------------------------------------------------------------- addresses

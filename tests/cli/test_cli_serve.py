@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.checkout import ROOT
 from tests.cli.running import Running, invoke
+from tests.cli.settings import documented
 
 from tectum_server.worker import serve
 from tectum_server.worker.settings import WorkerSettings
 
-SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 VALUES: dict[str, Any] = {
     "repository": "elsewhere",
     "models": ("one", "two@0123456789abcdef"),
@@ -143,19 +142,14 @@ def test_without_a_model_it_is_the_embedded_one(begun: list[WorkerSettings]) -> 
 
 
 def test_every_setting_is_documented_with_its_default_and_its_meaning() -> None:
-    documented = {
-        variable: (default, " ".join(meaning.split()))
-        for variable, default, meaning in re.findall(
-            r"^\| `(TECTUM_(?!GATEWAY)\w+)` \| (.*?) \| (.*?) \|$", SETTINGS, re.MULTILINE
-        )
-    }
+    found = documented(r"TECTUM_(?!GATEWAY)\w+")
 
     for name, field in WorkerSettings.model_fields.items():
-        default, meaning = documented.pop(f"TECTUM_{name.upper()}")
+        default, meaning = found.pop(f"TECTUM_{name.upper()}")
         none = field.is_required() or field.default is None
         assert default == ("" if none else f"`{field.default}`"), name
         assert meaning == " ".join(str(field.description).split()), name
-    assert documented == {}
+    assert found == {}
 
 
 # ---------------------------------------------------------------- starts
@@ -173,31 +167,28 @@ def test_a_model_that_is_not_there_is_named(repository: Path, tmp_path: Path) ->
     assert "huge" in running.output
 
 
-@pytest.mark.slow
-def test_a_terminals_ctrl_c_while_it_starts_ends_it_in_order(
-    repository: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def starting(repository: Path, tmp_path: Path) -> Iterator[Running]:
+    """A worker whose engine imports torch now."""
     given = ["--repository", repository, "--model", "tiny", "--port", 0, "--metrics-port", 0]
-
-    with Running("serve", *given, folder=tmp_path) as running:
-        running.until(lambda: len(running.family()) >= 3)  # the engine imports torch now
-        os.killpg(running.process.pid, signal.SIGINT)  # a terminal's goes to the whole group
-
-        assert running.ended() == 0, running.output
-        assert running.family() == []
-    assert "Traceback" not in running.output
-
-
-@pytest.mark.slow
-def test_its_processes_end_if_it_is_killed_while_they_start(
-    repository: Path, tmp_path: Path
-) -> None:
-    given = ["--repository", repository, "--model", "tiny", "--port", 0, "--metrics-port", 0]
-
     with Running("serve", *given, folder=tmp_path) as running:
         running.until(lambda: len(running.family()) >= 3)
-        running.interrupt(signal.SIGKILL)
+        yield running
 
-        assert running.ended() == -signal.SIGKILL
-        running.until_alone()
-    assert "Traceback" not in running.output
+
+@pytest.mark.slow
+def test_a_terminals_ctrl_c_while_it_starts_ends_it_in_order(starting: Running) -> None:
+    os.killpg(starting.process.pid, signal.SIGINT)  # a terminal's goes to the whole group
+
+    assert starting.ended() == 0, starting.output
+    assert starting.family() == []
+    assert "Traceback" not in starting.output
+
+
+@pytest.mark.slow
+def test_its_processes_end_if_it_is_killed_while_they_start(starting: Running) -> None:
+    starting.interrupt(signal.SIGKILL)
+
+    assert starting.ended() == -signal.SIGKILL
+    starting.until_alone()
+    assert "Traceback" not in starting.output
