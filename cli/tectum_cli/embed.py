@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from tectum_cli.extras import errors, fail, needs, told
-from tectum_cli.media import Picture, Unreadable, pictures_in
+from tectum_cli.media import Content, Picture, Unreadable, pictures_in
+from tectum_cli.patience import Patience
+from tectum_cli.signals import ending_as_interrupts
 
 if TYPE_CHECKING:
-    from tectum import Client
+    from tectum import Client, EmbeddingBatch
 
 __all__ = ["embed"]
 
+_WORKING = "embedding"
+_OF_PICTURES = re.compile(r"images(\[|$)")
 _MOST_BYTES = 32 * 2**20
 """Of pictures in one request: half of what a worker takes unless its operator said otherwise."""
 
@@ -37,11 +46,16 @@ def embed(
     batch: Annotated[
         int, typer.Option(help="Pictures in one request; fewer of large ones.", min=1, max=64)
     ] = 32,
+    patience: Annotated[
+        float,
+        typer.Option(help="Seconds to wait for a worker that is busy or away.", min=0.0),
+    ] = 300.0,
 ) -> None:
     """Write the vectors of pictures and videos to a parquet file.
 
     One row each, with path, frame, vector, space, and why there is none where one failed. Calls
-    have BULK priority, so robots go first.
+    have BULK priority, so robots go first. What ends it too early leaves the rows so far in a file
+    of their own, OUT.part.
     """
     with needs("cli"):
         import pyarrow as pa
@@ -62,31 +76,65 @@ def embed(
         "error": pa.string(),
     }
     schema = pa.schema(fields)
-    draft = out.with_name(f".{out.name}.writing")
     failed = 0
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
+    with ending_as_interrupts(), _drafted(out) as draft:
+        try:
+            with (
+                told(),
+                Client(worker, token=token or None, model=model) as client,
+                pq.ParquetWriter(draft, schema) as writer,
+                Progress(*columns, console=errors) as progress,
+            ):
+                task = progress.add_task(_WORKING, total=None)
+
+                def tell(why: str) -> None:
+                    waiting = f"waiting for the worker: {escape(why)}"
+                    progress.update(task, description=waiting if why else _WORKING)
+
+                asked = partial(_asked, client, Patience(patience, tell), kind)
+                for group in _groups(pictures_in(paths, every), batch):
+                    rows = _rows(asked, group)
+                    failed += sum(row["error"] is not None for row in rows)
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    progress.advance(task, len(group))
+                done = int(progress.tasks[0].completed)
+        except (ValueError, OSError) as error:
+            raise fail(str(error)) from error
+    errors.print(f"{done} rows in {out}" + (f", {failed} with an error" if failed else ""))
+
+
+@contextmanager
+def _drafted(out: Path) -> Iterator[Path]:
+    """A file to write, which becomes `out` once it is whole.
+
+    What is left of one that is not, in a file beside `out`: hours of work may be in it.
+    """
+    draft = out.with_name(f".{out.name}.writing")
     try:
-        with (
-            told(),
-            Client(worker, token=token or None, model=model) as client,
-            pq.ParquetWriter(draft, schema) as writer,
-            Progress(*columns, console=errors) as progress,
-        ):
-            task = progress.add_task("embedding", total=None)
-            for group in _groups(pictures_in(paths, every), batch):
-                rows = _rows(client, group, kind)
-                failed += sum(row["error"] is not None for row in rows)
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                progress.advance(task, len(group))
-            done = int(progress.tasks[0].completed)
-    except (ValueError, OSError) as error:
-        draft.unlink(missing_ok=True)
-        raise fail(str(error)) from error
+        yield draft
     except BaseException:
-        draft.unlink(missing_ok=True)
+        _keep(draft, out)
         raise
     draft.replace(out)
-    errors.print(f"{done} rows in {out}" + (f", {failed} with an error" if failed else ""))
+
+
+def _keep(draft: Path, out: Path) -> None:
+    """Leave a draft's rows where they are found, if it has any, and say so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        count = pq.read_metadata(draft).num_rows
+    except (OSError, pa.ArrowInvalid):  # it was never begun, or cannot be ended: a full disk
+        count = 0
+    if not count:
+        draft.unlink(missing_ok=True)
+        return
+    names = (out.with_name(f"{out.name}.part{number or ''}") for number in itertools.count())
+    kept = next(name for name in names if not name.exists())
+    draft.replace(kept)
+    errors.print(f"the {count} rows so far are in {kept}", highlight=False, soft_wrap=True)
 
 
 def _groups(
@@ -106,26 +154,42 @@ def _groups(
         yield group
 
 
-def _rows(client: Client, group: list[Picture | Unreadable], kind: str) -> list[dict[str, object]]:
+def _asked(
+    client: Client, patience: Patience, kind: str, contents: list[Content]
+) -> EmbeddingBatch:
+    """The worker's answer for some pictures, however long that takes."""
+    from tectum import Priority
+
+    def ask() -> EmbeddingBatch:
+        return client.embed_images(
+            contents,
+            kind=kind or None,  # type: ignore[arg-type]
+            priority=Priority.BULK,
+            retries=0,
+        )
+
+    return patience.wait_for(ask)
+
+
+def _rows(
+    asked: Callable[[list[Content]], EmbeddingBatch], group: list[Picture | Unreadable]
+) -> list[dict[str, object]]:
     """A row for each of a group, in its order."""
-    from tectum import InvalidInput, Priority, TooLarge
+    from tectum import InvalidInput, TooLarge
 
     sent = [one for one in group if isinstance(one, Picture)]
     if not sent:
         return [_unread(one) for one in group if isinstance(one, Unreadable)]
     try:
-        answer = client.embed_images(
-            [one.content for one in sent],
-            kind=kind or None,  # type: ignore[arg-type]
-            priority=Priority.BULK,
-        )
-    # A call fails where all its pictures are bad, or too much for it together: then each is asked
-    # alone, so that none costs another its vector.
+        answer = asked([one.content for one in sent])
+    # A call fails where all its pictures are bad, or too many or too much for it together: then
+    # each half is asked alone, so that in the end none costs another its vector.
     except (InvalidInput, TooLarge) as error:
-        if not all(violation.field.startswith("images[") for violation in error.violations):
+        if not all(_OF_PICTURES.match(violation.field) for violation in error.violations):
             raise
         if len(group) > 1:
-            return [row for one in group for row in _rows(client, [one], kind)]
+            half = len(group) // 2
+            return _rows(asked, group[:half]) + _rows(asked, group[half:])
         why = f"{error.reason or 'MESSAGE_TOO_LARGE'}: {error}"
         return [_failed(sent[0].path, sent[0].frame, why)]
     items = iter(answer)

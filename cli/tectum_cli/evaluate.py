@@ -15,7 +15,8 @@ __all__ = ["evaluate"]
 
 def evaluate(
     bundles: Annotated[
-        list[Path], typer.Argument(help="Bundle folders; several are seeds of one recipe.")
+        list[Path],
+        typer.Argument(help="Bundle folders; several must be different seeds of one recipe."),
     ],
     data: Annotated[
         Path, typer.Option(help="Folder with the LeRobot folders `train` and `test`.")
@@ -38,7 +39,11 @@ def evaluate(
     ),
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …")] = "cpu",
     ceiling: Annotated[
-        bool, typer.Option(help="Also train the supervised ceiling of latent actions (minutes).")
+        bool,
+        typer.Option(
+            help="Also train the supervised ceiling of latent actions, and the same network on "
+            "the earlier frame alone (minutes)."
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--json", help="Also write the measures as JSON.")
@@ -48,19 +53,16 @@ def evaluate(
     with needs("train"):
         from tectum_train.evaluation.context import Columns
         from tectum_train.evaluation.report import as_json, markdown
-        from tectum_train.job import evaluate_bundle
+        from tectum_train.job import evaluate_bundles
     columns = Columns(state=state, action=action)
-    runs = []
     try:
-        runs += [
-            evaluate_bundle(
-                folder, data, camera, columns, cache.expanduser(), ceiling, errors, test, device
-            )
-            for folder in bundles
-        ]
-    # ValueErrors are those of bundles and data.
+        runs = evaluate_bundles(
+            bundles, data, camera, columns, cache.expanduser(), ceiling, errors, test, device
+        )
+        table = markdown(runs)
+    # ValueErrors are those of bundles, data and device.
     except (ValueError, FileNotFoundError) as error:
         raise fail(str(error)) from error
-    console.print(markdown(runs), highlight=False, markup=False, soft_wrap=True)
+    console.print(table, highlight=False, markup=False, soft_wrap=True)
     if out is not None:
-        out.write_text(json.dumps([as_json(run) for run in runs], indent=2) + "\n")
+        out.write_text(json.dumps([as_json(run) for run in runs.values()], indent=2) + "\n")

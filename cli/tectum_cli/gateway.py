@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tectum_cli import lifeline
 from tectum_cli.extras import fail, needs, told
 from tectum_cli.settings import read_settings
 
@@ -62,9 +61,10 @@ def gateway(
     TECTUM_GATEWAY_MAX_FILES; docs/settings.md lists them.
     """
     with needs("gateway"):
-        from tectum_server.gateway.serve import CannotListen, PortInUse
+        from tectum_server import lifeline
         from tectum_server.gateway.serve import serve as serve_gateway
         from tectum_server.gateway.settings import GatewaySettings
+        from tectum_server.listening import CannotListen
     flags = {
         "host": host,
         "port": port,
@@ -80,7 +80,5 @@ def gateway(
     try:
         with told():
             serve_gateway(settings)
-    except PortInUse as error:
-        raise fail(f"{error}; choose another with --port") from error
     except CannotListen as error:
         raise fail(str(error)) from error

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tectum_cli.extras import needs
 
-__all__ = ["Picture", "Unreadable", "pictures_in"]
+__all__ = ["Content", "Picture", "Unreadable", "pictures_in"]
 
+Content = bytes | NDArray[np.uint8]
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _VIDEOS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
 
@@ -22,7 +23,7 @@ class Picture:
     """One picture to embed."""
 
     path: Path
-    content: bytes | NDArray[np.uint8]
+    content: Content
     """A file's bytes, or a video frame uint8[H, W, 3]."""
     frame: int | None = None
     """Place in the video, from 0; None: a still picture."""

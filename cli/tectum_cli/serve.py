@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tectum_cli import lifeline
 from tectum_cli.extras import errors, fail, needs
 from tectum_cli.settings import read_settings
 
@@ -136,6 +135,7 @@ def serve(
         log_level=log_level,
     )
     with needs("worker"):
+        from tectum_server import lifeline
         from tectum_server.worker.serve import CannotServe
         from tectum_server.worker.serve import serve as serve_worker
     if end_with_stdin:

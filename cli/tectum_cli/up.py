@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from tectum_cli.extras import console, fail
+from tectum_cli.signals import ASKED, ending_as_interrupts, on_signals, restore
 
 __all__ = ["running", "up"]
 
 _READY_SECONDS = 120.0
-_END_SECONDS = 40.0
-_ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, an operator, and a terminal that is closed."""
+_HOST = "127.0.0.1"
+_ELSEWHERE = frozenset(
+    {
+        "TECTUM_TLS_CERTIFICATE", "TECTUM_TLS_KEY", "TECTUM_TOKENS",
+        "TECTUM_GATEWAY_WORKER_TLS", "TECTUM_GATEWAY_WORKER_ROOTS",
+    }
+)  # fmt: skip
+"""Variables of servers that face a network: here all is on loopback, in the clear."""
+_ENDS = {"TECTUM_DRAIN_TIMEOUT": 30.0, "TECTUM_GATEWAY_SHUTDOWN_SECONDS": 30.0}
+"""For worker and gateway, what says how many seconds they may finish in, and its default."""
+_MORE_SECONDS = 15.0
+"""Beyond that: a worker gives each of its two processes five before it kills them."""
 _PORTS: dict[str, Any] = {"min": 1, "max": 65535}
 """All are told to others before anything listens: none may be chosen by the system."""
 _MAKE = "TECTUM_MAKE"
 """Set by the Makefile's `run` and `demo`, whose ports are make's variables."""
-_Handler = Callable[[int, FrameType | None], object]
 
 
 def up(
@@ -94,40 +101,43 @@ def running(
             by_make = f"; with make: {variable}=…" if os.environ.get(_MAKE) else ""
             raise fail(f"port {number} {why}; choose another with {flag}{by_make}")
     tectum = [sys.executable, "-m", "tectum_cli"]
-    worker = [*tectum, "serve", "--port", str(port), "--metrics-port", str(metrics_port), *options]
-    gateway = [*tectum, "gateway", "--port", str(gateway_port), "--worker", f"127.0.0.1:{port}"]
-    gateway += options[:2]  # the log level
+    worker = [*tectum, "serve", "--host", _HOST, "--port", str(port)]
+    worker += ["--metrics-host", _HOST, "--metrics-port", str(metrics_port), *options]
+    gateway = [*tectum, "gateway", "--host", _HOST, "--port", str(gateway_port)]
+    gateway += ["--worker", f"{_HOST}:{port}", *options[:2]]  # the log level
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     processes: list[subprocess.Popen[bytes]] = []
-    previous = _on_signals(_as_interrupt, signal.SIGTERM, signal.SIGHUP)
-    try:
-        with _unbroken():
-            # Sessions of their own: Ctrl-C comes to this process, which then ends them in order.
-            # If this one is killed, its end of their standard input closes, and they end too.
-            processes += (
-                subprocess.Popen(  # noqa: S603
-                    [*command, "--end-with-stdin"], stdin=subprocess.PIPE, start_new_session=True
-                )
-                for command in (worker, gateway)
-            )
-        _wait_until_ready(processes, port, gateway_port)
-        yield processes
-    except KeyboardInterrupt:
-        console.print("\nending", style="dim")
-        raise typer.Exit from None
-    finally:
-        _end(processes)
-        _restore(previous)
+    with ending_as_interrupts():
+        try:
+            with _unbroken():
+                # Sessions of their own: Ctrl-C comes to this process, which then ends them in
+                # order. If this one is killed, its end of their standard input closes, and they
+                # end too.
+                processes += (
+                    subprocess.Popen(  # noqa: S603
+                        [*command, "--end-with-stdin"],
+                        stdin=subprocess.PIPE, start_new_session=True, env=environment,
+                    )
+                    for command in (worker, gateway)
+                )  # fmt: skip
+            _wait_until_ready(processes, port, gateway_port)
+            yield processes
+        except KeyboardInterrupt:
+            console.print("\nending", style="dim")
+            raise typer.Exit from None
+        finally:
+            _end(processes)
 
 
 @contextmanager
 def _unbroken() -> Iterator[None]:
     """Who asks for the end waits until the block is done: every process begun must be known."""
     came: list[int] = []
-    before = _on_signals(lambda n, _: came.append(n), *_ASKED)
+    before = on_signals(lambda n, _: came.append(n), *ASKED)
     try:
         yield
     finally:
-        _restore(before)
+        restore(before)
     if came:
         raise KeyboardInterrupt
 
@@ -137,7 +147,7 @@ def _wait_until_ready(
 ) -> None:
     from tectum import Client, Health, TectumError
 
-    with console.status("starting worker and gateway"), Client(f"127.0.0.1:{port}") as client:
+    with console.status("starting worker and gateway"), Client(f"{_HOST}:{port}") as client:
         deadline = time.monotonic() + _READY_SECONDS
         serving = False
         while time.monotonic() < deadline:
@@ -172,32 +182,26 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
         for process in processes:
             process.kill()
 
-    before = _on_signals(hurry, *_ASKED)
+    before = on_signals(hurry, *ASKED)
     try:
-        for process in reversed(processes):
+        patience = [_seconds(variable) + _MORE_SECONDS for variable in _ENDS]
+        for process, seconds in reversed([*zip(processes, patience, strict=False)]):
             process.terminate()
             try:
-                process.wait(_END_SECONDS)
+                process.wait(seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
     finally:
-        _restore(before)
+        restore(before)
 
 
-def _on_signals(handler: _Handler, *numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """Handle these signals so, but for what `nohup` ignores; gives what handled them before."""
-    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heard}
-
-
-def _restore(before: dict[signal.Signals, Any]) -> None:
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _seconds(variable: str) -> float:
+    """What a child was told by the environment; one that makes no sense of it has ended."""
+    try:
+        return float(os.environ.get(variable) or _ENDS[variable])
+    except ValueError:
+        return _ENDS[variable]
 
 
 def _barred(port: int) -> str:
@@ -205,7 +209,7 @@ def _barred(port: int) -> str:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((_HOST, port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             return "is in use" if taken else f"cannot be listened on ({error.strerror})"

@@ -18,13 +18,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tectum_core.bundle import Bundle
+from tectum_core.bundle import Bundle, BundleConfig
 from tectum_core.masks import random_mask
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing, resample
 
-__all__ = ["GoldenMismatch", "GoldenReport", "check_golden", "golden_inputs", "make_golden"]
+__all__ = [
+    "LONGEST_TEXT",
+    "TEXTS",
+    "GoldenMismatch",
+    "GoldenReport",
+    "check_golden",
+    "golden_inputs",
+    "make_golden",
+]
 
+TEXTS = 3
+"""Golden texts of a model that reads any."""
+LONGEST_TEXT = 4096
+"""Characters of one golden text, at most."""
+_PICTURES, _SEQUENCES = 3, 2
 _MARGIN = 0.01
 """Of a level; resampling on two processors differs by far less."""
 _NUDGES = 50
@@ -53,29 +66,54 @@ def golden_inputs(bundle: Bundle, seed: int = 0) -> dict[str, Tensor]:
     """Random inputs of the shapes that the bundle takes.
 
     Pictures are larger than the model's side, so that resizing is proved too.
+
+    Raises:
+        ValueError: no pictures were found that every processor resizes to the same levels.
     """
     generator = np.random.default_rng(seed)
     model, scaling = bundle.config.model, bundle.config.actions
     side = model.vision.image_size
-    images = _smooth(generator, 3, side + side // 2, 2 * side)
+    images = _smooth(generator, _PICTURES, side + side // 2, 2 * side)
     inputs = {"input/images": _settled(images, bundle.config.images, generator)}
-    inputs["input/image_mask"] = _scattered(3, model.vision.patches, 0.75)
+    inputs["input/image_mask"] = _scattered(_PICTURES, model.vision.patches, 0.75)
     if model.video is not None:
         frames = _smooth(generator, model.video.frames, side, side)
         inputs["input/clip"] = _settled(frames, bundle.config.images, generator)
         inputs["input/clip_mask"] = _scattered(1, model.video.patches, 0.75)
     if model.actions is not None and scaling is not None:
-        shape = (2, model.actions.max_steps, model.actions.dimensions)
+        shape = (_SEQUENCES, model.actions.max_steps, model.actions.dimensions)
         drawn = _around(generator, shape, scaling.mean, scaling.standard_deviation)
         inputs["input/actions"] = drawn
-        inputs["input/action_mask"] = _scattered(2, model.actions.max_steps, 0.5)
+        inputs["input/action_mask"] = _scattered(_SEQUENCES, model.actions.max_steps, 0.5)
         inputs["input/states"] = _around(
             generator,
-            (2, model.actions.state_dimensions),
+            (_SEQUENCES, model.actions.state_dimensions),
             scaling.state_mean,
             scaling.state_standard_deviation,
         )
     return inputs
+
+
+def _outline(config: BundleConfig) -> dict[str, Tensor]:
+    """What `golden_inputs` makes for such a bundle, without memory: on torch's meta device."""
+    model = config.model
+    side, clip = model.vision.image_size, model.video
+    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "images": (torch.uint8, (_PICTURES, side + side // 2, 2 * side, 3)),
+        "image_mask": (torch.bool, (_PICTURES, model.vision.patches)),
+    }
+    if clip is not None:
+        shapes["clip"] = torch.uint8, (clip.frames, side, side, 3)
+        shapes["clip_mask"] = torch.bool, (1, clip.patches)
+    if model.actions is not None:
+        steps = model.actions.max_steps
+        shapes["actions"] = torch.float32, (_SEQUENCES, steps, model.actions.dimensions)
+        shapes["action_mask"] = torch.bool, (_SEQUENCES, steps)
+        shapes["states"] = torch.float32, (_SEQUENCES, model.actions.state_dimensions)
+    return {
+        f"input/{name}": torch.empty(shape, dtype=dtype, device="meta")
+        for name, (dtype, shape) in shapes.items()
+    }
 
 
 def make_golden(
@@ -90,8 +128,9 @@ def check_golden(predictor: Predictor, precision: Precision = "float32") -> Gold
     """Run the golden inputs here and compare.
 
     Raises:
-        GoldenMismatch: an input cannot be run; an output is missing, of another shape, or too far
-            away; or the bundle states no tolerance for `precision`.
+        GoldenMismatch: an input is not what such a model has, or cannot be run; an output is
+            missing, of another shape, or too far away; or the bundle states no tolerance for
+            `precision`.
     """
     bundle = predictor.bundle
     if not any(name.startswith("output/") for name in bundle.golden):
@@ -100,16 +139,10 @@ def check_golden(predictor: Predictor, precision: Precision = "float32") -> Gold
     if tolerance is None:
         raise GoldenMismatch(f"{bundle.name} states no tolerance for {precision}")
     inputs = {k: v for k, v in bundle.golden.items() if k.startswith("input/")}
+    _check_inputs(bundle, inputs)
     try:
         found = _run(predictor, inputs, bundle.golden_texts)
-    except KeyError as error:
-        raise GoldenMismatch(f"{bundle.name}: the golden tensors lack {error.args[0]}") from error
-    except (
-        ValueError,
-        RuntimeError,
-        IndexError,
-        TypeError,
-    ) as error:  # inputs that fit no such model
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:  # values that fit no model
         raise GoldenMismatch(f"{bundle.name}: its golden inputs do not run: {error}") from error
     wanted = {
         key.removeprefix("output/"): _array(value)
@@ -136,6 +169,31 @@ def check_golden(predictor: Predictor, precision: Precision = "float32") -> Gold
             + "; ".join(failures)
         )
     return GoldenReport(len(wanted), min(cosines), max(differences))
+
+
+def _check_inputs(bundle: Bundle, inputs: Mapping[str, Tensor]) -> None:
+    """That they are as many and as large as `golden_inputs` makes them; more cost memory."""
+    expected = _outline(bundle.config)
+    for name in sorted(expected.keys() - inputs.keys()):
+        raise GoldenMismatch(f"{bundle.name}: the golden tensors lack {name}")
+    for name in sorted(inputs.keys() - expected.keys()):
+        raise GoldenMismatch(f"{bundle.name}: the golden tensors have {name}, which no head reads")
+    for name, tensor in inputs.items():
+        found, wanted = _form(tensor), _form(expected[name])
+        if found != wanted:
+            raise GoldenMismatch(f"{bundle.name}: golden {name} is {found}; allowed is {wanted}")
+    count = TEXTS if bundle.config.model.text is not None else 0
+    lengths = [len(text) for text in bundle.golden_texts]
+    if len(lengths) != count or max(lengths, default=0) > LONGEST_TEXT:
+        raise GoldenMismatch(
+            f"{bundle.name}: golden texts of {lengths[: TEXTS + 1]} characters; allowed are "
+            f"{count} of at most {LONGEST_TEXT}"
+        )
+
+
+def _form(tensor: Tensor) -> str:
+    """Type and shape, such as `uint8[3, 48, 64, 3]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def _run(
@@ -244,14 +302,18 @@ def _settled(
         resampled = resample(settled, spec).float()
         near = ((resampled - resampled.floor() - 0.5).abs() < _MARGIN).nonzero()
         if not len(near):
-            break
+            return settled
         picture, channel, row, column = near.T
         row = ((row + 0.5) * settled.shape[1] / resampled.shape[2]).long()
         column = ((column + 0.5) * settled.shape[2] / resampled.shape[3]).long()
         nudge = torch.from_numpy(generator.choice([-2, -1, 1, 2], len(near)))
         place = (picture, row, column, channel)
         settled[place] = (settled[place] + nudge).clamp(0, 255).to(torch.uint8)
-    return settled
+    raise ValueError(
+        f"after {_NUDGES} rounds of nudging, {len(near)} values of the resized golden pictures "
+        f"still lie near the middle of two levels; images.resize_to ({spec.resize_to}) may be too "
+        f"far above images.size ({spec.size})"
+    )
 
 
 def _around(

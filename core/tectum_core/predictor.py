@@ -22,6 +22,7 @@ from tectum_core.bundle import Bundle
 from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
+from tectum_core.numerics import exact_float32
 from tectum_core.preprocess import normalise, preprocess, resize, to_pixels
 from tectum_core.tokenizer import EncodedText
 
@@ -60,10 +61,10 @@ class FilledImages:
 
 @dataclass(frozen=True, slots=True)
 class FilledTexts:
-    """Logits for the hidden tokens of texts."""
+    """What the hidden tokens of texts may be."""
 
     probabilities: Float32
-    """float32[B, L, V]; meaningful at hidden places."""
+    """float32[B, L, V], over the vocabulary at each place; meaningful at hidden ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,11 @@ class Predictor:
     Every method takes a whole batch and is a pure function of each item: what its
     neighbours are changes nothing beyond the last bits of float32.
 
-    From the first one on, float32 means float32 in the whole process: TensorFloat-32, which
-    cuDNN's convolutions use unless told otherwise, keeps 10 of 23 bits, and golden outputs
-    would not be reproduced. Torch has one switch for all threads, so it is never turned back.
+    From the first one on, float32 means float32 in the whole process (`exact_float32`).
     """
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        exact_float32()
         self.bundle = bundle
         self.config = bundle.config
         self.device = torch.device(device)

@@ -1,4 +1,5 @@
 """The two servers: `worker` (gRPC, the model) and `gateway` (REST, no model).
 
-Strangers to each other; they share only how a process writes its `logs`.
+Strangers to each other; they share how a process writes its `logs`, says why it cannot listen
+(`listening`), and ends with who began it (`lifeline`).
 """

@@ -132,9 +132,9 @@ def test_every_setting_is_documented_with_its_default_and_its_meaning() -> None:
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("203.0.113.9", "cannot listen on port 8000 of 203.0.113.9: Cannot assign requested"),
-        ("no such host", "cannot listen on port 8000 of no such host: "),
-        ("a..b", "cannot listen on port 8000 of a..b: "),
+        ("203.0.113.9", "cannot listen on port 8000 on 203.0.113.9: Cannot assign requested"),
+        ("no such host", "cannot listen on port 8000 on no such host: "),
+        ("a..b", "cannot listen on port 8000 on a..b: "),
     ],
 )
 def test_an_address_that_is_none_of_this_machines_is_not_said_to_be_in_use(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,6 +21,12 @@ from tests.checkout import ROOT
 from tests.cli.running import PATIENCE, Running, Worker, free_port, invoke
 
 from tectum import Client
+from tectum_server.gateway import GatewaySettings
+from tectum_server.worker import serve as worker_serving
+from tectum_server.worker.settings import WorkerSettings
+
+# By name: the package's own `serve` is the function.
+gateway_serving = importlib.import_module("tectum_server.gateway.serve")
 
 
 @pytest.fixture
@@ -101,6 +109,83 @@ def test_a_port_that_cannot_be_had_is_not_said_to_be_in_use(
 
     assert result.exit_code == 1
     assert "cannot be listened on (Permission denied); choose another with --port" in result.stderr
+
+
+class Child:
+    """A process that was to be started, and how long its end was waited for."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self.arguments = [one for one in command[3:] if one != "--end-with-stdin"]
+        self.environment = env
+        self.returncode = 7
+        self.patience = 0.0
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Nothing is to be ended."""
+
+    def wait(self, patience: float) -> None:
+        self.patience = patience
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
+    """Worker and gateway as they were to be started; neither is."""
+    begun: list[Child] = []
+
+    def start(command: list[str], *, env: dict[str, str], **_: Any) -> Child:
+        begun.append(Child(command, env))
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return begun
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_worker_and_gateway_are_on_loopback_and_in_the_clear_whatever_the_environment_says(
+    number: int, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {
+        "TECTUM_HOST": "0.0.0.0", "TECTUM_METRICS_HOST": "0.0.0.0", "TECTUM_TOKENS": "tokens.json",
+        "TECTUM_TLS_CERTIFICATE": "chain.pem", "TECTUM_TLS_KEY": "key.pem",
+        "TECTUM_GATEWAY_HOST": "0.0.0.0", "TECTUM_GATEWAY_WORKER_ADDRESS": "far:1",
+        "TECTUM_GATEWAY_WORKER_TLS": "1", "TECTUM_GATEWAY_WORKER_ROOTS": "roots.pem",
+    }  # fmt: skip
+    for name, value in elsewhere.items():
+        monkeypatch.setenv(name, value)
+    chosen, served = ports(), list[Any]()
+
+    assert invoke("up", *flags(chosen)).exit_code == 1
+    monkeypatch.setattr(os, "environ", dict(children[number].environment))
+    monkeypatch.setattr(worker_serving, "serve", lambda settings, ready: served.append(settings))
+    monkeypatch.setattr(gateway_serving, "serve", served.append)
+    assert invoke(*children[number].arguments).exit_code == 0
+
+    if number == 0:
+        assert (served[0].host, served[0].metrics_host) == ("127.0.0.1", "127.0.0.1")
+        assert (served[0].tokens, served[0].tls_certificate, served[0].tls_key) == (None,) * 3
+    else:
+        assert served[0].host == "127.0.0.1"
+        assert served[0].worker_address == f"127.0.0.1:{chosen['--port']}"
+        assert served[0].tls is False
+
+
+def test_worker_and_gateway_have_the_time_to_end_that_they_were_told(
+    children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("up", *flags(ports()))
+    monkeypatch.setenv("TECTUM_DRAIN_TIMEOUT", "100")
+    monkeypatch.setenv("TECTUM_GATEWAY_SHUTDOWN_SECONDS", "50")
+    invoke("up", *flags(ports()))
+
+    by_default = [
+        WorkerSettings.model_fields["drain_timeout"].default,
+        GatewaySettings.model_fields["shutdown_seconds"].default,
+    ]
+    told = [child.patience for child in children]
+    assert told == [seconds + 15 for seconds in (*by_default, 100, 50)]
 
 
 @pytest.mark.slow

@@ -64,15 +64,41 @@ def test_a_recipe_becomes_a_published_bundle_that_can_be_evaluated(
 
     out = tmp_path / "measures.json"
     result = invoke(
-        "eval", folder, folder, "--data", tiny_data, "--cache", tiny_data / "frames", "--json", out
+        "eval", folder, "--data", tiny_data, "--cache", tiny_data / "frames", "--json", out
     )
 
     assert result.exit_code == 0, result.output
     assert "| measure | value | controls | gate | | on |" in result.stdout
-    assert "± 0.000" in result.stdout  # two seeds, here the same one
-    one, two = json.loads(out.read_text())
-    assert one == two
-    assert one[0]["name"] == "frame → task, R@1"
+    (measures,) = json.loads(out.read_text())
+    assert measures[0]["name"] == "frame → task, R@1"
+
+
+def test_seeds_of_one_recipe_share_a_table_and_others_are_refused(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "other")]
+    for folder in folders:
+        write_untrained_bundle(folder)
+    for folder, changes in ((folders[1], {"seed": 1}), (folders[2], {"seed": 2, "steps": 7})):
+        tree = json.loads((folder / "config.json").read_text())
+        tree["training"] |= changes
+        (folder / "config.json").write_text(json.dumps(tree))
+    data = ("--data", tiny_data, "--cache", tiny_data / "frames")
+
+    result = invoke("eval", *folders[:2], *data)
+
+    assert result.exit_code == 0, result.output
+    assert "± 0." in result.stdout
+    for given, words in (
+        ((folders[0], folders[2]), "(training.steps differ): evaluate them one by one"),
+        ((folders[0], folders[0]), "are both of seed 0"),
+    ):
+        result = invoke("eval", *given, *data)
+
+        assert result.exit_code == 1
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert "Traceback" not in result.output
 
 
 def test_a_value_can_be_set_and_the_evaluation_left_out(recipe: Path, tmp_path: Path) -> None:
@@ -183,6 +209,15 @@ def test_a_run_that_diverges_says_at_which_step(
     assert "step 0: the gradient is not finite" in told
 
 
+def test_a_device_that_cannot_be_used_is_told_in_one_line(recipe: Path, tmp_path: Path) -> None:
+    for arguments in (("train", recipe), ("eval", tmp_path)):
+        result = invoke(*arguments, "--device", "foo")
+
+        assert result.exit_code == 1
+        assert "tectum: device 'foo' cannot be used: " in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_folder_that_is_no_bundle_cannot_be_evaluated(tmp_path: Path) -> None:
     result = invoke("eval", tmp_path)
 
@@ -202,7 +237,7 @@ def test_a_bundle_is_measured_on_another_set_if_one_is_named(
     )
 
     assert result.exit_code == 0, result.output
-    assert "of 4 episodes; ≥ 3 training episodes a task" in result.stdout
+    assert "of 4 episodes; only 3 training episodes a task" in result.stdout
 
 
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(

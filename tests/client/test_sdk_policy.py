@@ -49,12 +49,13 @@ def test_a_pause_is_spread_and_always_ends_before_the_deadline(
     assert waited is None or waited < remaining
 
 
+@pytest.mark.parametrize("reason", sorted(fake_errors.RETRYABLE), ids=fake_errors.name)
 async def test_a_refused_call_is_tried_again_when_the_worker_says_so(
-    worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+    reason: int, worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
 ) -> None:
-    worker.refuse(R.ERROR_REASON_QUEUE_FULL, times=2, retry_after=0.01)
+    worker.refuse(reason, times=2, retry_after=0.01)
     assert (await asyncio.to_thread(client.embed_texts, ["a"])).vectors.shape == (1, 8)
-    worker.refuse(R.ERROR_REASON_DRAINING, times=2, retry_after=0.01)
+    worker.refuse(reason, times=2, retry_after=0.01)
     assert (await aclient.embed_texts(["a"])).vectors.shape == (1, 8)
 
     assert len(worker.seen) == 6
@@ -89,18 +90,21 @@ async def test_without_retry_info_nothing_is_ever_tried_again(
     assert len(worker.seen) == 2
 
 
+@pytest.mark.parametrize("reason", sorted(fake_errors.RETRYABLE), ids=fake_errors.name)
 async def test_a_retry_never_outlives_the_deadline(
-    worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+    reason: int, worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
 ) -> None:
-    worker.refuse(R.ERROR_REASON_QUEUE_FULL, times=2, retry_after=5.0)
+    worker.refuse(reason, times=2, retry_after=5.0)
     began = time.monotonic()
 
-    with pytest.raises(tectum.Overloaded):
-        await asyncio.to_thread(client.embed_texts, ["a"], timeout=1)
-    with pytest.raises(tectum.Overloaded):
-        await aclient.embed_texts(["a"], timeout=1)
+    with pytest.raises(tectum.TectumError) as refused:
+        await asyncio.to_thread(client.embed_texts, ["a"], timeout=3)
+    with pytest.raises(tectum.TectumError) as arefused:
+        await aclient.embed_texts(["a"], timeout=3)
 
-    assert time.monotonic() - began < 1
+    assert [e.value.reason for e in (refused, arefused)] == [fake_errors.name(reason)] * 2
+    assert len(worker.seen) == 2
+    assert time.monotonic() - began < 3
 
 
 async def test_a_retry_has_only_what_is_left_of_the_deadline(

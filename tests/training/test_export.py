@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tectum_train import export as exporting
 from tectum_train.engine.run import Run, train
 from tectum_train.evaluation.context import Columns
 from tectum_train.export import as_bundle, export
-from tectum_train.job import evaluate_bundle, run_job
+from tectum_train.job import evaluate_bundles, run_job
 
 TABLE = "| measure | value |\n| --- | --- |\n| R@1 | 0.5 |\n"
 TEXTS = ["push the red block left", "push the blue block right", "shove red", "one more"]
@@ -90,6 +92,40 @@ def test_the_card_has_description_table_and_spaces(bundle: Bundle) -> None:
     }  # fmt: skip
     for space in bundle.spaces:
         assert f"- `{space.name}`: `{space.space_id}`, {space.width} numbers" in card
+
+
+def test_the_card_says_how_much_data_and_what_made_them(
+    run: Run, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(tiny_data / "train", tmp_path / "train"))
+    world = data / "meta/world.json"
+    told = {**json.loads(world.read_text()), "seed": 7, "command": "python -m drawn |\n --seed 7"}
+    here = run.recipe.data.model_copy(update={"train": str(data)})
+    moved = replace(run, recipe=run.recipe.model_copy(update={"data": here}))
+    amount = f"| training data | {data}: 12 episodes, 240 frames, 8 tasks"
+
+    for number, (content, ending) in enumerate(
+        [
+            (json.dumps(told), "; generator tests; its seed 7; by python -m drawn --seed 7 |"),
+            ("{}", " |"),
+            ("[]", " |"),
+            ("{", " |"),
+            ('{"generator_version": {"a": 1}, "seed": null}', " |"),
+        ]
+    ):
+        world.write_text(content)
+        export(moved, TEXTS, {}, TABLE, tmp_path / str(number))
+        assert amount + ending in (tmp_path / str(number) / "README.md").read_text("utf-8")
+    world.unlink()
+    export(moved, TEXTS, {}, TABLE, tmp_path / "none")
+    assert amount + " |" in (tmp_path / "none" / "README.md").read_text("utf-8")
+
+
+def test_a_very_long_instruction_is_cut_in_the_golden_texts(run: Run, tmp_path: Path) -> None:
+    version = export(run, ["push " * 2000, *TEXTS], {}, TABLE, tmp_path / "bundle")
+
+    texts = read_bundle(tmp_path / "bundle", "tiny", version).golden_texts
+    assert [len(text) for text in texts] == [4096, len(TEXTS[0]), len(TEXTS[1])]
 
 
 def test_equal_runs_make_equal_bundles(
@@ -188,9 +224,9 @@ def test_a_bundle_is_evaluated_from_its_folder_alone(
     folder = tmp_path / "bundle"
     export(run, TEXTS, {}, TABLE, folder)
 
-    measures = evaluate_bundle(
-        folder, tiny_data, CAMERA, Columns(), tmp_path / "frames", False, quiet()
-    )
+    (measures,) = evaluate_bundles(
+        [folder], tiny_data, CAMERA, Columns(), tmp_path / "frames", False, quiet()
+    ).values()
 
     assert measures[0].name == "frame → task, R@1"
     assert len(measures) == 13

@@ -1,4 +1,4 @@
-"""Evaluation of a bundle that lies in a folder: which episodes fit, and which are measured."""
+"""Whole jobs: what is refused before the work begins, and which episodes are measured."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 from rich.console import Console
 from tests.training.tiny import CAMERA, write_set, write_untrained_bundle
+from tests.training.tiny import job as job_of
 
 from tectum_train import job
 from tectum_train.data import DataError
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.measure import Measure
-from tectum_train.job import evaluate_bundle
+from tectum_train.job import check_device, evaluate_bundles, run_job
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def evaluate(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(job, "evaluate", kept)
 
-    def run(**changes: Any) -> Any:
-        evaluate_bundle(
-            tmp_path / "bundle", tiny_data, CAMERA, Columns(), tmp_path / "frames", False,
-            Console(quiet=True), **changes,
+    def run(folders: list[Path] | None = None, **changes: Any) -> Any:
+        evaluate_bundles(
+            folders or [tmp_path / "bundle"], tiny_data, CAMERA, Columns(), tmp_path / "frames",
+            False, Console(quiet=True), **changes,
         )  # fmt: skip
         return asked[-1]
 
@@ -56,23 +58,123 @@ def test_probes_are_fitted_on_one_split_and_measured_on_the_other(
 def test_another_set_takes_the_test_splits_place(
     evaluate: Any, tiny_data: Path, fresh: Path
 ) -> None:
-    _, train, test, *_, device = evaluate(test=fresh, device="cuda:1")
+    _, train, test, *_, device = evaluate(test=fresh, device="cpu:0")
 
     assert (train.dataset.root, test.dataset.root) == (tiny_data / "train", fresh)
-    assert device == "cuda:1"
+    assert device == "cpu:0"
+
+
+# ---------------------------------------------------------------- several bundles
+
+
+def bundle(folder: Path, seed: int, **changes: Any) -> Path:
+    """An untrained bundle of a seed, its configuration changed."""
+    write_untrained_bundle(folder)
+    path = folder / "config.json"
+    tree = json.loads(path.read_text())
+    tree["training"] |= {"seed": seed} | changes.pop("training", {})
+    path.write_text(json.dumps(tree | changes))
+    return folder
+
+
+def test_several_seeds_are_measured_each_under_its_folder_by_its_own_seed(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    folders = [bundle(tmp_path / str(seed), seed) for seed in (3, 5)]
+
+    _, _, _, _, seed, *_ = evaluate(folders)
+
+    assert seed == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"training": {"recipe": "other"}}, "recipe"),
+        ({"training": {"steps": 9}}, "training.steps"),
+    ],
+)
+def test_bundles_of_different_recipes_are_refused(
+    evaluate: Any, tmp_path: Path, changes: dict[str, Any], differing: str
+) -> None:
+    folders = [bundle(tmp_path / "one", 0), bundle(tmp_path / "two", 1, **changes)]
+
+    with pytest.raises(
+        ValueError, match=rf"two is of another recipe than .*one \({differing} "
+    ) as e:
+        evaluate(folders)
+
+    assert str(e.value).endswith("evaluate them one by one")
+
+
+def test_where_data_lay_and_which_commit_trained_do_not_make_another_recipe(
+    evaluate: Any, tmp_path: Path
+) -> None:
+    elsewhere = {"training": {"data": "/elsewhere", "commit": "abc"}}
+    folders = [bundle(tmp_path / "one", 0), bundle(tmp_path / "two", 1, **elsewhere)]
+
+    assert evaluate(folders)
+
+
+def test_one_seed_twice_is_refused(evaluate: Any, tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "one", 4)
+
+    with pytest.raises(ValueError, match="one and .*one are both of seed 4"):
+        evaluate([folder, folder])
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99"])
+def test_a_device_that_cannot_be_used_is_refused_in_one_line(device: str) -> None:
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used: ") as error:
+        check_device(device)
+
+    assert "\n" not in str(error.value)
+
+
+def test_the_device_is_tried_before_any_data_is_read(
+    evaluate: Any, tiny_data: Path, tmp_path: Path
+) -> None:
+    absent = job_of(tmp_path / "absent", tmp_path)
+
+    with pytest.raises(ValueError, match="device 'foo' cannot be used"):
+        evaluate([tmp_path / "no bundle"], device="foo")
+    with pytest.raises(ValueError, match="device 'foo' cannot be used"):
+        run_job(absent, "foo", False, True, None, Console(quiet=True))
+
+
+def test_splits_that_do_not_fit_are_refused_before_the_training(
+    tiny_data: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "train", lambda *_: pytest.fail("the training began"))
+    slow = write_slow(tmp_path / "slow", monkeypatch)
+    recipe = job_of(tiny_data, tmp_path)
+    apart = recipe.data.model_copy(update={"test": str(slow)})
+
+    with pytest.raises(DataError, match="slow has 8 frames a second"):
+        run_job(
+            recipe.model_copy(update={"data": apart}), "cpu", False, True, None, Console(quiet=True)
+        )
+
+
+def test_a_set_without_episodes_is_refused(evaluate: Any, fresh: Path) -> None:
+    for path in (fresh / "meta" / "episodes").rglob("*.parquet"):
+        parquet.write_table(parquet.read_table(path).slice(0, 0), path)
+    edited(
+        fresh / "meta" / "info.json",
+        lambda tree: tree.update(total_episodes=0, total_frames=0),
+    )
+
+    with pytest.raises(DataError, match="fresh holds no episodes"):
+        evaluate(test=fresh)
 
 
 def edited(path: Path, change: Any) -> None:
     tree = json.loads(path.read_text())
     change(tree)
     path.write_text(json.dumps(tree))
-
-
-def test_a_set_of_other_families_is_refused(evaluate: Any, fresh: Path) -> None:
-    edited(fresh / "meta" / "world.json", lambda tree: tree["families"].reverse())
-
-    with pytest.raises(DataError, match="fresh names other task families than"):
-        evaluate(test=fresh)
 
 
 def test_a_set_that_names_no_families_is_measured_as_far_as_it_goes(
@@ -83,15 +185,6 @@ def test_a_set_that_names_no_families_is_measured_as_far_as_it_goes(
     _, _, test, *_ = evaluate(test=fresh)
 
     assert test.dataset.root == fresh
-
-
-def test_a_set_of_another_rate_is_refused(
-    evaluate: Any, fresh: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = write_slow(fresh.parent / "slow", monkeypatch)
-
-    with pytest.raises(DataError, match=r"slow has 8 frames a second and .*train 16"):
-        evaluate(test=slow)
 
 
 def write_slow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

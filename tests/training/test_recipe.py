@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe
 def file(tmp_path: Path) -> Path:
     """The tiny recipe, as a file."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(job(tmp_path, tmp_path).model_dump(mode="json")))
+    path.write_text(yaml.safe_dump(job(tmp_path, tmp_path).model_dump(mode="json")), "utf-8")
     return path
 
 
@@ -54,8 +57,10 @@ def test_a_recipe_survives_json(name: str) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
-@pytest.mark.parametrize("change", ["description=longer", "output=elsewhere", "data.cache=here"])
-def test_words_and_folders_do_not_make_another_run(change: str) -> None:
+@pytest.mark.parametrize(
+    "change", ["description=longer", "output=elsewhere", "data.cache=here", "data.test=there"]
+)
+def test_words_folders_and_held_out_episodes_do_not_make_another_run(change: str) -> None:
     assert read_recipe("tectum-tiny", [change]).identity() == read_recipe("tectum-tiny").identity()
 
 
@@ -92,6 +97,25 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, content: bytes, words: str
         read_recipe(str(path))
 
 
+def test_a_recipe_is_utf_8_whatever_the_machine_speaks(file: Path) -> None:
+    text = file.read_text("utf-8").replace("Six steps, for tests.", "Sechs Schläge, 把积木放好.")
+    file.write_text(text, "utf-8")
+    script = (
+        "import sys; from tectum_train.recipe import read_recipe;"
+        "print(ascii(read_recipe(sys.argv[1]).description))"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", script, file],
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.stdout.strip() == ascii("Sechs Schläge, 把积木放好."), run.stderr[-500:]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"absent\.yaml cannot be read"):
         read_recipe(str(tmp_path / "absent.yaml"))
@@ -115,7 +139,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("objectives.image_text.weight=0", r"weight: .*greater than 0"),
         ("objectives=[]", r"objectives: .*at least 1 item"),
         ("model.vision.patch_size=7", r"patch_size \(7\) must divide image_size \(32\)"),
-        ("data.action_steps=99", r"action_steps \(99\) may be at most model\.actions\.max_steps"),
+        ("data.action_steps=99", r"action_steps \(99\) must equal model\.actions\.max_steps \(8\)"),
+        ("data.action_steps=4", r"action_steps \(4\) must equal model\.actions\.max_steps \(8\)"),
         (
             "model.latent_action.decoded_steps=3",
             r"decoded_steps \(3\) may be at most data\.pair_steps \(2\)",

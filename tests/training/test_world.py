@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from tectum_train.data import DataError
 from tectum_train.world import read_world
 
 
@@ -45,5 +47,25 @@ def test_one_that_does_not_hold_what_it_should_is_refused(tmp_path: Path) -> Non
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "world.json").write_text('{"families": [{"name": "rest"}]}')
 
-    with pytest.raises(ValueError, match="index"):
+    with pytest.raises(DataError, match=r"world\.json: families\.0\.index: Field required"):
+        read_world(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("families", "words"),
+    [
+        ([(0, "open", "close")], "'open' has the partner 'close', which is no family"),
+        ([(0, "open", None), (0, "close", None)], "one name or one index"),
+        ([(0, "open", None), (1, "open", None)], "one name or one index"),
+    ],
+)
+def test_families_that_contradict_each_other_are_refused_by_the_files_name(
+    families: list[tuple[int, str, str | None]], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "meta").mkdir()
+    tree = [{"index": index, "name": name, "partner": partner} for index, name, partner in families]
+    text = json.dumps({"families": tree, "instructions": []})
+    (tmp_path / "meta" / "world.json").write_text(text)
+
+    with pytest.raises(DataError, match=rf"world\.json: .*{words}"):
         read_world(tmp_path)

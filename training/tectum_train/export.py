@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
 
 from tectum_core.bundle import Bundle, read_bundle, write_bundle
-from tectum_core.golden import check_golden, golden_inputs, make_golden
+from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
+from tectum_train.data.metadata import read_info, read_tasks
 from tectum_train.engine.run import Run
+from tectum_train.recipe import expanded
 
 __all__ = ["as_bundle", "export"]
 
-_GOLDEN_TEXTS = 3
+_LONGEST_FACT = 300
+"""Characters of what a data set says about itself."""
 
 
 def as_bundle(run: Run, instructions: list[str], metrics: Mapping[str, float]) -> Bundle:
@@ -21,7 +25,8 @@ def as_bundle(run: Run, instructions: list[str], metrics: Mapping[str, float]) -
     summary = run.config.training.model_copy(update={"metrics": dict(metrics)})
     config = run.config.model_copy(update={"training": summary})
     # Data of a single task have fewer instructions than there are golden pictures: they repeat.
-    texts = tuple(islice(cycle(instructions), _GOLDEN_TEXTS)) if run.tokenizer is not None else ()
+    few = islice(cycle(instructions), TEXTS if run.tokenizer is not None else 0)
+    texts = tuple(text[:LONGEST_TEXT] for text in few)
     return Bundle(run.recipe.name, "", config, run.model, run.tokenizer, {}, texts, "")
 
 
@@ -66,7 +71,7 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 | parameters | {parameters:,} |
 | input | {recipe.images.size}×{recipe.images.size} pixels |
 | objectives | {objectives} |
-| training data | {recipe.data.train} |
+| training data | {_data(recipe.data.train)} |
 | steps × batch | {recipe.schedule.steps} × {recipe.schedule.batch_size} |
 | seed, commit | {recipe.seed}, {run.config.training.commit or "unknown"} |
 
@@ -78,3 +83,22 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 
 {table.strip()}
 """
+
+
+def _data(train: str) -> str:
+    """The folder, how much is in it, and what generated it, as far as it says so."""
+    root = expanded(train)
+    info, tasks = read_info(root), len(read_tasks(root))
+    facts = [
+        f"{train}: {info.total_episodes:,} episodes, {info.total_frames:,} frames, {tasks:,} tasks"
+    ]
+    world = root / "meta" / "world.json"
+    try:
+        told = json.loads(world.read_text(encoding="utf-8")) if world.is_file() else {}
+    except ValueError:  # no reason to lose a whole training at its end
+        told = {}
+    for words, key in (("generator", "generator_version"), ("its seed", "seed"), ("by", "command")):
+        if isinstance(told, dict) and isinstance(told.get(key), str | int):
+            fact = " ".join(str(told[key]).replace("|", " ").split())
+            facts.append(f"{words} {fact[:_LONGEST_FACT]}")
+    return "; ".join(facts)

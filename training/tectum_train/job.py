@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from rich.status import Status
 
 from tectum_core.bundle import Repository, read_bundle
-from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine.run import open_samples, train
 from tectum_train.evaluation.context import Columns
+from tectum_train.evaluation.fits import check_fits, check_seeds
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
 from tectum_train.export import as_bundle, export
 from tectum_train.recipe import Recipe
-from tectum_train.world import read_world
 
-__all__ = ["evaluate_bundle", "run_job"]
+__all__ = ["check_device", "evaluate_bundles", "run_job"]
 
 
 def run_job(
@@ -41,25 +43,27 @@ def run_job(
         publish: a repository that gets the bundle too.
         console: where to show progress.
     """
-    # Opened before the training: what is wrong with it shall not be known hours later.
-    test = open_samples(recipe, "test", lambda *_: None) if evaluated else None
+    check_device(device)
+    columns = _columns(recipe)
+    # Before the training: what is wrong with them shall not be known hours later.
+    splits = _fitting_splits(recipe, columns, console) if evaluated else None
     run = train(recipe, device, resume, console)
-    samples = open_samples(recipe, "train", lambda *_: None)
+    samples = splits[0] if splits else open_samples(recipe, "train", lambda *_: None)
     measures: list[Measure] = []
-    if test is not None:
+    if splits:
         with console.status("evaluating") as status:
             measures = evaluate(
                 as_bundle(run, samples.instructions, {}),
                 samples,
-                test,
-                _columns(recipe),
+                splits[1],
+                columns,
                 recipe.seed,
                 tell=lambda what: status.update(f"evaluating {what}"),
                 left_out=lambda what: console.print(f"not evaluated: {what}"),
                 device=device,
             )
         (run.folder / "evaluation.json").write_text(json.dumps(as_json(measures), indent=2) + "\n")
-    table = markdown([measures]) if measures else "Not evaluated."
+    table = markdown({recipe.name: measures}) if measures else "Not evaluated."
     folder = run.folder / "bundle"
     if folder.exists():
         shutil.rmtree(folder)
@@ -67,6 +71,16 @@ def run_job(
     if publish is not None:
         Repository(publish).publish(folder, recipe.name)
     return folder, version
+
+
+def _fitting_splits(recipe: Recipe, columns: Columns, console: Console) -> tuple[Samples, Samples]:
+    """Both splits, on which the model that the recipe makes can be measured."""
+    with console.status("reading the data sets") as status:
+        train_split, test_split = (
+            open_samples(recipe, split, _decoding(status)) for split in ("train", "test")
+        )
+    check_fits(recipe.model, columns, train_split, test_split)
+    return train_split, test_split
 
 
 def _columns(recipe: Recipe) -> Columns:
@@ -79,8 +93,8 @@ def _columns(recipe: Recipe) -> Columns:
     return replace(Columns(), **{key: name for key, name in own.items() if name is not None})
 
 
-def evaluate_bundle(
-    folder: Path,
+def evaluate_bundles(
+    folders: Sequence[Path],
     data: Path,
     camera: str,
     columns: Columns,
@@ -89,61 +103,62 @@ def evaluate_bundle(
     console: Console,
     test: Path | None = None,
     device: str = "cpu",
-) -> list[Measure]:
-    """Measure a bundle on held-out episodes.
+) -> dict[str, list[Measure]]:
+    """Measure seeds of one recipe on held-out episodes; gives each folder's measures.
 
     Args:
-        folder: the bundle.
+        folders: the bundles, at least one.
         data: holds `train`, where probes are fitted, and `test`, unless that is given.
         camera: the feature that holds the pictures.
         columns: what the other features are called.
         cache: where decoded frames lie.
-        ceiling: also train the supervised ceiling of latent actions.
+        ceiling: also train the supervised ceiling of latent actions, and its control.
         console: where to show progress.
         test: a LeRobot folder to measure on in place of `data`/test.
         device: a torch device.
 
     Raises:
-        BundleError: the folder is no sound bundle.
-        DataError: the data cannot be read, or what is fitted on one set says nothing of the other.
+        BundleError: a folder is no sound bundle.
+        DataError: the data cannot be read, or they and the bundles contradict each other.
+        ValueError: the bundles are no seeds of one recipe, or the device cannot be used.
     """
-    bundle = read_bundle(folder, folder.name)
-    with console.status("reading the data set") as status:
-
-        def tell(done: int, total: int) -> None:
-            status.update(f"decoding frames once: {done} of {total}")
-
+    check_device(device)
+    bundles = [(str(folder), read_bundle(folder, str(folder))) for folder in folders]
+    check_seeds(bundles)
+    with console.status("reading the data sets") as status:
         fitted_on, measured_on = (
-            Samples.open(root, camera, bundle.config.images, cache, tell)
+            Samples.open(root, camera, bundles[0][1].config.images, cache, _decoding(status))
             for root in (data / "train", test or data / "test")
         )
-        _check_alike(fitted_on.dataset, measured_on.dataset)
-        return evaluate(
-            bundle,
-            fitted_on,
-            measured_on,
-            columns,
-            bundle.config.training.seed,
-            ceiling,
-            lambda what: status.update(f"evaluating {what}"),
-            lambda what: console.print(f"not evaluated: {what}"),
-            device,
-        )
+        return {
+            name: evaluate(
+                bundle,
+                fitted_on,
+                measured_on,
+                columns,
+                bundle.config.training.seed,
+                ceiling,
+                lambda what: status.update(f"evaluating {what}"),
+                lambda what: console.print(f"not evaluated: {what}"),
+                device,
+            )
+            for name, bundle in bundles
+        }
 
 
-def _check_alike(train: LeRobotDataset, test: LeRobotDataset) -> None:
-    """That a probe fitted on one set can be asked about the other.
+def check_device(device: str) -> None:
+    """That torch can compute there.
 
     Raises:
-        DataError: it cannot.
+        ValueError: it cannot; says why in one line.
     """
-    if train.info.fps != test.info.fps:
-        raise DataError(
-            f"{test.root} has {test.info.fps:g} frames a second and {train.root} "
-            f"{train.info.fps:g}; probes want them equal"
-        )
-    known, found = (read_world(dataset.root).families for dataset in (train, test))
-    if known and found and known != found:
-        raise DataError(
-            f"{test.root} names other task families than {train.root}; probes want the same ones"
-        )
+    try:
+        torch.ones(1, device=device).item()
+    # An AssertionError is a torch that was built without CUDA.
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used: {why}") from error
+
+
+def _decoding(status: Status) -> Callable[[int, int], None]:
+    return lambda done, total: status.update(f"decoding frames once: {done} of {total}")

@@ -57,7 +57,7 @@ class DataConfig(Strict):
     pair_steps: tuple[PositiveInt, ...] = (4,)
     """Steps between the two frames of a pair; one is drawn for each sample."""
     action_steps: PositiveInt = 16
-    """Length of an action sequence."""
+    """Length of an action sequence; equals `model.actions.max_steps`."""
 
 
 class AugmentationConfig(Strict):
@@ -137,10 +137,12 @@ class Recipe(Strict):
         decoded = 0 if latent is None else latent.decoded_steps
         if self.data.action is None and (actions is not None or decoded):
             raise ValueError("model.actions and latent_action.decoded_steps need data.action")
-        if actions is not None and self.data.action_steps > actions.max_steps:
+        # What is served reads sequences of max_steps; on shorter ones it would never have learnt.
+        if actions is not None and self.data.action_steps != actions.max_steps:
             raise ValueError(
-                f"data.action_steps ({self.data.action_steps}) may be at most "
-                f"model.actions.max_steps ({actions.max_steps})"
+                f"data.action_steps ({self.data.action_steps}) must equal "
+                f"model.actions.max_steps ({actions.max_steps}): sequences are as long in "
+                "training as in use"
             )
         # Beyond the later frame lie actions that it does not show.
         if decoded > min(*self.data.pair_steps, self.data.action_steps):
@@ -151,9 +153,13 @@ class Recipe(Strict):
         return self
 
     def identity(self) -> str:
-        """What a checkpoint belongs to, as JSON: all but words and where a run keeps its files."""
+        """What a checkpoint belongs to, as JSON: everything that training reads.
+
+        Left out are words, where a run keeps its files, and the held-out episodes, which only
+        evaluation opens.
+        """
         return self.model_dump_json(
-            exclude={"description": True, "output": True, "data": {"cache"}}
+            exclude={"description": True, "output": True, "data": {"cache", "test"}}
         )
 
 
@@ -174,7 +180,7 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"no recipe named {name_or_path!r}; there are: {', '.join(known)}")
         path = known[name_or_path]
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):

@@ -35,8 +35,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_NOT_FINITE: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT: a number is NaN or infinite."""
     ERROR_REASON_TOO_MANY_ITEMS: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT: more items than Limits allows in one request, or more pixels together than the
-    worker's memory for requests holds.
+    """INVALID_ARGUMENT: more items than Limits allows in one request, or more than the worker's memory
+    for requests holds of the message and its pixels together.
     """
     ERROR_REASON_IMAGE_UNREADABLE: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT: the bytes are no readable image."""
@@ -44,18 +44,24 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """INVALID_ARGUMENT: an image of a kind that is not accepted (format, animation, colour mode)."""
     ERROR_REASON_IMAGE_TOO_LARGE: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: more pixels than Limits.max_pixels, or than the worker's memory for requests
-    holds.
+    holds beside the message.
     """
     ERROR_REASON_INTERVAL_MISMATCH: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT: frames are not one model interval apart, or go back in time."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 10
-    """RESOURCE_EXHAUSTED: the message is larger than Limits.max_message_bytes."""
+    """RESOURCE_EXHAUSTED: the message is larger than Limits.max_message_bytes, or what it says to the
+    engine is larger than the engine takes.
+    """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 11
     """RESOURCE_EXHAUSTED, with RetryInfo: the bounded queue, or its memory, is full."""
     ERROR_REASON_DEADLINE_UNREACHABLE: _ErrorReason.ValueType  # 12
-    """RESOURCE_EXHAUSTED, with RetryInfo: with what waits now, the deadline cannot be met."""
+    """RESOURCE_EXHAUSTED, with RetryInfo: with what waits now, or after the time that the request has
+    spent in the worker, the deadline cannot be met.
+    """
     ERROR_REASON_DEADLINE_INFEASIBLE: _ErrorReason.ValueType  # 13
-    """RESOURCE_EXHAUSTED: the deadline is shorter than the model's cost alone; retrying cannot help."""
+    """RESOURCE_EXHAUSTED: the whole deadline is shorter than the least that the model took of late;
+    retrying soon cannot help.
+    """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 14
     """DEADLINE_EXCEEDED: the deadline passed while the request waited."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 15
@@ -67,7 +73,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_BUNDLE_REJECTED: _ErrorReason.ValueType  # 18
     """FAILED_PRECONDITION: a bundle could not be loaded, or did not reproduce its golden outputs."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE, with RetryInfo: the worker is shutting down and takes nothing new."""
+    """UNAVAILABLE, with RetryInfo: the worker is shutting down: it takes nothing new, and what it
+    could not finish in time ends so.
+    """
     ERROR_REASON_ENGINE_UNAVAILABLE: _ErrorReason.ValueType  # 20
     """UNAVAILABLE, with RetryInfo: the worker's engine is starting or being restarted."""
     ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 21
@@ -95,8 +103,8 @@ ERROR_REASON_SHAPE_MISMATCH: ErrorReason.ValueType  # 3
 ERROR_REASON_NOT_FINITE: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: a number is NaN or infinite."""
 ERROR_REASON_TOO_MANY_ITEMS: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT: more items than Limits allows in one request, or more pixels together than the
-worker's memory for requests holds.
+"""INVALID_ARGUMENT: more items than Limits allows in one request, or more than the worker's memory
+for requests holds of the message and its pixels together.
 """
 ERROR_REASON_IMAGE_UNREADABLE: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: the bytes are no readable image."""
@@ -104,18 +112,24 @@ ERROR_REASON_IMAGE_UNSUPPORTED: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: an image of a kind that is not accepted (format, animation, colour mode)."""
 ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: more pixels than Limits.max_pixels, or than the worker's memory for requests
-holds.
+holds beside the message.
 """
 ERROR_REASON_INTERVAL_MISMATCH: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT: frames are not one model interval apart, or go back in time."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 10
-"""RESOURCE_EXHAUSTED: the message is larger than Limits.max_message_bytes."""
+"""RESOURCE_EXHAUSTED: the message is larger than Limits.max_message_bytes, or what it says to the
+engine is larger than the engine takes.
+"""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED, with RetryInfo: the bounded queue, or its memory, is full."""
 ERROR_REASON_DEADLINE_UNREACHABLE: ErrorReason.ValueType  # 12
-"""RESOURCE_EXHAUSTED, with RetryInfo: with what waits now, the deadline cannot be met."""
+"""RESOURCE_EXHAUSTED, with RetryInfo: with what waits now, or after the time that the request has
+spent in the worker, the deadline cannot be met.
+"""
 ERROR_REASON_DEADLINE_INFEASIBLE: ErrorReason.ValueType  # 13
-"""RESOURCE_EXHAUSTED: the deadline is shorter than the model's cost alone; retrying cannot help."""
+"""RESOURCE_EXHAUSTED: the whole deadline is shorter than the least that the model took of late;
+retrying soon cannot help.
+"""
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 14
 """DEADLINE_EXCEEDED: the deadline passed while the request waited."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 15
@@ -127,7 +141,9 @@ ERROR_REASON_SPACE_MISMATCH: ErrorReason.ValueType  # 17
 ERROR_REASON_BUNDLE_REJECTED: ErrorReason.ValueType  # 18
 """FAILED_PRECONDITION: a bundle could not be loaded, or did not reproduce its golden outputs."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 19
-"""UNAVAILABLE, with RetryInfo: the worker is shutting down and takes nothing new."""
+"""UNAVAILABLE, with RetryInfo: the worker is shutting down: it takes nothing new, and what it
+could not finish in time ends so.
+"""
 ERROR_REASON_ENGINE_UNAVAILABLE: ErrorReason.ValueType  # 20
 """UNAVAILABLE, with RetryInfo: the worker's engine is starting or being restarted."""
 ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 21

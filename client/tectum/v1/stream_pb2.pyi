@@ -70,7 +70,9 @@ class _LatentActionStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrap
     LATENT_ACTION_STATUS_OK: _LatentActionStatus.ValueType  # 1
     """Answered."""
     LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE: _LatentActionStatus.ValueType  # 2
-    """No earlier frame lies one model interval back, within its tolerance."""
+    """No earlier frame that could be read lies one model interval back, within its tolerance; a stream
+    that the worker's memory has no room for keeps fewer of them.
+    """
 
 class LatentActionStatus(_LatentActionStatus, metaclass=_LatentActionStatusEnumTypeWrapper):
     """Whether a frame's latent action could be had."""
@@ -80,7 +82,9 @@ LATENT_ACTION_STATUS_UNSPECIFIED: LatentActionStatus.ValueType  # 0
 LATENT_ACTION_STATUS_OK: LatentActionStatus.ValueType  # 1
 """Answered."""
 LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE: LatentActionStatus.ValueType  # 2
-"""No earlier frame lies one model interval back, within its tolerance."""
+"""No earlier frame that could be read lies one model interval back, within its tolerance; a stream
+that the worker's memory has no room for keeps fewer of them.
+"""
 Global___LatentActionStatus: typing_extensions.TypeAlias = LatentActionStatus
 
 @typing.final

@@ -18,7 +18,7 @@ class ActionConfig(Strict):
     """Numbers in one action, A."""
     state_dimensions: Annotated[int, Field(ge=0)] = 0
     """Numbers in the robot's state, S; 0: the model takes none."""
-    max_steps: PositiveInt = 16
+    max_steps: Annotated[PositiveInt, Field(le=8192)] = 16
     """Longest sequence."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of steps hidden by default in serving."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from tectum_core.architecture.transformer import Strict, TransformerConfig
+from tectum_core.architecture.vision import MOST_PATCHES
 
 __all__ = [
     "Bottleneck",
@@ -131,6 +132,10 @@ class LatentActionConfig(Strict):
             unit = 2 ** (len(self.dynamics.widths) - 1)
         if self.image_size % unit:
             raise ValueError(f"image_size ({self.image_size}) must be a multiple of {unit}")
+        if isinstance(self.dynamics, TransformerDynamicsConfig):
+            patches = (self.image_size // unit) ** 2
+            if patches > MOST_PATCHES:
+                raise ValueError(f"{patches} patches; allowed are at most {MOST_PATCHES}")
         return self
 
     @property

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import model_validator
 
 from tectum_core.architecture.fusion import ActionConfig, FusionConfig
-from tectum_core.architecture.latent_action import LatentActionConfig, TransformerDynamicsConfig
+from tectum_core.architecture.latent_action import (
+    ConvolutionDynamicsConfig,
+    LatentActionConfig,
+    TransformerDynamicsConfig,
+)
 from tectum_core.architecture.text import JointConfig, TextConfig
-from tectum_core.architecture.transformer import Strict
+from tectum_core.architecture.transformer import Strict, TransformerConfig
 from tectum_core.architecture.vision import PixelDecoderConfig, VisionConfig
 
 __all__ = ["ModelConfig"]
+
+_LARGEST_LAYER = 2**25
+"""Numbers that one layer makes of a picture, a text or a pair of frames, at most: a ViT-H of 4,096
+patches makes 21 million. What is run costs memory that no file of a bundle is as large as."""
+_LARGEST_CLIP_LAYER = 2**27
+"""Of a clip, and of a text's guesses: V-JEPA 2's largest makes 113 million."""
 
 
 class ModelConfig(Strict):
@@ -69,3 +80,50 @@ class ModelConfig(Strict):
                     f"must be {self.vision.grid}, not {grid}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _layers_fit_in_memory(self) -> Self:
+        for part, numbers in self._layers():
+            large = part in ("video", "video decoder", "text.vocabulary_size")
+            largest = _LARGEST_CLIP_LAYER if large else _LARGEST_LAYER
+            if numbers > largest:
+                raise ValueError(
+                    f"{part}: a layer of {numbers} numbers for one input; allowed are {largest}"
+                )
+        return self
+
+    def _layers(self) -> Iterator[tuple[str, int]]:
+        """Each part's largest layer, in numbers for one example."""
+        trunks = ("vision", self.vision, self.pixel_decoder), (
+            "video", self.video, self.video_decoder,
+        )  # fmt: skip
+        words = 0 if self.text is None else self.text.max_tokens
+        for name, trunk, decoder in trunks:
+            if trunk is not None:
+                yield name, _widest(trunk.patches + trunk.registers + 1, trunk.transformer)
+            if trunk is not None and decoder is not None:
+                yield f"{name} decoder", _widest(trunk.patches + words, decoder.transformer)
+        if self.vision.stem is not None:
+            yield "vision.stem", _sharpest(self.vision.image_size // 2, self.vision.stem.widths)
+        if self.text is not None:
+            yield "text", _widest(words, self.text.transformer)
+        if self.text is not None and self.fusion is not None:
+            steps = 0 if self.actions is None else self.actions.max_steps + 1
+            yield "fusion", _widest(self.vision.patches + words + steps, self.fusion.transformer)
+            yield "text.vocabulary_size", words * self.text.vocabulary_size
+        latent = self.latent_action
+        if latent is not None and isinstance(latent.dynamics, TransformerDynamicsConfig):
+            patches = (latent.image_size // latent.dynamics.patch_size) ** 2
+            yield "latent_action", _widest(patches, latent.dynamics.transformer)
+        elif latent is not None and isinstance(latent.dynamics, ConvolutionDynamicsConfig):
+            yield "latent_action", _sharpest(latent.image_size, latent.dynamics.widths)
+
+
+def _widest(tokens: int, stack: TransformerConfig) -> int:
+    """Of a stack of blocks: queries, keys and values, or the MLP's hidden layer."""
+    return tokens * max(3 * stack.width, stack.hidden)
+
+
+def _sharpest(side: int, widths: tuple[int, ...]) -> int:
+    """Of convolutions that begin at a side and halve it from one width to the next."""
+    return max(width * (side >> level) ** 2 for level, width in enumerate(widths))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from tectum_core.architecture.transformer import Strict, TransformerConfig
 
@@ -18,7 +18,7 @@ class TextConfig(Strict):
     """The trunk."""
     vocabulary_size: PositiveInt
     """Entries of the tokenizer."""
-    max_tokens: PositiveInt = 32
+    max_tokens: Annotated[PositiveInt, Field(le=8192)] = 32
     """Longest sequence, special tokens included; longer texts are cut."""
     causal: bool = False
     """Whether a token sees only those before it (CLIP); masked language needs False."""

@@ -8,7 +8,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from tectum_core.architecture.transformer import Strict, TransformerConfig
 
-__all__ = ["PixelDecoderConfig", "StemConfig", "VisionConfig"]
+__all__ = ["MOST_PATCHES", "PixelDecoderConfig", "StemConfig", "VisionConfig"]
+
+
+MOST_PATCHES = 2**15
+"""Patch tokens of one input; 64 frames of 384 pixels, as V-JEPA 2 reads, are 18,432."""
 
 
 class StemConfig(Strict):
@@ -72,6 +76,8 @@ class VisionConfig(Strict):
             raise ValueError(
                 f"patch_size ({self.patch_size}) must divide image_size ({self.image_size})"
             )
+        if self.patches > MOST_PATCHES:
+            raise ValueError(f"{self.patches} patches; allowed are at most {MOST_PATCHES}")
         if self.frames % self.tubelet_frames:
             raise ValueError(
                 f"tubelet_frames ({self.tubelet_frames}) must divide frames ({self.frames})"

@@ -33,7 +33,7 @@ class TrainingSummary(Strict):
     seed: int
     """Seed of initialisation and order."""
     commit: str
-    """The commit that trained it; empty if unknown."""
+    """The commit that trained it, or all of them in order, with commas; empty if unknown."""
     metrics: dict[str, float] = {}
     """Held-out numbers of the last checkpoint, by the evaluation's names."""
 

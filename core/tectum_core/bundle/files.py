@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,12 +31,24 @@ from tectum_core.bundle.spaces import Space, spaces_of
 from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
 
-__all__ = ["Bundle", "BundleError", "content_version", "read_bundle", "write_bundle"]
+__all__ = [
+    "FILES",
+    "Bundle",
+    "BundleError",
+    "content_version",
+    "largest_size",
+    "read_bundle",
+    "write_bundle",
+]
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 GOLDEN, CARD = "golden.safetensors", "README.md"
+FILES = (CONFIG, WEIGHTS, TOKENIZER, GOLDEN, CARD)
+"""Every file of a bundle; what the weights may be like stands in the first."""
 _LARGEST = {CONFIG: 2**24, TOKENIZER: 2**26, GOLDEN: 2**27, CARD: 2**20}
 """Bytes; weights are as large as the configuration says."""
+_LARGEST_HEADER = 2**26
+"""Bytes of what a safetensors file says about its tensors."""
 _LARGEST_TABLES = 2**26
 """Bytes of what the architecture computes when it is built, such as fixed positions."""
 
@@ -145,10 +158,30 @@ def _read(folder: Path, name: str, version: str | None) -> Bundle:
     )
 
 
+def largest_size(folder: Path, file: str, name: str) -> int:
+    """How long a file of a bundle may be, bytes.
+
+    Args:
+        folder: holds the bundle's `config.json` already, if weights are asked about.
+        file: one of `FILES`.
+        name: what the bundle is called.
+
+    Raises:
+        BundleError: the configuration is missing or unsound.
+    """
+    if file != WEIGHTS:
+        return _LARGEST[file]
+    if not (folder / CONFIG).is_file():
+        raise BundleError(f"{name}: {CONFIG} is missing")
+    shapes = _expected_shapes(_read_config(folder, name).model, name)
+    # Eight bytes a number are as many as any of its types has.
+    return 8 * sum(math.prod(shape) for shape in shapes.values()) + _LARGEST_HEADER
+
+
 def content_version(folder: Path) -> str:
     """SHA-256 over each file's name and content, shortened to 16 hex digits."""
     total = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, TOKENIZER, GOLDEN, CARD):
+    for name in FILES:
         path = folder / name
         if not path.is_file():
             continue
@@ -188,7 +221,8 @@ def _read_tokenizer(folder: Path, name: str, config: BundleConfig) -> Tokenizer 
 def _read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies: what stays mapped kills the process if somebody cuts the file short.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{name}: {path.name}: {error}") from error

@@ -38,6 +38,7 @@ _FRAMES = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical"),
     **dict.fromkeys((0xC9, 0xCA), "arithmetic-coded"),
 }
+_FILL = re.compile(rb"\xff+")  # a marker's own byte, after any number of its like
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 # Inside a scan 0xFF is followed by 0 (a literal 0xFF), a restart marker or fill bytes.
 _MARKER_AFTER_SCAN = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
@@ -116,11 +117,10 @@ def _follow(data: bytes, walk: _Walk, *, whole: bool) -> None:
     view = memoryview(data)
     position = 2
     for _ in range(_MAX_SEGMENTS):
-        start = data.find(b"\xff", position)  # past junk between segments, as libjpeg does
-        while start >= 0 and data[start + 1 : start + 2] == b"\xff":  # fill bytes
-            start += 1
-        if start < 0 or start + 2 > len(data):
+        found = _FILL.search(data, position)  # past junk between segments, as libjpeg does
+        if found is None or found.end() == len(data):
             return
+        start = found.end() - 1
         marker = data[start + 1]
         position = start + 2
         if marker == _END:

@@ -31,6 +31,10 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_WEIGHTS = 2**24
+"""Attention weights of one example that are held at once."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -61,18 +65,23 @@ class Attention(nn.Module):
         )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor) -> Tensor:
-        """Attention weights, averaged over heads.
+    def attended(self, x: Tensor, queries: int) -> Tensor:
+        """How much each token is attended to, averaged over heads and queries.
 
         Args:
             x: float[B, N, D].
+            queries: Q; the first so many tokens ask.
 
         Returns:
-            float[B, N, N]; row q says how much query q attends to each token, and sums to 1.
+            float[B, N]; sums to 1.
         """
         query, key, _ = self._heads(x)
-        logits = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-        return logits.softmax(dim=-1).mean(dim=1)
+        total = torch.zeros(x.shape[:2], dtype=x.dtype, device=x.device)
+        # All weights at once would be H·Q·N numbers for each example.
+        for some in query[:, :, :queries].split(max(1, _WEIGHTS // (self.heads * x.shape[1])), 2):
+            logits = some @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+            total = total + logits.softmax(dim=-1).mean(dim=1).sum(dim=1)
+        return total / queries
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, length, width = x.shape
@@ -136,12 +145,12 @@ class Transformer(nn.Module):
             x = block(x, seen, causal)
         return x
 
-    def last_attention(self, x: Tensor) -> Tensor:
-        """The last block's attention weights, float[B, N, N], for tokens float[B, N, D]."""
+    def last_attention(self, x: Tensor, queries: int) -> Tensor:
+        """`Attention.attended` in the last block, float[B, N], for tokens float[B, N, D]."""
         *first, last = self.blocks
         for block in first:
             x = block(x)
-        return last.attention.weights(last.norm1(x))  # type: ignore[operator, union-attr]
+        return last.attention.attended(last.norm1(x), queries)  # type: ignore[operator, union-attr]
 
 
 class AttentionPool(nn.Module):

@@ -164,11 +164,9 @@ class VisionTransformer(nn.Module):
 
         Source: attention-guided masking, arXiv:2203.12719.
         """
-        weights = self.transformer.last_attention(self._sequence(pixels, None))
-        onto_patches = weights[:, :, self.prefix :]
-        if self.config.class_token:
-            return onto_patches[:, 0]
-        return onto_patches.mean(dim=1)
+        x = self._sequence(pixels, None)
+        queries = 1 if self.config.class_token else x.shape[1]
+        return self.transformer.last_attention(x, queries)[:, self.prefix :]
 
     def _sequence(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
         positions = self.positions

@@ -10,7 +10,8 @@ face many workers.
 """
 
 from tectum_server.gateway.app import create_app
-from tectum_server.gateway.serve import CannotListen, PortInUse, serve
+from tectum_server.gateway.serve import serve
 from tectum_server.gateway.settings import GatewaySettings
+from tectum_server.listening import CannotListen
 
-__all__ = ["CannotListen", "GatewaySettings", "PortInUse", "create_app", "serve"]
+__all__ = ["CannotListen", "GatewaySettings", "create_app", "serve"]

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -106,7 +106,12 @@ def _add_documentation(app: FastAPI) -> None:
     async def documentation() -> HTMLResponse:
         return page
 
-    app.mount(DOCS, StaticFiles(packages=[("fastapi_swagger", "resources")]))
+    files = StaticFiles(packages=[("fastapi_swagger", "resources")])
+
+    # A route, not a mount, which would have no template for metrics and logs.
+    @app.get(f"{DOCS}/{{file}}", include_in_schema=False)
+    async def documentation_file(file: str, request: Request) -> Response:
+        return await files.get_response(file, request.scope)
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

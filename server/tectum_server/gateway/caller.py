@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 import tectum
 from tectum import CallOptions, InferenceOptions, Priority
+from tectum_server.gateway.problems import HUNG_UP
 
 Answer = TypeVar("Answer")
 PriorityName = Literal["control", "interactive", "bulk"]
@@ -68,26 +69,34 @@ class Caller:
 
         Raises:
             Cancelled: the caller hung up; nobody will read the answer.
+            HTTPException: the body, which the route has no use for, is refused.
         """
         calling = asyncio.ensure_future(call)
         leaving = asyncio.ensure_future(self._leaves())
         try:
             await asyncio.wait({calling, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not calling.done():
+                leaving.result()
                 raise tectum.Cancelled("the caller hung up", reason="CANCELLED")
             return calling.result()
         finally:
             for task in (calling, leaving):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, tectum.TectumError):
+                with contextlib.suppress(asyncio.CancelledError, tectum.TectumError, HTTPException):
                     await task
 
     async def _leaves(self) -> None:
-        """Returns when the caller has gone; its body has been read before."""
-        # The exception is of a caller that left before its empty body was read.
-        with contextlib.suppress(HTTPException):
+        """Returns when the caller has gone.
+
+        Raises:
+            HTTPException: the body is refused; of routes that have one, it has been read before.
+        """
+        try:
             while (await self.request.receive())["type"] != "http.disconnect":
                 pass
+        except HTTPException as refused:
+            if refused.status_code != HUNG_UP:  # so a caller leaves before its body was read
+                raise
 
 
 def caller(

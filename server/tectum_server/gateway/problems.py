@@ -204,7 +204,9 @@ async def answer_error(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             found = of_validation(error.errors(), scope)
         case HTTPException():
-            found = problem(scope, error.status_code, str(error.detail))
+            asked = (error.headers or {}).get("Retry-After")
+            retry_after = None if asked is None else float(asked)
+            found = problem(scope, error.status_code, str(error.detail), retry_after=retry_after)
         case _:
             raise error
     answer = response(scope, found)

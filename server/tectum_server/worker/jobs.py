@@ -162,6 +162,8 @@ class Job:
     priority: Priority
     deadline: float
     """On the system's monotonic clock, seconds."""
+    arrived: float | None = None
+    """When the worker got it, on the same clock; None: just now."""
     version: str = ""
     """Bundle version that the job was prepared for; empty: whatever serves."""
     request_id: str = ""

@@ -44,7 +44,7 @@ class FrontMetrics:
         )
         self.refused = Counter(
             "tectum_requests_refused",
-            "Requests that were not taken, by ErrorReason.",
+            "Requests and stream frames that were not taken, by ErrorReason.",
             ("reason",),
             registry=registry,
         )

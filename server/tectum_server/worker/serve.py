@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from tectum_server.logs import set_up_logs
 from tectum_server.worker.metrics import EngineMetrics
 from tectum_server.worker.settings import WorkerSettings
-from tectum_server.worker.supervisor import CannotServe, Supervisor, expose_metrics
+from tectum_server.worker.supervisor import CannotServe, Supervisor, expose_metrics, not_finished
 
 __all__ = ["CannotServe", "serve", "serve_inline"]
 
@@ -24,7 +24,7 @@ def serve(settings: WorkerSettings, on_ready: Callable[[int], None] = lambda _: 
         on_ready: called with the gRPC port once a model serves.
 
     Raises:
-        CannotServe: a port is taken, or no model could be loaded.
+        CannotServe: a port is taken, no model could be loaded, or draining took too long.
     """
     set_up_logs("worker", settings.log_level)
     asyncio.run(_serve(settings, on_ready))
@@ -53,7 +53,8 @@ async def serve_inline(
     """Serve in this process, on the running loop, until `stop` is set.
 
     Raises:
-        CannotServe: a port is taken, a model could not be loaded, or the engine has failed.
+        CannotServe: a port is taken, a model could not be loaded, the engine has failed, or
+            draining took too long.
     """
     # Only this way of serving puts grpc and torch into one process.
     from tectum_server.worker.engine.local import EngineSettings, LocalEngine
@@ -66,6 +67,7 @@ async def serve_inline(
         front = Front(settings, engine, registry)
     except (ValueError, OSError) as error:  # the repository, the device, the token file
         raise CannotServe(str(error)) from error
+    given_up = 0
     failing, stopping = asyncio.create_task(engine.failed()), asyncio.create_task(stop.wait())
     try:
         expose_metrics(settings, registry)
@@ -80,5 +82,7 @@ async def serve_inline(
     finally:
         failing.cancel()
         stopping.cancel()
-        await front.stop()
+        given_up = await front.stop()
         await engine.close()
+    if given_up:
+        raise not_finished(settings)

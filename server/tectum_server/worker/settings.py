@@ -54,7 +54,9 @@ class WorkerSettings(BaseModel):
     decode_threads: PositiveInt = 2
     """Threads that read images."""
     request_memory_bytes: PositiveInt = 256 * 2**20
-    """Shared memory for what waits."""
+    """Bytes that requests under way may hold, twice over: once in the front, for encoded images,
+    decoded pixels and the frames that streams keep, and once in the memory shared with the engine,
+    for what waits there."""
     response_memory_bytes: PositiveInt = 128 * 2**20
     """Shared memory for answers on their way out."""
 

@@ -24,7 +24,9 @@ def share(places: int, priority: int) -> int:
 def has_room(places: int, taken: int, wanted: int, priority: int) -> bool:
     """Whether a request of `wanted` items may join the `taken` ones.
 
-    What nobody waits before may fill the whole queue: else a request larger than its
-    class's share would be told to come again for ever.
+    While no more is taken than what its class keeps free for higher ones, it may fill the
+    whole queue: else a request about as large as its class's share, or larger, would be told
+    to come again for as long as anybody else is there. One such fits at a time.
     """
-    return taken + wanted <= (share(places, priority) if taken else places)
+    limit = share(places, priority)
+    return taken + wanted <= (places if taken <= places - limit else limit)

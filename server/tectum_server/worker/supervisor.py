@@ -3,7 +3,8 @@
 Holds neither grpc nor torch. An engine that dies is replaced, under the front's living
 connections, by one with what served last; the front's death ends the worker. SIGTERM or
 Ctrl-C drains: the front finishes what it accepted, then the engine stops, and the worker
-exits 0.
+exits 0; what is not finished within `drain_timeout` is told to go elsewhere, and the worker's
+end is an error.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from tectum_server.worker.listening import cannot_listen
+from tectum_server.listening import cannot_listen
 from tectum_server.worker.metrics import forget_process, serve_metrics, share_metrics
 from tectum_server.worker.settings import WorkerSettings
 
-__all__ = ["CannotServe", "Supervisor", "expose_metrics"]
+__all__ = ["CannotServe", "Supervisor", "expose_metrics", "not_finished"]
 
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -39,7 +40,7 @@ _LONGEST_SOCKET = 100
 
 
 class CannotServe(RuntimeError):
-    """The worker could not start; says why and what to do."""
+    """The worker could not start, or not finish what it had accepted; says why and what to do."""
 
 
 class Supervisor:
@@ -56,8 +57,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._engine: asyncio.subprocess.Process | None = None
         self._served_once = False
-        self._models = settings.models
-        """What the next engine begins with: after an admin's changes, what served last."""
+        self._served: tuple[str, ...] | None = None
+        """What served last, after an admin's changes; the next engine begins with it."""
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -67,7 +68,7 @@ class Supervisor:
         """Serve until told to stop.
 
         Raises:
-            CannotServe: a port is taken, or no model could be loaded.
+            CannotServe: a port is taken, no model could be loaded, or draining took too long.
         """
         with tempfile.TemporaryDirectory(prefix="tectum-worker-", dir=_temporary()) as folder:
             await self._run(Path(folder))
@@ -102,6 +103,8 @@ class Supervisor:
         for outcome in ended:
             if isinstance(outcome, BaseException):
                 raise outcome
+        if front.returncode:
+            raise not_finished(self._settings)
 
     async def _keep_engine(
         self, socket_path: Path, environment: dict[str, str], metrics: Path
@@ -118,7 +121,7 @@ class Supervisor:
             started = asyncio.get_running_loop().time()
             self._engine = await self._spawn(
                 "tectum_server.worker.engine.process",
-                {**told, "models": self._models},
+                {**told, **self._to_load()},
                 environment,
             )
             if self._stop.is_set():  # nobody has seen this one
@@ -137,13 +140,20 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 
+    def _to_load(self) -> dict[str, Any]:
+        """What an engine begins with: what served last, or else what the settings ask for."""
+        asked = self._settings.models
+        if self._served is None:
+            return {"models": asked, "asked": None}
+        return {"models": self._served, "asked": asked}
+
     async def _listen(self, engine: asyncio.subprocess.Process) -> str:
         """Note what serves until the engine ends; gives why it could not, if it said so."""
         why = ""
         while said := await _hear(engine):
             match said:
                 case {"models": list() as models}:
-                    self._models = tuple(map(str, models))
+                    self._served = tuple(map(str, models))
                 case {"error": str() as why}:
                     pass
         return why
@@ -202,6 +212,14 @@ class Supervisor:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def not_finished(settings: WorkerSettings) -> CannotServe:
+    """The error for calls that draining has not waited for; the front's log says how many."""
+    return CannotServe(
+        f"calls in flight were not finished within {settings.drain_timeout:g} s and were told to "
+        "go elsewhere; TECTUM_DRAIN_TIMEOUT gives them longer"
+    )
 
 
 def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.bundles import write_bare
 
 from tectum_core.bundle import BundleError, BundleNotFound, Repository, read_bundle
-from tectum_core.bundle.files import content_version
+from tectum_core.bundle.files import content_version, largest_size
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,26 @@ def test_what_is_remote_is_fetched_once_and_kept(tmp_path: Path, two: list[Path]
     assert [p.name for p in folder.parent.iterdir()] == [version]  # no scratch is left
 
 
+def test_a_version_that_was_fetched_needs_the_remote_no_more(
+    tmp_path: Path, two: list[Path]
+) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    folder, _ = repository.locate("arm")
+    files, path = fsspec.core.url_to_fs(url)
+    files.rm(path, recursive=True)
+
+    again = repository.locate("arm", version)
+
+    assert again == (folder, version)
+    with pytest.raises(BundleNotFound):
+        repository.locate("arm")  # which version is the latest, the remote alone knows
+    (folder / "README.md").write_text("damaged")
+    with pytest.raises(BundleNotFound):
+        repository.locate("arm", version)
+
+
 def test_what_was_damaged_on_its_way_is_refused_and_not_kept(
     tmp_path: Path, two: list[Path]
 ) -> None:
@@ -173,6 +193,50 @@ def test_what_was_damaged_on_its_way_is_refused_and_not_kept(
     assert list((tmp_path / "arm").iterdir()) == []
     files.pipe_file(f"{path}/arm/{version}/model.safetensors", whole)
     assert content_version(repository.locate("arm")[0]) == version
+
+
+def test_nothing_but_a_bundles_files_is_fetched(tmp_path: Path, two: list[Path]) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{path}/arm/{version}/notes.txt", b"hello")
+    files.pipe_file(f"{path}/arm/{version}/more/config.json", b"{}")
+
+    folder, _ = repository.locate("arm")
+
+    assert {p.name for p in folder.iterdir()} == {p.name for p in two[0].iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("file", "largest"),
+    [
+        ("config.json", 2**24),
+        ("golden.safetensors", 2**27),
+        ("README.md", 2**20),
+        ("model.safetensors", None),
+    ],
+)
+def test_a_remote_file_is_fetched_up_to_what_is_read_of_it(
+    tmp_path: Path, two: list[Path], file: str, largest: int | None
+) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(url)
+    allowed = largest or largest_size(two[0], file, "arm")
+    files.pipe_file(f"{path}/arm/{version}/{file}", bytes(allowed + 1))
+
+    with pytest.raises(BundleError, match=rf"{file} is larger than {allowed} bytes"):
+        repository.locate("arm")
+
+    assert list((tmp_path / "arm").iterdir()) == []
+
+
+def test_weights_may_be_as_large_as_the_configuration_says(two: list[Path]) -> None:
+    weights = (two[0] / "model.safetensors").stat().st_size
+
+    assert 0 < largest_size(two[0], "model.safetensors", "arm") - 2 * weights < 2**26
 
 
 def test_an_upload_that_broke_off_is_mended_by_the_next(tmp_path: Path, two: list[Path]) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from tectum_core.model import transformer
 from tectum_core.model.transformer import Attention, AttentionPool, Block, Transformer
 
 
@@ -46,13 +47,19 @@ def test_attention_is_softmax_of_scaled_products_over_what_may_be_seen(
     assert_close(module(x, seen, causal), mixed, rtol=0, atol=1e-5)
 
 
-def test_attention_weights_are_the_mean_over_heads_and_rows_sum_to_one() -> None:
+@pytest.mark.parametrize("at_once", [2**24, 40, 1])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_what_is_attended_to_is_the_mean_over_heads_and_queries_and_sums_to_one(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, queries: int
+) -> None:
     module, x = Attention(stack(heads=4)).eval(), tokens()
+    monkeypatch.setattr(transformer, "_WEIGHTS", at_once)
+
+    attended = module.attended(x, queries)
 
     _, weights = attention_by_hand(module, x, torch.ones(2, 5, 5, dtype=torch.bool))
-
-    assert_close(module.weights(x), weights, rtol=0, atol=1e-6)
-    assert_close(module.weights(x).sum(-1), torch.ones(2, 5))
+    assert_close(attended, weights[:, :queries].mean(dim=1), rtol=0, atol=1e-6)
+    assert_close(attended.sum(-1), torch.ones(2))
 
 
 def test_a_causal_token_does_not_notice_what_comes_after_it() -> None:

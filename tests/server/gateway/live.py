@@ -42,6 +42,11 @@ class LiveGateway:
         self._thread.join(10)
         self._listener.close()
 
+    @property
+    def address(self) -> str:
+        """Where it is found."""
+        return f"http://127.0.0.1:{self.port}"
+
     def connect(self) -> socket.socket:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=5)

@@ -11,14 +11,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.client.fake_worker import FakeWorker, wait_for
+from tests.server.gateway.checks import checked
 from tests.server.gateway.live import LiveGateway, read_from
 
-from tectum_server.gateway import CannotListen, GatewaySettings, PortInUse, serve
+from tectum_server.gateway import CannotListen, GatewaySettings, serve
 from tectum_server.gateway.serve import listen
 
 TEXTS = json.dumps({"texts": ["a"]})
+GET_MODELS = b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n"
 
 
 def head(path: str, *headers: str) -> bytes:
@@ -172,9 +175,9 @@ def test_more_requests_than_allowed_at_once_are_refused(
         connection.sendall(whole())
     wait_for(lambda: len(worker.seen) == 4)
 
-    status, headers, problem = live.ask("POST", "/v1/embed/texts", {"texts": ["a"]})
+    problem = checked(httpx.post(f"{live.address}/v1/embed/texts", json={"texts": ["a"]}), 429)
 
-    assert (status, problem["reason"], headers["retry-after"]) == (429, "QUEUE_FULL", "1")
+    assert (problem["reason"], problem["retry_after_ms"]) == ("QUEUE_FULL", 1000)
     assert live.ask("GET", "/healthz")[0] == 200, "a full gateway is alive"
     assert live.ask("GET", "/metrics")[0] == 200
     for connection in waiting:
@@ -191,17 +194,32 @@ def test_bodies_held_together_are_bounded_and_given_back(
     with live.connect() as first:
         first.sendall(whole(body=large))
         wait_for(lambda: worker.seen)
-        with live.connect() as second:
-            second.sendall(whole(body=large))
-            status, headers, problem = read_from(second)
-            assert (status, problem["reason"]) == (429, "QUEUE_FULL")
-            assert headers["retry-after"] == "1"
+        headers = {"Content-Type": "application/json"}
+        refused = httpx.post(f"{live.address}/v1/embed/texts", content=large, headers=headers)
+        problem = checked(refused, 429)
+        assert (problem["reason"], problem["retry_after_ms"]) == ("QUEUE_FULL", 1000)
 
     wait_for(lambda: worker.seen[0].cancelled)
     worker.orders.delay = 0
     with live.connect() as third:
         third.sendall(whole(body=large))
         assert read_from(third)[0] == 200
+
+
+def test_a_body_that_a_route_has_no_use_for_is_bounded_too(
+    live: LiveGateway, worker: FakeWorker
+) -> None:
+    worker.orders.delay = 5
+    with live.connect() as large, live.connect() as slow:
+        large.sendall(GET_MODELS + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(11):
+            large.sendall(chunk(b" " * 10_000))
+        slow.sendall(GET_MODELS + b"Content-Length: 100\r\n\r\n{")
+        answers = [read_from(large), read_from(slow)]
+
+    assert [answer[0] for answer in answers] == [413, 408]
+    assert answers[0][2]["reason"] == "MESSAGE_TOO_LARGE"
+    wait_for(lambda: all(seen.cancelled for seen in worker.seen))
 
 
 def test_a_connection_that_speaks_no_http_is_no_harm(live: LiveGateway) -> None:
@@ -257,6 +275,22 @@ def test_a_signal_lets_requests_in_flight_finish_and_ends_well(
     assert last[-1]["message"] == "stopped"
 
 
+def test_a_signal_before_the_server_begins_is_no_less_heard(worker: FakeWorker) -> None:
+    early = """
+import signal, uvicorn
+run = uvicorn.Server.run
+uvicorn.Server.run = lambda *a, **k: (signal.raise_signal(signal.SIGTERM), run(*a, **k))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", early + MAIN, worker.address],
+        stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    assert json.loads(done.stderr.splitlines()[-1])["message"] == "stopped"
+
+
 def test_a_port_in_use_is_named_before_anything_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -265,7 +299,7 @@ def test_a_port_in_use_is_named_before_anything_starts() -> None:
         def try_to_serve() -> None:
             try:
                 serve(GatewaySettings(port=port))
-            except PortInUse as error:
+            except CannotListen as error:
                 found.append(error)
 
         # In a thread, so that this process's signals stay as they are.
@@ -291,8 +325,8 @@ def test_every_interface_is_also_every_family() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "no such host", "a..b"])
 def test_an_address_of_another_machine_is_not_said_to_be_in_use(host: str) -> None:
-    with pytest.raises(CannotListen, match=f"port 80 of {host}: ") as found:
+    with pytest.raises(CannotListen, match=f"port 80 on {host}: .*; see --host") as found:
         listen(host, 80)
 
-    assert not isinstance(found.value, PortInUse)
+    assert "in use" not in str(found.value)
     assert "while attempting" not in str(found.value)

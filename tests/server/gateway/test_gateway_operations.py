@@ -70,7 +70,8 @@ async def test_metrics_are_labelled_by_template_and_code(
     await http.post("/v1/embed/texts", json=TEXTS)
     await http.get("/v1/models/tiny")
     await http.get("/v1/models/nobody")
-    await http.get("/" + "x" * 100)
+    for path in ("/docs", "/docs/swagger-ui.css", "/docs/nothing.css", "/" + "x" * 100):
+        await http.get(path)
     await http.get("/v1/embed/texts")
 
     counted = await measured(http)
@@ -81,6 +82,9 @@ async def test_metrics_are_labelled_by_template_and_code(
         ("/v1/embed/texts", "405"): 1,
         ("/v1/models/{name}", "200"): 1,
         ("/v1/models/{name}", "404"): 1,
+        ("/docs", "200"): 1,
+        ("/docs/{file}", "200"): 1,
+        ("/docs/{file}", "404"): 1,
         ("unmatched", "404"): 1,
     }
 

@@ -43,6 +43,7 @@ class HeldEngine:
         self.begun: asyncio.Queue[Job] = asyncio.Queue()
         self.withdrawn: asyncio.Queue[Job] = asyncio.Queue()
         self.listeners: list[Callable[[], None]] = []
+        self.says = ""
 
     def on_change(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
@@ -71,7 +72,10 @@ class HeldEngine:
             raise
         if job.model != "arm":
             raise Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, "full", "", 2.5)
-        outputs = tuple(ItemOutput(tuple(np.array(a) for a in item.arrays)) for item in job.items)
+        outputs = tuple(
+            ItemOutput(tuple(np.array(a) for a in item.arrays), text=self.says)
+            for item in job.items
+        )
         return JobResult("v1", outputs, 0.25, 0.5, len(outputs))
 
     async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:

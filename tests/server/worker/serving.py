@@ -262,7 +262,7 @@ class Fronted:
         """One number of this front's."""
         return self.registry.get_sample_value(name, labels)
 
-    def begin_stop(self) -> Future[None]:
+    def begin_stop(self) -> Future[int]:
         """Begin to drain."""
         return self._loop.begin(self.front.stop())
 
@@ -292,6 +292,10 @@ class Inline:
     def close(self) -> None:
         """Hang up and stop."""
         self.client.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop, while the client listens."""
         self._loop.call(self._stop.set)
         self._serving.result(PATIENCE)
 

@@ -13,11 +13,13 @@ import pytest
 from tests.bundles import write_bare
 from tests.server.worker.asking import ADMIN, images, options
 from tests.server.worker.messages import array
-from tests.server.worker.serving import Caller, Inline, Loop
+from tests.server.worker.serving import PATIENCE, Caller, Inline, Loop, Told
 
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine import scheduler
+from tectum_server.worker.engine.operations import run_batch
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.serve import CannotServe
 
@@ -198,6 +200,30 @@ def test_metrics_are_scraped_where_the_settings_say(loop: Loop, root: Path) -> N
 
     assert 'tectum_batch_size_count{model="arm",op="embed_images"} 1.0' in text
     assert 'rpc="EmbedImages"' in text
+
+
+def test_calls_that_draining_does_not_wait_for_are_told_so_and_make_the_end_an_error(
+    loop: Loop, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Inline(loop, repository=str(root), models=("arm",), max_batch=1, drain_timeout=0.3)
+    begun, free = threading.Event(), threading.Event()
+
+    def held(*work: Any) -> Any:
+        begun.set()
+        free.wait(PATIENCE)
+        return run_batch(*work)
+
+    monkeypatch.setattr(scheduler, "run_batch", held)
+    call = served.client.begin("EmbedImages", images())
+    assert begun.wait(PATIENCE)
+
+    call.add_done_callback(lambda _: free.set())
+    with pytest.raises(CannotServe, match=r"were not finished within 0\.3 s"):
+        served.stop()
+
+    told = Told.of(call.exception())
+    assert (told.code, told.reason, told.retries) == ("UNAVAILABLE", "DRAINING", True)
+    served.client.close()
 
 
 def test_an_engine_that_breaks_is_told_by_health_and_ends_the_worker(

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +218,29 @@ def test_terminated_under_load_it_answers_what_it_took_and_exits_with_zero(
     gone(*children)
     with pytest.raises(grpc.RpcError):
         client.ask("EmbedImages", images(), timeout=5)
+
+
+def test_an_end_that_leaves_calls_unfinished_is_an_error(root: Path, tmp_path: Path) -> None:
+    worker = Processes(tmp_path / "held", repository=root, models=("bare",), drain_timeout=0.5)
+    try:
+        client = worker.client()
+        client.ask("EmbedImages", images())
+        os.kill(worker.child(ENGINE), signal.SIGSTOP)
+        calls = [client.begin("EmbedImages", images()) for _ in range(3)]
+        assert client.health() == "SERVING"  # a round trip
+        time.sleep(0.2)  # by now the first of them at least has been taken
+
+        worker.signal(signal.SIGTERM)
+        told = [Told.of(call.exception()) for call in calls]
+
+        assert {(one.code, one.reason, one.retries) for one in told} == {
+            ("UNAVAILABLE", "DRAINING", True)
+        }
+        assert "were not finished within 0.5 s" in worker.said()["error"]
+        assert worker.wait() == 3
+        assert "gave up draining" in worker.log.read_text()
+    finally:
+        worker.close()
 
 
 # ---------------------------------------------------------------- starts that fail

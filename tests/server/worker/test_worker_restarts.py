@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,31 @@ def test_a_new_engine_serves_what_an_admin_loaded_and_nothing_else(
     assert gone.reason == "MODEL_NOT_FOUND"
 
 
+def test_a_new_engine_serves_although_a_version_has_left_the_repository(
+    tmp_path: Path, bare_folder: Path, tokens: Path
+) -> None:
+    repository = Repository(tmp_path / "models")
+    old = repository.publish(bare_folder, "arm")
+    worker = Processes(
+        tmp_path / "worker", repository=tmp_path / "models", models=("arm",), tokens=tokens
+    )
+    try:
+        admin = worker.client(ADMIN)
+        before = serving(admin)
+        write_bare(tmp_path / "newer", 3)
+        newer = repository.publish(tmp_path / "newer", "arm")
+        shutil.rmtree(tmp_path / "models" / "arm" / old)
+
+        kill_engine(worker, admin)
+
+        assert before == {"arm": (old, True)}
+        assert serving(admin) == {"arm": (newer, True)}
+        assert admin.ask("EmbedImages", images()).info.version == newer
+        assert "a model that served does not load" in worker.log.read_text()
+    finally:
+        worker.close()
+
+
 # ---------------------------------------------------------------- a fault of the engine's own
 
 _FAULTY = """
@@ -106,6 +132,7 @@ async def test_an_engine_whose_scheduler_fails_ends_so_that_another_can_begin(
     told = {
         "repository": str(root),
         "models": ["arm"],
+        "asked": None,
         "max_batch": 1,
         "socket": str(tmp_path / "socket"),
         "log_level": "info",

@@ -29,10 +29,34 @@ def test_control_may_fill_the_queue_and_the_others_leave_it_room(
     assert tuple(share(places, priority) for priority in Priority) == shares
 
 
-def test_what_is_larger_than_its_share_is_taken_by_an_empty_queue_alone() -> None:
+def test_what_is_larger_than_its_share_is_taken_beside_what_its_class_keeps_free() -> None:
     assert has_room(8, taken=0, wanted=8, priority=Priority.BULK)
-    assert not has_room(8, taken=1, wanted=7, priority=Priority.BULK)
+    assert has_room(8, taken=1, wanted=7, priority=Priority.BULK)
+    assert has_room(8, taken=2, wanted=6, priority=Priority.BULK)
+    assert not has_room(8, taken=3, wanted=4, priority=Priority.BULK)
     assert not has_room(8, taken=0, wanted=9, priority=Priority.CONTROL)
+
+
+@given(PLACES, WANTED, CLASSES, st.data())
+def test_nobody_is_told_to_come_again_for_ever(
+    places: int, wanted: int, priority: Priority, data: st.DataObject
+) -> None:
+    kept_free = places - share(places, priority)
+    others = data.draw(st.integers(0, kept_free))
+
+    admitted = has_room(places, others, wanted, priority)
+
+    assert admitted is (others + wanted <= places)  # alone: if it fits at all
+    assert admitted or wanted > share(places, priority)
+
+
+@given(PLACES, TAKEN, WANTED, CLASSES)
+def test_beyond_a_classs_share_one_request_goes_at_a_time(
+    places: int, taken: int, wanted: int, priority: Priority
+) -> None:
+    limit = share(places, priority)
+    if has_room(places, taken, wanted, priority) and taken + wanted > limit:
+        assert not has_room(places, taken + wanted, 1, priority) or limit == places
 
 
 @given(PLACES, TAKEN, WANTED, CLASSES)

@@ -16,6 +16,7 @@ from tectum_train.data.video import VideoFiles, VideoReader, decode_in_order
 
 Film = Callable[..., Path]
 LENGTH = 150
+SIZE = (32, 32)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def numbers(frames: NDArray[np.uint8]) -> list[int]:
 def test_frames_come_in_the_order_asked_for_wherever_the_reader_stood(
     long_film: Path, requests: list[list[int]]
 ) -> None:
-    reader = VideoReader(long_film, 10)
+    reader = VideoReader(long_film, 10, SIZE)
 
     for positions in requests:
         found = reader.read(positions).mean(axis=(1, 2, 3)) - 40
@@ -54,8 +55,8 @@ def test_frames_come_in_the_order_asked_for_wherever_the_reader_stood(
 
 
 def test_frames_from_seeking_equal_those_decoded_in_order(long_film: Path) -> None:
-    whole = [frame for _, frame in decode_in_order(long_film, 10)]
-    reader = VideoReader(long_film, 10)
+    whole = [frame for _, frame in decode_in_order(long_film, 10, SIZE)]
+    reader = VideoReader(long_film, 10, SIZE)
 
     for position in (149, 0, 77, 12, 13, 11, 148, 60):
         np.testing.assert_array_equal(reader.read([position])[0], whole[position])
@@ -77,7 +78,7 @@ def test_a_film_read_forwards_is_opened_once_and_never_sought_in(
 
     monkeypatch.setattr(video._Decoder, "from_time", counted_time)
     monkeypatch.setattr(video._Decoder, "from_start", counted_start)
-    reader = VideoReader(long_film, 10)
+    reader = VideoReader(long_film, 10, SIZE)
 
     for first in range(0, LENGTH, 10):
         reader.read(range(first, first + 9))
@@ -99,14 +100,14 @@ def test_in_the_film_with_malformed_times_seeking_is_truly_wrong(fixtures: Path)
 def test_a_frame_is_found_by_its_time_within_half_a_frame(film: Film) -> None:
     jittering = film(5, ticks=[0, 14, 20, 26, 43])  # hundredths of a second
 
-    assert [position for position, _ in decode_in_order(jittering, 10)] == [0, 1, 2, 3, 4]
-    assert numbers(VideoReader(jittering, 10).read([4, 3, 1])) == [4, 3, 1]
+    assert [position for position, _ in decode_in_order(jittering, 10, SIZE)] == [0, 1, 2, 3, 4]
+    assert numbers(VideoReader(jittering, 10, SIZE).read([4, 3, 1])) == [4, 3, 1]
 
 
 def test_a_frame_that_is_not_at_its_time_is_missed_not_replaced(film: Film) -> None:
     gap = film(5, ticks=[0, 10, 20, 40, 50])
 
-    reader = VideoReader(gap, 10)
+    reader = VideoReader(gap, 10, SIZE)
     assert len(reader.read([0, 1, 2, 4, 5])) == 5
     with pytest.raises(VideoError, match=r"half a frame of 0\.300 s \(position 3 at 10 frames/s\)"):
         reader.read([2, 3, 4])
@@ -118,19 +119,35 @@ def test_two_frames_at_one_place_are_refused(film: Film) -> None:
     doubled = film(4, ticks=[0, 10, 12, 30])
 
     with pytest.raises(VideoError, match="two frames at position 1"):
-        list(decode_in_order(doubled, 10))
+        list(decode_in_order(doubled, 10, SIZE))
 
 
 def test_a_file_that_is_no_film_is_refused(tmp_path: Path, long_film: Path) -> None:
     nothing = tmp_path / "nothing.mp4"
     with pytest.raises(MissingFile, match=r"nothing\.mp4 is missing"):
-        VideoReader(nothing, 10)
+        VideoReader(nothing, 10, SIZE)
     nothing.write_bytes(b"no film at all" * 100)
     with pytest.raises(VideoError, match="cannot be opened as a video"):
-        VideoReader(nothing, 10)
+        VideoReader(nothing, 10, SIZE)
     nothing.write_bytes(long_film.read_bytes()[:-3000])  # its index stands at the end
     with pytest.raises(VideoError):
-        list(decode_in_order(nothing, 10))
+        list(decode_in_order(nothing, 10, SIZE))
+
+
+@pytest.mark.parametrize("size", [(16, 64), (33, 32), (4096, 4096)])
+def test_a_film_of_another_size_is_refused_before_it_is_decoded(
+    long_film: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(video._Decoder, "_decode", None)
+    words = rf"long\.mp4 has frames of 32×32 pixels .* declares {size[0]}×{size[1]}"
+
+    for read in (
+        lambda: VideoReader(long_film, 10, size),
+        lambda: VideoFiles(10).reader(long_film, size),
+        lambda: list(decode_in_order(long_film, 10, size)),
+    ):
+        with pytest.raises(VideoError, match=words):
+            read()
 
 
 def test_a_frame_the_decoder_had_to_guess_is_refused(long_film: Path, tmp_path: Path) -> None:
@@ -154,9 +171,9 @@ def test_a_frame_the_decoder_had_to_guess_is_refused(long_film: Path, tmp_path: 
             continue  # the flipped bits were not noticed by anyone, or changed nothing
         refused += 1
         with pytest.raises(VideoError, match=r"is damaged|cannot be decoded"):
-            list(decode_in_order(damaged, 10))
+            list(decode_in_order(damaged, 10, SIZE))
         with pytest.raises(VideoError, match=r"is damaged|cannot be decoded"):
-            VideoReader(damaged, 10).read(range(LENGTH))
+            VideoReader(damaged, 10, SIZE).read(range(LENGTH))
 
     assert refused >= 4
 
@@ -165,12 +182,12 @@ def test_no_more_than_its_capacity_of_files_is_open(film: Film) -> None:
     paths = [film(2, name=f"{n}.mp4") for n in range(5)]
     files = VideoFiles(10, capacity=3)
 
-    first = files.reader(paths[0])
+    first = files.reader(paths[0], SIZE)
     for path in (*paths[1:3], paths[0], *paths[3:]):
-        files.reader(path).read([1])
+        files.reader(path, SIZE).read([1])
 
     assert len(files) == 3
-    assert files.reader(paths[0]) is first  # used between, so not the oldest
+    assert files.reader(paths[0], SIZE) is first  # used between, so not the oldest
     files.close()
     assert len(files) == 0
-    assert numbers(files.reader(paths[0]).read([1])) == [1]
+    assert numbers(files.reader(paths[0], SIZE).read([1])) == [1]

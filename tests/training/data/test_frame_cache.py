@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from tectum_train.data import FrameCache, LeRobotDataset, MissingFile
+from tectum_train.data import FrameCache, Inconsistent, LeRobotDataset, MissingFile
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 SETS = ("v30_av1", "v30_h264_multifile")
@@ -200,6 +202,24 @@ def test_a_moved_data_set_keeps_its_cache(copied: Callable[[str], Path], tmp_pat
     shutil.move(root, moved)
 
     assert build(LeRobotDataset(moved), tmp_path / "cache").path == first.path
+
+
+def test_frames_that_no_file_has_take_no_memory(
+    copied: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copied("v30_av1")
+    table = root / "meta/episodes/chunk-000/file-000.parquet"
+    columns = pq.read_table(table).to_pydict()
+    columns["length"][-1] += 10**12
+    columns["dataset_to_index"][-1] += 10**12
+    pq.write_table(pa.table(columns), table)
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**info, "total_frames": 10**12 + 69}))
+    dataset = LeRobotDataset(root)
+    monkeypatch.setattr(np, "zeros", None)
+
+    with pytest.raises(Inconsistent, match=r"has 69 rows; meta/episodes puts 1000000000069 there"):
+        build(dataset, tmp_path / "cache")
 
 
 def test_the_frames_cannot_be_written_to(fixtures: Path, tmp_path: Path) -> None:

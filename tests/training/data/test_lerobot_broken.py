@@ -69,6 +69,55 @@ def test_metadata_that_is_no_metadata_is_refused(copied: Write) -> None:
         LeRobotDataset(root)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{chunk_index:300000000d}",
+        "{chunk_index:0100d}",
+        "{chunk_index:5d}",
+        "{chunk_index:_>999999d}",
+        "{chunk_index:.9f}",
+        "{chunk_index:{file_index}d}",
+        "{chunk_index!r}",
+        "{chunk_index.real}",
+        "{video_key[0]}",
+        "{}",
+        "{chunk_index",
+    ],
+)
+@pytest.mark.parametrize("key", ["data_path", "video_path"])
+def test_templates_with_other_formats_are_refused(copied: Write, key: str, template: str) -> None:
+    root = copied("v30_av1")
+    edit_info(root, **{key: template})
+
+    with pytest.raises(Inconsistent, match=r"info\.json has the path template"):
+        LeRobotDataset(root)
+
+
+@pytest.mark.parametrize("form", ["", ":d", ":0d", ":03d"])
+def test_numbers_in_templates_are_plain_or_padded_with_zeros(copied: Write, form: str) -> None:
+    root = copied("v30_av1")
+    edit_info(root, data_path=f"data/chunk-{{chunk_index{form}}}.parquet")
+
+    path = LeRobotDataset(root).episodes[0].data_path
+
+    assert path.name == f"chunk-{'000' if form == ':03d' else '0'}.parquet"
+
+
+def test_a_film_of_another_size_than_declared_is_refused(copied: Write) -> None:
+    root = copied("v30_av1")
+    features = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))["features"]
+    features[FRONT]["shape"] = [96, 128, 3]
+    edit_info(root, features=features)
+    dataset = LeRobotDataset(root)
+    words = r"file-000\.mp4 has frames of 64×64 pixels .* the data set declares 96×128"
+
+    with pytest.raises(VideoError, match=words):
+        dataset.read_frames(0, FRONT)
+    with pytest.raises(VideoError, match=words):
+        next(dataset.iter_episodes(FRONT))
+
+
 def test_an_unfinished_recording_is_recognised(copied: Write) -> None:
     root = copied("v30_av1")
     data = root / "data/chunk-000/file-000.parquet"

@@ -1,78 +1,24 @@
-"""Whole runs: what they leave behind, what stops them, and that resuming changes nothing."""
+"""Whole runs: what they leave behind, and what stops them."""
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
-from tests.training.tiny import job, latent_action, parts, vision_alone
+from tests.training.engine.runs import checkpoint, folder, metrics, same, trained
+from tests.training.tiny import job, parts, vision_alone
 
-from tectum_core.architecture import VqBottleneck
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine import run as engine
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.checkpoint import CheckpointError
-from tectum_train.engine.progress import RunProgress
-from tectum_train.engine.run import Interrupted, Run, open_samples, train
+from tectum_train.engine.run import Run, open_samples
 from tectum_train.objectives import Batch
 from tectum_train.recipe import Recipe
-
-
-def trained(recipe: Recipe, resume: bool = False) -> Run:
-    with Path("/dev/null").open("w") as nowhere:
-        return train(recipe, resume=resume, console=Console(file=nowhere))
-
-
-def folder(recipe: Recipe) -> Path:
-    return Path(recipe.output) / f"{recipe.name}-seed{recipe.seed}"
-
-
-def metrics(recipe: Recipe) -> list[dict[str, float]]:
-    lines = (folder(recipe) / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def checkpoint(recipe: Recipe) -> dict[str, torch.Tensor]:
-    return load_file(folder(recipe) / "checkpoint.safetensors")
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
-
-
-@pytest.fixture
-def after_step(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Do something once when step `number` (from 0) has been taken, before it is saved."""
-
-    def arrange(number: int, action: Any) -> None:
-        whole = RunProgress.step
-
-        def step(self: RunProgress, at: int, *args: Any) -> None:
-            whole(self, at, *args)
-            if at == number:
-                monkeypatch.setattr(RunProgress, "step", whole)
-                action()
-
-        monkeypatch.setattr(RunProgress, "step", step)
-
-    return arrange
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert "batches" not in {thread.name for thread in threading.enumerate()}
-
 
 # ---------------------------------------------------------------- what a run leaves behind
 
@@ -248,95 +194,10 @@ def test_names_are_the_data_sets_own_in_any_of_its_forms(
     assert engine._names(found, 2) == names
 
 
-# ---------------------------------------------------------------- resuming
-
-
-def with_codebook(tiny_data: Path, output: Path, **changes: Any) -> Recipe:
-    """A run whose codes die so often that each step draws new ones."""
-    latent = latent_action(bottleneck=VqBottleneck(codebook_size=16, restart_below=1.5))
-    return job(tiny_data, output, model=parts(latent_action=latent), **changes)
-
-
-def test_a_run_with_a_codebook_repeats_itself(tiny_data: Path, tmp_path: Path) -> None:
-    one, two = (with_codebook(tiny_data, tmp_path / name) for name in ("one", "two"))
-
-    trained(one)
-    trained(two)
-
-    assert same(checkpoint(one), checkpoint(two))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_was_interrupted_resumes_exactly(
-    tiny_data: Path, tmp_path: Path, after_step: Any, number: signal.Signals
-) -> None:
-    straight, broken = (with_codebook(tiny_data, tmp_path / name) for name in ("one", "two"))
-    reference = trained(straight)
-
-    after_step(2, lambda: signal.raise_signal(number))
-    with pytest.raises(Interrupted, match="saved after step 3"):
-        trained(broken)
-    torch.rand(7)  # the generator is elsewhere when the run is taken up again
-    resumed = trained(broken, resume=True)
-
-    assert same(reference.model.state_dict(), resumed.model.state_dict())
-    assert same(checkpoint(straight), checkpoint(broken))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_run_that_died_goes_on_from_its_last_checkpoint(
-    tiny_data: Path, tmp_path: Path, after_step: Any
-) -> None:
-    every_two = {"schedule__checkpoint_every": 2}
-    straight = with_codebook(tiny_data, tmp_path / "one", **every_two)
-    broken = with_codebook(tiny_data, tmp_path / "two", **every_two)
-    trained(straight)
-
-    def die() -> None:
-        raise MemoryError
-
-    after_step(4, die)
-    with pytest.raises(MemoryError):
-        trained(broken)
-    trained(broken, resume=True)
-
-    assert same(checkpoint(straight), checkpoint(broken))
-
-
-def test_a_second_interrupt_stops_at_once(tiny_data: Path, tmp_path: Path, after_step: Any) -> None:
-    def twice() -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    after_step(1, twice)
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        trained(job(tiny_data, tmp_path))
-
-    assert not isinstance(stopped.value, Interrupted)
-
-
-def test_an_interrupt_at_the_last_step_finishes_the_run(
-    tiny_data: Path, tmp_path: Path, after_step: Any
-) -> None:
-    after_step(5, lambda: signal.raise_signal(signal.SIGINT))
-
-    run = trained(job(tiny_data, tmp_path))
-
-    assert (folder(run.recipe) / "checkpoint.safetensors").exists()
-
-
 def test_resuming_what_is_finished_gives_the_same_model(finished: Run) -> None:
     again = trained(finished.recipe, resume=True)
 
     assert same(finished.model.state_dict(), again.model.state_dict())
-
-
-def test_resuming_what_never_began_begins_it(tiny_data: Path, tmp_path: Path) -> None:
-    recipe = job(tiny_data, tmp_path, schedule__steps=1)
-
-    trained(recipe, resume=True)
-
-    assert [one["step"] for one in metrics(recipe)] == [1]
 
 
 # ---------------------------------------------------------------- what is refused

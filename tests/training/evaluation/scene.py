@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,13 +25,16 @@ def recorded(
     columns: Mapping[str, NDArray[Any]],
     frames: NDArray[np.uint8] | None = None,
     instructions: Sequence[str] = ("do it",),
+    root: Path | None = None,
+    fps: float = FPS,
 ) -> Samples:
-    """A data set of episodes; its columns hold all of them."""
+    """A data set of episodes; its columns hold all of them, `root` no more than its meta/."""
     ends = np.cumsum(lengths)
     total = int(ends[-1])
     whole = {"task_index": np.zeros(total, np.int64), **columns}
     dataset = SimpleNamespace(
-        info=SimpleNamespace(fps=FPS),
+        root=root,
+        info=SimpleNamespace(fps=fps),
         tasks=list(instructions),
         episodes=[
             SimpleNamespace(index=number, length=length, dataset_to_index=int(end))

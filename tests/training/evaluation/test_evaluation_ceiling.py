@@ -45,7 +45,13 @@ def glowing(seed: int, *, told: bool) -> Samples:
 
 def measured(monkeypatch: pytest.MonkeyPatch, *, told: bool = True, **changes: Any) -> list[float]:
     """In plane and in depth."""
-    monkeypatch.setattr(ceiling, "_STEPS", 150)
+    return [measure.value for measure in networks(monkeypatch, told=told, **changes)]
+
+
+def networks(
+    monkeypatch: pytest.MonkeyPatch, *, told: bool = True, **changes: Any
+) -> list[Measure]:
+    monkeypatch.setattr(ceiling, "_STEPS", 200)
     monkeypatch.setattr(ceiling, "_BATCH", 32)
     module = latent_action(**{"dynamics": CONVOLUTION, "decoded_steps": 0, **changes})
     model = ModelConfig.model_validate({"vision": vision(), "latent_action": module})
@@ -54,8 +60,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, told: bool = True, **changes: A
         device=torch.device("cpu"),
     )
     scenes = (glowing(seed, told=told) for seed in (1, 2))
-    found: list[Measure] = measure_ceiling(context(*scenes, predictor=predictor))
-    return [measure.value for measure in found]
+    return measure_ceiling(context(*scenes, predictor=predictor))
 
 
 @pytest.mark.parametrize("dynamics", [CONVOLUTION, ON_PIXELS, ON_TRUNK])
@@ -77,3 +82,18 @@ def test_a_bottleneck_of_nine_values_does_not_lower_it(monkeypatch: pytest.Monke
 
 def test_a_bottleneck_of_one_number_does_not_lower_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(measured(monkeypatch, bottleneck=ContinuousBottleneck(width=1))) > 0.9
+
+
+def test_beside_it_stands_the_same_network_on_the_earlier_frame_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plane, depth = networks(monkeypatch)
+
+    assert (plane.name, depth.name) == (
+        "supervised ceiling → hand in plane, R²", "supervised ceiling → hand, depth, R²",
+    )  # fmt: skip
+    for measure in (plane, depth):
+        assert measure.passed is None
+        # Places are drawn anew: half of a difference's variance is the earlier one's.
+        alone = measure.controls["supervised network, o_t alone"]
+        assert 0.2 < alone < 0.7 < measure.value

@@ -18,7 +18,7 @@ from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import latent
-from tectum_train.evaluation.context import Context, of_others
+from tectum_train.evaluation.context import Context, NothingToMeasure, of_others
 from tectum_train.evaluation.latent import Pairs, draw_pairs, measure_latent_actions
 
 LENGTHS = (9, 2, 30, 14)
@@ -67,7 +67,7 @@ def test_displacement_is_in_the_cameras_frame() -> None:
         [2], {"state": hand, "camera.extrinsics": np.tile(extrinsics.reshape(-1), (2, 1))}
     )
 
-    pairs = draw_pairs(context(samples, samples, pair_steps=1), samples, 10, 0)
+    pairs = draw_pairs(context(samples, samples, pair_steps=1), samples, 10, "")
 
     assert pairs.moved.tolist() == [[-2, -3, 1]]  # right, down, away
 
@@ -76,7 +76,7 @@ def test_displacement_is_in_the_cameras_frame() -> None:
 def test_every_pair_is_one_interval_apart_within_its_episode(gap: int) -> None:
     samples = wandering()
 
-    pairs = draw_pairs(context(samples, samples, pair_steps=gap), samples, 1000, 0)
+    pairs = draw_pairs(context(samples, samples, pair_steps=gap), samples, 1000, "")
 
     earlier, later = numbers(pairs.earlier), numbers(pairs.later)
     assert np.array_equal(later - earlier, np.full(len(earlier), gap))
@@ -90,7 +90,7 @@ def test_each_pair_has_its_own_displacement_by_its_own_camera() -> None:
     hand = samples.column("state")[:, :3].astype(np.float64)
     cameras = samples.column("camera.extrinsics").reshape(-1, 4, 4)[:, :3, :3]
 
-    pairs = draw_pairs(context(samples, samples), samples, 1000, 0)
+    pairs = draw_pairs(context(samples, samples), samples, 1000, "")
 
     for earlier, later, moved in zip(
         numbers(pairs.earlier), numbers(pairs.later), pairs.moved, strict=True
@@ -102,7 +102,7 @@ def test_pairs_are_so_many_and_drawn_alike_by_equal_seeds() -> None:
     samples = wandering()
     given_ = context(samples, samples, seed=4)
 
-    one, two, other = (draw_pairs(given_, samples, 12, stream) for stream in (1, 1, 2))
+    one, two, other = (draw_pairs(given_, samples, 12, stream) for stream in ("one", "one", "two"))
 
     assert len(one.moved) == 12
     assert np.array_equal(one.earlier, two.earlier)
@@ -123,11 +123,16 @@ def test_another_is_always_of_another_group(groups: list[int]) -> None:
     assert not (array[chosen] == array).any()
 
 
+def test_where_there_is_no_other_nothing_is_shuffled() -> None:
+    with pytest.raises(NothingToMeasure, match="no other to shuffle with"):
+        of_others(np.zeros(5, np.int64), np.random.default_rng(0))
+
+
 def test_shuffled_pairs_end_in_other_episodes_and_keep_their_beginning() -> None:
     samples = wandering()
-    pairs = draw_pairs(context(samples, samples), samples, 1000, 0)
+    pairs = draw_pairs(context(samples, samples), samples, 1000, "")
 
-    shuffled = latent._shuffled(pairs, seed=3)
+    shuffled = latent._shuffled(pairs, np.random.default_rng(3))
 
     ends = samples.episode[numbers(shuffled.later)]
     assert not (ends == pairs.episode).any()
@@ -145,6 +150,11 @@ class Oracle:
     def __init__(self) -> None:
         self.model = SimpleNamespace(latent_action=object())
 
+    def embed_images(self, images: list[Any], vector: str) -> NDArray[np.float32]:
+        """Tokens that say nothing: what matters here lies in the pixels."""
+        assert vector == "tokens"
+        return np.zeros((len(images), 2, 2), np.float32)
+
     def latent_actions(self, earlier: list[Any], later: list[Any]) -> Any:
         places = [np.stack(frames)[:, 1, 1].astype(np.float64) for frames in (earlier, later)]
         return SimpleNamespace(vectors=(places[1] - places[0]).astype(np.float32))
@@ -158,13 +168,44 @@ class Guesser(Oracle):
         return SimpleNamespace(vectors=drawn.astype(np.float32))
 
 
+def scenes() -> tuple[Samples, Samples]:
+    train, test = (wandering((12,) * 25, seed, turned=False) for seed in (1, 2))
+    return train, test
+
+
+class Foreseer(Oracle):
+    """Its trunk tokens, or its z of a still pair, say where the hand will go."""
+
+    def __init__(self, samples: tuple[Samples, ...], *, by_tokens: bool, by_still: bool) -> None:
+        super().__init__()
+        self.by_tokens, self.by_still = by_tokens, by_still
+        self.ways = {}
+        for one in samples:
+            hand = one.column("state")[:, :3].astype(np.float32)
+            following = np.minimum(np.arange(len(one)) + 2, len(one) - 1)
+            for frame, way in zip(one.frames, hand[following] - hand, strict=True):
+                self.ways[frame.tobytes()] = way
+
+    def embed_images(self, images: list[Any], vector: str) -> NDArray[np.float32]:
+        if not self.by_tokens:
+            return super().embed_images(images, vector)
+        return np.stack([self.ways[image.tobytes()] for image in images])[:, None]
+
+    def latent_actions(self, earlier: list[Any], later: list[Any]) -> Any:
+        still = all(np.array_equal(*pair) for pair in zip(earlier, later, strict=True))
+        if still and self.by_still:
+            ways = np.stack([self.ways[image.tobytes()] for image in earlier])
+            return SimpleNamespace(vectors=ways)
+        return super().latent_actions(earlier, later)
+
+
 def measured(predictor: Oracle, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What is said of a predictor that also predicts the next frame well."""
     monkeypatch.setattr(
         latent, "_prediction_error", lambda *_: {"model": 0.2, "shuffled": 1.4, "copy": 1.0}
     )
     # Short steps and a long way: where the hand is says little about where it goes.
-    train, test = (wandering((12,) * 25, seed, turned=False) for seed in (1, 2))
+    train, test = scenes()
     given_: Context = context(train, test, predictor=predictor, twin=Guesser())
     return measure_latent_actions(given_)
 
@@ -178,15 +219,57 @@ def test_an_oracle_knows_the_motion_and_its_controls_do_not(
     assert min(right.value, down.value, depth.value) > 0.99
     # Two steps of a data set of 80 frames a second; 25 episodes of twelve frames.
     assert plane.name == "latent action (3) over 0.025 s → hand in plane, R²"
+    assert [measure.name.rpartition("→")[2] for measure in (right, down, depth)] == [
+        " hand, right, R²", " hand, down, R²", " hand, depth, R²",
+    ]  # fmt: skip
     assert plane.on == "250 pairs of 25 episodes"
     assert plane.controls["shuffled o_t+1, refitted"] < 0.1
-    assert plane.controls["o_t alone (PCA-256)"] < 0.3
+    alone = [value for name, value in plane.controls.items() if name.startswith("o_t alone")]
+    assert len(alone) == 3
+    assert max(alone) < 0.3
     assert plane.controls["random init"] < 0.1
     # In this scene pixels tell the motion linearly, so the oracle is no better than their PCA.
     assert plane.controls["frame-difference PCA-256"] > 0.99
     assert plane.passed is False
     assert (frame.value, frame.passed) == (0.2, True)
     assert frame.controls == {"shuffled z": 1.4}
+
+
+@pytest.mark.parametrize(
+    ("by_tokens", "by_still", "told"),
+    [(True, False, "trunk tokens PCA-256"), (False, True, "z of a still pair")],
+)
+def test_what_the_models_own_reading_of_one_frame_tells_is_a_control(
+    by_tokens: bool, by_still: bool, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreseer = Foreseer(scenes(), by_tokens=by_tokens, by_still=by_still)
+
+    plane, *_ = measured(foreseer, monkeypatch)
+
+    alone = {k: v for k, v in plane.controls.items() if k.startswith("o_t alone")}
+    assert alone.pop(f"o_t alone, {told}") > 0.9
+    assert len(alone) == 2
+    assert max(alone.values()) < 0.3
+
+
+def test_components_are_the_same_whether_or_not_all_fits_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = wandering((12,) * 25, turned=False)
+    pairs = draw_pairs(context(samples, samples), samples, 1000, "")
+
+    def spread(read: Any) -> NDArray[np.float64]:
+        seen, asked = latent._principal(read, pairs, pairs)
+        assert np.allclose(seen, asked, atol=1e-5)
+        return np.asarray(np.square(seen).sum(axis=0))
+
+    whole = spread(latent._change)
+    monkeypatch.setattr(latent, "_FLOATS", 100 * 12)
+    monkeypatch.setattr(latent, "_COMPONENTS", 64)
+    parts = spread(latent._change)
+
+    assert parts.shape == whole.shape
+    assert parts.sum() == pytest.approx(whole.sum(), rel=1e-3)
 
 
 def test_a_guesser_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,10 +300,10 @@ class Dynamics:
         return before + self.painted * z
 
 
-def next_frame(painted: float) -> dict[str, float]:
+def next_frame(painted: float, length: int = 10) -> dict[str, float]:
     """Errors over frames that grow brighter in every other episode and darker in the rest."""
     earlier = np.full((600, 4, 4, 3), 100, np.uint8)
-    episode = np.arange(600) // 10
+    episode = np.arange(600) // length
     brighter = (episode % 2 == 0)[:, None, None, None]
     later = np.where(brighter, earlier + 50, earlier - 50).astype(np.uint8)
     predictor = SimpleNamespace(
@@ -228,8 +311,10 @@ def next_frame(painted: float) -> dict[str, float]:
         config=SimpleNamespace(images=ImagePreprocessing(size=4)),
         device=torch.device("cpu"),
     )
-    pairs = Pairs(earlier, later, np.zeros((600, 3)), episode)
-    return latent._prediction_error(cast("Predictor", predictor), pairs)
+    index = np.arange(600)
+    pairs = Pairs(np.concatenate([earlier, later]), index, 600 + index, np.zeros((600, 3)), episode)
+    strangers = of_others(episode, np.random.default_rng(0))
+    return latent._prediction_error(cast("Predictor", predictor), pairs, strangers)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +337,11 @@ def test_z_of_another_episode_paints_another_change() -> None:
     assert next_frame(0.0)["shuffled"] == 1
 
 
+def test_a_stranger_may_be_of_any_batch() -> None:
+    # Batches of one episode each: within them there is no other.
+    assert next_frame(1.0, length=latent._BATCH)["shuffled"] > 1
+
+
 # ---------------------------------------------------------------- what is left
 
 
@@ -265,7 +355,7 @@ def test_a_bundle_without_latent_actions_is_not_measured() -> None:
 def test_pairs_are_plain_arrays() -> None:
     samples = wandering()
 
-    pairs: Pairs = draw_pairs(context(samples, samples), samples, 5, 0)
+    pairs: Pairs = draw_pairs(context(samples, samples), samples, 5, "")
 
     assert pairs.earlier.dtype == np.uint8
     assert pairs.moved.shape == (5, 3)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
+from tectum_train.evaluation.context import NothingToMeasure
 from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
 from tectum_train.evaluation.measure import Measure
 
@@ -216,3 +217,26 @@ def test_a_model_that_looks_at_the_picture_passes_and_loses_without_it() -> None
     assert 0 < accuracy.controls["no picture"] < accuracy.value
     assert nats.passed is True
     assert nats.value < nats.controls["no picture"] < nats.controls["shuffled picture"]
+
+
+class Blind(Speller):
+    """Guesses without looking."""
+
+    def fill_texts(self, ids: Sequence[list[int]], images: Sequence[Any] | None) -> Any:
+        return super().fill_texts(ids, None)
+
+
+def test_a_model_that_does_not_look_at_the_picture_fails() -> None:
+    accuracy, nats = measure_masked_words(context(coloured(), coloured(), predictor=Blind()))
+
+    assert accuracy.value == accuracy.controls["shuffled picture"] > 0
+    assert accuracy.passed is False
+    assert nats.value == nats.controls["shuffled picture"]
+    assert nats.passed is False
+
+
+def test_a_task_alone_has_no_shuffled_picture() -> None:
+    samples = recorded([20, 20], {}, noise(0).frames, SENTENCES)
+
+    with pytest.raises(NothingToMeasure, match="no other to shuffle with"):
+        measure_masked_words(context(samples, samples, predictor=Speller()))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tests.training.tiny import INTERVAL_STEPS, job, vision_alone
+from tests.training.tiny import CAMERA, INTERVAL_STEPS, job, vision_alone, write_set
 
 from tectum_core.bundle import Bundle
 from tectum_core.predictor import Predictor
+from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.run import open_samples, train
 from tectum_train.evaluation import ceiling, report
 from tectum_train.evaluation import context as evaluation_context
-from tectum_train.evaluation.context import Columns, random_twin
+from tectum_train.evaluation.context import Columns, Context, random_twin
+from tectum_train.evaluation.fits import pair_steps
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
 from tectum_train.export import as_bundle
@@ -33,9 +37,9 @@ WHOLE = [
     "masked actions, squared error in standard deviations",
     "action prediction, 8 steps, squared error in standard deviations",
     "latent action (6) over 0.125 s → hand in plane, R²",
-    "… right",
-    "… down",
-    "… depth",
+    "latent action (6) over 0.125 s → hand, right, R²",
+    "latent action (6) over 0.125 s → hand, down, R²",
+    "latent action (6) over 0.125 s → hand, depth, R²",
     "latent action, next frame's error ÷ copying",
     "actions decoded from z, 2 steps, squared error in standard deviations",
 ]
@@ -95,8 +99,9 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
         WHOLE[5]: {"linear interpolation", "mean action"},
         WHOLE[6]: {"mean action", "repeating the last action", "no picture"},
         WHOLE[7]: {
-            "frame-difference PCA, z's width", "frame-difference PCA-256", "o_t alone (PCA-256)",
-            "shuffled o_t+1, refitted", "random init",
+            "frame-difference PCA, z's width", "frame-difference PCA-256",
+            "o_t alone, pixels PCA-256", "o_t alone, trunk tokens PCA-256",
+            "o_t alone, z of a still pair", "shuffled o_t+1, refitted", "random init",
         },
         WHOLE[11]: {"shuffled z"},
         WHOLE[12]: {"mean action", "shuffled z"},
@@ -140,9 +145,12 @@ def test_the_ceiling_is_added_when_asked_for(
     found = trained.evaluated(ceiling=True)
 
     assert [m.name for m in found[-2:]] == [
-        "supervised ceiling → hand in plane, R²", "… depth, supervised",
+        "supervised ceiling → hand in plane, R²", "supervised ceiling → hand, depth, R²",
     ]  # fmt: skip
-    assert all(math.isfinite(measure.value) for measure in found[-2:])
+    for measure in found[-2:]:
+        assert math.isfinite(measure.value)
+        assert list(measure.controls) == ["supervised network, o_t alone"]
+        assert measure.passed is None
     after = trained.bundle.model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
@@ -227,7 +235,54 @@ def test_every_measure_is_the_same_on_a_gpu(
 
 
 def test_pairs_are_as_far_apart_as_the_model_was_trained_for(trained: Trained) -> None:
-    assert report._pair_steps(trained.bundle, trained.test) == INTERVAL_STEPS
+    fps = trained.test.dataset.info.fps
+
+    assert pair_steps(trained.bundle.config.model, fps) == INTERVAL_STEPS
+
+
+def test_data_that_contradicts_the_bundle_is_refused_before_anything_is_measured(
+    trained: Trained,
+) -> None:
+    told: list[str] = []
+
+    with pytest.raises(DataError, match="layout has 1 numbers; 4 are wanted"):
+        trained.evaluated(columns=Columns(action="layout"), tell=told.append)
+
+    assert told == []
+
+
+def test_every_stream_of_choices_is_drawn_from_once(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    whole = Context.generator
+
+    def kept(self: Context, stream: str) -> np.random.Generator:
+        drawn.append(stream)
+        return whole(self, stream)
+
+    monkeypatch.setattr(Context, "generator", kept)
+    trained.evaluated()
+
+    assert len(drawn) > 10
+    assert sorted(drawn) == sorted(set(drawn))
+
+
+def test_a_measure_for_which_there_is_too_little_data_is_left_out_and_told(
+    trained: Trained, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    write_set(tmp_path / "alone", [(0, 2)])
+    test = Samples.open(tmp_path / "alone", CAMERA, trained.bundle.config.images, tmp_path)
+
+    found = evaluate(trained.bundle, trained.train, test, left_out=told.append)
+
+    # Of one episode nothing can be shuffled.
+    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[5:7]]
+    assert [line.partition(":")[0] for line in told] == [
+        "masked images", "masked words", "latent actions", "decoded actions",
+    ]  # fmt: skip
+    assert all(line.endswith("with no other to shuffle with") for line in told)
 
 
 def test_the_twin_has_the_shape_and_none_of_the_weights(trained: Trained) -> None:
@@ -250,7 +305,7 @@ def of(value: float, passed: bool | None = None, **controls: float) -> Measure:
 
 def row(*runs: Measure) -> list[str]:
     """The cells of the table's first row."""
-    lines = markdown([[measure] for measure in runs]).splitlines()
+    lines = markdown({str(n): [measure] for n, measure in enumerate(runs)}).splitlines()
     return [cell.strip() for cell in lines[2].strip("|").split("|")]
 
 
@@ -278,7 +333,7 @@ def test_what_is_only_reported_has_no_verdict() -> None:
 
 
 def test_the_table_is_markdown() -> None:
-    lines = markdown([[of(1.0), of(2.0)]]).splitlines()
+    lines = markdown({"one": [of(1.0), of(2.0)]}).splitlines()
 
     assert lines[:2] == [
         "| measure | value | controls | gate | | on |",
@@ -288,9 +343,19 @@ def test_the_table_is_markdown() -> None:
     assert {line.count("|") for line in lines} == {7}
 
 
-def test_seeds_with_unequal_measures_are_not_mixed() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        markdown([[of(1.0), of(2.0)], [of(1.0)]])
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ([of(1.0)], "row 2 of two is missing, where one has 'accuracy'"),
+        ([of(1.0), of(2.0), of(3.0)], "row 3 of two is 'accuracy' .*, where one has missing"),
+        ([of(1.0), replace(of(2.0), name="recall")], "row 2 of two is 'recall' .* 'accuracy'"),
+        ([of(1.0), of(2.0, True)], r"row 2 of two is 'accuracy' \(gate: ≥ 0.5; .*\(gate: none"),
+        ([of(1.0), of(2.0, pixels=0.1)], "row 2 of two .*controls: pixels.*controls: none"),
+    ],
+)
+def test_seeds_with_unequal_measures_are_not_mixed(other: list[Measure], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        markdown({"one": [of(1.0), of(2.0)], "two": other})
 
 
 def test_json_has_everything(measures: list[Measure]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.training.evaluation.scene import context, recorded, world
 
 from tectum_train.data.samples import Samples
+from tectum_train.evaluation.context import NothingToMeasure
 from tectum_train.evaluation.retrieval import (
     _pair_recall,
     _recall,
@@ -44,6 +45,13 @@ def test_no_frame_of_a_first_half_is_asked(lengths: list[int]) -> None:
 
     length = np.repeat(lengths, lengths)
     assert set(chosen) == set(np.flatnonzero(samples.step >= length / 2))
+
+
+def test_episodes_of_one_frame_have_no_second_half_and_are_not_measured() -> None:
+    single = recorded([1, 1], {"task_family": np.zeros(2, np.int64)})
+
+    with pytest.raises(NothingToMeasure, match="no episode has a second half"):
+        measure_retrieval(context(single, single))
 
 
 # ---------------------------------------------------------------- how it is scored
@@ -90,10 +98,15 @@ class Reader:
         return np.asarray(np.eye(len(PARTNERS))[places], np.float32)
 
 
-def scene(seed: int, *, families: int = 5, told: bool = False) -> Samples:
-    """Episodes of every family; pixels tell it. So does the state if it is `told`, at length."""
+def scene(
+    seed: int, *, families: int = 5, told: bool = False, episodes: int = 3, gaps: int = 1
+) -> Samples:
+    """Episodes of every family; pixels tell it. So does the state if it is `told`, at length.
+
+    The data set's own numbers of the families are `gaps` apart.
+    """
     length = 800 if told else 40
-    family = np.repeat(np.arange(families), 3 * length)
+    family = np.repeat(np.arange(families), episodes * length)
     frames = np.random.default_rng(seed).integers(0, 20, (len(family), 2, 2, 3)).astype(np.uint8)
     frames[:, 0, 0, 0] = family
     frames.reshape(len(family), 12)[np.arange(len(family)), 3 + family] = 200
@@ -103,18 +116,24 @@ def scene(seed: int, *, families: int = 5, told: bool = False) -> Samples:
         # Ten stripes from -1 to 1, two for each family.
         stripe = family + 5 * draw.integers(2, size=len(family))
         state[:, 0] = (stripe + draw.uniform(0.1, 0.9, len(family))) / 5 - 1
-    columns: dict[str, NDArray[Any]] = {"task_family": family, "state": state}
-    return recorded([length] * 3 * families, columns, frames)
+    columns: dict[str, NDArray[Any]] = {"task_family": family * gaps, "state": state}
+    return recorded([length] * episodes * families, columns, frames)
 
 
-def measured(reader: Reader) -> Any:
-    twin = Reader(right=False)
-    given_ = context(scene(1), scene(2), predictor=reader, twin=twin, world=world(PARTNERS))
+def measured(reader: Reader, episodes: int = 3, gaps: int = 1) -> Any:
+    twin, named = Reader(right=False), world(PARTNERS)
+    tree = named.model_dump()
+    for family in tree["families"]:
+        family["index"] *= gaps
+    given_ = context(
+        scene(1, episodes=episodes, gaps=gaps), scene(2, gaps=gaps),
+        predictor=reader, twin=twin, world=type(named).model_validate(tree),
+    )  # fmt: skip
     return measure_retrieval(given_)
 
 
 def test_a_model_that_knows_the_task_passes_and_its_controls_are_told() -> None:
-    whole, pairs = measured(Reader(right=True))
+    whole, pairs = measured(Reader(right=True), episodes=40)
 
     assert (whole.value, whole.passed) == (1.0, True)
     assert (pairs.value, pairs.passed) == (1.0, True)
@@ -135,8 +154,39 @@ def test_it_is_told_how_much_was_asked_and_taught() -> None:
     whole, pairs = measured(Reader(right=True))
 
     # Every third of the last twenty frames; the last task has no partner.
-    assert whole.on == "100 frames of 15 episodes; ≥ 3 training episodes a task"
-    assert pairs.on == "80 frames of 12 episodes; ≥ 3 training episodes a task"
+    assert whole.on == "100 frames of 15 episodes; only 3 training episodes a task"
+    assert pairs.on == "80 frames of 12 episodes; only 3 training episodes a task"
+
+
+@pytest.mark.parametrize(("episodes", "passed"), [(39, False), (40, True)])
+def test_who_was_taught_too_little_does_not_pass_and_the_row_says_so(
+    episodes: int, passed: bool
+) -> None:
+    for measure in measured(Reader(right=True), episodes=episodes):
+        assert measure.value == 1
+        assert measure.passed is passed
+        assert measure.gate.endswith("; ≥ 40 training episodes a task")
+        few = "≥" if passed else "only"
+        assert measure.on.endswith(f"; {few} {episodes} training episodes a task")
+
+
+def test_gaps_between_the_families_numbers_change_nothing() -> None:
+    without, gaps = (measured(Reader(right=True), gaps=gaps) for gaps in (1, 3))
+
+    assert [m.value for m in gaps] == [m.value for m in without] == [1.0, 1.0]
+    assert [dict(m.controls) for m in gaps] == [dict(m.controls) for m in without]
+
+
+def test_a_task_without_a_held_out_sentence_leaves_the_measure_out() -> None:
+    named = world(PARTNERS)
+    kept = tuple(i for i in named.instructions if i.text != "new up")
+    given_ = context(
+        scene(1), scene(2), predictor=Reader(right=True), twin=Reader(right=False),
+        world=named.model_copy(update={"instructions": kept}),
+    )  # fmt: skip
+
+    with pytest.raises(NothingToMeasure, match="no sentence of 'up' out"):
+        measure_retrieval(given_)
 
 
 def test_a_task_that_was_never_taught_is_told() -> None:
@@ -148,7 +198,7 @@ def test_a_task_that_was_never_taught_is_told() -> None:
 
     whole, pairs = measure_retrieval(given_)
 
-    assert whole.on.endswith("≥ 0 training episodes a task")
+    assert whole.on.endswith("only 0 training episodes a task")
     # No classifier has met the last two tasks.
     assert whole.controls["PCA-256 + logistic"] <= 3 / 5
     assert pairs.controls["proprioception + MLP"] < 1

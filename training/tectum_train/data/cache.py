@@ -120,6 +120,8 @@ def _build(
     # Under the lock: whatever lies here was left by a build that died.
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
+    # The episode table's word is not enough to take memory for.
+    dataset.check_rows()
     total = len(dataset)
     frames: np.memmap[Any, np.dtype[np.uint8]] | None = None
     written = np.zeros(total, np.bool_)

@@ -93,6 +93,14 @@ class LeRobotDataset:
         self._check_camera(camera)
         return list(dict.fromkeys(_file(episode, camera) for episode in self.episodes))
 
+    def check_rows(self) -> None:
+        """Prove by the data files' own counts that there are as many frames as the metadata says.
+
+        Raises:
+            DataError: a file is missing or unfinished, or has another number of rows.
+        """
+        self._rows.check_counts()
+
     def read_columns(self, episode: int, *, pictures: bool = True) -> dict[str, NDArray[Any]]:
         """Read everything of an episode that is not filmed.
 
@@ -131,7 +139,8 @@ class LeRobotDataset:
             uint8[n, H, W, 3], RGB.
 
         Raises:
-            DataError: unknown camera; missing or damaged file; a frame is not at its time.
+            DataError: unknown camera; missing or damaged file; a frame is not at its time, or not
+                of the declared size.
             IndexError: the episode has no such frame.
         """
         chosen = self._episode(episode)
@@ -145,7 +154,8 @@ class LeRobotDataset:
         if camera not in chosen.videos:
             return self._rows.pictures(chosen, camera, wanted)
         first = self._first_position(chosen, camera)
-        reader = self._videos.reader(chosen.videos[camera].path)
+        size = self.info.features[camera].picture_size
+        reader = self._videos.reader(chosen.videos[camera].path, size)
         return reader.read([first + index for index in wanted])
 
     def iter_episodes(self, camera: str, *, block: int = 64) -> Iterator[FrameBlock]:
@@ -235,7 +245,8 @@ class LeRobotDataset:
     ) -> Iterator[FrameBlock]:
         """Cut one file's frames into its episodes."""
         ordered = sorted(sharing, key=lambda episode: self._first_position(episode, camera))
-        with closing(decode_in_order(path, self.info.fps)) as film:
+        size = self.info.features[camera].picture_size
+        with closing(decode_in_order(path, self.info.fps, size)) as film:
             after = 0
             for episode in ordered:
                 first = self._first_position(episode, camera)

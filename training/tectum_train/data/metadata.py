@@ -6,6 +6,8 @@ and never from file names: after merging and editing those tell nothing (lerobot
 
 import json
 import math
+import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +27,9 @@ __all__ = [
     "read_info",
     "read_tasks",
 ]
+
+_NUMBER = re.compile(r"((0\d?)?d)?")
+"""Format of a template's number: plain, or padded with zeros to at most nine digits."""
 
 
 class Feature(BaseModel):
@@ -238,6 +243,7 @@ def _episode(root: Path, info: DatasetInfo, row: Mapping[str, Any]) -> EpisodeIn
 
 def _located(root: Path, template: str, row: Mapping[str, Any], place: str, **names: str) -> Path:
     """Fill in a path template; what comes out must stay inside the data set's folder."""
+    _check_template(template)
     try:
         relative = PurePosixPath(
             template.format(
@@ -246,8 +252,23 @@ def _located(root: Path, template: str, row: Mapping[str, Any], place: str, **na
                 **names,
             )
         )
-    except (AttributeError, IndexError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise Inconsistent(f"info.json has the path template {template!r}: {error!r}") from error
     if relative.is_absolute() or ".." in relative.parts:
         raise Inconsistent(f"info.json leads out of the data set's folder, to {relative}")
     return root / relative
+
+
+def _check_template(template: str) -> None:
+    """That nothing but names and short numbers is filled in; other formats can fill memory."""
+    try:
+        fields = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise Inconsistent(f"info.json has the path template {template!r}: {error}") from error
+    for name, form, conversion in fields:
+        known = name in ("chunk_index", "file_index", "video_key")
+        if not known or conversion or not _NUMBER.fullmatch(form or ""):
+            raise Inconsistent(
+                f"info.json has the path template {template!r}; allowed in braces are video_key, "
+                "chunk_index and file_index, the numbers plain or as in {file_index:03d}"
+            )

@@ -49,6 +49,15 @@ class EpisodeRows:
         self._recent: OrderedDict[int, dict[str, NDArray[Any]]] = OrderedDict()
         self._pictures: tuple[tuple[int, str], Any] | None = None
 
+    def check_counts(self) -> None:
+        """Compare every data file's number of rows with what the metadata puts there.
+
+        Raises:
+            DataError: a file is missing or unfinished, or the numbers differ.
+        """
+        for path in self._file_rows:
+            self._file(path)
+
     def columns(self, episode: EpisodeInfo) -> dict[str, NDArray[Any]]:
         """Read numbers and texts: by feature [n] for shape (1,), else [n, *shape].
 

@@ -89,6 +89,8 @@ class Samples:
             DataError: the folder is not as it should be.
         """
         dataset = LeRobotDataset(root)
+        if not dataset.episodes:
+            raise DataError(f"{root} holds no episodes")
 
         def to_size(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
             resized = resize(torch.from_numpy(pictures), images).permute(0, 2, 3, 1)

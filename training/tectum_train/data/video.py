@@ -50,20 +50,27 @@ def absent_frame(path: Path, position: int, fps: float) -> VideoError:
     )
 
 
-def decode_in_order(path: Path, fps: float) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+def decode_in_order(
+    path: Path, fps: float, size: tuple[int, int]
+) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
     """Decode a whole file once, from its beginning.
+
+    Args:
+        path: the file.
+        fps: frames per second.
+        size: (height, width) that it must have, pixels.
 
     Yields:
         (position, uint8[H, W, 3]), positions ascending.
 
     Raises:
         MissingFile: there is no such file.
-        VideoError: it is damaged, or two frames claim one position.
+        VideoError: it is damaged or of another size, or two frames claim one position.
     """
     waiting: list[tuple[int, int, VideoFrame]] = []
     last = -1
     tie = count()  # frames themselves have no order
-    with closing(_Decoder(path, fps)) as decoder:
+    with closing(_Decoder(path, fps, size)) as decoder:
         frames = decoder.from_start()
         while True:
             found = next(frames, None)
@@ -81,12 +88,12 @@ def decode_in_order(path: Path, fps: float) -> Generator[tuple[int, NDArray[np.u
 
 
 class VideoReader:
-    """One file, for frames in any order; fastest when asked forwards."""
+    """One file of frames of a (height, width); fastest when asked forwards."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
         self.path = path
         self.fps = fps
-        self._decoder = _Decoder(path, fps)
+        self._decoder = _Decoder(path, fps, size)
         self._frames: _Frames | None = None
         self._upcoming = 0
 
@@ -165,7 +172,7 @@ class VideoFiles:
     def __init__(self, fps: float, capacity: int = 8) -> None:
         self._fps = fps
         self._capacity = capacity
-        self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
+        self._readers: OrderedDict[tuple[Path, tuple[int, int]], VideoReader] = OrderedDict()
         self._process = os.getpid()
 
     def __len__(self) -> int:
@@ -175,23 +182,28 @@ class VideoFiles:
         """Leave the open files behind when pickled, as for a spawned worker."""
         return VideoFiles, (self._fps, self._capacity)
 
-    def reader(self, path: Path) -> VideoReader:
+    def reader(self, path: Path, size: tuple[int, int]) -> VideoReader:
         """Get the reader of a file, opened if it is not yet.
+
+        Args:
+            path: the file.
+            size: (height, width) that it must have, pixels.
 
         Raises:
             MissingFile: there is no such file.
-            VideoError: it cannot be opened as a video.
+            VideoError: it cannot be opened as a video, or is of another size.
         """
         if self._process != os.getpid():
             _INHERITED.append(self._readers)
             self._readers = OrderedDict()
             self._process = os.getpid()
-        if path not in self._readers:
-            self._readers[path] = VideoReader(path, self._fps)
+        key = path, size
+        if key not in self._readers:
+            self._readers[key] = VideoReader(path, self._fps, size)
             if len(self._readers) > self._capacity:
                 self._readers.popitem(last=False)[1].close()
-        self._readers.move_to_end(path)
-        return self._readers[path]
+        self._readers.move_to_end(key)
+        return self._readers[key]
 
     def close(self) -> None:
         """Close all of them."""
@@ -202,9 +214,10 @@ class VideoFiles:
 class _Decoder:
     """A container and its video stream; every start yields (position, frame) from there on."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
         self.path = path
         self.fps = fps
+        self.size = size
         self._open()
 
     def _open(self) -> None:
@@ -218,6 +231,14 @@ class _Decoder:
             self._container.close()
             raise VideoError(f"{self.path} has no video stream")
         self._stream = self._container.streams.video[0]
+        # Before anything is decoded: a file of a few bytes can hold frames of gigabytes.
+        found = (self._stream.height, self._stream.width)
+        if found != self.size:
+            self._container.close()
+            raise VideoError(
+                f"{self.path} has frames of {found[0]}×{found[1]} pixels (height × width); the "
+                f"data set declares {self.size[0]}×{self.size[1]}"
+            )
         # All cores for each of many open files, in each of many workers, is slower than few.
         self._stream.codec_context.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
         self._stream.thread_type = "AUTO"
@@ -247,16 +268,16 @@ class _Decoder:
         self._container.close()
 
     def _decode(self) -> _Frames:
-        size = (self._stream.width, self._stream.height)
+        height, width = self.size
         try:
             for frame in self._container.decode(self._stream):
                 if frame.pts is None or frame.time_base is None:
                     raise VideoError(f"{self.path}: a frame without a time")
                 seconds = float(frame.pts * frame.time_base)
-                if frame.is_corrupt or (frame.width, frame.height) != size:
+                if frame.is_corrupt or (frame.height, frame.width) != self.size:
                     raise VideoError(
                         f"{self.path}: the frame at {seconds:.3f} s is damaged, or not "
-                        f"{size[0]}×{size[1]} as the file says"
+                        f"{height}×{width} pixels as the file says"
                     )
                 yield round(seconds * self.fps), frame
         except (av.FFmpegError, OSError) as error:

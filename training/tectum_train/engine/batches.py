@@ -1,4 +1,4 @@
-"""From samples to batches, a pure function of (seed, step), made one step ahead on a thread."""
+"""From samples to batches, a pure function of (seed, step), made a few ahead on a thread."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class BatchMaker:
 
 
 class Prefetch:
-    """Batches of consecutive steps, made one ahead on a thread.
+    """Batches of consecutive steps, made ahead on a thread: two wait while a third is made.
 
     Iterate to get (step, batch, seconds waited).
     """

@@ -1,34 +1,47 @@
 """Everything a resumed run needs to repeat the uninterrupted one, in one safetensors file.
 
-No pickle: tensors by name, and the step in the header. Order, masks and augmentation
-are pure functions of (seed, step), so no generator's state needs keeping.
+No pickle: tensors by name; the step, and what they come from, in the header. Order, masks
+and augmentation are pure functions of (seed, step), so no generator's state needs keeping.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint"]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not belong to this run."""
+    """A checkpoint that is damaged, or does not belong to this run."""
 
 
-def save_checkpoint(path: Path, step: int, recipe: str, module: nn.Module, adam: AdamW) -> None:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a checkpoint's numbers come from."""
+
+    recipe: str
+    """The run's recipe as JSON; resuming another is refused."""
+    data: str
+    """Fingerprint of its training data; resuming on others is refused."""
+    commits: tuple[str, ...]
+    """Of the code that made it, oldest first; several if the run was resumed by another."""
+
+
+def save_checkpoint(path: Path, step: int, origin: Origin, module: nn.Module, adam: AdamW) -> None:
     """Write the state after `step` steps; the old file stays whole until the new one is.
 
     Args:
         path: of the file.
         step: steps done.
-        recipe: the run's recipe as JSON; resuming another is refused.
+        origin: what it comes from.
         module: the objectives, and through them the model.
         adam: the optimiser.
     """
@@ -36,32 +49,57 @@ def save_checkpoint(path: Path, step: int, recipe: str, module: nn.Module, adam:
     tensors: dict[str, Tensor] = {}
     for name, tensor in _unique(module).items():
         tensors[f"module/{name}"] = tensor
-    for number, state in adam.state_dict()["state"].items():
+    moments = adam.state_dict()["state"]
+    for number, state in moments.items():
         for key, value in state.items():
             tensors[f"adam/{number}/{key}"] = torch.as_tensor(value)
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    header = {
+        "step": str(step),
+        "recipe": origin.recipe,
+        "data": origin.data,
+        "commits": json.dumps(origin.commits),
+        # Parameters that no gradient ever reached have none, so the module cannot tell.
+        "moments": json.dumps(sorted(moments)),
+    }
     draft = path.with_suffix(".writing")
-    save_file(plain, draft, metadata={"step": str(step), "recipe": recipe})
+    save_file(plain, draft, metadata=header)
     draft.replace(path)
 
 
-def load_checkpoint(path: Path, recipe: str, module: nn.Module, adam: AdamW) -> int:
-    """Restore a state in place; gives the steps done.
+def load_checkpoint(
+    path: Path, origin: Origin, module: nn.Module, adam: AdamW
+) -> tuple[int, tuple[str, ...]]:
+    """Restore a state in place; gives the steps done, and the commits that did them.
 
     Raises:
-        CheckpointError: it was written under another recipe, or lacks something.
+        CheckpointError: it is damaged, was written under another recipe or on other data, or has
+            not exactly what it should; nothing was touched then.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if json.loads(metadata.get("recipe", "null")) != json.loads(recipe):
-        raise CheckpointError(
-            f"{path} was written under another recipe; start a new run, or use the same settings"
-        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            # Copies: Adam would go on working on the mapped file, which others may cut short.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    _check_origin(path, header, origin)
     own = _unique(module)
-    missing = [name for name in own if f"module/{name}" not in tensors]
-    if missing:
-        raise CheckpointError(f"{path} lacks {missing[0]}")
+    expected: dict[str, torch.Size | None] = {
+        f"module/{name}": tensor.shape for name, tensor in own.items()
+    }
+    parameters = [p for group in adam.param_groups for p in group["params"]]
+    for number in json.loads(header["moments"]):
+        shape = parameters[number].shape if number < len(parameters) else None
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            expected[f"adam/{number}/{key}"] = torch.Size() if key == "step" else shape
+    for key in sorted(expected.keys() ^ tensors.keys()):
+        raise CheckpointError(f"{path} {'lacks' if key in expected else 'has an unknown'} {key}")
+    for key, shape in expected.items():
+        if tensors[key].shape != shape:
+            raise CheckpointError(
+                f"{path}: {key} has shape {list(tensors[key].shape)}, not the model's"
+            )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[f"module/{name}"])
@@ -71,7 +109,26 @@ def load_checkpoint(path: Path, recipe: str, module: nn.Module, adam: AdamW) -> 
             _, number, part = key.split("/", 2)
             state.setdefault(int(number), {})[part] = tensor
     adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
-    return int(metadata["step"])
+    return int(header["step"]), tuple(json.loads(header["commits"]))
+
+
+def _check_origin(path: Path, header: dict[str, str], origin: Origin) -> None:
+    """That the header is whole, and that recipe and data are those of the file."""
+    for key in ("recipe", "step", "data", "commits", "moments"):
+        if key not in header:
+            raise CheckpointError(
+                f"{path} does not say its {key}, as every checkpoint of this version does; "
+                "begin a new run"
+            )
+    if json.loads(header["recipe"]) != json.loads(origin.recipe):
+        raise CheckpointError(
+            f"{path} was written under another recipe; start a new run, or use the same settings"
+        )
+    if header["data"] != origin.data:
+        raise CheckpointError(
+            f"{path} was trained on other data than data.train has now: its episodes, tasks, "
+            "vocabulary or action scales differ; put the former data back, or start a new run"
+        )
 
 
 def _unique(module: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -31,7 +31,7 @@ class RunProgress:
     Args:
         folder: where metrics.jsonl and TensorBoard's files go.
         total: steps in all.
-        done: steps done before, when resuming.
+        done: steps done before, when resuming; what was recorded of later ones is dropped.
         batch_size: samples a step.
         console: where to show; None: standard error.
     """
@@ -41,7 +41,7 @@ class RunProgress:
     ) -> None:
         self._batch_size = batch_size
         self._times: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._file = _reopened(folder / "metrics.jsonl", done)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -103,3 +103,15 @@ class RunProgress:
         self._file.flush()
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
+
+
+def _reopened(path: Path, done: int) -> TextIO:
+    """The file, for appending, with the lines of steps up to `done`: the others come again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A run that was killed may have left half a line, of a step that comes again too.
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+        draft = path.with_suffix(".writing")
+        draft.write_text("".join(kept), encoding="utf-8")
+        draft.replace(path)
+    return path.open("a", encoding="utf-8")

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,16 @@ from rich.console import Console
 
 from tectum_core.bundle import BundleConfig, TrainingSummary
 from tectum_core.model import PerceptionModel
+from tectum_core.numerics import exact_float32
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import global_generator
 from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker, Prefetch
-from tectum_train.engine.checkpoint import load_checkpoint, save_checkpoint
+from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress
-from tectum_train.engine.provenance import commit_of
+from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.objectives import WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
 
@@ -78,7 +79,7 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM came; the checkpoint is written.
-        CheckpointError: the checkpoint is another recipe's.
+        CheckpointError: the checkpoint is another recipe's, or was trained on other data.
         FileExistsError: the folder holds a run, and `resume` is off.
     """
     console = console or Console(stderr=True)
@@ -94,14 +95,21 @@ def train(
 
         samples = open_samples(recipe, "train", tell)
     _check_interval(recipe, samples.dataset.info.fps)
+    _repeat_exactly()
     torch.manual_seed(recipe.seed)
     run = _build(recipe, samples, folder)
     run.model.to(device)
     parts = [(c.weight, objective_for(c, run.model, run.tokenizer)) for c in recipe.objectives]
     objective = WeightedSum(parts).to(device)
     adam = optimiser_for(objective, recipe.optimiser)
-    identity = recipe.identity()
-    done = load_checkpoint(checkpoint, identity, objective, adam) if checkpoint.exists() else 0
+    data = fingerprint_of(expanded(recipe.data.train), run.tokenizer, run.scaling)
+    origin = Origin(recipe.identity(), data, (commit_of(Path(__file__)),))
+    done = 0
+    if checkpoint.exists():
+        done, before = load_checkpoint(checkpoint, origin, objective, adam)
+        new = () if done == recipe.schedule.steps else origin.commits
+        origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
+    run = replace(run, config=_made_by(run.config, origin.commits))
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
@@ -141,13 +149,20 @@ def train(
                 progress.step(step, metrics, waited, record)
                 stop = interrupted.is_set()
                 if stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0:
-                    save_checkpoint(checkpoint, step + 1, identity, objective, adam)
+                    save_checkpoint(checkpoint, step + 1, origin, objective, adam)
                 if stop and not last:
                     raise Interrupted(f"saved after step {step + 1} in {folder}")
         finally:
             batches.stop()
     run.model.cpu().eval()
     return run
+
+
+def _repeat_exactly() -> None:
+    """Let a resumed run on a GPU be the uninterrupted one: the same kernels, in full precision."""
+    exact_float32()
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False  # would choose kernels by how fast they just were
 
 
 def _check_interval(recipe: Recipe, fps: float) -> None:
@@ -175,7 +190,7 @@ def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         data=recipe.data.train,
         steps=recipe.schedule.steps,
         seed=recipe.seed,
-        commit=commit_of(Path(__file__)),
+        commit="",
     )
     try:
         config = BundleConfig(
@@ -185,6 +200,13 @@ def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         told = "; ".join(found["msg"] for found in error.errors())
         raise RecipeError(f"{recipe.name} on this data set: {told}") from error
     return Run(recipe, PerceptionModel(recipe.model), tokenizer, scaling, config, folder)
+
+
+def _made_by(config: BundleConfig, commits: tuple[str, ...]) -> BundleConfig:
+    """The same, naming every commit that trained it."""
+    words = ", ".join(commit or "unknown" for commit in commits) if any(commits) else ""
+    summary = config.training.model_copy(update={"commit": words})
+    return config.model_copy(update={"training": summary})
 
 
 def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:

@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 from tectum_core.masks import span_mask
 from tectum_core.predictor import LatentActions, Predictor
 from tectum_core.preprocess import ActionScaling
-from tectum_train.evaluation.context import Context, of_others, starts
+from tectum_train.evaluation import gates
+from tectum_train.evaluation.context import Context, NothingToMeasure, of_others, starts
 from tectum_train.evaluation.measure import Measure
 
 __all__ = ["measure_action_prediction", "measure_decoded_actions", "measure_masked_actions"]
@@ -48,8 +49,8 @@ def measure_masked_actions(context: Context) -> list[Measure]:
     config, scaling = context.predictor.config.model.actions, context.predictor.config.actions
     if config is None or scaling is None:
         return []
-    windows = _windows(context, 4)
-    generator = Generator().manual_seed(context.seed)
+    windows = _windows(context, "masked actions")
+    generator = Generator().manual_seed(context.seed_of("hidden steps"))
     masks = [span_mask(config.max_steps, _MASK_RATIO, generator) for _ in windows.index]
     mask = torch.stack(masks)
     filled = _filled(context.predictor, windows, windows.actions, mask)
@@ -59,17 +60,18 @@ def measure_masked_actions(context: Context) -> list[Measure]:
     def error(guess: NDArray[np.float32]) -> float:
         return _error(guess[hidden], windows.actions[hidden], scaling)
 
-    model, line = error(filled), error(np.stack(straight))
+    model = error(filled)
+    controls = {
+        gates.INTERPOLATION: error(np.stack(straight)),
+        gates.MEAN_ACTION: error(_mean_action(scaling, windows.actions)),
+    }
     return [
         Measure(
             "masked actions, squared error in standard deviations",
             model,
-            {
-                "linear interpolation": line,
-                "mean action": error(_mean_action(scaling, windows.actions)),
-            },
-            "below linear interpolation",
-            model < line,
+            controls,
+            gates.HIDDEN_ACTIONS_RULE,
+            gates.hidden_actions_are_filled(model, controls),
             context.counted(windows.index, "windows"),
         )
     ]
@@ -80,7 +82,7 @@ def measure_action_prediction(context: Context) -> list[Measure]:
     config, scaling = context.predictor.config.model.actions, context.predictor.config.actions
     if config is None or scaling is None:
         return []
-    windows = _windows(context, 5, after_first=True)
+    windows = _windows(context, "action prediction", after_first=True)
     # Nothing of the truth enters, not even where it would not be read.
     nothing = np.zeros_like(windows.actions)
     hidden = torch.ones(windows.actions.shape[:2], dtype=torch.bool)
@@ -90,16 +92,18 @@ def measure_action_prediction(context: Context) -> list[Measure]:
         return _error(guess, windows.actions, scaling)
 
     model = error(_filled(context.predictor, windows, nothing, hidden))
-    mean = error(_mean_action(scaling, windows.actions))
-    repeated = error(np.broadcast_to(last, windows.actions.shape))
-    blind = error(_filled(context.predictor, windows, nothing, hidden, pictures=False))
+    controls = {
+        gates.MEAN_ACTION: error(_mean_action(scaling, windows.actions)),
+        gates.LAST_ACTION: error(np.broadcast_to(last, windows.actions.shape)),
+        "no picture": error(_filled(context.predictor, windows, nothing, hidden, pictures=False)),
+    }
     return [
         Measure(
             f"action prediction, {config.max_steps} steps, squared error in standard deviations",
             model,
-            {"mean action": mean, "repeating the last action": repeated, "no picture": blind},
-            "below mean action and repeating the last",
-            model < min(mean, repeated),
+            controls,
+            gates.CHUNK_RULE,
+            gates.actions_are_foretold(model, controls),
             context.counted(windows.index, "windows"),
         )
     ]
@@ -114,10 +118,10 @@ def measure_decoded_actions(context: Context) -> list[Measure]:
         return []
     steps, gap = module.config.decoded_steps, context.pair_steps
     whole = starts(context.test, max(gap, steps - 1))
-    index = np.random.default_rng([context.seed, 13]).permutation(whole)[:_PAIRS]
+    index = context.generator("decoded actions").permutation(whole)[:_PAIRS]
     actions = context.actions(context.test)[index[:, None] + np.arange(steps)]
     frames, episode = context.test.frames, context.test.episode
-    strangers = of_others(episode[index], np.random.default_rng([context.seed, 14]))
+    strangers = of_others(episode[index], context.generator("strangers' z, decoded"))
     pooled: list[NDArray[np.float32]] = []
     found: list[LatentActions] = []
     for start in range(0, len(index), _BATCH):
@@ -132,21 +136,23 @@ def measure_decoded_actions(context: Context) -> list[Measure]:
     decoded = np.concatenate([part.actions for part in found if part.actions is not None])
     others = scaling.restore(module.decode_actions(z[torch.from_numpy(strangers)], scene).float())
     model = _error(decoded, actions, scaling)
-    shuffled = _error(others.cpu().numpy(), actions, scaling)
-    mean = _error(_mean_action(scaling, actions), actions, scaling)
+    controls = {
+        gates.MEAN_ACTION: _error(_mean_action(scaling, actions), actions, scaling),
+        gates.OTHER_Z: _error(others.cpu().numpy(), actions, scaling),
+    }
     return [
         Measure(
             f"actions decoded from z, {steps} steps, squared error in standard deviations",
             model,
-            {"mean action": mean, "shuffled z": shuffled},
-            "below mean action and shuffled z",
-            model < min(mean, shuffled),
+            controls,
+            gates.DECODED_RULE,
+            gates.actions_are_decoded(model, controls),
             context.counted(index, "pairs"),
         )
     ]
 
 
-def _windows(context: Context, stream: int, *, after_first: bool = False) -> _Windows:
+def _windows(context: Context, stream: str, *, after_first: bool = False) -> _Windows:
     """Windows drawn evenly from the held-out episodes; some need a step before them."""
     config, test = context.predictor.config.model.actions, context.test
     if config is None:
@@ -154,7 +160,9 @@ def _windows(context: Context, stream: int, *, after_first: bool = False) -> _Wi
     whole = starts(test, config.max_steps - 1)
     if after_first:
         whole = whole[test.step[whole] > 0]
-    index = np.random.default_rng([context.seed, stream]).permutation(whole)[:_WINDOWS]
+        if not len(whole):
+            raise NothingToMeasure(f"no episode goes on for {config.max_steps} steps")
+    index = context.generator(stream).permutation(whole)[:_WINDOWS]
     states = None
     if config.state_dimensions:
         states = context.states(test)[index].astype(np.float32)

@@ -22,6 +22,7 @@ from tectum_train.world import World
 __all__ = [
     "Columns",
     "Context",
+    "NothingToMeasure",
     "in_batches",
     "model_input",
     "of_others",
@@ -31,6 +32,10 @@ __all__ = [
 
 Frames = NDArray[np.uint8]
 _BATCH = 128
+
+
+class NothingToMeasure(ValueError):
+    """The data set has too little for a measure and its controls; says what it lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,18 @@ class Context:
     seed: int = 0
     """Of choices such as masks and shuffles."""
 
+    def generator(self, stream: str) -> np.random.Generator:
+        """The choices of one purpose: by another stream's name they are other ones.
+
+        Each place that draws has a name of its own; what two draws have in common, one gives
+        away of the other.
+        """
+        return _generator(self.seed, stream)
+
+    def seed_of(self, stream: str) -> int:
+        """A named stream's number, for what is seeded by one, such as torch's generators."""
+        return int(self.generator(stream).integers(2**63))
+
     def families(self, samples: Samples) -> NDArray[np.int64]:
         """[N], each frame's task family; its sentence, if the data set names no families."""
         family = self.columns.family
@@ -92,8 +109,15 @@ class Context:
 
 
 def starts(samples: Samples, steps: int) -> NDArray[np.int64]:
-    """Frames after which the same episode has at least so many more."""
-    return np.flatnonzero(np.arange(len(samples)) + steps <= samples.last)
+    """Frames after which the same episode has at least so many more.
+
+    Raises:
+        NothingToMeasure: there are none.
+    """
+    found = np.flatnonzero(np.arange(len(samples)) + steps <= samples.last)
+    if not len(found):
+        raise NothingToMeasure(f"no episode goes on for {steps} steps")
+    return found
 
 
 def model_input(predictor: Predictor, frames: Frames) -> torch.Tensor:
@@ -103,25 +127,37 @@ def model_input(predictor: Predictor, frames: Frames) -> torch.Tensor:
 
 
 def in_batches(
-    compute: Callable[[Sequence[Frames]], NDArray[np.float32]], frames: Frames
+    compute: Callable[[Sequence[Frames]], NDArray[np.float32]],
+    frames: Frames,
+    index: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """`compute` over all frames uint8[n, S, S, 3], in batches."""
-    parts = [frames[start : start + _BATCH] for start in range(0, len(frames), _BATCH)]
-    return np.concatenate([compute(list(part)) for part in parts])
+    """`compute` over frames uint8[N, S, S, 3] at int64[n], in batches; only those are read."""
+    parts = [index[start : start + _BATCH] for start in range(0, len(index), _BATCH)]
+    return np.concatenate([compute(list(frames[part])) for part in parts])
 
 
 def of_others(groups: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """For each sample, another one of a different group; any, if there is one group alone."""
+    """For each sample, another one of a different group.
+
+    Raises:
+        NothingToMeasure: there is one group alone, and shuffled would be partly true.
+    """
     chosen = np.empty(len(groups), np.int64)
     for row, group in enumerate(groups):
         others = np.flatnonzero(groups != group)
-        chosen[row] = draw.choice(others if len(others) else len(groups))
+        if not len(others):
+            raise NothingToMeasure("all is of one episode or task, with no other to shuffle with")
+        chosen[row] = draw.choice(others)
     return chosen
 
 
 def random_twin(bundle: Bundle, seed: int, device: str = "cpu") -> Predictor:
     """The bundle with weights drawn anew, the same on every device."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1_000_003 + seed)
+        torch.manual_seed(int(_generator(seed, "random twin").integers(2**63)))
         model = PerceptionModel(bundle.config.model).eval().requires_grad_(False)
     return Predictor(replace(bundle, model=model), device)
+
+
+def _generator(seed: int, stream: str) -> np.random.Generator:
+    return np.random.default_rng([seed, *stream.encode()])

@@ -3,10 +3,13 @@
 The target is the hand's displacement in the camera's frame over one pair, in metres:
 right, down, and away; the gripper is left out. Probes are ridge regressions fitted on
 training episodes.
+
+Letters: n pairs, N frames of the data set, S their side, d features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,160 +18,233 @@ from numpy.typing import NDArray
 
 from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
+from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, model_input, of_others, starts
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, fit_ridge, r_squared
 
 __all__ = ["Pairs", "draw_pairs", "measure_latent_actions"]
 
 _TRAIN_PAIRS, _TEST_PAIRS, _BATCH = 12_000, 4_000, 256
-_IN_PLANE, _OVER_WIDTH, _OVER_256, _OVER_ALONE = 0.70, 0.40, 0.05, 0.40
-_SHUFFLED, _COPY = 0.10, 0.35
+_COMPONENTS = 256
+_FLOATS = 2**28
+"""In one array of features: a gibibyte."""
+
+Features = Callable[["Pairs"], NDArray[np.float32]]
+"""What a probe reads of pairs: float32[n, d]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """Frames one interval apart, and how the hand moved between them."""
 
-    earlier: NDArray[np.uint8]
-    """[n, S, S, 3]."""
-    later: NDArray[np.uint8]
-    """[n, S, S, 3]."""
+    frames: NDArray[np.uint8]
+    """[N, S, S, 3], the data set's; only what is looked at is read."""
+    first: NDArray[np.int64]
+    """[n], where the earlier frames stand."""
+    second: NDArray[np.int64]
+    """[n], where the later ones do."""
     moved: NDArray[np.float64]
     """[n, 3], metres in the camera's frame: right, down, away."""
     episode: NDArray[np.int64]
     """[n], which episode each is of."""
 
+    def __len__(self) -> int:
+        return len(self.first)
 
-def draw_pairs(context: Context, samples: Samples, count: int, stream: int) -> Pairs:
+    @property
+    def earlier(self) -> NDArray[np.uint8]:
+        """[n, S, S, 3]."""
+        return self.frames[self.first]
+
+    @property
+    def later(self) -> NDArray[np.uint8]:
+        """[n, S, S, 3]."""
+        return self.frames[self.second]
+
+    def at(self, rows: slice | NDArray[np.int64]) -> Pairs:
+        """Some of them."""
+        return Pairs(
+            self.frames,
+            self.first[rows],
+            self.second[rows],
+            self.moved[rows],
+            self.episode[rows],
+        )
+
+    def still(self) -> Pairs:
+        """Each earlier frame beside itself; what moved is told as it was."""
+        return replace(self, second=self.first)
+
+
+def draw_pairs(context: Context, samples: Samples, count: int, stream: str) -> Pairs:
     """Pairs drawn evenly over a data set."""
     gap = context.pair_steps
-    draw = np.random.default_rng([context.seed, stream])
-    index = np.sort(draw.permutation(starts(samples, gap))[:count])
+    index = np.sort(context.generator(stream).permutation(starts(samples, gap))[:count])
     hand = context.states(samples)[:, :3]
     extrinsics = samples.column(context.columns.extrinsics).astype(np.float64)
     rotation = extrinsics[index].reshape(-1, 4, 4)[:, :3, :3]
     moved = np.einsum("nij,nj->ni", rotation, hand[index + gap] - hand[index])
-    return Pairs(samples.frames[index], samples.frames[index + gap], moved, samples.episode[index])
+    return Pairs(samples.frames, index, index + gap, moved, samples.episode[index])
 
 
 def measure_latent_actions(context: Context) -> list[Measure]:
     """R² of the hand's displacement from z, against everything that should know less."""
-    if context.predictor.model.latent_action is None:
+    predictor = context.predictor
+    if predictor.model.latent_action is None:
         return []
-    train = draw_pairs(context, context.train, _TRAIN_PAIRS, 10)
-    test = draw_pairs(context, context.test, _TEST_PAIRS, 11)
-    z_train, z_test = _latents(context.predictor, train), _latents(context.predictor, test)
-    width = z_train.shape[1]
+    train = draw_pairs(context, context.train, _TRAIN_PAIRS, "training pairs")
+    test = draw_pairs(context, context.test, _TEST_PAIRS, "test pairs")
+    strange = (
+        _shuffled(train, context.generator("shuffled training pairs")),
+        _shuffled(test, context.generator("shuffled test pairs")),
+    )
+    strangers = of_others(test.episode, context.generator("strangers' z, painted"))
+    z = _latents(predictor, train), _latents(predictor, test)
+    width = z[0].shape[1]
 
     def explained(seen: NDArray[np.floating], asked: NDArray[np.floating]) -> NDArray[np.float64]:
         return r_squared(fit_ridge(seen, train.moved, asked, train.episode), test.moved)
 
-    of_z = explained(z_train, z_test)
-    change = Pca(_difference(train), 256)
-    coordinates = change(_difference(train)), change(_difference(test))
-    of_width = explained(coordinates[0][:, :width], coordinates[1][:, :width])
-    of_change = explained(*coordinates)
-    alone = Pca(_flat(train.earlier), 256)
-    of_alone = explained(alone(_flat(train.earlier)), alone(_flat(test.earlier)))
-    strange = (_shuffled(train, context.seed), _shuffled(test, context.seed + 1))
-    refitted = explained(*(_latents(context.predictor, pairs) for pairs in strange))
+    def principal(read: Features) -> NDArray[np.float64]:
+        return explained(*_principal(read, train, test))
+
+    of_z = explained(*z)
+    change = _principal(_change, train, test)
+    of_change = explained(*change)
     of_twin = explained(_latents(context.twin, train), _latents(context.twin, test))
-    copy = _prediction_error(context.predictor, test)
     plane = {
-        "frame-difference PCA, z's width": _plane(of_width),
-        "frame-difference PCA-256": _plane(of_change),
-        "o_t alone (PCA-256)": _plane(of_alone),
-        "shuffled o_t+1, refitted": _plane(refitted),
+        gates.CHANGE_OF_WIDTH: _plane(explained(*(part[:, :width] for part in change))),
+        gates.CHANGE_PCA: _plane(of_change),
+        gates.ALONE_PIXELS: _plane(principal(lambda p: flat_pixels(p.frames, p.first))),
+        gates.ALONE_TOKENS: _plane(principal(lambda p: _tokens(predictor, p))),
+        gates.ALONE_STILL: _plane(
+            explained(*(_latents(predictor, p.still()) for p in (train, test)))
+        ),
+        gates.OTHER_NEXT: _plane(explained(*(_latents(predictor, p) for p in strange))),
         "random init": _plane(of_twin),
     }
-    value = _plane(of_z)
-    passed = (
-        value >= _IN_PLANE
-        and value >= plane["frame-difference PCA, z's width"] + _OVER_WIDTH
-        and value >= plane["frame-difference PCA-256"] + _OVER_256
-        and value >= plane["o_t alone (PCA-256)"] + _OVER_ALONE
-        and plane["shuffled o_t+1, refitted"] <= _SHUFFLED
-    )
-    depth = {
-        "frame-difference PCA-256": float(of_change[2]),
-        "random init": float(of_twin[2]),
-    }
-    rule = (
-        f"≥ {_IN_PLANE}, PCA of z's width + {_OVER_WIDTH}, PCA-256 + {_OVER_256}, "
-        f"o_t + {_OVER_ALONE}; shuffled ≤ {_SHUFFLED}"
-    )
-    name = f"latent action ({width}) over {context.interval:g} s → hand in plane, R²"
-    pairs = f"{len(test.moved)} pairs of {len(np.unique(test.episode))} episodes"
+    depth = {gates.CHANGE_PCA: float(of_change[2]), "random init": float(of_twin[2])}
+    value, copy = _plane(of_z), _prediction_error(predictor, test, strangers)
+    name = f"latent action ({width}) over {context.interval:g} s →"
     return [
-        Measure(name, value, plane, rule, passed, pairs),
-        Measure("… right", float(of_z[0])),
-        Measure("… down", float(of_z[1])),
-        Measure("… depth", float(of_z[2]), depth),
+        Measure(
+            f"{name} hand in plane, R²",
+            value,
+            plane,
+            gates.MOTION_RULE,
+            gates.motion_is_in_z(value, plane),
+            f"{len(test)} pairs of {len(np.unique(test.episode))} episodes",
+        ),
+        Measure(f"{name} hand, right, R²", float(of_z[0])),
+        Measure(f"{name} hand, down, R²", float(of_z[1])),
+        Measure(f"{name} hand, depth, R²", float(of_z[2]), depth),
         Measure(
             "latent action, next frame's error ÷ copying",
             copy["model"],
-            {"shuffled z": copy["shuffled"]},
-            f"≤ {_COPY}",
-            copy["model"] <= _COPY,
+            {gates.OTHER_Z: copy["shuffled"]},
+            gates.FRAME_RULE,
+            gates.frame_is_predicted(copy["model"]),
         ),
     ]
 
 
+def _gathered(read: Features, pairs: Pairs) -> NDArray[np.float32]:
+    """`read` over all pairs, in batches: float32[n, d]."""
+    parts = (pairs.at(slice(s, s + _BATCH)) for s in range(0, len(pairs), _BATCH))
+    first = read(next(parts))
+    rows = np.empty((len(pairs), first.shape[1]), np.float32)
+    rows[: len(first)] = first
+    for number, part in enumerate(parts, start=1):
+        rows[number * _BATCH : number * _BATCH + len(part)] = read(part)
+    return rows
+
+
+def _principal(
+    read: Features, train: Pairs, test: Pairs
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both sets in the training pairs' principal components.
+
+    Found on as many of the training pairs as fit in memory, evenly spread over them.
+    """
+    most = max(_COMPONENTS, _FLOATS // read(train.at(slice(1))).shape[1])
+    chosen = np.linspace(0, len(train) - 1, min(most, len(train))).astype(np.int64)
+    fitted = _gathered(read, train.at(chosen))
+    components = Pca(fitted, _COMPONENTS)
+    whole = len(chosen) == len(train)
+    seen = components(fitted) if whole else None
+    del fitted  # before the next one is made
+
+    def placed(pairs: Pairs) -> NDArray[np.float64]:
+        parts = (pairs.at(slice(start, start + most)) for start in range(0, len(pairs), most))
+        return np.concatenate([components(_gathered(read, part)) for part in parts])
+
+    return placed(train) if seen is None else seen, placed(test)
+
+
 def _latents(predictor: Predictor, pairs: Pairs) -> NDArray[np.float32]:
     """Z of every pair, [n, D]."""
-    return np.concatenate(
-        [
-            predictor.latent_actions(
-                list(pairs.earlier[s : s + _BATCH]), list(pairs.later[s : s + _BATCH])
-            ).vectors
-            for s in range(0, len(pairs.earlier), _BATCH)
-        ]
+    return _gathered(
+        lambda part: predictor.latent_actions(list(part.earlier), list(part.later)).vectors, pairs
     )
 
 
+def _tokens(predictor: Predictor, pairs: Pairs) -> NDArray[np.float32]:
+    """All that the trunk says of the earlier frames, [n, d]."""
+    return predictor.embed_images(list(pairs.earlier), "tokens").reshape(len(pairs), -1)
+
+
+def _change(pairs: Pairs) -> NDArray[np.float32]:
+    return flat_pixels(pairs.frames, pairs.second) - flat_pixels(pairs.frames, pairs.first)
+
+
 @torch.inference_mode()
-def _prediction_error(predictor: Predictor, pairs: Pairs) -> dict[str, float]:
-    """Squared error of the predicted later frame as a share of copying the earlier one."""
+def _prediction_error(
+    predictor: Predictor, pairs: Pairs, strangers: NDArray[np.int64]
+) -> dict[str, float]:
+    """Squared error of the predicted later frame as a share of copying the earlier one.
+
+    Args:
+        predictor: has latent actions.
+        pairs: n of them.
+        strangers: int64[n], the pair whose z each is predicted from for comparison.
+    """
     model = predictor.model
     module = model.latent_action
     if module is None:
         raise ValueError("the bundle predicts no latent actions")
-    draw = np.random.default_rng(0)
+    reads_trunk = module.config.reads_trunk
     sums = dict.fromkeys(("model", "shuffled", "copy"), 0.0)
-    for start in range(0, len(pairs.earlier), _BATCH):
-        part = slice(start, start + _BATCH)
-        pixels = [model_input(predictor, frames[part]) for frames in (pairs.earlier, pairs.later)]
+
+    def seen(part: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Earlier frame, later frame, z, the earlier frame's trunk tokens."""
+        pixels = [model_input(predictor, frames) for frames in (part.earlier, part.later)]
         before, after = (module.frames(frame) for frame in pixels)
         trunk = None
-        if module.config.reads_trunk:
+        if reads_trunk:
             trunk = (model.vision(pixels[0]).tokens, model.vision(pixels[1]).tokens)
         z = module.infer(before, after, trunk).vectors
-        stranger = torch.from_numpy(of_others(pairs.episode[part], draw)).to(predictor.device)
-        own = None if trunk is None else trunk[0]
+        return before, after, z, None if trunk is None else trunk[0]
+
+    for start in range(0, len(pairs), _BATCH):
+        part = slice(start, start + _BATCH)
+        before, after, z, own = seen(pairs.at(part))
+        _, _, strange, _ = seen(pairs.at(strangers[part]))
         for name, guess in (
             ("copy", before),
             ("model", module.predict(before, z, own)),
-            ("shuffled", module.predict(before, z[stranger], own)),
+            ("shuffled", module.predict(before, strange, own)),
         ):
             sums[name] += float((guess - after).square().sum())
     return {name: value / sums["copy"] for name, value in sums.items()}
 
 
-def _shuffled(pairs: Pairs, seed: int) -> Pairs:
+def _shuffled(pairs: Pairs, draw: np.random.Generator) -> Pairs:
     """The same earlier frames beside later ones of other episodes."""
-    order = of_others(pairs.episode, np.random.default_rng(seed))
-    return replace(pairs, later=pairs.later[order])
+    return replace(pairs, second=pairs.second[of_others(pairs.episode, draw)])
 
 
 def _plane(scores: NDArray[np.float64]) -> float:
     """Mean over the two in-plane axes."""
     return float(scores[:2].mean())
-
-
-def _difference(pairs: Pairs) -> NDArray[np.float32]:
-    return _flat(pairs.later) - _flat(pairs.earlier)
-
-
-def _flat(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return frames.reshape(len(frames), -1).astype(np.float32) / np.float32(255)

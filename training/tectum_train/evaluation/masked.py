@@ -13,19 +13,18 @@ from torch import Generator
 
 from tectum_core.masks import random_mask, visible_indices
 from tectum_core.model import patchify
+from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, model_input, of_others
 from tectum_train.evaluation.measure import Measure
 
 __all__ = ["measure_masked_images", "measure_masked_words"]
 
 _FRAMES, _BATCH = 1024, 128
-_RELATIVE, _OTHER_CONTEXT = 0.70, 0.85
 
 
-def _chosen(context: Context, count: int, stream: int) -> NDArray[np.int64]:
+def _chosen(context: Context, count: int, stream: str) -> NDArray[np.int64]:
     """Held-out frames, drawn once for each purpose."""
-    draw = np.random.default_rng([context.seed, stream])
-    return draw.permutation(len(context.test))[:count]
+    return context.generator(stream).permutation(len(context.test))[:count]
 
 
 @torch.inference_mode()
@@ -36,18 +35,19 @@ def measure_masked_images(context: Context) -> list[Measure]:
         return []
     decoder, size = model.pixel_decoder, model.vision.config.patch_size
     count = model.vision.config.patches
-    generator = Generator().manual_seed(context.seed)
+    generator = Generator().manual_seed(context.seed_of("hidden patches"))
 
     def target(frames: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = model_input(context.predictor, frames)
         return pixels, decoder.target(patchify(pixels, size)).values
 
-    draw = np.random.default_rng(context.seed).permutation(len(context.train))[:_FRAMES]
+    index = _chosen(context, _FRAMES, "masked images")
+    order = of_others(context.test.episode[index], context.generator("other contexts"))
+    strangers = index[order]
+    draw = context.generator("mean patch").permutation(len(context.train))[:_FRAMES]
     _, train = target(context.train.frames[np.sort(draw)])
     mean_patch = train.mean(dim=0)
     sums = dict.fromkeys(("model", "zero", "mean", "other"), 0.0)
-    index = _chosen(context, _FRAMES, 1)
-    strangers = index[of_others(context.test.episode[index], np.random.default_rng(context.seed))]
     for start in range(0, len(index), _BATCH):
         part = slice(start, start + _BATCH)
         pixels, true = target(context.test.frames[index[part]])
@@ -66,18 +66,17 @@ def measure_masked_images(context: Context) -> list[Measure]:
         ):
             sums[name] += float((predicted - true).square().mean(dim=-1)[hidden].sum())
     relative = {name: value / sums["zero"] for name, value in sums.items()}
-    passed = (
-        relative["model"] <= _RELATIVE
-        and relative["model"] < relative["mean"]
-        and relative["other"] >= _OTHER_CONTEXT
-    )
+    controls = {
+        gates.MEAN_PATCH: relative["mean"],
+        gates.OTHER_CONTEXT: relative["other"],
+    }
     return [
         Measure(
             "masked image, error ÷ predicting zero",
             relative["model"],
-            {"mean patch": relative["mean"], "another image's context": relative["other"]},
-            f"≤ {_RELATIVE}, below mean patch; other context ≥ {_OTHER_CONTEXT}",
-            passed,
+            controls,
+            gates.IMAGE_RULE,
+            gates.image_is_filled(relative["model"], controls),
             context.counted(index, "frames"),
         )
     ]
@@ -85,12 +84,15 @@ def measure_masked_images(context: Context) -> list[Measure]:
 
 @torch.inference_mode()
 def measure_masked_words(context: Context) -> list[Measure]:
-    """Each word of a held-out sentence hidden in turn: right with the true picture, and without."""
+    """One drawn word of each held-out frame's sentence hidden.
+
+    Guessed with the true picture, with one of another task, and without any.
+    """
     predictor, tokenizer = context.predictor, context.predictor.bundle.tokenizer
     if predictor.model.fusion is None or tokenizer is None or tokenizer.mask_id is None:
         return []
-    index = _chosen(context, _FRAMES // 2, 2)
-    draw = np.random.default_rng([context.seed, 3])
+    index = _chosen(context, _FRAMES // 2, "masked words")
+    draw = context.generator("hidden words")
     sentences = [context.test.instructions[i] for i in context.test.column("task_index")[index]]
     masked, truths, frames = [], [], []
     for sentence, frame in zip(sentences, index, strict=True):
@@ -100,7 +102,7 @@ def measure_masked_words(context: Context) -> list[Measure]:
         masked.append([tokenizer.mask_id if p == place else t for p, t in enumerate(encoded.ids)])
         frames.append(context.test.frames[frame])
     families = context.families(context.test)[index]
-    strangers = of_others(families, draw)
+    strangers = of_others(families, context.generator("shuffled pictures"))
     scored: dict[str, tuple[float, float]] = {}
     for name, pictures in (
         ("true", frames),
@@ -116,20 +118,25 @@ def measure_masked_words(context: Context) -> list[Measure]:
                 surprise.append(-np.log(max(float(spread[row, place, token]), 1e-12)))
                 right.append(int(spread[row, place].argmax()) == token)
         scored[name] = (float(np.mean(right)), float(np.mean(surprise)))
+    accuracy, nats = (
+        {gates.OTHER_PICTURE: scored["shuffled"][which], "no picture": scored["none"][which]}
+        for which in (0, 1)
+    )
+    right_share, surprise_mean = scored["true"]
     return [
         Measure(
             "masked word, accuracy",
-            scored["true"][0],
-            {"shuffled picture": scored["shuffled"][0], "no picture": scored["none"][0]},
-            "above shuffled picture",
-            scored["true"][0] > scored["shuffled"][0],
+            right_share,
+            accuracy,
+            gates.WORD_RULE,
+            gates.word_is_found(right_share, accuracy),
             context.counted(index, "words"),
         ),
         Measure(
             "masked word, nats",
-            scored["true"][1],
-            {"shuffled picture": scored["shuffled"][1], "no picture": scored["none"][1]},
-            "below shuffled picture",
-            scored["true"][1] < scored["shuffled"][1],
+            surprise_mean,
+            nats,
+            gates.WORD_SURPRISE_RULE,
+            gates.word_surprises_less(surprise_mean, nats),
         ),
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from statistics import mean, stdev
 from typing import Any
 
@@ -17,7 +18,13 @@ from tectum_train.evaluation.actions import (
     measure_masked_actions,
 )
 from tectum_train.evaluation.ceiling import measure_ceiling
-from tectum_train.evaluation.context import Columns, Context, random_twin
+from tectum_train.evaluation.context import (
+    Columns,
+    Context,
+    NothingToMeasure,
+    random_twin,
+)
+from tectum_train.evaluation.fits import check_fits, pair_steps
 from tectum_train.evaluation.latent import measure_latent_actions
 from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
 from tectum_train.evaluation.measure import Measure
@@ -84,7 +91,7 @@ def evaluate(
     left_out: Callable[[str], None] = lambda _: None,
     device: str = "cpu",
 ) -> list[Measure]:
-    """All measures that the bundle has a head for and the data set has what it takes.
+    """All measures that the bundle has a head for and the data set has what it takes for.
 
     Args:
         bundle: under test; its model is moved to `device`.
@@ -92,12 +99,17 @@ def evaluate(
         test: what is measured on, likewise; beside it, its world.json.
         columns: what the data set's features are called; None: as the generator calls them.
         seed: of choices such as masks and shuffles.
-        ceiling: also train the supervised ceiling of latent actions.
+        ceiling: also train the supervised ceiling of latent actions, and its control.
         tell: called with what is being measured.
         left_out: called with what is not, and what the data set lacks for it.
         device: a torch device for the models; probes are fitted on the CPU.
+
+    Raises:
+        DataError: bundle and data contradict each other (see `check_fits`).
     """
-    columns = columns or Columns()
+    columns, config = columns or Columns(), bundle.config
+    known = None if config.actions is None else config.actions.step_interval
+    check_fits(config.model, columns, train, test, known)
     context = Context(
         predictor=Predictor(bundle, device),
         twin=random_twin(bundle, seed, device),
@@ -105,16 +117,19 @@ def evaluate(
         test=test,
         world=read_world(test.dataset.root),
         columns=columns,
-        pair_steps=_pair_steps(bundle, test),
+        pair_steps=pair_steps(config.model, test.dataset.info.fps),
         seed=seed,
     )
     measures: list[Measure] = []
-    for part in _parts(bundle.config.model, columns, ceiling=ceiling):
+    for part in _parts(config.model, columns, ceiling=ceiling):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")
             continue
         tell(part.name)
-        measures += part.measure(context)
+        try:
+            measures += part.measure(context)
+        except NothingToMeasure as why:
+            left_out(f"{part.name}: {why}")
     return measures
 
 
@@ -128,13 +143,23 @@ def as_json(measures: Sequence[Measure]) -> list[dict[str, Any]]:
     return [{**asdict(measure), "controls": dict(measure.controls)} for measure in measures]
 
 
-def markdown(runs: Sequence[Sequence[Measure]]) -> str:
-    """A table over one run or several seeds: value, controls, gate, verdict, on how much."""
+def markdown(runs: Mapping[str, Sequence[Measure]]) -> str:
+    """A table over one run or several seeds: value, controls, gate, verdict, on how much.
+
+    Args:
+        runs: each bundle's measures, by what it is called if they do not match.
+
+    Raises:
+        ValueError: they do not; names bundle and row.
+    """
+    (first_name, rows), *others = runs.items()
+    for name, measures in others:
+        _check_same_rows(first_name, rows, name, measures)
     lines = [
         "| measure | value | controls | gate | | on |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for row in zip(*runs, strict=True):
+    for row in zip(*runs.values(), strict=True):
         first = row[0]
         controls = "; ".join(
             f"{name} {_spread([m.controls[name] for m in row])}" for name in first.controls
@@ -149,10 +174,26 @@ def markdown(runs: Sequence[Sequence[Measure]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pair_steps(bundle: Bundle, samples: Samples) -> int:
-    """The model's interval in the data set's steps."""
-    latent = bundle.config.model.latent_action
-    return 1 if latent is None else max(1, round(latent.interval * samples.dataset.info.fps))
+def _check_same_rows(
+    first: str, rows: Sequence[Measure], name: str, measures: Sequence[Measure]
+) -> None:
+    for number, (ours, theirs) in enumerate(zip_longest(rows, measures), start=1):
+        left, right = (
+            None if one is None else (one.name, one.gate, sorted(one.controls))
+            for one in (ours, theirs)
+        )
+        if left != right:
+            raise ValueError(
+                f"row {number} of {name} is {_told(theirs)}, where {first} has {_told(ours)}; only "
+                "equal measures go into one table"
+            )
+
+
+def _told(measure: Measure | None) -> str:
+    if measure is None:
+        return "missing"
+    controls = ", ".join(measure.controls) or "none"
+    return f"{measure.name!r} (gate: {measure.gate or 'none'}; controls: {controls})"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -15,37 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.context import Context, in_batches
+from tectum_train.evaluation import gates
+from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.perceptron import classify_nonlinearly
+from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
 __all__ = ["measure_retrieval"]
 
 _TEST_STRIDE, _TRAIN_STRIDE = 3, 8
 _COMPONENTS = 256
-_R1, _R1_PAIRS = 0.65, 0.70
 
 
 def measure_retrieval(context: Context) -> list[Measure]:
     """R@1 over all tasks, and within pairs of tasks that share a scene."""
     test_at = _second_half(context.test, _TEST_STRIDE)
     train_at = _second_half(context.train, _TRAIN_STRIDE)
-    true = context.families(context.test)[test_at]
-    model = _by_sentences(context, context.test.frames[test_at])
+    if not len(test_at) or not len(train_at):
+        raise NothingToMeasure("no episode has a second half")
+    true = _columns_of(context, context.test)[test_at]
+    model = _by_sentences(context, test_at)
     controls = _classifiers(context, train_at, test_at)
 
-    families, partners = context.world.families, context.world.partners
+    families, partners = context.world.families, _partners(context)
     whole = {name: _recall(scores, true) for name, scores in controls.items()}
-    value = _recall(model, true)
-    taught = f"; ≥ {_fewest_episodes(context)} training episodes a task"
+    value, fewest = _recall(model, true), _fewest_episodes(context)
+    few = "≥" if gates.enough_taught(fewest) else "only"
+    taught = f"; {few} {fewest} training episodes a task"
     measures = [
         Measure(
             "frame → task, R@1",
             value,
             {**whole, "chance": 1 / len(families)},
-            f"≥ {_R1}",
-            value >= _R1,
+            gates.TASK_RULE,
+            gates.task_is_known(value, fewest),
             context.counted(test_at, "frames") + taught,
         )
     ]
@@ -58,22 +62,43 @@ def measure_retrieval(context: Context) -> list[Measure]:
                 "frame → task within same-scene pairs, R@1",
                 pairs,
                 {**within, "chance": 0.5},
-                f"≥ {_R1_PAIRS}",
-                pairs >= _R1_PAIRS,
+                gates.PAIR_RULE,
+                gates.partner_is_told_apart(pairs, fewest),
                 context.counted(test_at[paired], "frames") + taught,
             )
         )
     return measures
 
 
-def _by_sentences(context: Context, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _indices(context: Context) -> list[int]:
+    """Of the families, in the order of the scores' columns; there may be gaps between them."""
+    return sorted(family.index for family in context.world.families)
+
+
+def _columns_of(context: Context, samples: Samples) -> NDArray[np.int64]:
+    """[N], the scores' column of each frame's family."""
+    return np.searchsorted(_indices(context), context.families(samples))
+
+
+def _partners(context: Context) -> dict[int, int]:
+    """Columns of families that share a scene, both ways."""
+    column = {index: place for place, index in enumerate(_indices(context))}
+    return {column[one]: column[other] for one, other in context.world.partners.items()}
+
+
+def _by_sentences(context: Context, test_at: NDArray[np.int64]) -> NDArray[np.float64]:
     """[n, families]: the best cosine to any of a family's held-out sentences."""
-    images = in_batches(lambda f: context.predictor.embed_images(f, "joint"), frames)
-    columns = []
+    asked = []
     for family in sorted(context.world.families, key=lambda family: family.index):
-        sentences = context.world.sentences(family.name, held_out=True)
-        texts = context.predictor.embed_texts(sentences)
-        columns.append((images @ texts.T).max(axis=1))
+        asked.append(context.world.sentences(family.name, held_out=True))
+        if not asked[-1]:
+            raise NothingToMeasure(f"meta/world.json holds no sentence of {family.name!r} out")
+    images = in_batches(
+        lambda f: context.predictor.embed_images(f, "joint"), context.test.frames, test_at
+    )
+    columns = [
+        (images @ context.predictor.embed_texts(sentences).T).max(axis=1) for sentences in asked
+    ]
     return np.stack(columns, axis=1).astype(np.float64)
 
 
@@ -81,23 +106,25 @@ def _classifiers(
     context: Context, train_at: NDArray[np.int64], test_at: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
     """[n, families] from each control: what pixels, a random network and the robot's state say."""
-    labels, classes = context.families(context.train)[train_at], len(context.world.families)
+    labels, classes = _columns_of(context, context.train)[train_at], len(context.world.families)
     episode = context.train.episode[train_at]
-    train, test = context.train.frames[train_at], context.test.frames[test_at]
-    pixels = Pca(_flat(train), _COMPONENTS)
+    train, test = context.train.frames, context.test.frames
+    pixels = flat_pixels(train, train_at)
+    components = Pca(pixels, _COMPONENTS)
 
-    def untaught(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return in_batches(lambda f: context.twin.embed_images(f, "pooled"), frames)
+    def untaught(frames: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.float32]:
+        return in_batches(lambda f: context.twin.embed_images(f, "pooled"), frames, at)
 
     def linear(fitted: NDArray[np.floating], asked: NDArray[np.floating]) -> NDArray[np.float64]:
         return classify(fitted, labels, asked, episode, classes)
 
     known, asked = context.states(context.train)[train_at], context.states(context.test)[test_at]
+    seed = context.seed_of("perceptron")
     return {
-        "PCA-256 + logistic": linear(pixels(_flat(train)), pixels(_flat(test))),
-        "random init + logistic": linear(untaught(train), untaught(test)),
+        "PCA-256 + logistic": linear(components(pixels), components(flat_pixels(test, test_at))),
+        "random init + logistic": linear(untaught(train, train_at), untaught(test, test_at)),
         "proprioception + logistic": linear(_quadratic(known), _quadratic(asked)),
-        "proprioception + MLP": classify_nonlinearly(known, labels, asked, episode, classes),
+        "proprioception + MLP": classify_nonlinearly(known, labels, asked, episode, classes, seed),
     }
 
 
@@ -109,7 +136,7 @@ def _second_half(samples: Samples, stride: int) -> NDArray[np.int64]:
 
 
 def _fewest_episodes(context: Context) -> int:
-    """Training episodes of the task that has the fewest."""
+    """Episodes of the task that has the fewest of those that probes are fitted on."""
     first = np.flatnonzero(context.train.step == 0)
     families = context.families(context.train)[first]
     return min(int((families == family.index).sum()) for family in context.world.families)
@@ -126,10 +153,6 @@ def _pair_recall(
     rows = np.flatnonzero(np.isin(true, list(partners)))
     other = np.array([partners[int(family)] for family in true[rows]])
     return float((scores[rows, true[rows]] > scores[rows, other]).mean())
-
-
-def _flat(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return frames.reshape(len(frames), -1).astype(np.float32) / np.float32(255)
 
 
 def _quadratic(states: NDArray[np.float64]) -> NDArray[np.float64]:

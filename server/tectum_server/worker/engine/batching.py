@@ -10,13 +10,16 @@ The rules:
   whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
 - While CONTROL calls come, a batch with others in it stays within the operator's limit.
 - What cannot be met is refused when it asks; what expires while waiting never runs.
+- What a request itself costs is taken at its best of late, and now and then one that would be
+  refused for that alone is let in: a refusal teaches nothing, and costs may have been learnt in a
+  bad moment.
 - The higher classes' share of the queue is kept free for them (`shares`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -29,6 +32,11 @@ _CONTROL = 1
 """The highest class, as `jobs.Priority` has it."""
 _EXPECTED_MS = 10_000
 """So long after a CONTROL call more of them are expected."""
+_PROBE_MS, _PROBE_COSTS = 1000, 10
+"""So long, and so many times its cost, a key that is refused must not have run before a request is
+let in to see: what then comes too late takes a tenth of the engine's time at most."""
+_MOST_REFUSED = 512
+"""As many keys as costs are known of."""
 
 
 class Reason(Enum):
@@ -106,6 +114,7 @@ class Batching:
         self._cost = cost
         self._max_block_ms = max_block_ms
         self._control_until_ms: int | None = None
+        self._refused_since_ms: dict[Hashable, int] = {}
         self._waiting: dict[int, Waiting] = {}
         self._busy_until_ms = 0
 
@@ -119,28 +128,36 @@ class Batching:
             depth[waiting.priority] += 1
         return dict(depth)
 
-    def admit(self, items: Sequence[Waiting], now_ms: int) -> Admitted | Refused:
+    def admit(
+        self, items: Sequence[Waiting], now_ms: int, arrived_ms: int | None = None
+    ) -> Admitted | Refused:
         """Take a request's items, all or none.
 
         Args:
             items: of one request, so one priority and deadline.
             now_ms: now.
+            arrived_ms: when the worker got the request, if not now: what it has lost since is not
+                the caller's fault.
         """
         first = items[0]
         if first.priority == _CONTROL:
             self._control_until_ms = now_ms + _EXPECTED_MS
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
-        alone = self._time_for(items)
-        if now_ms + alone > first.deadline_ms:
-            return Refused(Reason.DEADLINE_INFEASIBLE)
+        alone, own = self._time_for(items), self._best_time_for(items)
+        if now_ms + own > first.deadline_ms:
+            if not self._probes(items, alone, now_ms):
+                if (now_ms if arrived_ms is None else arrived_ms) + own > first.deadline_ms:
+                    return Refused(Reason.DEADLINE_INFEASIBLE)
+                return _unreachable(now_ms + own, first.deadline_ms)
+            own = 0.0
         if not has_room(self._max_queued, len(self._waiting), len(items), first.priority):
             return Refused(Reason.QUEUE_FULL, max(1, round(self._time_for(self._waiting.values()))))
         ahead = [waiting for waiting in self._waiting.values() if waiting.order < first.order]
         starts_ms = max(now_ms, self._busy_until_ms)
-        done_ms = starts_ms + self._time_for([*ahead, *items])
+        done_ms = starts_ms + self._time_for([*ahead, *items]) - alone + own
         if done_ms > first.deadline_ms:
-            return Refused(Reason.DEADLINE_UNREACHABLE, max(1, round(done_ms - first.deadline_ms)))
+            return _unreachable(done_ms, first.deadline_ms)
         for item in items:
             self._waiting[item.item] = item
         return Admitted()
@@ -169,12 +186,28 @@ class Batching:
         size = len(mates) if cost is None else self._size(mates, cost, now_ms)
         items = tuple(waiting.item for waiting in mates[:size])
         self.cancel(items)
+        self._refused_since_ms.pop(first.key, None)
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
         return Batch(first.key, items)
 
     def idle(self) -> None:
         """The engine has finished its batch."""
         self._busy_until_ms = 0
+
+    def _probes(self, items: Sequence[Waiting], alone: float, now_ms: int) -> bool:
+        """Whether a request that its own cost rules out is let in, to see what it takes now.
+
+        One at a time, once none of its keys has run for long enough since a refusal.
+        """
+        keys = {item.key for item in items}
+        for key in keys - self._refused_since_ms.keys():
+            if len(self._refused_since_ms) >= _MOST_REFUSED:
+                self._refused_since_ms.pop(next(iter(self._refused_since_ms)))
+            self._refused_since_ms[key] = now_ms
+        since = max(self._refused_since_ms.get(key, now_ms) for key in keys)
+        if now_ms - since < max(_PROBE_MS, _PROBE_COSTS * alone):
+            return False
+        return not any(waiting.key in keys for waiting in self._waiting.values())
 
     def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
         """How many of the mates run now."""
@@ -193,16 +226,24 @@ class Batching:
 
     def _time_for(self, items: Iterable[Waiting]) -> float:
         """Milliseconds for these items alone, in full batches of each key; unknown keys cost 0."""
-        counts: dict[Hashable, int] = defaultdict(int)
-        for waiting in items:
-            counts[waiting.key] += 1
-        total = 0.0
-        for key, count in counts.items():
+        return sum(time for time, _ in self._times_for(items))
+
+    def _best_time_for(self, items: Iterable[Waiting]) -> float:
+        """The same, were each key's batches as fast as the fastest of late."""
+        return sum(time * least for time, least in self._times_for(items))
+
+    def _times_for(self, items: Iterable[Waiting]) -> Iterator[tuple[float, float]]:
+        """For each known key, its milliseconds, and the least share of them that it took."""
+        for key, count in Counter(waiting.key for waiting in items).items():
             cost = self._cost(key)
             if cost is not None:
                 batches = -(-count // self._max_batch)
-                total += batches * cost.fixed_ms + count * cost.per_item_ms
-        return total
+                yield batches * cost.fixed_ms + count * cost.per_item_ms, cost.least
+
+
+def _unreachable(done_ms: float, deadline_ms: int) -> Refused:
+    """Done too late, as things are."""
+    return Refused(Reason.DEADLINE_UNREACHABLE, max(1, round(done_ms - deadline_ms)))
 
 
 def _fitting(mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:

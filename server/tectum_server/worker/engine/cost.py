@@ -1,13 +1,15 @@
 """What a batch costs: latency(n) = fixed + each·n, fitted online for every batch key.
 
 Pure bookkeeping, standard library only. Least squares over the last observations,
-each bucket by its median so that one slow batch does not bend the line.
+each bucket by its median so that one slow batch does not bend the line. The line is then
+brought to the pace of the last batches, whatever their size: a bucket that no longer comes
+says how the costs of sizes compare, not how fast the engine is now.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -24,6 +26,8 @@ class Cost:
 
     fixed_ms: float
     per_item_ms: float
+    least: float = 1.0
+    """The fastest of the last batches took so much of what this says, at most all of it."""
 
     def of(self, items: int) -> float:
         """Milliseconds for a batch of `items`."""
@@ -35,6 +39,7 @@ class CostModel:
 
     def __init__(self) -> None:
         self._seen: dict[Hashable, dict[int, deque[float]]] = {}
+        self._last: dict[Hashable, deque[tuple[int, float]]] = {}
         self._fitted: dict[Hashable, Cost] = {}
 
     def observe(self, key: Hashable, items: int, took_ms: float) -> None:
@@ -44,7 +49,10 @@ class CostModel:
         if len(self._seen) > _MOST_KEYS:
             self.forget({next(iter(self._seen))})
         sizes.setdefault(items, deque(maxlen=_REMEMBERED)).append(took_ms)
-        self._fitted[key] = _fit({size: median(times) for size, times in sizes.items()})
+        last = self._last.setdefault(key, deque(maxlen=_REMEMBERED))
+        last.append((items, took_ms))
+        line = _fit({size: median(times) for size, times in sizes.items()})
+        self._fitted[key] = _at_the_pace_of(last, line)
 
     def cost(self, key: Hashable) -> Cost | None:
         """The line for `key`; None before its first observation."""
@@ -54,6 +62,7 @@ class CostModel:
         """Drop keys that will not come again (an unloaded model's)."""
         for key in keys:
             self._seen.pop(key, None)
+            self._last.pop(key, None)
             self._fitted.pop(key, None)
 
     @property
@@ -78,3 +87,11 @@ def _fit(medians: dict[int, float]) -> Cost:
         squares = sum(size * size for size in medians)
         return Cost(0.0, sum(size * took for size, took in medians.items()) / squares)
     return Cost(fixed, slope)
+
+
+def _at_the_pace_of(last: Iterable[tuple[int, float]], line: Cost) -> Cost:
+    """The line, so that half of the last batches took less than it says, and half more."""
+    shares = [took / line.of(size) if line.of(size) else 1.0 for size, took in last]
+    pace = median(shares)
+    least = min(min(shares) / pace, 1.0) if pace else 1.0
+    return Cost(line.fixed_ms * pace, line.per_item_ms * pace, least)

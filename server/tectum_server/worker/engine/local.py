@@ -51,6 +51,10 @@ class EngineSettings:
     """Items that may wait at once."""
     max_block_ms: int | None = None
     """As in `batching`."""
+    asked: tuple[str, ...] | None = None
+    """For an engine that replaces one that served `models`: what the worker was asked for, which
+    stands in for what is there no more; what does not load at all is left out. None: all or none
+    of `models`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +86,7 @@ class LocalEngine:
         )
         self._loaded: dict[str, _Loaded] = {}
         self._default = ""
+        self._missing: dict[str, str] = {}
         self._started = False
         self._failed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -95,6 +100,16 @@ class LocalEngine:
             return {}
         return {name: loaded.entry for name, loaded in self._loaded.items()}
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What an engine that replaces this one should serve, the default first.
+
+        Each as `name@version`: what serves, and what could not be loaded at the start.
+        """
+        serving = {e.name: f"{e.name}@{e.version}" for e in self.models.values()}
+        both = {**serving, **self._missing} if serving else {}
+        return tuple(both[name] for name in sorted(both, key=lambda name: name != self._default))
+
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""
         self._listeners.append(listener)
@@ -107,20 +122,58 @@ class LocalEngine:
         """Load the models and begin to serve.
 
         Raises:
-            Failure: a model is missing or rejected.
+            Failure: a model is missing or rejected; for an engine that replaces another, all are.
         """
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
         self._scheduler.start()
-        for place, wanted in enumerate(self._settings.models):
-            name, _, version = wanted.partition("@")
-            try:
-                await self.load_model(name, version, make_default=place == 0)
-            except Failure as failure:  # of no request, so of no field of one
-                raise Failure(failure.reason, failure.message) from failure
-        # All or none: else a worker would call itself ready, and refuse its second model for good.
+        if self._settings.asked is None:
+            # All or none: else a worker would call itself ready, and refuse its second model for
+            # good.
+            for wanted in self._settings.models:
+                await self._begin_with(wanted)
+        else:
+            await self._begin_again(self._settings.models, self._settings.asked)
         self._started = True
         self._announce()
+
+    async def _begin_with(self, wanted: str) -> None:
+        """Load a model; the first of `models` is the default.
+
+        Raises:
+            Failure: it is missing or rejected.
+        """
+        name, _, version = wanted.partition("@")
+        first, _, _ = self._settings.models[0].partition("@")
+        try:
+            await self.load_model(name, version, make_default=name == first)
+        except Failure as failure:  # of no request, so of no field of one
+            raise Failure(failure.reason, failure.message) from failure
+
+    async def _begin_again(self, models: tuple[str, ...], asked: tuple[str, ...]) -> None:
+        """Load what served last, as far as it loads: one model's loss is not all the others'.
+
+        Raises:
+            Failure: none loads.
+        """
+        instead = {wanted.partition("@")[0]: wanted for wanted in asked}
+        # No other model takes the place of a default that is missing: it answers in other spaces.
+        self._default = models[0].partition("@")[0]
+        why: Exception | None = None
+        for wanted in models:
+            name = wanted.partition("@")[0]
+            for candidate in dict.fromkeys([wanted, instead.get(name, wanted)]):
+                try:
+                    await self._begin_with(candidate)
+                    break
+                except Exception as error:  # also whatever a remote repository's library raises
+                    why = error
+                    extra = {"model": candidate, "reason": str(error)}
+                    _log.error("a model that served does not load", extra=extra)
+            else:
+                self._missing[name] = wanted
+        if not self._loaded and why is not None:
+            raise why
 
     async def failed(self) -> None:
         """Return once a fault has ended the service; only a new engine helps."""
@@ -146,6 +199,7 @@ class LocalEngine:
                 self._scheduler.costs.observe(*observation)
             old = self._loaded.get(name)
             self._loaded[name] = fresh
+            self._missing.pop(name, None)
             if make_default or not self._default:
                 self._default = name
             self._announce()
@@ -158,7 +212,10 @@ class LocalEngine:
         async with self._loading:
             loaded = self._loaded.get(name)
             if loaded is None:
-                raise self._unknown(name, "name")
+                if self._missing.pop(name, None) is None:
+                    raise self._unknown(name, "name")
+                self._announce()
+                return
             if name == self._default:
                 raise Failure(
                     errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,

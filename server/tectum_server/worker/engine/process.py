@@ -16,12 +16,13 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from tectum_server.lifeline import end_with_stdin
 from tectum_server.logs import set_up_logs
 from tectum_server.worker.engine.local import EngineSettings, LocalEngine
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.lifeline import parent_gone, say, told
 from tectum_server.worker.link.served import serve_engine
 from tectum_server.worker.metrics import EngineMetrics
+from tectum_server.worker.supervised import say, told
 
 __all__ = ["main"]
 
@@ -33,7 +34,7 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
-    parent_gone(stop)
+    end_with_stdin()
     stopping = loop.create_task(stop.wait())
     try:
         engine = LocalEngine(settings, EngineMetrics(CollectorRegistry()))
@@ -61,10 +62,9 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
 
 
 def _tell(engine: LocalEngine) -> None:
-    """Tell the supervisor what serves, the default first: a new engine begins with that."""
-    entries = sorted(engine.models.values(), key=lambda entry: not entry.default)
-    if entries:
-        say({"models": [f"{entry.name}@{entry.version}" for entry in entries]})
+    """Tell the supervisor what a new engine is to begin with."""
+    if engine.wanted:
+        say({"models": engine.wanted})
 
 
 def main() -> int:
@@ -73,6 +73,7 @@ def main() -> int:
     set_up_logs("worker.engine", given.pop("log_level"))
     socket_path = Path(given.pop("socket"))
     given["models"] = tuple(given["models"])
+    given["asked"] = None if given["asked"] is None else tuple(given["asked"])
     return asyncio.run(_run(EngineSettings(**given), socket_path))
 
 

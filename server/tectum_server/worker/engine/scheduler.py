@@ -161,7 +161,8 @@ class Scheduler:
             )
             for item in job.items
         ]
-        verdict = self._policy.admit(waiting, self._now_ms())
+        arrived = None if job.arrived is None else int(job.arrived * 1000)
+        verdict = self._policy.admit(waiting, self._now_ms(), arrived)
         if isinstance(verdict, Refused):
             after = verdict.retry_after_ms
             _log.info("refused", extra={**_named(job), "reason": verdict.reason.value})

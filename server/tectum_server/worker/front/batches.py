@@ -50,6 +50,7 @@ async def run_items(
         items=tuple(items),
         priority=call.priority,
         deadline=call.deadline,
+        arrived=call.arrived,
         version=call.served.entry.version,
         request_id=call.request_id,
     )

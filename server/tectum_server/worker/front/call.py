@@ -67,7 +67,7 @@ class Call:
     arrived: float
     """Monotonic seconds."""
     memory: Share
-    """What its pixels take."""
+    """What its message and its pixels take."""
     expected_spaces: tuple[str, ...] = ()
     decode_seconds: float = 0.0
     queue_seconds: float = 0.0
@@ -95,7 +95,13 @@ class Call:
 
     def for_frame(self, deadline: float, memory: Share) -> Call:
         """A copy for one frame of a stream, with a clock, a deadline and memory of its own."""
-        return replace(self, deadline=deadline, arrived=time.monotonic(), memory=memory)
+        return replace(
+            self,
+            deadline=deadline,
+            arrived=time.monotonic(),
+            memory=memory,
+            decode_seconds=0.0,
+        )
 
     def account(self, result: JobResult) -> None:
         """Add where one job's time went."""

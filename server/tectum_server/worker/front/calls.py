@@ -77,6 +77,8 @@ class Calls:
         self.in_flight = InFlight()
         self.memory = Memory(settings.request_memory_bytes)
         self._draining = asyncio.Event()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._gave_up = False
         self._access = access
         self._items = 0
         self._streams = 0
@@ -89,6 +91,13 @@ class Calls:
     def drain(self) -> None:
         """Take nothing new from now on."""
         self._draining.set()
+
+    def give_up(self) -> int:
+        """Fail what is still under way with DRAINING, for another worker to do; tells how many."""
+        self._gave_up = True
+        for task in self._under_way:
+            task.cancel()
+        return len(self._under_way)
 
     async def until_draining(self) -> None:
         """Return once nothing new is taken."""
@@ -107,12 +116,13 @@ class Calls:
 
         async def answer() -> _Answer:
             self.admit(metadata, "infer")
-            self.check_size(request)
+            size = self.check_size(request)
             record.priority = read_priority(request.options, Priority.INTERACTIVE)
             left = time_left(context)
             while True:
                 call = self.open(request.options, record, left)
                 try:
+                    call.memory.take_message(size)
                     async with asyncio.timeout_at(loop_time(call.deadline)):
                         return await work(request, call)
                 except TimeoutError:
@@ -154,15 +164,22 @@ class Calls:
         Raises:
             What grpc wants raised of a call that failed.
         """
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("grpc runs each call in a task of its own")
         with self.in_flight:
+            self._under_way.add(task)
             try:
                 answer = await work()
             except Failure as caught:
                 # Its traceback would keep the request's pixels until the next garbage collection.
                 failure = caught.with_traceback(None)
             except asyncio.CancelledError:
-                self._observe(record, grpc.StatusCode.CANCELLED)
-                raise
+                if not self._gave_up:
+                    self._observe(record, grpc.StatusCode.CANCELLED)
+                    raise
+                task.uncancel()
+                failure = shutting_down()
             except Exception:
                 extra = {"rpc": record.rpc, "request_id": record.request_id}
                 _log.exception("a call failed", extra=extra)
@@ -170,9 +187,10 @@ class Calls:
             else:
                 self._observe(record, grpc.StatusCode.OK)
                 return answer
+            finally:
+                self._under_way.discard(task)
             code = code_of(failure)
-            if code in _REFUSALS:
-                self.metrics.refused.labels(reason_name(failure.reason).lower()).inc()
+            self.count_refusal(failure)
             self._observe(record, code, brief(str(failure)))
             await context.abort_with_status(to_grpc(failure, record.request_id))
         raise AssertionError("abort_with_status() always raises")
@@ -187,12 +205,14 @@ class Calls:
             raise shutting_down()
         self._access.check(metadata.items(), role)
 
-    def check_size(self, message: Message, field: str = "") -> None:
-        """Let pass what is not too large.
+    def check_size(self, message: Message | Failure, field: str = "") -> int:
+        """Let pass what could be unpacked and is not too large; gives its bytes.
 
         Raises:
-            Failure: MESSAGE_TOO_LARGE.
+            Failure: why it was not unpacked, or MESSAGE_TOO_LARGE.
         """
+        if isinstance(message, Failure):
+            raise message
         size = message.ByteSize()
         if size > self.settings.max_message_bytes:
             raise Failure(
@@ -200,6 +220,12 @@ class Calls:
                 f"{size} bytes, at most {self.settings.max_message_bytes} are allowed",
                 field,
             )
+        return size
+
+    def count_refusal(self, failure: Failure) -> None:
+        """Count what was not taken, a call or one frame of a stream."""
+        if code_of(failure) in _REFUSALS:
+            self.metrics.refused.labels(reason_name(failure.reason).lower()).inc()
 
     def open(
         self, options: call_pb2.RequestOptions, record: Record, time_left: float | None
@@ -243,6 +269,16 @@ class Calls:
         Raises:
             Failure: none, too many, or QUEUE_FULL.
         """
+        self.check_count(count, field)
+        with self.book(count, priority):
+            yield
+
+    def check_count(self, count: int, field: str) -> None:
+        """Let pass as many items as a request may have: before any of them is looked at.
+
+        Raises:
+            Failure: none, or too many.
+        """
         if not count:
             raise Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "at least one is needed", field)
         most = min(self.settings.max_items, self.settings.max_queued_items)
@@ -252,8 +288,6 @@ class Calls:
                 f"{count} items, at most {most} are allowed",
                 field,
             )
-        with self.book(count, priority):
-            yield
 
     @contextmanager
     def book(self, count: int, priority: Priority) -> Iterator[None]:

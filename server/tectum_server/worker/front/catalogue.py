@@ -117,15 +117,20 @@ class Catalogue:
                 "the engine is starting or being restarted",
             )
         name, _, version = wanted.partition("@")
-        served = self._served.get(name) if name else self.all()[0]
+        served = self._served.get(name) if name else self._default()
         if served is None or (version and served.entry.version != version):
             known = ", ".join(f"{m.entry.name}@{m.entry.version}" for m in self.all())
             raise Failure(
                 errors_pb2.ERROR_REASON_MODEL_NOT_FOUND,
-                f"{wanted[:80]!r} is not loaded; there are: {known}",
+                f"{repr(wanted[:80]) if name else 'the default'} is not loaded; there are: {known}",
                 field,
             )
         return served
+
+    def _default(self) -> ServedModel | None:
+        """None if a new engine could not load it: another answers in other spaces."""
+        first = self.all()[0]
+        return first if first.entry.default else None
 
     def serves(self, model: ServedModel) -> bool:
         """Whether that very version still serves."""

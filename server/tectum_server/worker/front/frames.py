@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tectum.v1 import errors_pb2, image_pb2, stream_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.images import Pixels
 from tectum_server.worker.front.latents import Interval
+from tectum_server.worker.front.memory import Share
 from tectum_server.worker.front.wire import out_of_range, read_seconds, read_timestamp
 
 __all__ = ["Arrivals", "Frame", "Ring", "read_lifespan"]
@@ -23,7 +25,10 @@ _RING_FRAMES, _RING_BYTES = 64, 64 * 2**20
 
 @dataclass(slots=True, eq=False)
 class Frame:
-    """A frame on its way."""
+    """A frame on its way, and what of the worker's memory it takes.
+
+    Whoever reads it holds it; others `keep` it and `drop` it, and after the last one it is gone.
+    """
 
     frame_id: int
     content: image_pb2.Image | Pixels
@@ -34,19 +39,27 @@ class Frame:
     """Whether the client said when it was captured."""
     expires: float
     """Monotonic seconds."""
+    memory: Share
+    """What its content takes."""
     wrong: Failure | None = None
-    """Why it can have no answer, if its times alone say so."""
-
-    @property
-    def nbytes(self) -> int:
-        """What it takes."""
-        content = self.content
-        return content.ByteSize() if isinstance(content, image_pb2.Image) else content.nbytes
+    """Why it can have no answer, if it is known from the beginning."""
+    _holders: int = 1
 
     @property
     def age(self) -> float:
         """Seconds since it was captured, never negative: a camera's clock may run ahead."""
         return max(0.0, time.time() - self.captured_at)
+
+    def keep(self) -> None:
+        """Hold it, too."""
+        self._holders += 1
+
+    def drop(self) -> None:
+        """Hold it no more."""
+        self._holders -= 1
+        if not self._holders:
+            self.content = image_pb2.Image()
+            self.memory.release()
 
 
 class Arrivals:
@@ -61,12 +74,17 @@ class Arrivals:
         self._last_id = -1
         self._last_time: float | None = None
 
-    def read(self, sent: stream_pb2.StreamFrame) -> Frame:
+    def read(self, sent: stream_pb2.StreamFrame, size: int, memory: Share) -> Frame:
         """The next frame.
+
+        Args:
+            sent: as it came.
+            size: bytes that it takes so.
+            memory: from which it shall take them.
 
         Raises:
             Failure: the stream cannot go on, for this frame's answer could not be told from
-                another's, or it says how long it lives and that makes no sense.
+                another's.
         """
         if sent.frame_id <= self._last_id:
             raise out_of_range(
@@ -74,20 +92,23 @@ class Arrivals:
                 f"rises from frame to frame; found {sent.frame_id} after {self._last_id}",
             )
         self._last_id = sent.frame_id
-        lifespan = read_lifespan(sent, self._lifespan, "frame.lifespan")
         frame = Frame(
             frame_id=sent.frame_id,
             content=sent.image,
             captured_at=time.time(),
             timed=sent.HasField("captured_at"),
             expires=0.0,
+            memory=memory,
         )
-        if frame.timed:
-            try:
+        lifespan = self._lifespan
+        try:
+            if frame.timed:  # first: a later frame is compared with it, whatever else is wrong
                 frame.captured_at = read_timestamp(sent.captured_at, "frame.captured_at")
                 self._follow(frame.captured_at)
-            except Failure as failure:
-                frame.wrong = failure
+            lifespan = read_lifespan(sent, self._lifespan, "frame.lifespan")
+            memory.take_message(size, "frame")
+        except Failure as failure:
+            frame.wrong = failure.with_traceback(None)  # which would hold the frame
         frame.expires = time.monotonic() + lifespan - frame.age
         return frame
 
@@ -120,13 +141,28 @@ class Ring:
         """Keep a frame, and forget what is too far from it for any pair to come."""
         if not frame.timed:
             return
+        frame.keep()
         reach = self.interval.reach
-        kept = [f for f in self._frames if 0 < frame.captured_at - f.captured_at <= reach]
-        kept = [*kept, frame][-_RING_FRAMES:]
-        size = sum(f.nbytes for f in kept)
-        while size > _RING_BYTES and len(kept) > 1:
-            size -= kept.pop(0).nbytes
-        self._frames = deque(kept)
+        self._keep_those(lambda f: 0 < frame.captured_at - f.captured_at <= reach)
+        self._frames.append(frame)
+        while len(self) > 1 and (len(self) > _RING_FRAMES or self._size > _RING_BYTES):
+            self.shrink()
+
+    def shrink(self) -> bool:
+        """Forget the oldest frame; whether there was one."""
+        if not self._frames:
+            return False
+        self._frames.popleft().drop()
+        return True
+
+    def forget_the_useless(self) -> None:
+        """Forget what no frame that is still of use can be paired with, of a camera gone quiet."""
+        now = time.monotonic() - self.interval.reach
+        self._keep_those(lambda f: f.expires > now)
+
+    def clear(self) -> None:
+        """Forget every frame."""
+        self._keep_those(lambda _: False)
 
     def before(self, frame: Frame) -> Frame | None:
         """The frame nearest one interval before this one, if it lies within the tolerance."""
@@ -138,6 +174,19 @@ class Ring:
         if nearest is None or not self.interval.holds(frame.captured_at - nearest.captured_at):
             return None
         return nearest
+
+    @property
+    def _size(self) -> int:
+        """Bytes."""
+        return sum(frame.memory.held for frame in self._frames)
+
+    def _keep_those(self, wanted: Callable[[Frame], bool]) -> None:
+        for _ in range(len(self)):
+            frame = self._frames.popleft()
+            if wanted(frame):
+                self._frames.append(frame)
+            else:
+                frame.drop()
 
 
 def read_lifespan(

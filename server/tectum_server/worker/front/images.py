@@ -1,16 +1,21 @@
-"""From the contract's images to pixels, on a small pool of threads.
+"""From the contract's images to pixels: raw ones at once, files on a small pool of threads.
 
-The pool is the front's only heavy work; decoding releases the GIL, so a few threads
-help and the event loop stays free.
+Decoding is the front's only heavy work; it releases the GIL, so a few threads help and the
+event loop stays free. What is raw is only copied: few bytes are so at once, with no thread
+between a caller and its answer, and only what is large goes to the threads.
+
+A message's bytes are copied each time they are asked for, so they are asked for where they are
+needed and not held: what waits holds its message and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +24,38 @@ from tectum.v1 import errors_pb2, image_pb2
 from tectum_core.image import ImageError, TooLarge, Unreadable, decode, probe
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call
+from tectum_server.worker.front.decoding import UrgentFirst
 from tectum_server.worker.metrics import FrontMetrics
 
-__all__ = ["ImageReader", "Pixels"]
+__all__ = ["ImageReader", "Opened", "Pixels"]
 
 Pixels = NDArray[np.uint8]
+_T = TypeVar("_T")
+_AT_ONCE = 4 * 2**20
+"""Bytes of raw pixels that the event loop itself copies, a millisecond's worth."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _File:
-    """An image file that is not decoded yet."""
+@dataclass(slots=True, eq=False)
+class Opened:
+    """An image whose size is known, and of whose pixels there is none yet."""
 
-    data: bytes
-    nbytes: int
-    """What its pixels will take."""
+    image: image_pb2.Image
+    field: str
+    """Its path in the request."""
+    height: int
+    width: int
+    into: Pixels | None = None
+    """uint8[H, W, 3], where its pixels shall go; None: to an array of their own."""
+
+    @property
+    def nbytes(self) -> int:
+        """What its pixels will take."""
+        return self.height * self.width * 3
+
+    @property
+    def raw(self) -> bool:
+        """Whether it needs no decoding."""
+        return self.image.HasField("raw")
 
 
 class ImageReader:
@@ -45,13 +68,13 @@ class ImageReader:
     """
 
     def __init__(self, threads: int, max_pixels: int, metrics: FrontMetrics) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = UrgentFirst(threads, "decode")
         self._max_pixels = max_pixels
         self._metrics = metrics
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.close()
 
     async def read(self, image: image_pb2.Image, call: Call, field: str) -> Pixels:
         """uint8[H, W, 3].
@@ -81,92 +104,115 @@ class ImageReader:
         Raises:
             Failure: together they need more memory than there is, for now or ever.
         """
-        if not images:
-            return []
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._pool, self._open_all, images)
-        call.memory.take(
-            {field: one.nbytes for field, one in found.items() if not isinstance(one, Failure)}
-        )
+        found = await self.open(images, call)
+        call.memory.take({one.field: one.nbytes for one in found if isinstance(one, Opened)})
+        return await self.fill(found, call)
 
-        async def pixels(field: str, one: Pixels | _File | Failure) -> Pixels | Failure:
-            if not isinstance(one, _File):
-                return one
-            try:
-                decoded = await loop.run_in_executor(self._pool, self._decode, one.data, field)
-            except Failure as failure:
-                return failure
-            call.decode_seconds += decoded[1]
-            return decoded[0]
+    async def open(
+        self, images: Mapping[str, image_pb2.Image], call: Call
+    ) -> list[Opened | Failure]:
+        """Every image's size, or why it can have no pixels, in order; nothing is decoded."""
+        announced = [
+            image.raw.height * image.raw.width * 3 if image.HasField("raw") else _AT_ONCE + 1
+            for image in images.values()
+        ]
+        work = partial(self._open_all, images)
+        return work() if sum(announced) <= _AT_ONCE else await self._beside(work, call)
+
+    async def fill(self, images: Sequence[Opened | Failure], call: Call) -> list[Pixels | Failure]:
+        """The pixels of images whose memory has been taken, or why they have none, in order."""
+        opened = [one for one in images if isinstance(one, Opened)]
+        raw = sum(one.nbytes for one in opened if one.raw)
+
+        async def pixels(one: Opened) -> Pixels | Failure:
+            found, took = await self._beside(partial(self._pixels, one), call)
+            call.decode_seconds += took
+            return found
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(pixels(field, one)) for field, one in found.items()]
-        return [task.result() for task in tasks]
+            found = [
+                one
+                if isinstance(one, Failure)
+                else _raw(one)
+                if one.raw and raw <= _AT_ONCE
+                else group.create_task(pixels(one))
+                for one in images
+            ]
+        return [one.result() if isinstance(one, asyncio.Task) else one for one in found]
 
-    def _open_all(
-        self, images: Mapping[str, image_pb2.Image]
-    ) -> dict[str, Pixels | _File | Failure]:
-        """Raw pixels as they are, files with what their headers announce; nothing is decoded."""
-        found: dict[str, Pixels | _File | Failure] = {}
-        for field, image in images.items():
-            try:
-                found[field] = self._open(image, field)
-            except Failure as failure:
-                found[field] = failure
-        return found
+    async def _beside(self, work: Callable[[], _T], call: Call) -> _T:
+        """Do work on a thread, when it is this call's turn."""
+        return await asyncio.wrap_future(self._pool.submit(work, call.priority, call.deadline))
 
-    def _open(self, image: image_pb2.Image, field: str) -> Pixels | _File:
+    def _open_all(self, images: Mapping[str, image_pb2.Image]) -> list[Opened | Failure]:
+        return [self._open(image, field) for field, image in images.items()]
+
+    def _open(self, image: image_pb2.Image, field: str) -> Opened | Failure:
         match image.WhichOneof("content"):
             case "raw":
-                return self._raw(image.raw, f"{field}.raw")
+                return self._open_raw(image, field)
             case "encoded":
-                data = image.encoded
-                return _File(data, self._size(data, f"{field}.encoded"))
-            case _:
-                raise Failure(
-                    errors_pb2.ERROR_REASON_FIELD_MISSING, "encoded or raw must be set", field
-                )
+                return self._open_file(image, field)
+        return Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "encoded or raw must be set", field)
 
-    def _size(self, data: bytes, field: str) -> int:
-        """Bytes of a file's pixels; 0 if there are too many, which `decode` will refuse."""
+    def _open_file(self, image: image_pb2.Image, field: str) -> Opened | Failure:
+        data = image.encoded
         try:
             header = probe(data)
+            if header.height * header.width > self._max_pixels:
+                decode(data, max_pixels=self._max_pixels)  # which refuses it, and knows the words
         except ImageError as error:
-            raise _failure(error, field) from error
-        pixels = header.height * header.width
-        return 3 * pixels if pixels <= self._max_pixels else 0
+            return _failure(error, field)
+        return Opened(image, field, header.height, header.width)
 
-    def _raw(self, raw: image_pb2.RawImage, field: str) -> Pixels:
+    def _open_raw(self, image: image_pb2.Image, field: str) -> Opened | Failure:
+        raw = image.raw
         if not raw.height or not raw.width:
-            raise Failure(
-                errors_pb2.ERROR_REASON_SHAPE_MISMATCH, "height and width are at least 1", field
+            return Failure(
+                errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
+                "height and width are at least 1",
+                f"{field}.raw",
             )
         if raw.height * raw.width > self._max_pixels:
-            raise Failure(
+            return Failure(
                 errors_pb2.ERROR_REASON_IMAGE_TOO_LARGE,
                 f"{raw.height}×{raw.width} pixels, at most {self._max_pixels} are allowed",
-                field,
+                f"{field}.raw",
             )
-        expected = raw.height * raw.width * 3
-        data = raw.data  # a copy each time it is asked for
-        if len(data) != expected:
-            raise Failure(
+        opened, found = Opened(image, field, raw.height, raw.width), len(raw.data)
+        if found != opened.nbytes:
+            return Failure(
                 errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
-                f"{raw.height}×{raw.width} RGB needs {expected} bytes, found {len(data)}",
-                f"{field}.data",
+                f"{raw.height}×{raw.width} RGB needs {opened.nbytes} bytes, found {found}",
+                f"{field}.raw.data",
             )
-        return np.frombuffer(data, np.uint8).reshape(raw.height, raw.width, 3)
+        return opened
 
-    def _decode(self, data: bytes, field: str) -> tuple[Pixels, float]:
-        """The pixels, and the seconds it took."""
+    def _pixels(self, one: Opened) -> tuple[Pixels | Failure, float]:
+        """The pixels, and the seconds that decoding took."""
+        if one.raw:
+            return _raw(one), 0.0
         started = time.perf_counter()
         try:
-            pixels = decode(data, max_pixels=self._max_pixels)
+            pixels = decode(one.image.encoded, max_pixels=self._max_pixels)
         except ImageError as error:
-            raise _failure(error, f"{field}.encoded") from error
+            return _failure(error, one.field), 0.0
         took = time.perf_counter() - started
         self._metrics.decode_duration.observe(took)
-        return pixels, took
+        return _placed(pixels, one), took
+
+
+def _raw(one: Opened) -> Pixels:
+    pixels = np.frombuffer(one.image.raw.data, np.uint8)
+    return _placed(pixels.reshape(one.height, one.width, 3), one)
+
+
+def _placed(pixels: Pixels, one: Opened) -> Pixels:
+    """The pixels where they shall be."""
+    if one.into is None:
+        return pixels
+    one.into[:] = pixels
+    return one.into
 
 
 def _failure(error: ImageError, field: str) -> Failure:
@@ -176,4 +222,4 @@ def _failure(error: ImageError, field: str) -> Failure:
         reason = errors_pb2.ERROR_REASON_IMAGE_UNREADABLE
     else:
         reason = errors_pb2.ERROR_REASON_IMAGE_UNSUPPORTED
-    return Failure(reason, str(error), field)
+    return Failure(reason, str(error), f"{field}.encoded")

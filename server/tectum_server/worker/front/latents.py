@@ -78,8 +78,8 @@ async def predict(
             "frames",
         )
     interval = Interval(call.served.description.input.latent_action)
-    gaps = _gaps(request, interval)
     with calls.admit_items(len(request.frames), "frames", call.priority):
+        gaps = _gaps(request, interval)
         pixels = await images.read_all(
             {f"frames[{index}].image": frame.image for index, frame in enumerate(request.frames)},
             call,

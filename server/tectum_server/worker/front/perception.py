@@ -132,6 +132,7 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
     ) -> embed_pb2.EmbedClipsResponse:
         call.served.require(model_pb2.CAPABILITY_EMBED_CLIPS)
         wanted = VectorRequest.of(request.vector, call, "clip_")
+        self._calls.check_count(len(request.clips), "clips")
         frames = sum(len(clip.frames) for clip in request.clips)
         with self._calls.admit_items(max(len(request.clips), frames), "clips", call.priority):
             given = {f"clips[{index}]": clip for index, clip in enumerate(request.clips)}

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from tectum_server.lifeline import end_with_stdin
 from tectum_server.logs import set_up_logs
 from tectum_server.worker.front.server import Front
-from tectum_server.worker.lifeline import parent_gone, say, told
 from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.settings import WorkerSettings
+from tectum_server.worker.supervised import say, told
 
 __all__ = ["main"]
 
@@ -28,7 +29,7 @@ async def _run(settings: WorkerSettings, socket_path: Path) -> int:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
-    parent_gone(stop)
+    end_with_stdin()
     engine = RemoteEngine(
         socket_path, settings.request_memory_bytes, settings.response_memory_bytes
     )
@@ -46,9 +47,9 @@ async def _run(settings: WorkerSettings, socket_path: Path) -> int:
         say({"ready": True})
     ready.cancel()
     await stopping
-    await front.stop()
+    given_up = await front.stop()
     await engine.close()
-    return 0
+    return 5 if given_up else 0
 
 
 def main() -> int:

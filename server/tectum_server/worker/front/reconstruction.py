@@ -54,8 +54,8 @@ async def reconstruct(
 async def _image(request: _Request, call: Call, calls: Calls, images: ImageReader) -> _Response:
     call.served.require(model_pb2.CAPABILITY_RECONSTRUCT_IMAGES)
     text = _condition_text(request, calls)
+    operation = FillImage(read_mask(request.mask, _patches(call)))
     pixels = await images.read(request.image, call, "image")
-    operation = FillImage(read_mask(request.mask))
     output = await compute_one(calls, call, operation, Item((pixels,), text))
     seen, filled, mask, error = output.arrays
     grid = round(len(mask) ** 0.5)
@@ -72,11 +72,12 @@ async def _image(request: _Request, call: Call, calls: Calls, images: ImageReade
 
 async def _clip(request: _Request, call: Call, calls: Calls, images: ImageReader) -> _Response:
     call.served.require(model_pb2.CAPABILITY_RECONSTRUCT_CLIPS)
+    spec = call.served.description.input.clip
+    steps = spec.frames // spec.tubelet_frames
+    operation = FillClip(read_mask(request.mask, steps * _patches(call)))
     frames = await read_clip(request.clip, call, images, "clip")
-    output = await compute_one(calls, call, FillClip(read_mask(request.mask)), Item((frames,)))
+    output = await compute_one(calls, call, operation, Item((frames,)))
     seen, filled, mask, error = output.arrays
-    spec = call.served.description.input
-    steps = spec.clip.frames // spec.clip.tubelet_frames
     grid = round((len(mask) // steps) ** 0.5)
     return _Response(
         info=call.info(),
@@ -94,11 +95,12 @@ async def _text(request: _Request, call: Call, calls: Calls, images: ImageReader
     if request.top_k > _MAX_TOP_K:
         raise out_of_range("top_k", f"at most {_MAX_TOP_K}, found {request.top_k}")
     text = checked_text(request.text.text, calls.settings.max_text_bytes, "text.text")
+    most = call.served.description.input.text.max_tokens
+    mask: MaskSpec | None = read_mask(request.mask, most)
     arrays: tuple[np.ndarray, ...] = ()
     if request.HasField("image_condition"):
         pixels = await images.read(request.image_condition, call, "image_condition")
         arrays = (pixels,)
-    mask: MaskSpec | None = read_mask(request.mask)
     if not request.HasField("mask") and "[MASK]" in text:
         mask = None
     operation = FillText(mask, request.top_k or _DEFAULT_TOP_K)
@@ -136,6 +138,7 @@ async def _actions(request: _Request, call: Call, calls: Calls, images: ImageRea
     if request.actions.HasField("step_interval"):
         sent = request.actions.step_interval
         check_interval(sent, spec.step_interval, "steps", "actions.step_interval")
+    mask = read_mask(request.mask, len(actions))
     arrays: list[np.ndarray] = [actions]
     has_state = request.HasField("state_condition")
     if has_state:
@@ -151,16 +154,22 @@ async def _actions(request: _Request, call: Call, calls: Calls, images: ImageRea
     if has_image:
         pixels = await images.read(request.image_condition, call, "image_condition")
         arrays.append(pixels)
-    operation = FillActions(read_mask(request.mask), has_state, has_image)
+    operation = FillActions(mask, has_state, has_image)
     item = Item(tuple(arrays), _condition_text(request, calls))
     output = await compute_one(calls, call, operation, item)
-    filled, mask, error = output.arrays
+    filled, hidden, error = output.arrays
     return _Response(
         info=call.info(),
         actions=reconstruct_pb2.ActionReconstruction(
-            actions=tensor(filled), mask=tensor(mask), element_error=tensor(error)
+            actions=tensor(filled), mask=tensor(hidden), element_error=tensor(error)
         ),
     )
+
+
+def _patches(call: Call) -> int:
+    """Of one picture, or of one step of a clip."""
+    spec = call.served.description.input.image
+    return int((spec.size // spec.patch_size) ** 2)
 
 
 def _condition_text(request: _Request, calls: Calls) -> str:

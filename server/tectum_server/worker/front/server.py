@@ -13,22 +13,26 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_grpc
+from tectum_server.listening import cannot_listen, check_pair, what_is_wrong
 from tectum_server.worker.front.access import Access
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.models import Models
 from tectum_server.worker.front.perception import Perception
+from tectum_server.worker.front.unpacking import Unpacking
 from tectum_server.worker.jobs import Engine
-from tectum_server.worker.listening import cannot_listen, check_pair, what_is_wrong
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
 
 __all__ = ["Front"]
 
 _log = logging.getLogger(__name__)
-_PERCEPTION = perception_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name
-_MODELS = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+_SERVICES = (
+    perception_pb2.DESCRIPTOR.services_by_name["PerceptionService"],
+    model_pb2.DESCRIPTOR.services_by_name["ModelService"],
+)
+_PERCEPTION, _MODELS = (service.full_name for service in _SERVICES)
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
 _SPARE_RPCS = 2048
@@ -87,8 +91,13 @@ class Front:
         """Return once a model serves."""
         await self._ready.wait()
 
-    async def stop(self) -> None:
-        """Refuse what is new, finish what is in flight, close."""
+    async def stop(self) -> int:
+        """Refuse what is new, finish what is in flight, close.
+
+        Returns:
+            How many calls were not finished in time: each was told to go elsewhere.
+        """
+        given_up = 0
         self._calls.drain()
         await self._health.enter_graceful_shutdown()
         try:
@@ -96,9 +105,14 @@ class Front:
                 await self._calls.in_flight.idle()
                 await self._settle()
         except TimeoutError:
-            _log.warning("gave up draining", extra={"in_flight": self._calls.in_flight.count})
+            given_up = self._calls.give_up()
+            _log.error("gave up draining", extra={"in_flight": given_up})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    await self._calls.in_flight.idle()
         await self._server.stop(grace=_GRACE_SECONDS)
         self._images.close()
+        return given_up
 
     async def _settle(self) -> None:
         """Let grpc hand over what has arrived, to be refused: a stopping server cuts it off."""
@@ -113,6 +127,7 @@ class Front:
     def _build(self) -> grpc.aio.Server:
         limit = self._settings.max_message_bytes + _SLACK_BYTES
         server = grpc.aio.server(
+            interceptors=[Unpacking(_SERVICES, self._settings.max_items)],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),

@@ -33,15 +33,15 @@ async def compare(
     """
     call.served.require(model_pb2.CAPABILITY_EMBED_TEXTS)
     call.answer_in("joint")
-    for side, items in (("left", request.left), ("right", request.right)):
-        if not items:
+    for side, given in (("left", request.left), ("right", request.right)):
+        if not given:
             raise Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "at least one is needed", side)
-    sides = [*request.left, *request.right]
-    fields = [f"left[{index}]" for index in range(len(request.left))]
-    fields += [f"right[{index}]" for index in range(len(request.right))]
-    with calls.admit_items(len(sides), "left", call.priority):
-        vectors = await _vectors(sides, fields, call, calls, images)
     split = len(request.left)
+    with calls.admit_items(split + len(request.right), "left", call.priority):
+        fields = [f"left[{index}]" for index in range(split)]
+        fields += [f"right[{index}]" for index in range(len(request.right))]
+        items = [*request.left, *request.right]
+        vectors = await _vectors(items, fields, call, calls, images)
     failures = [vector for vector in vectors if isinstance(vector, Failure)]
     raise_if_all_failed(failures, len(vectors))
     space = call.served.describe("joint")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -39,7 +39,7 @@ from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.frames import Arrivals, Frame, Ring, read_lifespan
 from tectum_server.worker.front.images import ImageReader, Pixels
 from tectum_server.worker.front.status import item_error
-from tectum_server.worker.front.vectors import VectorRequest
+from tectum_server.worker.front.stream_setup import Setup
 from tectum_server.worker.front.wire import out_of_range
 from tectum_server.worker.jobs import EmbedImages, Item, LatentActions, Priority
 
@@ -50,38 +50,6 @@ _SETUP_SECONDS = 5.0
 _OUTBOX = 64
 _Request = stream_pb2.StreamPerceptionRequest
 _Response = stream_pb2.StreamPerceptionResponse
-
-
-@dataclass(frozen=True, slots=True)
-class _Setup:
-    """What the stream was asked for, and by which model."""
-
-    asked: stream_pb2.StreamSetup
-    call: Call
-    """Model, spaces and request id; each frame works on a copy."""
-    vector: VectorRequest | None
-    """None: no vectors."""
-    interval: latents.Interval | None
-    """None: no latent actions."""
-
-    @classmethod
-    def of(cls, asked: stream_pb2.StreamSetup, call: Call) -> _Setup:
-        """Check the setup against the call's model.
-
-        Raises:
-            Failure: that model cannot answer such a stream.
-        """
-        if asked.latent_actions:
-            latents.require(call, asked.decode_actions, predict_frames=False)
-        beside = "latent_action" if asked.latent_actions else ""
-        vector = None
-        if asked.embed:
-            vector = VectorRequest.of(asked.vector, call, beside=beside)
-        else:
-            call.answer_in(beside)
-        spec = call.served.description.input.latent_action
-        interval = latents.Interval(spec) if asked.latent_actions else None
-        return cls(asked, call, vector, interval)
 
 
 class PerceptionStream:
@@ -126,7 +94,7 @@ class PerceptionStream:
             if first is not None:
                 await self._serve(self._set_up(first))
 
-    def _set_up(self, first: _Request) -> _Setup:
+    def _set_up(self, first: _Request) -> Setup:
         if first.WhichOneof("message") != "setup":
             raise Failure(
                 errors_pb2.ERROR_REASON_FIELD_MISSING, "a stream begins with its setup", "setup"
@@ -141,16 +109,17 @@ class PerceptionStream:
             )
         self._record.priority = read_priority(asked.options, Priority.CONTROL)
         call = self._calls.open(asked.options, self._record, None)
-        return _Setup.of(asked, call)
+        return Setup.of(asked, call)
 
-    async def _serve(self, setup: _Setup) -> None:
+    async def _serve(self, setup: Setup) -> None:
         arrivals = Arrivals(read_lifespan(setup.asked))
-        if setup.interval is not None:
-            self._ring = Ring(setup.interval)
         ready = stream_pb2.StreamReady(info=setup.call.info(), worker_time=Timestamp())
         ready.info.ClearField("timings")
         ready.worker_time.GetCurrentTime()
         await self._context.write(_Response(ready=ready))
+        if setup.interval is not None:
+            self._ring = Ring(setup.interval)
+            self._calls.memory.on_shortage.add(self._ring.forget_the_useless)
         writer = asyncio.create_task(self._write())
         reader = asyncio.create_task(self._read(arrivals))
         over: Failure | None = None
@@ -167,7 +136,18 @@ class PerceptionStream:
         finally:
             for task in (reader, writer):
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            try:
+                await asyncio.gather(reader, writer, return_exceptions=True)
+            finally:
+                self._forget_all()
+
+    def _forget_all(self) -> None:
+        """Hold no frame any more."""
+        if self._newest is not None:
+            self._newest.drop()
+        if self._ring is not None:
+            self._calls.memory.on_shortage.discard(self._ring.forget_the_useless)
+            self._ring.clear()
 
     async def _read(self, arrivals: Arrivals) -> None:
         """Frames off the wire; the newest waits, the one it replaces is answered."""
@@ -185,9 +165,13 @@ class PerceptionStream:
             return False
         if request.WhichOneof("message") != "frame":
             raise out_of_range("message", "after the setup come frames alone")
-        self._calls.check_size(request, "frame")
-        frame = arrivals.read(request.frame)
+        size = self._calls.check_size(request, "frame")
+        spare = self._ring.shrink if self._ring is not None else None
+        memory = self._calls.memory.share(self._record.priority, spare)
+        frame = arrivals.read(request.frame, size, memory)
+        del request  # the frame alone knows when it is gone
         if frame.wrong is not None:
+            frame.drop()
             await self._fail(frame, frame.wrong)
             return True
         replaced, self._newest = self._newest, frame
@@ -195,10 +179,11 @@ class PerceptionStream:
             self._ring.add(frame)
         self._arrived.set()
         if replaced is not None:
+            replaced.drop()
             await self._supersede(replaced)
         return True
 
-    async def _work(self, setup: _Setup) -> None:
+    async def _work(self, setup: Setup) -> None:
         """The newest frame, again and again, until the client is done and none waits.
 
         Raises:
@@ -211,11 +196,18 @@ class PerceptionStream:
             else:
                 setup = await self._work_one(setup)
 
-    async def _work_one(self, setup: _Setup) -> _Setup:
+    async def _work_one(self, setup: Setup) -> Setup:
         """Answer the newest frame; gives the setup for the next one."""
         frame, self._newest = self._newest, None
         if frame is None:
             return setup
+        try:
+            return await self._work_on(frame, setup)
+        finally:
+            if self._newest is not frame:
+                frame.drop()
+
+    async def _work_on(self, frame: Frame, setup: Setup) -> Setup:
         if time.monotonic() >= frame.expires:
             await self._stale(frame)
             return setup
@@ -239,7 +231,7 @@ class PerceptionStream:
             await self._say(result)
         return setup
 
-    def _renewed(self, setup: _Setup) -> _Setup:
+    def _renewed(self, setup: Setup) -> Setup:
         """The setup; for the model that serves now, if it was reloaded.
 
         Raises:
@@ -250,12 +242,12 @@ class PerceptionStream:
         # By name, also where the setup left it open: the default may be another model by now.
         _, at, version = setup.asked.options.model.partition("@")
         served = self._calls.catalogue.find(f"{setup.call.served.entry.name}{at}{version}")
-        fresh = _Setup.of(setup.asked, replace(setup.call, served=served))
+        fresh = Setup.of(setup.asked, replace(setup.call, served=served))
         if self._ring is not None and fresh.interval is not None:
             self._ring.interval = fresh.interval
         return fresh
 
-    async def _compute(self, frame: Frame, setup: _Setup) -> stream_pb2.FrameResult:
+    async def _compute(self, frame: Frame, setup: Setup) -> stream_pb2.FrameResult:
         """One frame's answer.
 
         Raises:
@@ -263,8 +255,9 @@ class PerceptionStream:
         """
         # Now: the reader makes the ring forget it as soon as a newer frame is there.
         earlier = self._ring.before(frame) if self._ring is not None else None
-        memory = self._calls.memory.share(setup.call.priority)
-        call = setup.call.for_frame(frame.expires, memory)
+        if earlier is not None:
+            earlier.keep()
+        call = setup.call.for_frame(frame.expires, frame.memory)
         result = stream_pb2.FrameResult(frame_id=frame.frame_id, status=stream_pb2.FRAME_STATUS_OK)
 
         async def embed() -> None:
@@ -282,8 +275,10 @@ class PerceptionStream:
                 return
             try:
                 pair = Item((await self._pixels(earlier, call), pixels))
-            except Failure:  # that frame's own answer has the reason; this one is sound
-                return
+            except Failure as failure:
+                if failure.retry_delay is not None:
+                    raise
+                return  # its picture is none, or can never be read; this one is sound
             operation = LatentActions(setup.asked.decode_actions, predict_frame=False)
             output = await compute_one(self._calls, call, operation, pair)
             gap = frame.captured_at - earlier.captured_at
@@ -297,15 +292,26 @@ class PerceptionStream:
             with self._calls.book(setup.asked.embed + setup.asked.latent_actions, call.priority):
                 await together(embed(), name_the_change())
         finally:
-            memory.release()
+            if earlier is not None:
+                earlier.drop()
         result.info.CopyFrom(call.info())
         result.age.CopyFrom(duration(frame.age))
         return result
 
     async def _pixels(self, frame: Frame, call: Call) -> Pixels:
-        content = frame.content
-        if isinstance(content, image_pb2.Image):
-            content = frame.content = await self._images.read(content, call, "frame.image")
+        """A frame's pixels, which take the place of what was sent."""
+        content, memory = frame.content, frame.memory
+        if not isinstance(content, image_pb2.Image):
+            return content
+        reading = call.for_frame(call.deadline, memory)
+        sent = memory.held
+        try:
+            frame.content = content = await self._images.read(content, reading, "frame.image")
+        except BaseException:
+            memory.give_back(memory.held - sent)
+            raise
+        memory.give_back(sent)
+        call.decode_seconds += reading.decode_seconds
         return content
 
     async def _put_back(self, frame: Frame) -> None:
@@ -324,6 +330,7 @@ class PerceptionStream:
         await self._answer(frame, stream_pb2.FRAME_STATUS_STALE)
 
     async def _fail(self, frame: Frame, failure: Failure) -> None:
+        self._calls.count_refusal(failure)
         await self._answer(frame, stream_pb2.FRAME_STATUS_FAILED, item_error(failure, "frame"))
 
     async def _answer(
@@ -346,7 +353,8 @@ class PerceptionStream:
         """The next message; None at the client's end of the stream.
 
         Raises:
-            Failure: DRAINING; a client that says nothing is not waited for.
+            Failure: DRAINING, for a client that says nothing is not waited for; or why the
+                message was not unpacked.
         """
         if self._calls.draining:
             raise shutting_down()
@@ -360,6 +368,8 @@ class PerceptionStream:
         finally:
             reading.cancel()
             draining.cancel()
+        if isinstance(message, Failure):
+            raise message
         return None if message is grpc.aio.EOF else message
 
     async def _write(self) -> None:

@@ -80,28 +80,41 @@ def tensor(array: Array) -> tensor_pb2.Tensor:
     )
 
 
-def read_array(message: tensor_pb2.Tensor, field: str) -> Array:
-    """A tensor as an array; floats are checked to be finite.
+def read_array(
+    message: tensor_pb2.Tensor, field: str, wanted: tuple[int | None, ...] | None = None
+) -> Array:
+    """A tensor as an array; floats are checked to be finite. No byte is read of one that misfits.
+
+    Args:
+        message: the tensor.
+        field: its path in the request.
+        wanted: its shape, None standing for any length; None: any shape.
 
     Raises:
-        Failure: unknown type, a shape that does not fit the bytes, NaN or infinity.
+        Failure: unknown type, a shape that does not fit the bytes or is another, NaN or infinity.
     """
     dtype = _DTYPES.get(message.data_type)
     if dtype is None:
         raise out_of_range(f"{field}.data_type", f"{message.data_type} is no tensor type")
+    if len(message.shape) > _MAX_AXES:
+        raise _misfit(field, f"{len(message.shape)} axes, at most {_MAX_AXES} are allowed")
     shape = tuple(message.shape)
-    if len(shape) > _MAX_AXES:
-        raise _misfit(field, f"{len(shape)} axes, at most {_MAX_AXES} are allowed")
-    expected = math.prod(shape) * dtype.itemsize
-    if len(message.data) != expected:
-        raise _misfit(
-            field,
-            f"{dtype.name}{list(shape)} needs {expected} bytes, found {len(message.data)}",
-        )
-    array = np.frombuffer(message.data, dtype).reshape(shape)
+    if wanted is not None and not _fits(shape, wanted):
+        told = ", ".join("any" if length is None else str(length) for length in wanted)
+        raise _misfit(field, f"shape must be [{told}], found {list(shape)}")
+    expected, data = math.prod(shape) * dtype.itemsize, message.data
+    if len(data) != expected:
+        raise _misfit(field, f"{dtype.name}{list(shape)} needs {expected} bytes, found {len(data)}")
+    array = np.frombuffer(data, dtype).reshape(shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise Failure(errors_pb2.ERROR_REASON_NOT_FINITE, "holds NaN or infinity", field)
     return array
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        want is None or have == want for have, want in zip(shape, wanted, strict=True)
+    )
 
 
 def read_floats(
@@ -112,15 +125,9 @@ def read_floats(
     Raises:
         Failure: as read_array, or another type or shape.
     """
-    array = read_array(message, field)
+    array = read_array(message, field, shape)
     if array.dtype != np.float32:
         raise out_of_range(f"{field}.data_type", f"must be FLOAT32, found {array.dtype.name}")
-    fits = len(array.shape) == len(shape) and all(
-        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join("any" if length is None else str(length) for length in shape)
-        raise _misfit(field, f"shape must be [{wanted}], found {list(array.shape)}")
     return array
 
 
@@ -203,10 +210,8 @@ def read_embedding(
             f"the vector is of space {message.space_id[:40]!r}, the model's is {space_id!r}",
             f"{field}.space_id",
         )
-    values = read_array(message.values, f"{field}.values")
+    values = read_array(message.values, f"{field}.values", (width,))
     checked_data_type(message.values.data_type, f"{field}.values.data_type")
-    if values.shape != (width,):
-        raise _misfit(f"{field}.values", f"shape must be [{width}], found {list(values.shape)}")
     scale = message.scale if message.HasField("scale") else 1.0
     vector = values.astype(np.float32) * np.float32(scale)
     norm = float(np.linalg.norm(vector))
@@ -224,8 +229,12 @@ _MASK_KINDS: dict[int, Literal["random", "block", "importance", "tube", "explici
 }
 
 
-def read_mask(mask: reconstruct_pb2.Mask) -> MaskSpec:
+def read_mask(mask: reconstruct_pb2.Mask, elements: int) -> MaskSpec:
     """A request's mask, its fields checked against each other.
+
+    Args:
+        mask: the request's.
+        elements: how many the target has at most; which of them may be hidden, the engine knows.
 
     Raises:
         Failure: FIELD_OUT_OF_RANGE or FIELD_MISSING.
@@ -244,6 +253,11 @@ def read_mask(mask: reconstruct_pb2.Mask) -> MaskSpec:
         )
     if mask.hidden and not explicit:
         raise out_of_range("mask.hidden", "only an EXPLICIT mask lists what it hides")
+    if len(mask.hidden) > elements:
+        raise out_of_range(
+            "mask.hidden",
+            f"lists 1 to {elements} elements, for there are no more; found {len(mask.hidden)}",
+        )
     ratio = mask.ratio if mask.HasField("ratio") else None
     if ratio is not None and explicit:
         raise out_of_range("mask.ratio", "an EXPLICIT mask has no ratio")

@@ -8,12 +8,16 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "MessageTooLong"]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _LENGTH = struct.Struct("<I")
 _LARGEST = 64 * 2**20  # texts and references only; anything larger is a fault
+
+
+class MessageTooLong(ValueError):
+    """A message that the other end would not take; nothing of it was sent."""
 
 
 class Channel(Generic[_In, _Out]):
@@ -36,8 +40,14 @@ class Channel(Generic[_In, _Out]):
         self._encoder = msgspec.msgpack.Encoder()
 
     def send(self, message: _Out) -> None:
-        """Queue a message for sending; how much may wait is bounded by what may be in flight."""
+        """Queue a message for sending; how much may wait is bounded by what may be in flight.
+
+        Raises:
+            MessageTooLong: this one alone is lost; the channel goes on.
+        """
         payload = self._encoder.encode(message)
+        if len(payload) > _LARGEST:
+            raise MessageTooLong(f"{len(payload)} bytes, at most {_LARGEST} are allowed")
         self._writer.write(_LENGTH.pack(len(payload)) + payload)
 
     async def receive(self) -> _In:

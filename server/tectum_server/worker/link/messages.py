@@ -45,6 +45,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     priority: int
     deadline: float
     items: tuple[SubmitItem, ...]
+    arrived: float | None = None
     version: str = ""
     request_id: str = ""
 

@@ -21,7 +21,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import ItemFailure, ItemOutput, Job, JobResult, ModelEntry
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, packed_bytes, unpack
-from tectum_server.worker.link.channel import Channel
+from tectum_server.worker.link.channel import Channel, MessageTooLong
 from tectum_server.worker.link.messages import (
     Answer,
     Cancel,
@@ -57,6 +57,12 @@ class _Link:
         self.arena = Arena(requests.size)
         self.waiting: dict[int, asyncio.Future[JobResult | Loaded]] = {}
         self.spans: dict[int, int] = {}
+
+    def release(self, request: int) -> None:
+        """Give back the space that a request's arrays took, if it took some."""
+        offset = self.spans.pop(request, None)
+        if offset is not None:
+            self.arena.release(offset)
 
 
 class RemoteEngine:
@@ -126,6 +132,7 @@ class RemoteEngine:
             priority=job.priority,
             deadline=job.deadline,
             items=items,
+            arrived=job.arrived,
             version=job.version,
             request_id=job.request_id,
         )
@@ -157,9 +164,20 @@ class RemoteEngine:
         return self._link
 
     async def _ask(self, link: _Link, number: int, message: FromFront) -> JobResult | Loaded:
+        """What the engine answers.
+
+        Raises:
+            Failure: the engine's, or MESSAGE_TOO_LARGE.
+        """
+        try:
+            link.channel.send(message)
+        except MessageTooLong as error:
+            link.release(number)
+            raise Failure(
+                errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE, f"beside its pixels it has {error}"
+            ) from error
         future: asyncio.Future[JobResult | Loaded] = asyncio.get_running_loop().create_future()
         link.waiting[number] = future
-        link.channel.send(message)
         return await future
 
     async def _stay_connected(self) -> None:
@@ -200,9 +218,7 @@ class RemoteEngine:
             self._models = {entry.name: entry for entry in message.models}
             self._notify()
             return
-        offset = link.spans.pop(message.request, None)
-        if offset is not None:
-            link.arena.release(offset)
+        link.release(message.request)
         future = link.waiting.get(message.request)
         if future is not None and not future.done():  # else the caller has gone
             match message:

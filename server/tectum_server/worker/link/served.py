@@ -17,7 +17,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Engine, Item, ItemFailure, Job, JobResult, Priority
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, unpack
-from tectum_server.worker.link.channel import Channel
+from tectum_server.worker.link.channel import Channel, MessageTooLong
 from tectum_server.worker.link.messages import (
     Answer,
     AnswerItem,
@@ -37,7 +37,9 @@ from tectum_server.worker.link.segment import Segment
 __all__ = ["serve_engine"]
 
 _log = logging.getLogger(__name__)
-_Work = Callable[[], Coroutine[None, None, FromEngine]]
+_Last = Answer | Refusal | Loaded
+"""How a request ends."""
+_Work = Callable[[], Coroutine[None, None, _Last]]
 
 
 async def serve_engine(engine: Engine, path: Path) -> None:
@@ -142,8 +144,12 @@ class _Front:
         self._channel.close()
 
     def _announce(self) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self._channel.send(Catalogue(tuple(self._engine.models.values())))
+        except MessageTooLong as error:
+            _log.error("a front cannot be told what serves", extra={"reason": str(error)})
 
     def _hear(self, message: FromFront) -> None:
         match message:
@@ -158,8 +164,7 @@ class _Front:
                     # Not at once: a task cancelled before its first step would never answer.
                     asyncio.get_running_loop().call_soon(task.cancel)
             case Released():
-                self._arena.release(message.offset)
-                self._room.set()
+                self._release(message.offset)
 
     def _begin(self, request: int, work: _Work, request_id: str = "") -> None:
         task = asyncio.get_running_loop().create_task(self._answer(request, work, request_id))
@@ -168,7 +173,7 @@ class _Front:
 
     async def _answer(self, request: int, work: _Work, request_id: str) -> None:
         """Do the work and say how it ended; every request gets exactly one message back."""
-        message: FromEngine
+        message: _Last
         try:
             message = await work()
         except Failure as failure:
@@ -181,9 +186,24 @@ class _Front:
             fault = Failure(errors_pb2.ERROR_REASON_INTERNAL, "the engine failed; see its log")
             message = _refusal(request, fault)
         if not self._closed:
-            self._channel.send(message)
+            self._send(message)
 
-    async def _compute(self, message: Submit) -> FromEngine:
+    def _send(self, message: _Last) -> None:
+        """Say it; if it is too long, that instead."""
+        try:
+            self._channel.send(message)
+        except MessageTooLong as error:
+            if isinstance(message, Answer) and message.span is not None:
+                self._release(message.span)
+            words = f"the answer has {error}, beside its arrays; ask for fewer items"
+            failure = Failure(errors_pb2.ERROR_REASON_TOO_MANY_ITEMS, words)
+            self._channel.send(_refusal(message.request, failure))
+
+    def _release(self, offset: int) -> None:
+        self._arena.release(offset)
+        self._room.set()
+
+    async def _compute(self, message: Submit) -> Answer:
         items = tuple(
             Item(tuple(unpack(ref, self._requests) for ref in item.arrays), item.text)
             for item in message.items
@@ -195,12 +215,13 @@ class _Front:
             items=items,
             priority=priority,
             deadline=message.deadline,
+            arrived=message.arrived,
             version=message.version,
             request_id=message.request_id,
         )
         return await self._packed(message.request, await self._engine.submit(job))
 
-    async def _administer(self, message: Load | Unload) -> FromEngine:
+    async def _administer(self, message: Load | Unload) -> Loaded:
         if isinstance(message, Unload):
             await self._engine.unload_model(message.name)
             return Loaded(message.request, None)

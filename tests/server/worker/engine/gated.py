@@ -100,10 +100,11 @@ class Rig:
         within: float = FOREVER,
         predictor: GatedPredictor | None = None,
         name: str = "",
+        arrived: float | None = None,
     ) -> asyncio.Task[JobResult]:
         items = tuple(Item(text=text) for text in texts)
         deadline = self.clock.now + within
-        job = Job("m", EmbedTexts(), items, priority, deadline, request_id=name)
+        job = Job("m", EmbedTexts(), items, priority, deadline, arrived, request_id=name)
         serving = cast("Predictor", predictor or self.predictor)
         return asyncio.create_task(self.scheduler.submit(job, serving))
 

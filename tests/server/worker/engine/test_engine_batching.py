@@ -129,6 +129,68 @@ def test_a_request_whose_deadline_cannot_be_met_at_all_is_refused_for_good() -> 
     assert policy.admit([item(1, "a", deadline_ms=12)], 0) == Admitted()
 
 
+def test_its_own_cost_rules_a_request_out_only_at_its_best() -> None:
+    policy = batching(a=Cost(10, 2, least=0.5))
+
+    assert policy.admit([item(1, "a", deadline_ms=5)], 0) == Refused(Reason.DEADLINE_INFEASIBLE)
+    assert policy.admit([item(1, "a", deadline_ms=6)], 0) == Admitted()
+    # What waits before it counts as it usually is.
+    assert policy.admit([item(2, "a", deadline_ms=7)], 0) == Refused(
+        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
+    )
+
+
+def test_time_that_the_worker_has_lost_is_no_fault_of_the_deadline() -> None:
+    policy, late = batching(a=Cost(10, 2)), [item(1, "a", deadline_ms=111)]
+
+    assert policy.admit(late, 100, arrived_ms=99) == Refused(
+        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
+    )
+    assert policy.admit(late, 100, arrived_ms=100) == Refused(Reason.DEADLINE_INFEASIBLE)
+
+
+def test_now_and_then_one_that_would_be_refused_is_let_in_to_see() -> None:
+    policy = batching(a=Cost(400, 0), b=Cost(3, 0))
+
+    def ask(number: int, now_ms: int) -> bool:
+        asked = item(number, "a", CONTROL, deadline_ms=now_ms + 250)
+        return policy.admit([asked], now_ms) == Admitted()
+
+    assert [ask(n, now_ms) for n, now_ms in enumerate((0, 1000, 3999))] == [False] * 3
+    assert ask(3, 4000)  # ten times its cost later
+    assert not ask(4, 4000)  # one at a time
+    assert policy.next_batch(4000) == Batch("a", (3,))
+    policy.idle()
+    assert [ask(n, now_ms) for n, now_ms in ((5, 4010), (6, 8009), (7, 8010))] == [
+        False, False, True,
+    ]  # fmt: skip
+
+
+def test_where_its_key_runs_for_others_nobody_is_let_in_to_see() -> None:
+    policy = batching(a=Cost(90, 0))
+    verdicts = []
+    for now_ms in range(0, 10_000, 500):
+        admitted(policy, item(now_ms, "a", deadline_ms=now_ms + 5000), now_ms=now_ms)
+        policy.next_batch(now_ms)
+        policy.idle()
+        verdicts.append(policy.admit([item(now_ms + 1, "a", deadline_ms=now_ms + 80)], now_ms))
+
+    assert set(verdicts) == {Refused(Reason.DEADLINE_INFEASIBLE)}
+
+
+def test_what_is_let_in_to_see_still_waits_for_its_turn() -> None:
+    policy = batching(a=Cost(50, 0), b=Cost(30, 0))
+    policy.admit([item(1, "a", deadline_ms=40)], 0)
+    admitted(policy, item(2, "b"), now_ms=2000)
+
+    assert policy.admit([item(3, "a", deadline_ms=2029)], 2000) == Admitted()  # before the other
+    policy.cancel([3])
+    policy.next_batch(2000)
+    assert policy.admit([item(4, "a", deadline_ms=2029)], 2000) == Refused(
+        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
+    )
+
+
 def test_a_request_that_would_make_it_but_for_the_queue_is_told_when_to_come_back() -> None:
     policy = batching(a=Cost(10, 2), b=Cost(30, 0))
     admitted(policy, item(1, "b", deadline_ms=40))
@@ -178,10 +240,13 @@ def test_bulk_leaves_control_room_in_the_queue() -> None:
     assert policy.admit([item(9, priority=CONTROL)], 0) == Refused(Reason.QUEUE_FULL, 1)
 
 
-def test_a_request_larger_than_its_share_is_taken_when_nothing_waits() -> None:
-    policy = batching(max_queued=8)
+def test_a_request_larger_than_its_share_is_taken_beside_the_few_who_wait() -> None:
+    policy = admitted(batching(max_queued=8), item(8, priority=CONTROL))
 
-    assert policy.admit([item(n, priority=BULK) for n in range(8)], 0) == Admitted()
+    assert policy.admit([item(n, priority=BULK) for n in range(8)], 0) == Refused(
+        Reason.QUEUE_FULL, 1
+    )
+    assert policy.admit([item(n, priority=BULK) for n in range(7)], 0) == Admitted()
 
 
 def test_while_control_comes_others_batches_stay_within_the_operators_limit() -> None:

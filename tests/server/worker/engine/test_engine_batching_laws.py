@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tectum_server.worker.engine.batching import (
+    Admitted,
     Batch,
     Batching,
     Reason,
     Refused,
     Waiting,
 )
-from tectum_server.worker.engine.cost import Cost
+from tectum_server.worker.engine.cost import Cost, CostModel
 
 CONTROL, INTERACTIVE, BULK = 1, 2, 3
 COSTS: dict[Hashable, Cost] = {"a": Cost(3, 2), "b": Cost(0, 7)}  # nothing is known of "c"
@@ -82,7 +83,8 @@ def expected_refusal(
     if now_ms + time_for(items, max_batch) > deadline:
         return Reason.DEADLINE_INFEASIBLE
     kept_free = max_queued * {CONTROL: 0, INTERACTIVE: 1, BULK: 2}[items[0].priority] // 8
-    if len(queue) + len(items) > (max_queued - kept_free if queue else max_queued):
+    places = max_queued if len(queue) <= kept_free else max_queued - kept_free
+    if len(queue) + len(items) > places:
         return Reason.QUEUE_FULL
     if max(now_ms, free_ms) + time_for([*ahead, *items], max_batch) > deadline:
         return Reason.DEADLINE_UNREACHABLE
@@ -174,6 +176,26 @@ def test_whatever_comes_the_rules_hold_and_each_item_leaves_exactly_once(
     day = live(arrivals, max_queued, max_batch)
 
     assert day.ends == Counter(day.admitted.keys())
+
+
+@given(st.integers(1, 2000), st.integers(1, 400), st.integers(1, 4000), st.integers(1, 700))
+def test_after_a_stall_a_class_is_served_again_however_slow_it_seemed(
+    seemed_ms: int, patience_ms: int, takes_ms: int, pause_ms: int
+) -> None:
+    costs = CostModel()
+    for size in (1, 2, 4, 8):
+        costs.observe("a", size, seemed_ms)
+    policy, now_ms, last = Batching(100, 8, costs.cost), 0, list[bool]()
+    takes_ms = min(takes_ms, patience_ms)
+    for number in range(12 * max(1000, 10 * seemed_ms) // pause_ms):
+        now_ms += pause_ms
+        waiting = Waiting(number, "a", CONTROL, now_ms + patience_ms)
+        last.append(isinstance(policy.admit([waiting], now_ms), Admitted))
+        if policy.next_batch(now_ms) is not None:  # the engine is fast again, and has time
+            costs.observe("a", 1, takes_ms)
+            policy.idle()
+
+    assert all(last[-10:])
 
 
 @given(ARRIVALS, st.integers(1, 4))

@@ -56,7 +56,8 @@ def test_one_slow_batch_does_not_bend_the_line(
 
     model.observe("a", data.draw(st.sampled_from(sizes)), 1e7)
 
-    assert known(model) == before
+    for size in sizes:
+        assert known(model).of(size) == pytest.approx(before.of(size))
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1e6)), min_size=1, max_size=40))
@@ -76,6 +77,36 @@ def test_what_happened_long_ago_is_forgotten() -> None:
         model.observe("a", 1, took)
 
     assert known(model).of(1) == pytest.approx(10)
+
+
+def test_sizes_that_no_longer_come_do_not_hold_the_engine_to_a_bad_moment() -> None:
+    model = CostModel()
+    for size in (1, 2, 4, 8, 16, 32):
+        model.observe("a", size, 300.0 + size)  # while something else held the machine
+
+    model.observe("a", 1, 10.0)
+    at_best = known(model).of(1) * known(model).least
+    for _ in range(15):
+        model.observe("a", 1, 10.0)
+
+    assert at_best == pytest.approx(10.0)
+    assert known(model).of(1) == pytest.approx(10.0)
+    assert known(model).of(32) < 20  # the sizes still compare as they did
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0.1, 1e6)), min_size=1, max_size=40))
+def test_at_its_best_a_cost_is_no_more_than_any_of_the_last_batches_took(
+    seen: list[tuple[int, float]],
+) -> None:
+    model = CostModel()
+    for size, took in seen:
+        model.observe("a", size, took)
+
+    cost = known(model)
+
+    assert 0 <= cost.least <= 1
+    for size, took in seen[-16:]:
+        assert cost.of(size) * cost.least <= took * (1 + 1e-9)
 
 
 def test_however_many_keys_come_few_are_kept_and_the_latest_are() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import types
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from tectum_core.bundle import Repository
 from tectum_core.bundle.files import content_version
 from tectum_core.golden import check_golden
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine import warmup
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.warmup import batch_sizes, warm_up
 from tectum_server.worker.failure import Failure
@@ -255,6 +258,23 @@ def test_warming_up_teaches_the_cost_of_all_a_model_does(full: Predictor) -> Non
     assert {key[0] for key in keys} == {f"full@{full.bundle.version}"}
     assert {size for _, size, _ in seen} == {1, 2}
     assert all(took > 0 for _, _, took in seen)
+
+
+def test_one_slow_run_of_a_batch_teaches_nothing(
+    bare: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, runs = [0.0], Counter[int]()
+
+    def slow_at_first(_: Predictor, work: list[object]) -> None:
+        now[0] += 0.3 if runs[len(work)] % 2 == 0 else 0.01
+        runs[len(work)] += 1
+
+    monkeypatch.setattr(warmup, "run_batch", slow_at_first)
+    monkeypatch.setattr(warmup, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    seen = warm_up(bare, 2)
+
+    assert {round(took) for _, _, took in seen} == {10}
 
 
 def test_warming_up_asks_nothing_of_a_model_that_it_lacks(bare: Predictor) -> None:

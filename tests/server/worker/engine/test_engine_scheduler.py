@@ -184,6 +184,34 @@ async def test_refusals_of_the_policy_become_failures_with_their_delay(rig: Rig)
     assert passed.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
 
 
+async def test_after_a_stall_the_class_is_served_again(rig: Rig) -> None:
+    rig.predictor.open()
+    rig.predictor.takes = 0.4
+    for _ in range(9):
+        await rig.submit("slow")
+    rig.predictor.takes = 0.01
+
+    served = []
+    for _ in range(200):
+        rig.clock.now += 0.05
+        asked = rig.submit("a", priority=P.CONTROL, within=0.25)
+        served.append(
+            not isinstance((await asyncio.gather(asked, return_exceptions=True))[0], Failure)
+        )
+
+    assert not served[0]
+    assert all(served[-100:])  # five seconds later at the latest, and from then on
+
+
+async def test_what_the_front_has_lost_of_a_deadline_can_be_tried_again(rig: Rig) -> None:
+    rig.scheduler.costs.observe(("m@v1", "embed_texts"), 1, 100.0)
+
+    late = await refusal(rig.submit("a", within=0.09, arrived=rig.clock.now - 0.02))
+
+    assert late.reason == errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE
+    assert late.retry_delay is not None
+
+
 async def test_a_full_queue_refuses() -> None:
     rig = Rig(max_queued=2)
     await rig.busy()

@@ -324,6 +324,21 @@ def test_while_the_engine_is_away_callers_are_told_to_come_back(
     assert client.ask("EmbedImages", images()).results
 
 
+def test_without_the_default_model_who_names_none_gets_no_other(
+    fronted: Starter, engine: ScriptedEngine, entries: Mapping[str, ModelEntry]
+) -> None:
+    client = fronted().client
+    engine.answers(zeros)
+    engine.serves({"bare": entries["bare"]})
+    client.health_becomes("NOT_SERVING", "full")
+
+    told = client.refused("EmbedImages", images())
+
+    assert (told.code, told.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
+    assert "the default is not loaded; there are: bare@" in told.message
+    assert client.ask("EmbedImages", images(options=options(model="bare"))).results
+
+
 def test_a_draining_worker_finishes_what_it_took_and_takes_nothing_new(
     fronted: Starter, engine: ScriptedEngine
 ) -> None:

@@ -1,6 +1,7 @@
 """Frames off the wire in order, and the recent ones kept to be paired."""
 
 import gc
+import math
 import time
 import weakref
 from collections.abc import Callable
@@ -21,14 +22,29 @@ from tectum.v1 import errors_pb2, model_pb2, stream_pb2
 from tectum_server.worker.front import frames as kept
 from tectum_server.worker.front.frames import Arrivals, Frame, Ring
 from tectum_server.worker.front.latents import Interval
+from tectum_server.worker.front.memory import Memory
 
 SPEC = model_pb2.LatentActionInput(interval=seconds(0.05), tolerance=seconds(0.01))
 BACKWARDS = errors_pb2.ERROR_REASON_INTERVAL_MISMATCH
 
 
-def shown(number: int, at: float, nbytes: int = 3) -> Frame:
+def shown(
+    number: int,
+    at: float,
+    nbytes: int = 3,
+    memory: Memory | None = None,
+    expires: float = math.inf,
+) -> Frame:
     """A frame that was decoded to so many bytes."""
-    return Frame(number, np.zeros((1, nbytes // 3, 3), np.uint8), at, timed=True, expires=0.0)
+    share = (memory or Memory(2**20)).share()
+    share.take_message(nbytes)
+    pixels = np.zeros((1, nbytes // 3, 3), np.uint8)
+    return Frame(number, pixels, at, timed=True, expires=expires, memory=share)
+
+
+def read(arrivals: Arrivals, sent: stream_pb2.StreamFrame, memory: Memory | None = None) -> Frame:
+    """A frame as a stream reads it."""
+    return arrivals.read(sent, sent.ByteSize(), (memory or Memory(2**20)).share())
 
 
 # ---------------------------------------------------------------- their times
@@ -37,8 +53,8 @@ def shown(number: int, at: float, nbytes: int = 3) -> Frame:
 def reasons(*times: float | None) -> list[int | None]:
     """What is wrong with frames captured then."""
     arrivals = Arrivals(1.0)
-    read = [arrivals.read(frame(number, at)) for number, at in enumerate(times)]
-    return [None if f.wrong is None else f.wrong.reason for f in read]
+    found = [read(arrivals, frame(number, at)) for number, at in enumerate(times)]
+    return [None if f.wrong is None else f.wrong.reason for f in found]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +112,24 @@ def test_a_moment_that_no_clock_shows_fails_its_frame_alone(
     assert stream.result().status == OK
 
 
+@pytest.mark.parametrize("lifespan", [0.0, 61.0])
+def test_a_lifespan_that_makes_no_sense_fails_its_frame_alone(
+    camera: Callable[..., Camera], engine: ScriptedEngine, lifespan: float
+) -> None:
+    engine.answers(zeros)
+    stream, now = camera(), time.time()
+    stream.ready()
+
+    stream.send(frame(1, now, lifespan))
+    failed = stream.result()
+    stream.send(frame(2, now + 0.1))
+
+    assert (failed.status, reason(failed.error.reason)) == (FAILED, "FIELD_OUT_OF_RANGE")
+    assert failed.error.field == "frame.lifespan"
+    assert stream.result().status == OK
+    assert stream.finish() == []
+
+
 @pytest.mark.parametrize(("year", "status"), [(1, "STALE"), (9999, "OK")])
 def test_the_oldest_and_the_latest_moment_have_an_answer(
     camera: Callable[..., Camera], engine: ScriptedEngine, year: int, status: str
@@ -150,8 +184,8 @@ def test_no_more_is_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch)
 def test_frames_without_a_time_are_not_kept() -> None:
     ring, arrivals = Ring(Interval(SPEC)), Arrivals(1.0)
 
-    ring.add(arrivals.read(frame(1)))
-    ring.add(arrivals.read(frame(2, 1.0)))
+    ring.add(read(arrivals, frame(1)))
+    ring.add(read(arrivals, frame(2, 1.0)))
 
     assert len(ring) == 1
 
@@ -211,10 +245,11 @@ def test_a_stream_of_pairs_keeps_a_frame_for_as_long_as_it_may_be_paired(
 def test_a_frame_is_held_as_sent_or_as_pixels_but_not_as_both(
     camera: Callable[..., Camera], engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, held = Arrivals.read, list[Frame]()
+    as_ever, held = Arrivals.read, list[Frame]()
 
     def notice(*given: Any) -> Frame:
-        held.append(read(*given))
+        held.append(as_ever(*given))
+        held[-1].keep()
         return held[-1]
 
     monkeypatch.setattr(Arrivals, "read", notice)
@@ -225,4 +260,66 @@ def test_a_frame_is_held_as_sent_or_as_pixels_but_not_as_both(
     stream.result()
 
     assert isinstance(held[0].content, np.ndarray)
-    assert held[0].nbytes == len(IMAGE.raw.data)
+    until(lambda: held[0].memory.held == len(IMAGE.raw.data))
+    held[0].drop()
+    assert held[0].memory.held == 0
+    assert not isinstance(held[0].content, np.ndarray)
+
+
+# ---------------------------------------------------------------- what it takes of the memory
+
+
+def test_a_frame_takes_memory_until_the_last_one_drops_it() -> None:
+    memory, ring = Memory(1000), Ring(Interval(SPEC))
+    first = shown(1, 1.0, 300, memory)
+    ring.add(first)
+    second = shown(2, 1.05, 300, memory)
+    ring.add(second)
+    assert memory.used == 600
+
+    first.drop()
+    assert memory.used == 600
+    ring.add(shown(3, 1.1, 300, memory))
+    assert (len(ring), memory.used) == (2, 600)
+    ring.clear()
+    assert memory.used == 600  # both are still on their way
+    second.drop()
+    assert memory.used == 300
+
+
+def test_a_frame_without_room_makes_its_own_stream_forget_the_oldest() -> None:
+    memory, ring, arrivals = Memory(1000), Ring(Interval(SPEC)), Arrivals(1.0)
+    for number in range(3):
+        kept_one = shown(number, 1 + number / 100, 300, memory)
+        ring.add(kept_one)
+        kept_one.drop()
+
+    found = arrivals.read(frame(9, 1.03), 500, memory.share(spare=ring.shrink))
+
+    assert found.wrong is None
+    assert (len(ring), memory.used) == (1, 800)
+
+
+def test_a_frame_for_which_forgetting_is_not_enough_is_told_to_come_back() -> None:
+    memory, ring = Memory(1000), Ring(Interval(SPEC))
+    memory.share().take_message(900)
+
+    found = Arrivals(1.0).read(frame(9, 1.03), 500, memory.share(spare=ring.shrink))
+
+    assert found.wrong is not None
+    assert found.wrong.reason == errors_pb2.ERROR_REASON_QUEUE_FULL
+    assert memory.used == 900
+
+
+def test_what_a_quiet_camera_left_gives_way_to_anybody() -> None:
+    memory, ring = Memory(1000), Ring(Interval(SPEC))
+    memory.on_shortage.add(ring.forget_the_useless)
+    now = time.monotonic()
+    for number, expires in ((1, now - 1), (2, now + 60)):
+        left = shown(number, number / 100, 400, memory, expires)
+        ring.add(left)
+        left.drop()
+
+    memory.share().take_message(500)
+
+    assert (len(ring), memory.used) == (1, 900)

@@ -10,10 +10,10 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.server.worker.asking import NO_IMAGE, images, options
-from tests.server.worker.serving import Fronted, Loop, ScriptedEngine, zeros
+from tests.server.worker.serving import Fronted, Loop, ScriptedEngine, Told, zeros
 
+from tectum_server.listening import CannotListen
 from tectum_server.worker.jobs import ModelEntry
-from tectum_server.worker.listening import CannotListen
 from tectum_server.worker.metrics import EngineMetrics, FrontMetrics
 
 Starter = Callable[..., Fronted]
@@ -105,6 +105,38 @@ def test_a_draining_worker_is_not_serving(fronted: Starter, engine: ScriptedEngi
     engine.answers(zeros)
     assert waiting.result().results
     stopping.result(30)
+
+
+def test_what_draining_does_not_wait_for_is_told_to_go_elsewhere(
+    fronted: Starter, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    front = fronted(drain_timeout=0.3)
+    waiting = [front.client.begin("EmbedImages", images()) for _ in range(3)]
+    for _ in waiting:
+        engine.begun.get(timeout=30)
+
+    given_up = front.begin_stop().result(30)
+
+    assert given_up == 3
+    for call in waiting:
+        told = Told.of(call.exception())
+        assert (told.code, told.reason, told.retries) == ("UNAVAILABLE", "DRAINING", True)
+    assert front.metric("tectum_requests_refused_total", reason="draining") == 3
+    count = front.metric(
+        "tectum_request_duration_seconds_count",
+        rpc="EmbedImages", model="full", priority="interactive", code="UNAVAILABLE",
+    )  # fmt: skip
+    assert count == 3
+    (record,) = [r for r in caplog.records if r.message == "gave up draining"]
+    assert record.__dict__["in_flight"] == 3
+
+
+def test_a_drain_that_finishes_gives_nothing_up(fronted: Starter, engine: ScriptedEngine) -> None:
+    front = fronted()
+    engine.answers(zeros)
+    front.client.ask("EmbedImages", images())
+
+    assert front.begin_stop().result(30) == 0
 
 
 # ---------------------------------------------------------------- reflection

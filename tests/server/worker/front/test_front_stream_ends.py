@@ -88,12 +88,6 @@ FRAME = Request(frame=frame(1))
             "FIELD_OUT_OF_RANGE",
             ("frame.frame_id",),
         ),
-        (
-            [Request(setup=Setup(embed=True)), Request(frame=frame(5, lifespan=100))],
-            "INVALID_ARGUMENT",
-            "FIELD_OUT_OF_RANGE",
-            ("frame.lifespan",),
-        ),
     ],
 )
 def test_what_a_stream_cannot_be_is_refused(

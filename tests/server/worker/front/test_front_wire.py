@@ -264,7 +264,7 @@ def mask(**values: Any) -> reconstruct_pb2.Mask:
     ],
 )
 def test_a_mask_is_read_with_its_defaults(sent: reconstruct_pb2.Mask, wanted: MaskSpec) -> None:
-    assert read_mask(sent) == wanted
+    assert read_mask(sent, 4) == wanted
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,15 @@ def test_a_mask_is_read_with_its_defaults(sent: reconstruct_pb2.Mask, wanted: Ma
 def test_a_mask_whose_fields_contradict_each_other_is_refused(
     sent: reconstruct_pb2.Mask, reason: int, field: str
 ) -> None:
-    assert refused(read_mask, sent) == (reason, field)
+    assert refused(read_mask, sent, 4) == (reason, field)
+
+
+def test_a_mask_lists_no_more_than_there_is() -> None:
+    assert read_mask(mask(hidden=[1, 2, 3]), 3).hidden == (1, 2, 3)
+
+    with pytest.raises(Failure, match="1 to 3 elements, for there are no more; found 4") as caught:
+        read_mask(mask(hidden=[1, 2, 3, 4]), 3)
+    assert (caught.value.reason, caught.value.field) == (RANGE, "mask.hidden")
 
 
 # ---------------------------------------------------------------- times and texts

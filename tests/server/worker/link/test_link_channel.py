@@ -24,8 +24,9 @@ from tectum_server.worker.jobs import (
     MaskSpec,
     ModelEntry,
 )
+from tectum_server.worker.link import channel as channel_module
 from tectum_server.worker.link.arrays import ArrayRef
-from tectum_server.worker.link.channel import Channel
+from tectum_server.worker.link.channel import Channel, MessageTooLong
 from tectum_server.worker.link.messages import (
     Answer,
     AnswerItem,
@@ -161,6 +162,18 @@ async def test_an_end_in_the_middle_of_a_message_is_one_too() -> None:
     with pytest.raises(ConnectionError, match="the other end has gone"):
         await channel.receive()
     channel.close()
+
+
+async def test_what_the_other_end_would_not_take_is_not_sent(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "_LARGEST", 1000)
+
+    with pytest.raises(MessageTooLong, match="bytes, at most 1000 are allowed"):
+        pair[0].send(Load(1, "x" * 1000, "", False))
+    pair[0].send(Load(2, "x" * 900, "", False))
+
+    assert await pair[1].receive() == Load(2, "x" * 900, "", False)
 
 
 @pytest.mark.parametrize(

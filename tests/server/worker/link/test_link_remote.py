@@ -25,6 +25,7 @@ from tectum_server.worker.jobs import (
     ModelEntry,
     Operation,
 )
+from tectum_server.worker.link import channel
 
 WORK: dict[str, tuple[Operation, tuple[np.ndarray, ...], str]] = {
     "tokens": (EmbedImages("tokens"), (IMAGE,), ""),
@@ -80,12 +81,12 @@ async def test_a_job_crosses_with_the_version_it_was_prepared_for_and_its_name(
 ) -> None:
     rig, engine = held
     engine.free.set()
-    sent = replace(job(IMAGE, text="open"), version="v1", request_id="r-7")
+    sent = replace(job(IMAGE, text="open"), version="v1", request_id="r-7", arrived=1.5)
 
     await rig.remote.submit(sent)
 
     came = await engine.begun.get()
-    assert (came.version, came.request_id) == ("v1", "r-7")
+    assert (came.version, came.request_id, came.arrived) == ("v1", "r-7", 1.5)
     assert (came.model, came.operation, came.priority, came.deadline) == (
         sent.model,
         sent.operation,
@@ -115,6 +116,44 @@ async def test_a_refusal_crosses_whole(held: tuple[Rig, HeldEngine]) -> None:
     assert (found.reason, found.message) == (errors_pb2.ERROR_REASON_QUEUE_FULL, "full")
     assert found.retry_delay == 2.5
     assert rig.used == 0
+
+
+async def test_a_request_that_is_too_long_for_the_link_fails_alone(
+    held: tuple[Rig, HeldEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "_LARGEST", 1000)
+    rig, engine = held
+    other = asyncio.create_task(rig.remote.submit(job(IMAGE)))
+    await engine.begun.get()
+    used = rig.used
+
+    found = await failure(asyncio.create_task(rig.remote.submit(job(IMAGE, text="x" * 1000))))
+    with pytest.raises(Failure, match="at most 1000 are allowed"):
+        await rig.remote.load_model("x" * 1000, "", make_default=False)
+
+    assert found.reason == errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE
+    assert found.retry_delay is None
+    assert rig.used == used  # its pixels' room is free again
+    engine.free.set()
+    assert (await other).version == "v1"
+
+
+async def test_an_answer_that_is_too_long_for_the_link_fails_alone(
+    held: tuple[Rig, HeldEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "_LARGEST", 1000)
+    rig, engine = held
+    engine.free.set()
+    engine.says = "x" * 1000
+
+    found = await failure(asyncio.create_task(rig.remote.submit(job(IMAGE))))
+
+    assert found.reason == errors_pb2.ERROR_REASON_TOO_MANY_ITEMS
+    assert "at most 1000 are allowed" in found.message
+    assert found.retry_delay is None
+    assert (rig.used, engine.used) == (0, 0)
+    engine.says = "short"
+    assert (await rig.remote.submit(job(IMAGE))).version == "v1"
 
 
 async def test_timings_cross(held: tuple[Rig, HeldEngine]) -> None:

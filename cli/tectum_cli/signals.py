@@ -1,0 +1,40 @@
+"""Who asks a command to end, and by what: Ctrl-C, an operator, a terminal that is closed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["ASKED", "ending_as_interrupts", "on_signals", "restore"]
+
+ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_Handler = Callable[[int, FrameType | None], object]
+
+
+def on_signals(handler: _Handler, *numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Handle these signals so, but for what `nohup` ignores; gives what handled them before."""
+    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def restore(before: dict[signal.Signals, Any]) -> None:
+    """Handle signals as `on_signals` found them."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
+def ending_as_interrupts() -> Iterator[None]:
+    """Within, whoever asks for the end raises KeyboardInterrupt, as Ctrl-C does."""
+    before = on_signals(_interrupt, signal.SIGTERM, signal.SIGHUP)
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,45 @@
+"""What a stream was asked for, checked against the model that shall answer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from tectum.v1 import stream_pb2
+from tectum_server.worker.front import latents
+from tectum_server.worker.front.call import Call
+from tectum_server.worker.front.vectors import VectorRequest
+
+__all__ = ["Setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the stream was asked for, and by which model."""
+
+    asked: stream_pb2.StreamSetup
+    call: Call
+    """Model, spaces and request id; each frame works on a copy."""
+    vector: VectorRequest | None
+    """None: no vectors."""
+    interval: latents.Interval | None
+    """None: no latent actions."""
+
+    @classmethod
+    def of(cls, asked: stream_pb2.StreamSetup, call: Call) -> Self:
+        """Check the setup against the call's model.
+
+        Raises:
+            Failure: that model cannot answer such a stream.
+        """
+        if asked.latent_actions:
+            latents.require(call, asked.decode_actions, predict_frames=False)
+        beside = "latent_action" if asked.latent_actions else ""
+        vector = None
+        if asked.embed:
+            vector = VectorRequest.of(asked.vector, call, beside=beside)
+        else:
+            call.answer_in(beside)
+        spec = call.served.description.input.latent_action
+        interval = latents.Interval(spec) if asked.latent_actions else None
+        return cls(asked, call, vector, interval)

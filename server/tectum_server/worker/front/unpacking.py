@@ -1,0 +1,132 @@
+"""Messages are counted through before they are unpacked.
+
+An empty item is two bytes on the wire and a hundred once it is unpacked: the largest message
+would be gigabytes, and unpacking it would keep every other caller waiting for seconds. So a
+message with more in it than any request has use for is not unpacked at all. Counting goes
+through the message's fields, not its bytes: for pictures that is a handful of steps.
+
+Source of the format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+
+from tectum.v1 import errors_pb2
+from tectum_server.worker.failure import Failure
+
+__all__ = ["Unpacking", "elements"]
+
+_MOST, _PER_ITEM = 2**16, 16
+"""Fields and list elements in one message: so many, and so many more for each item allowed."""
+_Known = dict[int, Any]
+"""By field number: what a message in that field knows, or None for numbers packed together."""
+_UNPACKED = {
+    FieldDescriptor.TYPE_STRING,
+    FieldDescriptor.TYPE_BYTES,
+    FieldDescriptor.TYPE_MESSAGE,
+    FieldDescriptor.TYPE_GROUP,
+}
+
+
+class Unpacking(grpc.aio.ServerInterceptor):
+    """What calls of these services get for a request: the message, or a Failure in its place.
+
+    Args:
+        services: whose requests are counted through.
+        max_items: items that one request may have.
+    """
+
+    def __init__(self, services: tuple[ServiceDescriptor, ...], max_items: int) -> None:
+        self._most = _MOST + _PER_ITEM * max_items
+        self._known = {
+            f"/{service.full_name}/{method.name}": _known(method.input_type)
+            for service in services
+            for method in service.methods
+        }
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The method's handler, with a counter before what unpacks its requests."""
+        handler = await continuation(handler_call_details)
+        known = self._known.get(handler_call_details.method)
+        if handler is None or known is None:
+            return handler
+        unpack = handler.request_deserializer
+
+        def counted(data: bytes) -> Any:
+            # In so few bytes there cannot be more than is allowed.
+            if len(data) > _MOST and elements(data, known, self._most) > self._most:
+                return Failure(
+                    errors_pb2.ERROR_REASON_TOO_MANY_ITEMS,
+                    f"the message has more than {self._most} fields and list elements, "
+                    "no more are allowed",
+                )
+            return unpack(data)
+
+        return handler._replace(request_deserializer=counted)
+
+
+def elements(data: bytes, known: _Known, most: int) -> int:
+    """Fields and packed bytes in a message and all that is in it; counting ends beyond `most`.
+
+    A message that is damaged is counted as far as it can be read: who unpacks it says the rest.
+    """
+    return most + 1 - _left(data, 0, len(data), known, most + 1)
+
+
+def _left(data: bytes, at: int, end: int, known: _Known, left: int) -> int:
+    """How many more there may be, after those in a part of the bytes."""
+    try:
+        while at < end and left > 0:
+            left -= 1
+            key, at = _varint(data, at)
+            match key & 7:
+                case 0:
+                    _, at = _varint(data, at)
+                case 1:
+                    at += 8
+                case 2:
+                    size, at = _varint(data, at)
+                    if key >> 3 in known:
+                        inside = known[key >> 3]
+                        if inside is None:
+                            left -= size
+                        else:
+                            left = _left(data, at, min(at + size, end), inside, left)
+                    at += size
+                case 5:
+                    at += 4
+                case _:  # a group begins or ends: its fields are counted like any
+                    pass
+    except IndexError:
+        pass
+    return max(left, 0)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number, and where the next thing begins."""
+    value = shift = 0
+    while data[at] > 127:
+        value |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if shift > 63:
+            raise IndexError("no number is so long")
+    return value | data[at] << shift, at + 1
+
+
+def _known(message: Descriptor) -> _Known:
+    known: _Known = {}
+    for field in message.fields:
+        if field.message_type is not None:
+            known[field.number] = _known(field.message_type)
+        elif field.is_repeated and field.type not in _UNPACKED:
+            known[field.number] = None
+    return known

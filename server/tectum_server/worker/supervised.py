@@ -1,0 +1,33 @@
+"""What a child process and its supervisor say to each other, in lines of JSON over pipes.
+
+The child hears its settings on standard input, and says on standard output what it has come to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["say", "told"]
+
+
+def told() -> dict[str, Any]:
+    """What the supervisor says first: this process's settings.
+
+    Raises:
+        SystemExit: it has gone without a word.
+    """
+    line = sys.stdin.readline()
+    if not line:
+        raise SystemExit(0)
+    settings: dict[str, Any] = json.loads(line)
+    return settings
+
+
+def say(line: dict[str, object]) -> None:
+    """Tell the supervisor; if it has gone, nobody."""
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), (json.dumps(line) + "\n").encode())

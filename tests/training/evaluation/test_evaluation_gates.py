@@ -1,0 +1,118 @@
+"""The gates: each condition just inside and just outside of what was demanded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from tectum_train.evaluation import gates
+
+A_BIT = 1e-6
+
+# Where all pass, each exactly at its threshold.
+IMAGE = {"mean patch": 0.70 + A_BIT, "another image's context": 0.85}
+MOTION = {
+    "frame-difference PCA, z's width": 0.80 - 0.40,
+    "frame-difference PCA-256": 0.80 - 0.05,
+    "o_t alone, pixels PCA-256": 0.80 - 0.40,
+    "o_t alone, trunk tokens PCA-256": 0.80 - 0.40,
+    "o_t alone, z of a still pair": 0.80 - 0.40,
+    "shuffled o_t+1, refitted": 0.10,
+    "random init": 0.99,
+}
+Verdict = Callable[[float, Mapping[str, float]], bool]
+
+
+def test_all_pass_at_what_was_demanded() -> None:
+    assert gates.task_is_known(0.65, 40)
+    assert gates.partner_is_told_apart(0.70, 40)
+    assert gates.image_is_filled(0.70, IMAGE)
+    assert gates.word_is_found(0.5 + A_BIT, {"shuffled picture": 0.5})
+    assert gates.word_surprises_less(2 - A_BIT, {"shuffled picture": 2})
+    assert gates.hidden_actions_are_filled(0.2 - A_BIT, {"linear interpolation": 0.2})
+    assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
+    assert gates.frame_is_predicted(0.35)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "least"), [(gates.task_is_known, 0.65), (gates.partner_is_told_apart, 0.70)]
+)
+def test_a_task_wants_its_recall_and_forty_training_episodes(
+    verdict: Callable[[float, int], bool], least: float
+) -> None:
+    assert verdict(least, 40)
+    assert not verdict(least - A_BIT, 40)
+    assert not verdict(1.0, 39)
+
+
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [
+        (0.70 + A_BIT, {"mean patch": 0.9}),
+        (0.60, {"mean patch": 0.60}),
+        (0.70, {"another image's context": 0.85 - A_BIT}),
+    ],
+)
+def test_a_masked_image_fails_by_any_one_condition(error: float, changes: dict[str, float]) -> None:
+    assert not gates.image_is_filled(error, IMAGE | changes)
+
+
+def test_motion_wants_seven_tenths() -> None:
+    nothing = dict.fromkeys(MOTION, 0.0)
+
+    assert gates.motion_is_in_z(0.70, nothing)
+    assert not gates.motion_is_in_z(0.70 - A_BIT, nothing)
+
+
+@pytest.mark.parametrize("control", [name for name in MOTION if name != "random init"])
+def test_motion_fails_by_any_one_control(control: str) -> None:
+    assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
+    assert not gates.motion_is_in_z(0.80 + A_BIT, MOTION | {control: MOTION[control] + 2 * A_BIT})
+
+
+@pytest.mark.parametrize("control", MOTION)
+def test_a_control_that_is_missing_passes_nobody(control: str) -> None:
+    rest = {name: value for name, value in MOTION.items() if name != control}
+    if control == "random init":
+        assert gates.motion_is_in_z(0.80 + A_BIT, rest)
+        return
+
+    with pytest.raises(KeyError):
+        gates.motion_is_in_z(0.80 + A_BIT, rest)
+
+
+def test_the_next_frame_wants_at_most_0_35_of_copying() -> None:
+    assert not gates.frame_is_predicted(0.35 + A_BIT)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "controls"),
+    [
+        (gates.word_surprises_less, ("shuffled picture",)),
+        (gates.hidden_actions_are_filled, ("linear interpolation",)),
+        (gates.actions_are_foretold, ("mean action", "repeating the last action")),
+        (gates.actions_are_decoded, ("mean action", "shuffled z")),
+    ],
+)
+def test_an_error_no_smaller_than_a_controls_fails(
+    verdict: Verdict, controls: tuple[str, ...]
+) -> None:
+    worse = dict.fromkeys(controls, 9.0)
+    for control in controls:
+        assert verdict(0.5 - A_BIT, worse | {control: 0.5})
+        assert not verdict(0.5, worse | {control: 0.5})
+
+
+def test_words_found_no_more_often_than_with_a_shuffled_picture_fail() -> None:
+    assert not gates.word_is_found(0.5, {"shuffled picture": 0.5, "no picture": 0.1})
+
+
+def test_what_is_demanded_is_told_in_the_rules() -> None:
+    assert gates.TASK_RULE == "≥ 0.65; ≥ 40 training episodes a task"
+    assert gates.PAIR_RULE == "≥ 0.7; ≥ 40 training episodes a task"
+    assert gates.IMAGE_RULE == "≤ 0.7, below mean patch; other context ≥ 0.85"
+    assert gates.MOTION_RULE == (
+        "≥ 0.7, PCA of z's width + 0.4, PCA-256 + 0.05, best of o_t alone + 0.4; shuffled ≤ 0.1"
+    )
+    assert gates.FRAME_RULE == "≤ 0.35"

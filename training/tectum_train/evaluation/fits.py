@@ -1,0 +1,147 @@
+"""Whether a model and two splits of a data set belong together.
+
+Asked before anything is measured, and before the training of what shall be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tectum_core.architecture import ModelConfig
+from tectum_core.bundle import Bundle
+from tectum_train.data.errors import DataError
+from tectum_train.data.samples import Samples
+from tectum_train.evaluation.context import Columns
+from tectum_train.world import read_world
+
+__all__ = ["check_fits", "check_seeds", "pair_steps"]
+
+_ROUNDING, _INTERVAL_SHARE = 1e-9, 0.01
+
+
+def pair_steps(model: ModelConfig, fps: float) -> int:
+    """Steps that come closest to the interval of the model's pairs; 1 without latent actions."""
+    latent = model.latent_action
+    return 1 if latent is None else max(1, round(latent.interval * fps))
+
+
+def check_fits(
+    model: ModelConfig,
+    columns: Columns,
+    train: Samples,
+    test: Samples,
+    step_interval: float | None = None,
+) -> None:
+    """That what is fitted on `train` can be asked about `test`, and the model about both.
+
+    What a split lacks altogether is no contradiction: it is measured as far as it goes.
+
+    Args:
+        model: of the bundle, or of the one to be trained.
+        columns: what the data set's features are called.
+        train: where probes are fitted.
+        test: what is measured on.
+        step_interval: seconds between the actions that the model knows; None: they are `train`'s.
+
+    Raises:
+        DataError: they contradict each other; says where and by what.
+    """
+    fps = train.dataset.info.fps
+    if fps != test.dataset.info.fps:
+        raise DataError(
+            f"{test.dataset.root} has {test.dataset.info.fps:g} frames a second and "
+            f"{train.dataset.root} {fps:g}; probes want them equal"
+        )
+    _check_time(model, fps, step_interval)
+    for samples in (train, test):
+        for name, found, wanted in _widths(model, columns, samples):
+            if found != wanted:
+                raise DataError(
+                    f"{samples.dataset.root}: {name} has {found} numbers; {wanted} are wanted"
+                )
+    _check_families(columns, train, test)
+
+
+def check_seeds(bundles: Sequence[tuple[str, Bundle]]) -> None:
+    """That bundles are of one recipe, as far as they tell, and each of a seed of its own.
+
+    Args:
+        bundles: by what each is called in the message.
+
+    Raises:
+        ValueError: they are not.
+    """
+    (first, one), *others = bundles
+    for name, other in others:
+        ours, theirs = one.config, other.config
+        differing = [
+            what
+            for what, left, right in (
+                ("recipe", ours.training.recipe, theirs.training.recipe),
+                ("training.steps", ours.training.steps, theirs.training.steps),
+                ("model", ours.model, theirs.model),
+                ("images", ours.images, theirs.images),
+            )
+            if left != right
+        ]
+        if differing:
+            raise ValueError(
+                f"{name} is of another recipe than {first} ({', '.join(differing)} differ): "
+                "evaluate them one by one"
+            )
+    seeds: dict[int, str] = {}
+    for name, bundle in bundles:
+        seed = bundle.config.training.seed
+        if seed in seeds:
+            raise ValueError(
+                f"{name} and {seeds[seed]} are both of seed {seed}; several bundles must be "
+                "different seeds of one recipe"
+            )
+        seeds[seed] = name
+
+
+def _check_time(model: ModelConfig, fps: float, step_interval: float | None) -> None:
+    latent = model.latent_action
+    steps = pair_steps(model, fps)
+    if latent is not None and abs(steps / fps - latent.interval) > latent.tolerance + _ROUNDING:
+        raise DataError(
+            f"at {fps:g} frames a second a pair is {steps / fps:g} s apart at best; the model's "
+            f"latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
+        )
+    if step_interval is not None and abs(step_interval * fps - 1) > _INTERVAL_SHARE:
+        raise DataError(
+            f"the data set has {fps:g} actions a second; the model knows actions "
+            f"{step_interval:g} s apart"
+        )
+
+
+def _widths(
+    model: ModelConfig, columns: Columns, samples: Samples
+) -> Iterator[tuple[str, int, int]]:
+    """Features that are read: how many numbers each has, and how many it should have."""
+    actions, wanted = model.actions, dict[str, int]()
+    if actions is not None:
+        wanted = {columns.action: actions.dimensions, columns.state: actions.state_dimensions}
+    if model.latent_action is not None:
+        wanted[columns.extrinsics] = 16
+    for name, width in wanted.items():
+        if width and samples.has(name):
+            yield name, samples.column(name).reshape(len(samples), -1).shape[1], width
+
+
+def _check_families(columns: Columns, train: Samples, test: Samples) -> None:
+    known, found = (read_world(samples.dataset.root).families for samples in (train, test))
+    if known and found and known != found:
+        raise DataError(
+            f"{test.dataset.root} names other task families than {train.dataset.root}; probes "
+            "want the same ones"
+        )
+    named = {family.index for family in found}
+    for samples in (train, test):
+        if named and samples.has(columns.family):
+            strange = set(samples.tasks(columns.family).tolist()) - named
+            if strange:
+                raise DataError(
+                    f"{samples.dataset.root}: {columns.family} has {sorted(strange)}, which "
+                    "meta/world.json does not name"
+                )

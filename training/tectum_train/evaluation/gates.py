@@ -1,0 +1,174 @@
+"""The gates: every number that a bundle is judged by, and the verdicts themselves.
+
+A verdict is a pure function of a measured value and its controls, which it finds under the
+names that the report prints. Nothing else in evaluation holds a measure against a threshold.
+Above each number stands what it was demanded as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "ALONE_PIXELS",
+    "ALONE_STILL",
+    "ALONE_TOKENS",
+    "CHANGE_OF_WIDTH",
+    "CHANGE_PCA",
+    "CHUNK_RULE",
+    "DECODED_RULE",
+    "FRAME_RULE",
+    "HIDDEN_ACTIONS_RULE",
+    "IMAGE_RULE",
+    "INTERPOLATION",
+    "LAST_ACTION",
+    "MEAN_ACTION",
+    "MEAN_PATCH",
+    "MOTION_RULE",
+    "OTHER_CONTEXT",
+    "OTHER_NEXT",
+    "OTHER_PICTURE",
+    "OTHER_Z",
+    "PAIR_RULE",
+    "TASK_RULE",
+    "WORD_RULE",
+    "WORD_SURPRISE_RULE",
+    "actions_are_decoded",
+    "actions_are_foretold",
+    "enough_taught",
+    "frame_is_predicted",
+    "hidden_actions_are_filled",
+    "image_is_filled",
+    "motion_is_in_z",
+    "partner_is_told_apart",
+    "task_is_known",
+    "word_is_found",
+    "word_surprises_less",
+]
+
+Controls = Mapping[str, float]
+
+MEAN_PATCH, OTHER_CONTEXT = "mean patch", "another image's context"
+OTHER_PICTURE = "shuffled picture"
+INTERPOLATION, MEAN_ACTION = "linear interpolation", "mean action"
+LAST_ACTION, OTHER_Z = "repeating the last action", "shuffled z"
+CHANGE_OF_WIDTH = "frame-difference PCA, z's width"
+CHANGE_PCA = "frame-difference PCA-256"
+OTHER_NEXT = "shuffled o_t+1, refitted"
+ALONE_PIXELS = "o_t alone, pixels PCA-256"
+ALONE_TOKENS = "o_t alone, trunk tokens PCA-256"
+ALONE_STILL = "o_t alone, z of a still pair"
+
+
+# ---------------------------------------------------------------- frame → task
+
+# "frame → task by held-out paraphrases, ≥ 40 training episodes a task: R@1 ≥ 0.65 and ≥ 0.70 within
+# same-scene pairs"
+_EPISODES, _TASK, _PAIR = 40, 0.65, 0.70
+_TAUGHT_RULE = f"≥ {_EPISODES} training episodes a task"
+TASK_RULE = f"≥ {_TASK}; {_TAUGHT_RULE}"
+PAIR_RULE = f"≥ {_PAIR}; {_TAUGHT_RULE}"
+
+
+def enough_taught(fewest_episodes: int) -> bool:
+    """By how many training episodes the task has that has the fewest."""
+    return fewest_episodes >= _EPISODES
+
+
+def task_is_known(recall: float, fewest_episodes: int) -> bool:
+    """By R@1 among all tasks."""
+    return recall >= _TASK and enough_taught(fewest_episodes)
+
+
+def partner_is_told_apart(recall: float, fewest_episodes: int) -> bool:
+    """By R@1 within same-scene pairs."""
+    return recall >= _PAIR and enough_taught(fewest_episodes)
+
+
+# ---------------------------------------------------------------- masked
+
+# "MAE held-out masked loss ≤ 0.70 of predicting zero, below the per-patch-mean and ≥ 0.85 when
+# the visible context is another image's"
+_IMAGE, _OTHER_CONTEXT = 0.70, 0.85
+IMAGE_RULE = f"≤ {_IMAGE}, below mean patch; other context ≥ {_OTHER_CONTEXT}"
+
+
+def image_is_filled(error: float, controls: Controls) -> bool:
+    """By errors as shares of predicting zero's."""
+    return (
+        error <= _IMAGE
+        and error < controls[MEAN_PATCH]
+        and controls[OTHER_CONTEXT] >= _OTHER_CONTEXT
+    )
+
+
+# "masked words better with the true image than a shuffled one"
+WORD_RULE, WORD_SURPRISE_RULE = "above shuffled picture", "below shuffled picture"
+
+
+def word_is_found(accuracy: float, controls: Controls) -> bool:
+    """By the share of right words."""
+    return accuracy > controls[OTHER_PICTURE]
+
+
+def word_surprises_less(nats: float, controls: Controls) -> bool:
+    """By the true word's surprise."""
+    return nats < controls[OTHER_PICTURE]
+
+
+# "masked actions better than linear interpolation"
+HIDDEN_ACTIONS_RULE = "below linear interpolation"
+
+
+def hidden_actions_are_filled(error: float, controls: Controls) -> bool:
+    """By squared errors."""
+    return error < controls[INTERPOLATION]
+
+
+# ---------------------------------------------------------------- actions, beyond what is demanded
+
+CHUNK_RULE = "below mean action and repeating the last"
+DECODED_RULE = "below mean action and shuffled z"
+
+
+def actions_are_foretold(error: float, controls: Controls) -> bool:
+    """By squared errors."""
+    return error < min(controls[MEAN_ACTION], controls[LAST_ACTION])
+
+
+def actions_are_decoded(error: float, controls: Controls) -> bool:
+    """By squared errors."""
+    return error < min(controls[MEAN_ACTION], controls[OTHER_Z])
+
+
+# ---------------------------------------------------------------- latent actions
+
+# "linear R² over the two in-plane axes ≥ 0.70, ≥ frame-difference PCA of z's own width + 0.40,
+# ≥ PCA-256 + 0.05, ≥ probe from o_t alone + 0.40, ≤ 0.10 when refitted on a shuffled next frame"
+_PLANE, _OVER_WIDTH, _OVER_PCA, _OVER_ALONE, _SHUFFLED = 0.70, 0.40, 0.05, 0.40, 0.10
+MOTION_RULE = (
+    f"≥ {_PLANE}, PCA of z's width + {_OVER_WIDTH}, PCA-256 + {_OVER_PCA}, "
+    f"best of o_t alone + {_OVER_ALONE}; shuffled ≤ {_SHUFFLED}"
+)
+
+
+def motion_is_in_z(r_squared: float, controls: Controls) -> bool:
+    """By R² in the plane; of the probes of o_t alone, the best counts."""
+    alone = max(controls[name] for name in (ALONE_PIXELS, ALONE_TOKENS, ALONE_STILL))
+    return (
+        r_squared >= _PLANE
+        and r_squared >= controls[CHANGE_OF_WIDTH] + _OVER_WIDTH
+        and r_squared >= controls[CHANGE_PCA] + _OVER_PCA
+        and r_squared >= alone + _OVER_ALONE
+        and controls[OTHER_NEXT] <= _SHUFFLED
+    )
+
+
+# "next-frame prediction error ≤ 0.35 of copying the frame"
+_FRAME = 0.35
+FRAME_RULE = f"≤ {_FRAME}"
+
+
+def frame_is_predicted(error: float) -> bool:
+    """By the error as a share of copying's."""
+    return error <= _FRAME
