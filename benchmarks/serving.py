@@ -2,9 +2,11 @@
 
 A ViT-B/32-shaped bundle with random weights; the bare forward (this process) and the
 worker (its own processes, the same cores) take turns within one run, so that both meet the
-same machine. Prints a table and writes benchmarks/results/serving.md.
+same machine. Which batch the bare forward likes best is found first, in a sweep of its own: the
+best of several noisy numbers of one leg would be better than any batch is. Prints a table and
+writes benchmarks/results/serving.md.
 
-    python benchmarks/serving.py [--rounds 3] [--seconds 12]
+    make bench
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 class Round:
     """What one turn of each gave."""
 
-    bare: dict[int, float]
-    """Images a second by batch size."""
+    bare: float
+    """Images a second in the best batch."""
     served: float
     """Images a second to all callers."""
+    batch: float
+    """Mean size of the batches that served them."""
     bare_one: list[float]
     """Seconds of bare forwards of one image."""
     served_one: list[float]
@@ -99,17 +103,22 @@ def forward(predictor: Predictor, pixels: torch.Tensor) -> None:
         joint.embed_image(predictor.model.vision(pixels).pooled)
 
 
-def bare_throughput(predictor: Predictor, seconds: float) -> dict[int, float]:
-    """Images a second by batch size."""
-    found = {}
-    for size in BATCHES:
-        pixels = torch.randn(size, 3, SIDE, SIDE)
-        started, done = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds / len(BATCHES):
-            forward(predictor, pixels)
-            done += size
-        found[size] = done / (time.perf_counter() - started)
-    return found
+def throughput(predictor: Predictor, size: int, seconds: float) -> float:
+    """Images a second of the bare forward in batches of one size."""
+    pixels = torch.randn(size, 3, SIDE, SIDE)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        forward(predictor, pixels)
+        done += size
+    return done / (time.perf_counter() - started)
+
+
+def sweep(predictor: Predictor, rounds: int, seconds: float) -> dict[int, float]:
+    """Images a second by batch size, medians over turns of all sizes."""
+    turns = [
+        {size: throughput(predictor, size, seconds) for size in BATCHES} for _ in range(rounds)
+    ]
+    return {size: statistics.median(turn[size] for turn in turns) for size in BATCHES}
 
 
 def picture() -> NDArray[np.uint8]:
@@ -118,20 +127,27 @@ def picture() -> NDArray[np.uint8]:
 
 
 async def closed_loop(port: int, callers: int, seconds: float) -> float:
-    """Images a second of so many callers of one raw picture each."""
-    sent, done = picture(), 0
+    """Images a second of so many callers of one raw picture each.
+
+    Neither the start nor the last calls, which fewer and fewer share, count; and since answers come
+    a batch at a time, they are counted from the end of one such burst to the end of another.
+    """
+    sent, answered = picture(), list[float]()
     async with tectum.AsyncClient(f"127.0.0.1:{port}", timeout=60.0) as client:
         await client.embed_images([sent])
-        started = time.perf_counter()
+        ends = time.perf_counter() + seconds
 
         async def call() -> None:
-            nonlocal done
-            while time.perf_counter() - started < seconds:
+            while time.perf_counter() < ends:
                 await client.embed_images([sent])
-                done += 1
+                answered.append(time.perf_counter())
 
         await asyncio.gather(*(call() for _ in range(callers)))
-        return done / (time.perf_counter() - started)
+    steady = range(callers, sum(when < ends for when in answered) - 1)
+    quiet = seconds / 1000
+    bursts = [i for i in steady if answered[i + 1] - answered[i] > quiet] or steady
+    first, last = bursts[0], bursts[-1]
+    return (last - first) / (answered[last] - answered[first])
 
 
 def turn_about(predictor: Predictor, port: int, seconds: float) -> tuple[list[float], list[float]]:
@@ -169,7 +185,7 @@ def worker(repository: Path, port: int, metrics_port: int) -> Iterator[None]:
         process.wait(60)
 
 
-def mean_batch(metrics_port: int) -> tuple[float, float]:
+def batches(metrics_port: int) -> tuple[float, float]:
     """Batches and items so far, from the worker's own metric."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics").read().decode()
     labels = r'\{[^}]*op="embed_images"[^}]*\}'
@@ -188,11 +204,10 @@ def free_port() -> int:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each leg")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each leg")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/serving.md")
     given = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with tempfile.TemporaryDirectory() as folder:
         repository = make_bundle(Path(folder))
         located, _ = Repository(repository).locate(NAME)
@@ -200,49 +215,54 @@ def main() -> None:
         port, metrics_port = free_port(), free_port()
         rounds = []
         with worker(repository, port, metrics_port):
-            asyncio.run(closed_loop(port, CALLERS, 3.0))  # the first calls settle the caches
-            before = mean_batch(metrics_port)
+            sizes = sweep(predictor, 3, given.seconds / 3)
+            best = max(sizes, key=sizes.__getitem__)
+            asyncio.run(closed_loop(port, CALLERS, 5.0))  # the first calls settle the caches
             for _ in range(given.rounds):
-                bare = bare_throughput(predictor, given.seconds)
+                bare = throughput(predictor, best, given.seconds)
+                before = batches(metrics_port)
                 served = asyncio.run(closed_loop(port, CALLERS, given.seconds))
-                rounds.append(Round(bare, served, *turn_about(predictor, port, given.seconds)))
-            after = mean_batch(metrics_port)
-    report = heading("Serving against the bare forward") + "\n" + table(rounds, before, after)
+                after = batches(metrics_port)
+                batch = (after[1] - before[1]) / (after[0] - before[0])
+                singles = turn_about(predictor, port, given.seconds)
+                rounds.append(Round(bare, served, batch, *singles))
+    report = heading("Serving against the bare forward") + "\n" + table(sizes, best, rounds)
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(report)
     print(report)
 
 
-def table(rounds: list[Round], before: tuple[float, float], after: tuple[float, float]) -> str:
+def table(sizes: dict[int, float], best: int, rounds: list[Round]) -> str:
     """The report's body."""
-    best = [max(one.bare.values()) for one in rounds]
-    ratio = statistics.median(one.served / top for one, top in zip(rounds, best, strict=True))
+    ratio = statistics.median(one.served / one.bare for one in rounds)
     bare_one = statistics.median(took for one in rounds for took in one.bare_one)
     served_one = statistics.median(took for one in rounds for took in one.served_one)
     extra = (served_one - bare_one) * 1000
-    size = (after[1] - before[1]) / max(1.0, after[0] - before[0])
+    batch = statistics.mean(one.batch for one in rounds)
+    policy = os.environ.get("OMP_WAIT_POLICY", "not set")
     lines = [
-        "ViT-B/32 shape, float32, eager, raw 224-pixel pictures; bare = trunk and projection on "
-        "ready tensors. Legs interleaved; single calls and bare forwards one about. The ratio is "
-        "the median over rounds, the rest over all calls.\n",
+        f"ViT-B/32 shape, float32, eager, raw {SIDE}-pixel pictures; bare = trunk and projection "
+        f"on ready tensors; OMP_WAIT_POLICY {policy}. Legs interleaved; single calls and bare "
+        "forwards of one picture one about. The ratio is the median over rounds, the extra time "
+        "the difference of medians over all calls.\n",
         "| | found | gate | |",
         "| --- | --- | --- | --- |",
-        f"| {CALLERS} callers: images/s ÷ best bare batch | {ratio:.3f} | ≥ 0.90 | "
-        f"{'PASS' if ratio >= 0.90 else 'FAIL'} |",
+        f"| {CALLERS} callers: images/s ÷ bare forward in batches of {best} | {ratio:.3f} | ≥ 0.90 "
+        f"| {'PASS' if ratio >= 0.90 else 'FAIL'} |",
         f"| one caller: median beyond the bare forward | {extra:.1f} ms | ≤ 5 ms | "
         f"{'PASS' if extra <= 5 else 'FAIL'} |",
-        f"| mean batch, from the metric, both legs | {size:.1f} | > 1 | "
-        f"{'PASS' if size > 1 else 'FAIL'} |",
+        f"| {CALLERS} callers: mean batch, from the metric | {batch:.1f} | > 1 | "
+        f"{'PASS' if batch > 1 else 'FAIL'} |",
         "",
-        "| round | " + " | ".join(f"bare {b}" for b in BATCHES) + " | 16 callers | bare 1, ms | "
-        "one caller, ms |",
-        "| --- |" + " --- |" * (len(BATCHES) + 3),
+        "Bare images/s by batch: " + ", ".join(f"{b}: {sizes[b]:.1f}" for b in BATCHES) + ".\n",
+        f"| round | bare {best}, images/s | {CALLERS} callers, images/s | ratio | mean batch | "
+        "bare 1, ms | one caller, ms |",
+        "| --- |" + " --- |" * 6,
     ]
     for number, one in enumerate(rounds, start=1):
-        cells = " | ".join(f"{one.bare[size]:.1f}" for size in BATCHES)
         lines.append(
-            f"| {number} | {cells} | {one.served:.1f} | {median_ms(one.bare_one)} | "
-            f"{median_ms(one.served_one)} |"
+            f"| {number} | {one.bare:.1f} | {one.served:.1f} | {one.served / one.bare:.3f} | "
+            f"{one.batch:.1f} | {median_ms(one.bare_one)} | {median_ms(one.served_one)} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -145,7 +145,8 @@ def normalise(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:
     """uint8[..., 3, S, S] to the float32 that the model sees."""
     mean = torch.tensor(spec.mean, device=pixels.device).view(3, 1, 1)
     deviation = torch.tensor(spec.standard_deviation, device=pixels.device).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / deviation
+    own = pixels.to(torch.float32, copy=True)
+    return own.div_(255).sub_(mean).div_(deviation)
 
 
 def to_pixels(normalised: Tensor, spec: ImagePreprocessing) -> Tensor:
