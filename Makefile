@@ -30,6 +30,7 @@ setup: $(VENV)/.ready ## Create .venv from pinned constraints.
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; or: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "filling $(VENV) with torch and the rest: about 2 GB, a few minutes, once" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -67,6 +68,7 @@ $(WORLD): | .venv-world/.ready
 	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/tabletop
 
 .venv-world/.ready: worlds/requirements.txt
+	@echo "filling .venv-world with the simulator: a few minutes, once" >&2
 	$(PYTHON) -m venv .venv-world
 	.venv-world/bin/pip install --quiet --requirement worlds/requirements.txt
 	@touch $@

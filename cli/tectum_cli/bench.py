@@ -12,6 +12,9 @@ from tectum_cli.extras import console, fail, told
 
 __all__ = ["bench"]
 
+_LONGEST = 3600
+"""Seconds to measure at most."""
+
 
 def bench(
     worker: Annotated[
@@ -30,6 +33,9 @@ def bench(
     Embeds random raw pictures in a closed loop; prints throughput, latency, and where the time
     went.
     """
+    if not 0 <= seconds <= _LONGEST:
+        allowed = f"found {seconds:g}; allowed: 0 to {_LONGEST}"
+        raise typer.BadParameter(allowed, param_hint="--seconds")
     with told():
         found = asyncio.run(_measure(worker, token, callers, seconds, size, batch))
     took, latencies, refused, sizes, queue, compute = found

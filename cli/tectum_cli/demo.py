@@ -26,6 +26,8 @@ _CHECKOUT = Path(__file__).parents[2] / "worlds" / "embedded" / "test"
 _FRAMES, _LATE = 6, 0.85
 _SHOWN = 3
 """Numbers of a vector that a table has room for."""
+_UNSEEN = "gripper"
+"""In the names of actions that frames tell too little of to be decoded."""
 _TASK = "task_family"
 """Column that says which sentences are paraphrases of each other."""
 
@@ -67,14 +69,20 @@ class Episode:
 
 def show(worker: str, data: Path | None, folder: Path) -> None:
     """Run the demo against a worker."""
-    from tectum import Client
+    from tectum import Capability, Client
 
     episodes = _episodes(data or _CHECKOUT)
     folder.mkdir(parents=True, exist_ok=True)
     with told(), Client(worker) as client:
         model = client.get_model()
-        _rank(client, episodes)
-        _reconstruct(client, episodes, folder)
+        if Capability.EMBED_TEXTS in model.capabilities:
+            _rank(client, episodes)
+        else:
+            console.print("this model reads no texts, so it finds none for the frames")
+        if Capability.RECONSTRUCT_IMAGES in model.capabilities:
+            _reconstruct(client, episodes, folder)
+        else:
+            console.print("this model reconstructs no pictures")
         _latents(client, model, episodes[0], folder)
 
 
@@ -96,7 +104,11 @@ def _rank(client: Client, episodes: list[Episode]) -> None:
     places = (order == true[:, None]).argmax(axis=1) + 1
 
     table = Table("place", "what is done", "first guess", "second guess", pad_edge=False)
-    table.title = "held-out frames and what the model thinks is being done, a row for each task"
+    table.title = "held-out frames and what the model thinks is being done"
+    table.caption = (
+        f"one frame of each of {len(set(true))} tasks; place: where what is really done stands "
+        f"among the model's {len(tasks)} guesses, 1 is right"
+    )
     said = {task: sentence for sentence, task in reversed(task_of.items())}
     for row in np.unique(true, return_index=True)[1]:
         guesses = [
@@ -107,9 +119,10 @@ def _rank(client: Client, episodes: list[Episode]) -> None:
         table.add_row(str(places[row]), episodes[row].instruction, *guesses)
     console.print(table)
     console.print(
-        f"of {len(episodes)} frames {(places == 1).sum()} have their task first and "
-        f"{(places <= 2).sum()} among the first two; chance: "
-        f"{len(episodes) / len(tasks):.0f} and {2 * len(episodes) / len(tasks):.0f}\n"
+        f"of all {len(episodes)} frames, one an episode, those in the table among them, "
+        f"{(places == 1).sum()} have their task first and {(places <= 2).sum()} among the first "
+        f"two; chance: {len(episodes) / len(tasks):.0f} and {2 * len(episodes) / len(tasks):.0f}\n",
+        soft_wrap=True,
     )
 
 
@@ -152,9 +165,16 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
     decoded = None
     if spec.decoded_steps:
         decoded = np.stack([_decoded(action) for action in found.answers()])
-    moves = ", ".join(episode.names[:_SHOWN]) or f"first {_SHOWN}"
-    table = Table(title=f"latent actions while it shall {episode.instruction!r}", pad_edge=False)
-    table.caption = f"z: its first {_SHOWN} numbers; actions: {moves}"
+    names = episode.names or tuple(f"action {number}" for number in range(true.shape[1]))
+    left_out = [name for name in names if _UNSEEN in name]
+    shown = [number for number, name in enumerate(names) if _UNSEEN not in name]
+    true, decoded = true[:, shown], None if decoded is None else decoded[:, shown]
+    names = tuple(names[number] for number in shown)
+    title = f"latent actions while it shall {episode.instruction!r}"
+    table = Table(title=title, pad_edge=False)
+    table.caption = f"z: its first {_SHOWN} numbers; actions: {', '.join(names[:_SHOWN])}"
+    if left_out:
+        table.caption += f"; frames tell too little of {', '.join(left_out)} to decode it"
     for heading in ("step", "|z|", "z", "decoded action", "true action"):
         table.add_column(heading)
     for step in range(0, len(vectors), max(1, len(vectors) // 12)):
@@ -167,7 +187,7 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
         )
     console.print(table)
     path = folder / "latent-actions.png"
-    latent_plot(vectors, decoded, true, episode.names, stride * episode.interval, path)
+    latent_plot(vectors, decoded, true, names, stride * episode.interval, title, path)
     console.print(f"latent actions: {path}\n")
 
 

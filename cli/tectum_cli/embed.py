@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["embed"]
 
 _WORKING = "embedding"
+_NAMED = 3
+"""Of the skipped files, so many by name."""
 _OF_PICTURES = re.compile(r"images(\[|$)")
 _MOST_BYTES = 32 * 2**20
 """Of pictures in one request: half of what a worker takes unless its operator said otherwise."""
@@ -31,7 +33,7 @@ _MOST_BYTES = 32 * 2**20
 
 def embed(
     paths: Annotated[list[Path], typer.Argument(help="Pictures, videos, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write, NAME.parquet.")],
     worker: Annotated[
         str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
     ] = "127.0.0.1:50051",
@@ -46,6 +48,9 @@ def embed(
     batch: Annotated[
         int, typer.Option(help="Pictures in one request; fewer of large ones.", min=1, max=64)
     ] = 32,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file to write if it is there.")
+    ] = False,
     patience: Annotated[
         float,
         typer.Option(help="Seconds to wait for a worker that is busy or away.", min=0.0),
@@ -65,6 +70,7 @@ def embed(
 
     if kind not in ("", "joint", "pooled"):
         raise fail(f"--kind is joint or pooled, not {kind!r}")
+    _check(out, force)
     fields: dict[str, pa.DataType] = {
         "path": pa.string(),
         "frame": pa.int64(),
@@ -77,6 +83,7 @@ def embed(
     }
     schema = pa.schema(fields)
     failed = 0
+    skipped: list[Path] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with ending_as_interrupts(), _drafted(out) as draft:
         try:
@@ -84,16 +91,18 @@ def embed(
                 told(),
                 Client(worker, token=token or None, model=model) as client,
                 pq.ParquetWriter(draft, schema) as writer,
-                Progress(*columns, console=errors) as progress,
+                Progress(*columns, console=errors, disable=not errors.is_terminal) as progress,
             ):
                 task = progress.add_task(_WORKING, total=None)
 
                 def tell(why: str) -> None:
                     waiting = f"waiting for the worker: {escape(why)}"
                     progress.update(task, description=waiting if why else _WORKING)
+                    if why and not errors.is_terminal:
+                        errors.print(waiting, highlight=False, soft_wrap=True)
 
                 asked = partial(_asked, client, Patience(patience, tell), kind)
-                for group in _groups(pictures_in(paths, every), batch):
+                for group in _groups(pictures_in(paths, every, skipped), batch):
                     rows = _rows(asked, group)
                     failed += sum(row["error"] is not None for row in rows)
                     writer.write_table(pa.Table.from_pylist(rows, schema))
@@ -101,7 +110,33 @@ def embed(
                 done = int(progress.tasks[0].completed)
         except (ValueError, OSError) as error:
             raise fail(str(error)) from error
-    errors.print(f"{done} rows in {out}" + (f", {failed} with an error" if failed else ""))
+        if not done:
+            raise fail(f"no pictures or videos in {', '.join(map(str, paths))}")
+    if skipped:
+        _tell_skipped(skipped)
+    wrong = f", {failed} with an error" if failed else ""
+    errors.print(
+        f"{done - failed} embedded{wrong}: {done} rows in {escape(str(out))}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _check(out: Path, force: bool) -> None:
+    """Let pass a file that may be written, before hours of work."""
+    if out.suffix != ".parquet":
+        raise fail(f"--out is a .parquet file, not {str(out)!r}")
+    if not out.parent.is_dir():
+        raise fail(f"the folder {out.parent} of --out does not exist")
+    if out.exists() and not force:
+        raise fail(f"{out} exists; --force replaces it")
+
+
+def _tell_skipped(files: list[Path]) -> None:
+    """What in the folders had no place in the answer: a few names tell the kind."""
+    what = "1 file that is no picture" if len(files) == 1 else f"{len(files)} files, no pictures"
+    names = ", ".join(file.name for file in files[:_NAMED])
+    more = ", …" if len(files) > _NAMED else ""
+    errors.print(f"skipped {what}: {escape(names)}{more}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

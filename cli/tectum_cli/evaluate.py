@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tectum_cli.extras import console, errors, fail, needs
+from tectum_cli.train import check_world
 
 __all__ = ["evaluate"]
 
@@ -51,6 +52,7 @@ def evaluate(
 ) -> None:
     """Measure bundles on episodes never trained on."""
     with needs("train"):
+        from tectum_train.data import DataError
         from tectum_train.evaluation.context import Columns
         from tectum_train.evaluation.report import as_json, markdown
         from tectum_train.job import evaluate_bundles
@@ -60,7 +62,11 @@ def evaluate(
             bundles, data, camera, columns, cache.expanduser(), ceiling, errors, test, device
         )
         table = markdown(runs)
-    # ValueErrors are those of bundles, data and device.
+    except DataError as error:
+        for split in (data / "train", test or data / "test"):
+            check_world(split)
+        raise fail(str(error)) from error
+    # ValueErrors are those of bundles and device.
     except (ValueError, FileNotFoundError) as error:
         raise fail(str(error)) from error
     console.print(table, highlight=False, markup=False, soft_wrap=True)

@@ -47,10 +47,13 @@ class Unreadable:
     """The first frame that is missing; None: no frame could be read, or it is a still picture."""
 
 
-def pictures_in(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]:
+def pictures_in(
+    paths: list[Path], every: int, skipped: list[Path] | None = None
+) -> Iterator[Picture | Unreadable]:
     """All pictures below the paths, files in name order, each video's every `every`-th frame.
 
-    What cannot be read stands in its place, so that one broken file costs no other.
+    What cannot be read stands in its place, so that one broken file costs no other. `skipped` takes
+    files in folders that are neither.
 
     Raises:
         ValueError: a path that is not there, or neither picture, video nor folder; before any
@@ -62,10 +65,10 @@ def pictures_in(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]
             raise ValueError(f"{path} does not exist")
         if not path.is_dir() and path.suffix.lower() not in allowed:
             raise ValueError(f"{path} is none of {', '.join(sorted(allowed))}")
-    return _read(paths, every)
+    return _read(paths, every, [] if skipped is None else skipped)
 
 
-def _read(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]:
+def _read(paths: list[Path], every: int, skipped: list[Path]) -> Iterator[Picture | Unreadable]:
     for path in paths:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
@@ -74,6 +77,8 @@ def _read(paths: list[Path], every: int) -> Iterator[Picture | Unreadable]:
                 yield from _frames_of(file, every)
             elif suffix in _IMAGES:
                 yield _picture_of(file)
+            elif not file.is_dir():
+                skipped.append(file)
 
 
 def _picture_of(path: Path) -> Picture | Unreadable:

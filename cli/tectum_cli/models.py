@@ -56,6 +56,8 @@ def _described(model: Model) -> Table:
     table.add_row("parameters", f"{model.parameters:,}")
     table.add_row("numerics", f"{model.numerics.precision}, {model.numerics.engine}")
     table.add_row("can", ", ".join(sorted(one.value for one in model.capabilities)))
+    if model.input.text is not None:
+        table.add_row("texts", f"up to {model.input.text.max_tokens} tokens; the rest is cut off")
     spaces = [f"{one.kind.value} {one.space_id} ({one.dimensions})" for one in model.spaces]
     table.add_row("spaces", "\n".join(spaces))
     return table

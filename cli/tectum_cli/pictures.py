@@ -46,6 +46,7 @@ def latent_plot(
     true: NDArray[np.float32],
     names: Sequence[str],
     interval: float,
+    title: str,
     path: Path,
 ) -> None:
     """The latent over time, and below it the decoded beside the true actions.
@@ -56,6 +57,7 @@ def latent_plot(
         true: float32[T, A].
         names: of the actions' dimensions.
         interval: seconds between steps.
+        title: which episode it is.
         path: a PNG.
     """
     with needs("cli"):
@@ -71,12 +73,16 @@ def latent_plot(
         interpolation="nearest",
     )  # fmt: skip
     axes[0].set_ylabel("latent")
+    axes[0].locator_params(axis="y", integer=True)
     figure.colorbar(picture, ax=axes[0])
     for number, axis in enumerate(axes[1:]):
         axis.plot(seconds, true[:, number], color="black", label="true")
         if decoded is not None:
             axis.plot(seconds, decoded[:, number], color="tab:orange", label="decoded")
         axis.set_ylabel(names[number] if number < len(names) else f"action {number}")
-    axes[1].legend(loc="upper right")
     axes[-1].set_xlabel("seconds")
+    if count:
+        lines = axes[1].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower center", ncols=2)
+    figure.suptitle(title, wrap=True)
     figure.savefig(path, dpi=120)

@@ -15,8 +15,13 @@ _Handler = Callable[[int, FrameType | None], object]
 
 
 def on_signals(handler: _Handler, *numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """Handle these signals so, but for what `nohup` ignores; gives what handled them before."""
-    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
+    """Handle these signals so; gives what handled them before.
+
+    Of those that were ignored only SIGHUP stays so, which is what `nohup` is for. SIGINT is ignored
+    in what a script starts with `&`, where who sends it means it all the same.
+    """
+    kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    heard = [number for number in numbers if number not in kept]
     return {number: signal.signal(number, handler) for number in heard}
 
 
@@ -29,7 +34,7 @@ def restore(before: dict[signal.Signals, Any]) -> None:
 @contextmanager
 def ending_as_interrupts() -> Iterator[None]:
     """Within, whoever asks for the end raises KeyboardInterrupt, as Ctrl-C does."""
-    before = on_signals(_interrupt, signal.SIGTERM, signal.SIGHUP)
+    before = on_signals(_interrupt, *ASKED)
     try:
         yield
     finally:

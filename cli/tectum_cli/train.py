@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from rich.padding import Padding
 
 from tectum_cli.extras import console, errors, fail, needs
 
-__all__ = ["train"]
+__all__ = ["check_world", "train"]
 
 _WORLD = Path("data/tabletop")
 """Where a checkout's `make world` puts what the package's recipes learn from."""
@@ -26,8 +27,20 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Change one value: path.to.key=value; repeat for more."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for runs, in place of the recipe's (runs); this one goes to "
+            "OUTPUT/<name>-seed<seed>."
+        ),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the run's checkpoint, with the settings that the run was begun with: "
+            "only what says which run it is (name, seed, output) needs to be given again.",
+        ),
     ] = False,
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …")] = "cpu",
     publish: Annotated[
@@ -51,12 +64,13 @@ def train(
     with needs("train"):
         from tectum_train.engine.run import Interrupted
         from tectum_train.job import run_job
-        from tectum_train.recipe import read_recipe
+        from tectum_train.recipe import read_recipe, resumed_recipe
+    changes = list(change or ())
+    if output is not None:
+        changes.append(f"output={json.dumps(str(output))}")
     try:
-        chosen = read_recipe(recipe, change or ())
-        data = Path(chosen.data.train)
-        if data.parent == _WORLD and not data.exists():
-            raise fail(f"{data} is not there yet: `make world` makes it (see worlds/README.md)")
+        chosen = (resumed_recipe if resume else read_recipe)(recipe, changes)
+        check_world(Path(chosen.data.train))
         bundle, version = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.
     except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as error:
@@ -65,6 +79,14 @@ def train(
         errors.print(f"{error}; go on with --resume")
         raise typer.Exit(130) from error
     console.print(f"bundle {version} in {bundle}", highlight=False)
+    if publish is not None:
+        console.print(f"published {chosen.name}@{version} to {publish}", highlight=False)
+
+
+def check_world(split: Path) -> None:
+    """Say how it is made, if `split` is of the generated world and nobody has made it yet."""
+    if split.parent == _WORLD and not split.exists():
+        raise fail(f"{split} is not there yet: `make world` makes it (see worlds/README.md)")
 
 
 def _list_recipes() -> None:

@@ -3,7 +3,7 @@
     python robot_camera.py video.mp4 [host:port]
 
 A video file stands in for the camera: its frames come at 30 Hz, whatever its own rate, stamped
-with the moment they were taken. Needs PyAV beside the SDK (`pip install tectum av`).
+with the moment they were taken. Needs PyAV beside the SDK (`pip install . av` in a checkout).
 """
 
 import sys
@@ -31,11 +31,12 @@ def camera(path: str) -> Iterator[tectum.Frame]:
 
 def main(path: str, address: str = "127.0.0.1:50051") -> None:
     """Stream the file and print what became of each frame that was answered."""
+    superseded = 0
     with tectum.Client(address) as client:
-        can = client.get_model().capabilities
-        wanted = tectum.Capability.PREDICT_LATENT_ACTIONS in can
+        wanted = tectum.Capability.PREDICT_LATENT_ACTIONS in client.get_model().capabilities
         with client.stream(camera(path), embed=True, latent_actions=wanted) as stream:
             for result in stream:
+                superseded += result.status == tectum.FrameStatus.SUPERSEDED
                 line = f"frame {result.frame_id} {result.status} age {1000 * result.age:.0f} ms"
                 if result.embedding is not None:
                     line += f" norm {np.linalg.norm(result.embedding.as_float32()):.3f}"
@@ -43,7 +44,7 @@ def main(path: str, address: str = "127.0.0.1:50051") -> None:
                     latent = np.round(result.latent_action.latent.as_float32()[:4], 3)
                     line += f" latent {latent} over {result.latent_action.interval:.3f} s"
                 print(line)
-        print(f"{stream.dropped} frames gave way to newer ones before they left")
+        print(f"gave way to newer frames: {stream.dropped} here, {superseded} in the worker")
 
 
 if __name__ == "__main__":

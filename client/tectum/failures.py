@@ -6,8 +6,10 @@ bare code. Both end here, so that no grpc.RpcError ever leaves the SDK. Which cl
 raises is `errors.py`'s business.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Protocol, cast
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -69,6 +71,17 @@ def from_rpc(failure: grpc.RpcError, request_id: str) -> TectumError:
     return from_status(code, message, status, request_id)
 
 
+def _plain(message: str) -> str:
+    """A message as it is, but for those of grpc's for two mistakes in an address."""
+    if "Expected SETTINGS frame" in message or "Trying to connect an http1.x server" in message:
+        return f"this is no gRPC port, perhaps the one for REST or metrics ({message})"
+    found = re.search(r"ipv[46]:(\S+:\d+)", message)
+    if "Connection refused" in message and found:
+        where = unquote(found[1])
+        return f"no worker answers at {where} (start one: tectum up): connection refused"
+    return message
+
+
 def from_status(
     code: grpc.StatusCode,
     message: str,
@@ -96,7 +109,7 @@ def from_status(
             retry_after = seconds(retry.retry_delay)
     raised = errors.class_for_reason(reason) or CLASS_BY_CODE.get(code, errors.InternalError)
     return raised(
-        message or f"the call failed with {code.name}",
+        _plain(message) or f"the call failed with {code.name}",
         reason=reason,
         request_id=request_id,
         violations=violations,

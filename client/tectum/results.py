@@ -90,6 +90,10 @@ class Embedding:
     """Only vectors with equal space ids may be compared."""
     scale: float | None = None
     """For int8: what the values are multiplied by. None for floats."""
+    tokens: int = 0
+    """Of a text: how many the model read, special ones included. 0: not a text."""
+    truncated: bool = False
+    """Of a text: it was longer than `Model.input.text.max_tokens`, and only its beginning read."""
 
     def as_float32(self) -> NDArray[np.float32]:
         """The vector itself: float32, dequantised where it travelled as int8."""
@@ -176,6 +180,8 @@ class Similarity:
     errors: tuple[SimilarityError, ...]
     """The items that failed. Empty: all were compared."""
     info: ResponseInfo
+    truncated: tuple[str, ...] = ()
+    """Texts too long for the model, of which only the beginning was compared: `right[3]`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,7 +252,9 @@ def item_error(message: errors_pb2.ItemError) -> ItemError:
 def embedding(message: call_pb2.Embedding) -> Embedding:
     """Read a vector."""
     scale = message.scale if message.HasField("scale") else None
-    return Embedding(from_wire(message.values), message.space_id, scale)
+    return Embedding(
+        from_wire(message.values), message.space_id, scale, message.tokens, message.truncated
+    )
 
 
 def embedding_batch(
@@ -272,6 +280,7 @@ def similarity(message: embed_pb2.ComputeSimilarityResponse) -> Similarity:
             for e in message.errors
         ),
         info=response_info(message.info),
+        truncated=tuple(message.truncated),
     )
 
 

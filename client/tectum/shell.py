@@ -58,7 +58,7 @@ class Shell:
         """Prepare to talk to a worker; nothing is sent yet.
 
         Args:
-            address: `host:port`, or any target gRPC understands (`dns:///…`, `unix:…`).
+            address: `host:port`, or any target gRPC understands (`dns:///…`, `unix:…`); no URL.
             model: Model of calls that name none. Empty: the worker's default.
             token: Bearer credentials of every call.
             priority: Priority of calls that set none; streams are CONTROL unless they say.
@@ -67,7 +67,13 @@ class Shell:
             retries: How often a call is tried again when the worker says it can be.
             tls: See `Tls`.
             max_message_bytes: Largest message, either way.
+
+        Raises:
+            InvalidInput: the address is a URL, or the roots cannot be read.
         """
+        if address.lower().startswith(("http://", "https://")):
+            scheme = address.partition("//")[0]
+            raise invalid("address", f"found {address!r}; allowed: HOST:PORT, without {scheme}//")
         self.address = address
         self._defaults = Defaults(
             model=model,

@@ -71,7 +71,8 @@ def embed_texts(
     """Turn texts into vectors in the space shared with images.
 
     Args:
-        texts: At least one, none empty.
+        texts: At least one, none empty. Of one with more than `Model.input.text.max_tokens`
+            tokens only the beginning is read; its `Embedding.truncated` says so.
         dtype: Element type to travel in.
         dimensions: Keep only the first so many, renormalised. None: all.
         options: See `InferenceOptions`.

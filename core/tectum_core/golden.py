@@ -201,29 +201,31 @@ def _run(
 ) -> dict[str, NDArray[np.float32]]:
     """Every head's outputs, by name, none rounded to pixels; of large ones a single example."""
     images = list(inputs["input/images"].numpy())
-    model = predictor.model
+    model, learnt = predictor.model, predictor.config.training.learnt
     outputs = _of_images(predictor, images, inputs, texts)
-    if model.video is not None:
+    if model.video is not None and learnt("video"):
         clip = [inputs["input/clip"].numpy()]
-        outputs["clip_pooled"] = predictor.embed_clips(clip, "pooled")
+        if learnt("video.pool"):
+            outputs["clip_pooled"] = predictor.embed_clips(clip, "pooled")
         outputs["clip_tokens"] = predictor.embed_clips(clip, "tokens")
         outputs["clip_importance"] = predictor.clip_importance(clip[0])
-        if model.video_decoder is not None:
+        if model.video_decoder is not None and learnt("video_decoder"):
             filled = predictor.fill_clips(clip, inputs["input/clip_mask"])
             outputs["filled_clips"] = np.nan_to_num(filled.error)
             outputs["painted_clips"] = _array(filled.painted)
-    if model.fusion is not None:
+    if model.fusion is not None and learnt("fusion.token_head"):
         ids = [predictor.encode(text).ids for text in texts[:1]]
         outputs["filled_texts"] = predictor.fill_texts(ids, images[:1]).probabilities
-    if predictor.config.actions is not None:
+    if predictor.config.actions is not None and learnt("fusion.action_head"):
         actions, hidden = inputs["input/actions"].numpy(), inputs["input/action_mask"]
         outputs["filled_actions"] = predictor.fill_actions(actions, hidden, images[:2], texts[:2])
         if predictor.config.actions.state_names:
             outputs["filled_actions_in_state"] = predictor.fill_actions(
                 actions, hidden, states=inputs["input/states"].numpy()
             )
-    if model.latent_action is not None:
-        decode = model.latent_action.action_decoder is not None
+    if model.latent_action is not None and learnt("latent_action"):
+        decodes = learnt("latent_action.action_decoder")
+        decode = decodes and model.latent_action.action_decoder is not None
         latent = predictor.latent_actions(images[:-1], images[1:], decode, predict_frames=True)
         outputs["latent_action"] = latent.vectors
         if latent.predicted is not None:
@@ -240,17 +242,18 @@ def _of_images(
     texts: tuple[str, ...],
 ) -> dict[str, NDArray[np.float32]]:
     """What is said of single pictures and of texts beside them."""
-    model = predictor.model
-    outputs = {
-        "pooled": predictor.embed_images(images, "pooled"),
-        "tokens": predictor.embed_images(images[:1], "tokens"),
-        "importance": predictor.image_importance(images[0]),
-    }
-    if model.joint is not None:
+    model, learnt = predictor.model, predictor.config.training.learnt
+    outputs: dict[str, NDArray[np.float32]] = {}
+    if learnt("vision", "vision.pool"):
+        outputs["pooled"] = predictor.embed_images(images, "pooled")
+    if learnt("vision"):
+        outputs["tokens"] = predictor.embed_images(images[:1], "tokens")
+        outputs["importance"] = predictor.image_importance(images[0])
+    if model.joint is not None and learnt("joint"):
         image, text = predictor.embed_images(images, "joint"), predictor.embed_texts(texts)
         outputs["joint_image"], outputs["joint_text"] = image, text
         outputs["logits"] = predictor.logits(image @ text.T)
-    if model.pixel_decoder is not None:
+    if model.pixel_decoder is not None and learnt("pixel_decoder"):
         hidden = inputs["input/image_mask"]
         filled = predictor.fill_images(images, hidden)
         outputs["filled_images"] = np.nan_to_num(filled.error)

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tectum_core.bundle import Bundle
+from tectum_core.bundle import Bundle, Part
+from tectum_core.bundle.config import PARTS
 from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
@@ -39,9 +40,13 @@ Uint8Image = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 VectorName = Literal["joint", "pooled", "tokens"]
 
+_BEHIND: dict[VectorName, tuple[Part, ...]] = {
+    "joint": ("joint",), "pooled": ("vision", "vision.pool"), "tokens": ("vision",),
+}  # fmt: skip
+
 
 class CapabilityMissing(ValueError):
-    """The bundle has no part for this; names the part."""
+    """The bundle has no part for this, or one that was not trained; names the part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class Predictor:
         Raises:
             CapabilityMissing: "joint" without a joint space.
         """
+        self._require(*_BEHIND[vector])
         return self._embed(self.model.vision, self._pixels(images), vector)
 
     @torch.inference_mode()
@@ -123,14 +129,20 @@ class Predictor:
             raise CapabilityMissing("this model has no video path")
         if vector == "joint":
             raise CapabilityMissing("this model's clips have no joint space")
+        self._require("video", *(("video.pool",) if vector == "pooled" else ()))
         return self._embed(self.model.video, self._clip_pixels(clips), vector)
 
-    @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """Texts in the joint space: float32[B, J], unit length."""
+        return self.embed_encoded([self.encode(text) for text in texts])
+
+    @torch.inference_mode()
+    def embed_encoded(self, texts: Sequence[EncodedText]) -> Float32:
+        """What `encode` made of texts, in the joint space: float32[B, J], unit length."""
         if self.model.joint is None or self.model.text is None:
             raise CapabilityMissing("this model has no text path")
-        ids, seen = self._ids([self.encode(text).ids for text in texts])
+        self._require("joint")
+        ids, seen = self._ids([text.ids for text in texts])
         return _numpy(self.model.joint.embed_text(self.model.text(ids, seen).pooled))
 
     def encode(self, text: str) -> EncodedText:
@@ -145,11 +157,13 @@ class Predictor:
         """The joint space's logits for cosines of any shape."""
         if self.model.joint is None:
             raise CapabilityMissing("this model has no joint space")
+        self._require("joint")
         return _numpy(self.model.joint.logits(torch.from_numpy(cosine).to(self.device)))
 
     @torch.inference_mode()
     def image_importance(self, image: Uint8Image) -> Float32:
         """How much the trunk's last block attends to each patch of a picture: float32[N]."""
+        self._require("vision")
         return _numpy(self.model.vision.importance(self._pixels([image]))[0])
 
     @torch.inference_mode()
@@ -157,6 +171,7 @@ class Predictor:
         """The same for each tubelet of a clip uint8[T, H, W, 3]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
+        self._require("video")
         return _numpy(self.model.video.importance(self._clip_pixels([clip]))[0])
 
     @torch.inference_mode()
@@ -172,6 +187,7 @@ class Predictor:
         """
         if self.model.pixel_decoder is None:
             raise CapabilityMissing("this model reconstructs no images")
+        self._require("pixel_decoder")
         if texts is not None and not self.model.pixel_decoder.config.text_context:
             raise CapabilityMissing("this model's image decoder reads no text")
         text = text_seen = None
@@ -192,6 +208,7 @@ class Predictor:
         """Paint hidden tubelets of clips uint8[T, H, W, 3]; hidden as in fill_images."""
         if self.model.video is None or self.model.video_decoder is None:
             raise CapabilityMissing("this model reconstructs no clips")
+        self._require("video_decoder")
         config = self.model.video.config
         keep = visible_indices(hidden).to(self.device)
         pixels = self._clip_pixels(clips)
@@ -214,6 +231,7 @@ class Predictor:
         """
         if self.model.fusion is None or self.model.text is None:
             raise CapabilityMissing("this model reconstructs no texts")
+        self._require("fusion.token_head")
         padded, seen = self._ids(ids)
         text = self.model.text(padded, seen).tokens
         image = None if images is None else self.model.vision(self._pixels(images)).tokens
@@ -244,6 +262,7 @@ class Predictor:
         scaling = self.config.actions
         if self.model.fusion is None or scaling is None:
             raise CapabilityMissing("this model reconstructs no actions")
+        self._require("fusion.action_head")
         text = text_seen = None
         if texts is not None and self.model.text is not None:
             ids, text_seen = self._ids([self.encode(item).ids for item in texts])
@@ -272,6 +291,9 @@ class Predictor:
             raise CapabilityMissing("this model predicts no latent actions")
         if decode_actions and module.action_decoder is None:
             raise CapabilityMissing("this model decodes no actions")
+        self._require("latent_action")
+        if decode_actions:
+            self._require("latent_action.action_decoder")
         count = len(earlier)
         pixels = self._pixels([*earlier, *later])
         small = module.frames(pixels)
@@ -300,6 +322,10 @@ class Predictor:
             frames=frames,
             predicted=predicted,
         )
+
+    def _require(self, *parts: Part) -> None:
+        if lacking := [PARTS[part] for part in parts if not self.config.training.learnt(part)]:
+            raise CapabilityMissing(f"this bundle's {lacking[0]} was not trained")
 
     def _embed(self, trunk: VisionTransformer, pixels: Tensor, vector: VectorName) -> Float32:
         if vector == "joint" and self.model.joint is None:

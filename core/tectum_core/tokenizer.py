@@ -32,6 +32,8 @@ class EncodedText:
     """The same as the tokenizer writes them."""
     content: list[int]
     """Places in `ids` that are the text's own, special tokens left out."""
+    cut: int = 0
+    """Tokens of the text that were too many for the model, and are not in `ids`."""
 
 
 class Tokenizer:
@@ -100,13 +102,14 @@ class Tokenizer:
             for place, (is_special, token) in enumerate(zip(special, tokens, strict=True))
             if not is_special or token == _MASK
         ]
-        if len(ids) > max_tokens:
+        cut = max(len(ids) - max_tokens, 0)
+        if cut:
             tail = ids[content[-1] + 1 :] if content else []
             tail_tokens = tokens[len(ids) - len(tail) :]
             room = max_tokens - len(tail)
             ids, tokens = ids[:room] + tail, tokens[:room] + tail_tokens
             content = [place for place in content if place < room]
-        return EncodedText(ids=ids, tokens=tokens, content=content)
+        return EncodedText(ids=ids, tokens=tokens, content=content, cut=cut)
 
     def pad(self, encoded: Sequence[Sequence[int]], length: int) -> list[list[int]]:
         """Rows of ids filled up to `length` on the right."""

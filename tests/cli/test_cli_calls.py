@@ -12,7 +12,7 @@ from PIL import Image
 from tests.bundles import picture
 from tests.cli.running import free_port, invoke, run_without
 
-from tectum import Client, ModelState
+from tectum import Capability, Client, ModelState
 from tectum_cli import extras
 from tectum_cli.pictures import latent_plot, reconstruction_sheet
 
@@ -139,6 +139,13 @@ def test_bench_says_throughput_latency_and_where_time_went(worker: str) -> None:
     assert re.search(r"mean batch [\d.]+, queue [\d.]+ ms, compute [\d.]+ ms", result.output)
 
 
+def test_bench_takes_no_time_that_cannot_pass(worker: str) -> None:
+    result = invoke("bench", "--worker", worker, "--seconds", -1)
+
+    assert result.exit_code == 2
+    assert "--seconds: found -1; allowed: 0 to 3600" in result.stderr
+
+
 def test_bench_without_an_answer_says_so(worker: str) -> None:
     result = invoke("bench", "--worker", worker, "--seconds", 0.0, "--size", 32)
 
@@ -159,13 +166,32 @@ def test_the_demo_ranks_reconstructs_and_plots(
     assert result.exit_code == 0, result.output
     assert "what the model thinks is being done" in result.output
     words = " ".join(result.output.split())
-    assert re.search(r"of 8 frames \d have their task first and \d among the first two", words)
+    assert "1 is right" in words
+    assert re.search(r"of all 8 frames, one an episode, those in the table among them, ", words)
+    assert re.search(r"have their task first and \d among the first two", words)
     assert "chance: 2 and 4" in words
     assert "latent actions while it shall 'red block goes left'" in result.output
     for name in ("reconstructions.png", "latent-actions.png"):
         with Image.open(tmp_path / "shown" / name) as shown:
             assert shown.format == "PNG"
             assert shown.width > 300
+
+
+def test_the_demo_shows_a_model_without_texts_what_it_can(
+    worker: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(worker) as client:
+        whole = client.get_model()
+    mute = replace(whole, capabilities=whole.capabilities - {Capability.EMBED_TEXTS})
+    monkeypatch.setattr(Client, "get_model", lambda _: mute)
+
+    result = invoke(
+        "demo", "--worker", worker, "--data", tiny_data / "test", "--pictures", tmp_path
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "this model reads no texts" in result.output
+    assert "latent actions while it shall" in result.output
 
 
 def test_the_demo_names_a_folder_that_is_no_data_set(worker: str, tmp_path: Path) -> None:
@@ -182,8 +208,8 @@ def test_pictures_are_drawn_from_plain_arrays(tmp_path: Path) -> None:
     vectors = np.zeros((5, 3), np.float32)
 
     reconstruction_sheet([(original, original, mask)] * 2, tmp_path / "sheet.png")
-    latent_plot(vectors, None, np.ones((5, 2), np.float32), ["x"], 0.1, tmp_path / "plot.png")
-    latent_plot(vectors, np.ones((5, 2), np.float32), np.ones((5, 2), np.float32), [], 0.1,
+    latent_plot(vectors, None, np.ones((5, 2), np.float32), ["x"], 0.1, "a", tmp_path / "plot.png")
+    latent_plot(vectors, np.ones((5, 2), np.float32), np.ones((5, 2), np.float32), [], 0.1, "a",
                 tmp_path / "both.png")  # fmt: skip
 
     with Image.open(tmp_path / "sheet.png") as sheet:

@@ -87,7 +87,9 @@ def test_a_folder_becomes_one_row_for_each_picture_and_frame(
     assert [row["frame"] for row in rows] == [None] * 4 + [0, 1, 2, 3, 4]
     assert [row["seconds"] for row in rows[4:]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert all(row["error"] is None for row in rows)
-    assert f"9 rows in {tmp_path / 'out.parquet'}" in told
+    assert f"9 embedded: 9 rows in {tmp_path / 'out.parquet'}" in told
+    assert "skipped 1 file that is no picture: notes.txt" in told
+    assert "embedding" not in told, "a spinner is for terminals"
     assert {row["model"] for row in rows} == {"tiny"}
 
 
@@ -121,7 +123,9 @@ def test_vectors_and_spaces_are_the_workers(worker: str, folder: Path, tmp_path:
 
 def test_the_kind_can_be_chosen(worker: str, folder: Path, tmp_path: Path) -> None:
     joint, pooled = (
-        embedded(tmp_path / kind, folder / "a.jpg", "--worker", worker, "--kind", kind)[0][0]
+        embedded(
+            tmp_path / f"{kind}.parquet", folder / "a.jpg", "--worker", worker, "--kind", kind
+        )[0][0]
         for kind in ("joint", "pooled")
     )
 
@@ -138,8 +142,8 @@ def test_of_a_film_every_nth_frame_is_taken(worker: str, folder: Path, tmp_path:
 
 
 def test_requests_of_any_size_give_the_same_rows(worker: str, folder: Path, tmp_path: Path) -> None:
-    one, _ = embedded(tmp_path / "one", folder, "--worker", worker, "--batch", 1)
-    four, _ = embedded(tmp_path / "four", folder, "--worker", worker, "--batch", 4)
+    one, _ = embedded(tmp_path / "one.parquet", folder, "--worker", worker, "--batch", 1)
+    four, _ = embedded(tmp_path / "four.parquet", folder, "--worker", worker, "--batch", 4)
 
     assert [(r["path"], r["frame"]) for r in one] == [(r["path"], r["frame"]) for r in four]
     assert np.allclose([r["vector"] for r in one], [r["vector"] for r in four], atol=1e-5)
@@ -205,8 +209,7 @@ def test_a_broken_picture_gets_an_error_and_its_neighbours_vectors(
     assert broken[0]["error"]
     assert len(rows) == 10
     assert all(row["vector"] for row in rows if row["error"] is None)
-    assert "10 rows in" in told
-    assert "1 with an error" in told
+    assert "9 embedded, 1 with an error: 10 rows in" in told
 
 
 @pytest.mark.parametrize("content", [b"", b"no film at all"])
@@ -243,15 +246,6 @@ def test_a_film_without_pictures_says_so(worker: str, tmp_path: Path) -> None:
     assert [row["error"] for row in rows] == ["UNREADABLE: has no pictures"]
 
 
-def test_a_folder_without_pictures_gives_no_rows(worker: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-
-    rows, told = embedded(tmp_path / "out.parquet", tmp_path / "empty", "--worker", worker)
-
-    assert rows == []
-    assert "0 rows in" in told
-
-
 # ---------------------------------------------------------------- failing
 
 
@@ -261,6 +255,33 @@ def test_a_path_of_an_unknown_kind_is_answered_with_those_known(
     told = refused(tmp_path / "out.parquet", folder / "notes.txt", "--worker", worker)
 
     assert "notes.txt is none of .avi, .jpeg, .jpg, .mkv, .mov, .mp4, .png, .webm, .webp" in told
+
+
+def test_a_folder_without_pictures_is_refused(worker: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    told = refused(tmp_path / "out.parquet", tmp_path / "empty", "--worker", worker)
+
+    assert f"no pictures or videos in {tmp_path / 'empty'}" in told
+
+
+def test_a_file_that_would_be_no_parquet_is_refused(folder: Path, tmp_path: Path) -> None:
+    told = refused(tmp_path / "out.csv", folder)
+
+    assert "--out is a .parquet file" in told
+
+
+def test_an_earlier_file_is_replaced_only_by_force(
+    worker: str, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    embedded(out, folder / "a.jpg", "--worker", worker)
+
+    told = refused(out, folder / "b.png", "--worker", worker)
+    rows, _ = embedded(out, folder / "b.png", "--worker", worker, "--force")
+
+    assert f"{out} exists; --force replaces it" in told
+    assert Path(rows[0]["path"]).name == "b.png"
 
 
 def test_a_path_that_is_not_there_is_named(worker: str, tmp_path: Path) -> None:
@@ -296,7 +317,7 @@ def test_a_failure_leaves_an_earlier_file_as_it_was(
     embedded(out, folder / "a.jpg", "--worker", worker)
     before = out.read_bytes()
 
-    refused(out, folder / "a.jpg", folder / "notes.txt", "--worker", worker)
+    refused(out, folder / "a.jpg", folder / "notes.txt", "--worker", worker, "--force")
 
     assert out.read_bytes() == before
 
@@ -306,4 +327,4 @@ def test_a_folder_that_is_not_there_cannot_be_written_to(
 ) -> None:
     told = refused(tmp_path / "absent" / "out.parquet", folder, "--worker", worker)
 
-    assert "absent" in told
+    assert f"the folder {tmp_path / 'absent'} of --out does not exist" in told

@@ -102,10 +102,10 @@ def test_a_request_of_too_many_pictures_is_made_in_halves(
     violations = [("images", "found 4; allowed: at most 3")]
     fake.refuse(R.ERROR_REASON_TOO_MANY_ITEMS, violations=violations)
 
-    result = invoke("embed", folder, "--worker", fake.address, "--out", tmp_path / "out")
+    result = invoke("embed", folder, "--worker", fake.address, "--out", tmp_path / "out.parquet")
 
     assert result.exit_code == 0, result.output
-    assert names(tmp_path / "out") == [*NAMES]
+    assert names(tmp_path / "out.parquet") == [*NAMES]
     assert [len(seen.request.images) for seen in fake.seen] == [4, 2, 2]
 
 
@@ -186,14 +186,14 @@ def test_what_was_written_before_the_worker_went_is_kept(
 def test_what_an_earlier_run_left_is_not_written_over(
     tiring: Tiring, folder: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "out.parquet"
     given = ["embed", folder, "--worker", tiring.address, "--out", out, "--batch", 1]
 
     for answers in (3, 6):
         tiring.answers = answers
         invoke(*given, "--patience", 0)
 
-    assert [names(tmp_path / name) for name in ("out.part", "out.part1")] == [
+    assert [names(tmp_path / name) for name in ("out.parquet.part", "out.parquet.part1")] == [
         ["a.png", "b.png", "c.png"],
         ["a.png", "b.png"],
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def test_a_recipe_becomes_a_published_bundle_that_can_be_evaluated(
     assert result.exit_code == 0, result.output
     folder = run_folder(tmp_path) / "bundle"
     version = content_version(folder)
-    assert f"bundle {version} in {folder}" in " ".join(result.stdout.split())
+    told = " ".join(result.stdout.split())
+    assert f"bundle {version} in {folder}" in told
+    assert f"published tiny@{version} to {repository}" in told
     assert Repository(repository).latest("tiny") == version
     assert read_bundle(folder, "tiny", version).config.training.metrics
 
@@ -155,6 +158,19 @@ def test_who_has_not_made_the_world_yet_is_told_how(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_evaluates_without_the_world_is_told_how_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_untrained_bundle(tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+
+    result = invoke("eval", "bundle")
+
+    assert result.exit_code == 1
+    assert "data/tabletop/train is not there yet: `make world` makes it" in result.stderr
+    assert "meta/info.json is missing" in invoke("eval", "bundle", "--data", "other").stderr
+
+
 def test_data_that_are_not_there_are_named(recipe: Path, tmp_path: Path) -> None:
     told = refused(recipe, "--set", f"data.train={tmp_path / 'absent'}")
 
@@ -176,8 +192,69 @@ def test_what_recipe_and_data_do_not_share_is_named(recipe: Path, change: str, w
 def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: Path) -> None:
     assert invoke("train", recipe, "--no-evaluate").exit_code == 0
 
-    assert "holds a run already; resume it" in refused(recipe, "--no-evaluate")
-    assert "another recipe" in refused(recipe, "--resume", "--set", "optimiser.lr=0.5")
+    assert "holds a run already; resume it (--resume), or choose another output (--output)" in (
+        refused(recipe, "--no-evaluate")
+    )
+    told = refused(
+        recipe,
+        "--resume",
+        "--set",
+        "optimiser.lr=0.5",
+        "--set",
+        "objectives.latent_action.weight=2",
+    )
+    assert "another recipe (objectives.5.weight: 1.0 → 2.0, optimiser.lr: 0.001 → 0.5)" in told
+
+
+def test_a_run_goes_on_with_the_settings_it_was_begun_with(recipe: Path, tmp_path: Path) -> None:
+    elsewhere = ("--output", tmp_path / "else where", "--no-evaluate")
+    begun = invoke("train", recipe, *elsewhere, "--set", "schedule.steps=3", "--set", "seed=5")
+    assert begun.exit_code == 0, begun.output
+    moved = ("--output", (tmp_path / "else where").rename(tmp_path / "moved"), "--no-evaluate")
+
+    result = invoke("train", recipe, *moved, "--resume", "--set", "seed=5")
+
+    assert result.exit_code == 0, result.output
+    assert "goes on after step 3" in result.stderr
+    summary = read_bundle(tmp_path / "moved" / "tiny-seed5" / "bundle", "tiny").config.training
+    assert (summary.steps, summary.seed) == (3, 5)
+    assert not run_folder(tmp_path).exists()
+    assert "(schedule.steps: 3 → 4)" in refused(
+        recipe, *moved, "--resume", "--set", "seed=5", "--set", "schedule.steps=4"
+    )
+
+
+# ---------------------------------------------------------------- what is told without a terminal
+
+
+def test_without_a_terminal_lines_say_what_is_going_on(
+    recipe: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path)
+
+    lines = invoke("train", recipe).stderr.splitlines()
+
+    assert lines[0] == f"tiny on cpu: 2 steps of 8 samples, seed 0, in {folder}"
+    assert lines[1] == "reading the data sets"
+    assert any(line.startswith("step 1 of 2: loss ") and "img/s, data " in line for line in lines)
+    assert any(line.startswith("step 2 of 2: ") and line.endswith("eta 0:00:00") for line in lines)
+    assert f"saved after step 2 in {folder}" in lines
+    assert "evaluating masked words" in lines
+
+    other = tmp_path / "other"
+    write_untrained_bundle(other)
+    seeds = [other, Path(shutil.copytree(other, tmp_path / "another"))]
+    tree = json.loads((other / "config.json").read_text())
+    tree["training"]["seed"] = 1
+    (other / "config.json").write_text(json.dumps(tree))
+
+    lines = invoke(
+        "eval", *seeds, "--data", tiny_data, "--cache", tiny_data / "frames"
+    ).stderr.splitlines()
+
+    assert [line for line in lines if line.endswith("masked words")] == [
+        f"evaluating {seed}: masked words" for seed in seeds
+    ]
 
 
 def test_data_that_names_no_tasks_is_evaluated_as_far_as_it_goes(

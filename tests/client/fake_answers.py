@@ -91,6 +91,14 @@ def embedding(
     return message
 
 
+def count_tokens(text: str, result: embed_pb2.EmbedResult) -> None:
+    """Say what was read of a text: at most eight words, and two special tokens."""
+    if result.HasField("embedding"):
+        words = len(text.split())
+        result.embedding.tokens = 2 + min(words, 8)
+        result.embedding.truncated = words > 8
+
+
 def unreadable(field: str) -> errors_pb2.ItemError:
     """Why a picture has no answer."""
     return errors_pb2.ItemError(

@@ -132,6 +132,8 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
         with self.call("EmbedTexts", request, context) as seen:
             vectors = [fake_answers.text_vector(text) for text in request.texts]
             results = fake_answers.embed([*vectors], request.vector, "texts")
+            for text, result in zip(request.texts, results, strict=True):
+                fake_answers.count_tokens(text, result)
             return embed_pb2.EmbedTextsResponse(info=info(seen, len(vectors)), results=results)
 
     def EmbedClips(

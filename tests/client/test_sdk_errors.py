@@ -3,7 +3,9 @@
 import asyncio
 import pickle
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -216,3 +218,34 @@ def test_errors_survive_being_pickled() -> None:
         error.violations,
         error.reason,
     )
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:50051", "https://robot:443"])
+def test_a_url_is_no_address(address: str) -> None:
+    with pytest.raises(tectum.InvalidInput, match="allowed: HOST:PORT, without https?://"):
+        tectum.Client(address)
+
+
+def test_where_nobody_listens_it_is_said_what_starts_a_worker() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+    with tectum.Client(address) as client, pytest.raises(tectum.Unavailable) as raised:
+        client.get_model(retries=0)
+
+    said = f"no worker answers at {address} (start one: tectum up): connection refused"
+    assert str(raised.value) == said
+
+
+def test_a_port_of_http_is_told_to_be_one() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with (
+            tectum.Client(f"127.0.0.1:{server.server_port}") as client,
+            pytest.raises(tectum.Unavailable, match="this is no gRPC port"),
+        ):
+            client.get_model(retries=0)
+    finally:
+        server.shutdown()
+        server.server_close()

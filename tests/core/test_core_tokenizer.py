@@ -46,6 +46,7 @@ def test_cutting_keeps_the_beginning_of_the_text(text: str, longest: int) -> Non
     assert cut.ids[:kept] == whole.ids[:kept]
     assert cut.ids[kept:] == [END]
     assert cut.content == list(range(1, kept))
+    assert (whole.cut, cut.cut) == (0, len(whole.ids) - len(cut.ids))
 
 
 def test_a_text_that_fits_exactly_is_not_cut() -> None:

@@ -14,8 +14,9 @@ from rich.console import Console
 from tests.training.tiny import CAMERA, job, latent_action, parts, vision_alone, write_set
 
 from tectum_core import golden
-from tectum_core.architecture import FsqBottleneck, VqBottleneck
+from tectum_core.architecture import ConvolutionDynamicsConfig, FsqBottleneck, VqBottleneck
 from tectum_core.bundle import Bundle, Repository, read_bundle
+from tectum_core.bundle.config import PARTS
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.predictor import Predictor
 from tectum_train import export as exporting
@@ -102,7 +103,7 @@ def test_the_card_says_how_much_data_and_what_made_them(
     told = {**json.loads(world.read_text()), "seed": 7, "command": "python -m drawn |\n --seed 7"}
     here = run.recipe.data.model_copy(update={"train": str(data)})
     moved = replace(run, recipe=run.recipe.model_copy(update={"data": here}))
-    amount = f"| training data | {data}: 12 episodes, 240 frames, 8 tasks"
+    amount = f"| training data | {data}: 12 episodes, 240 frames, "
 
     for number, (content, ending) in enumerate(
         [
@@ -115,10 +116,11 @@ def test_the_card_says_how_much_data_and_what_made_them(
     ):
         world.write_text(content)
         export(moved, TEXTS, {}, TABLE, tmp_path / str(number))
-        assert amount + ending in (tmp_path / str(number) / "README.md").read_text("utf-8")
+        tasks = "4 tasks (8 sentences)" if number == 0 else "8 instructions"
+        assert amount + tasks + ending in (tmp_path / str(number) / "README.md").read_text("utf-8")
     world.unlink()
     export(moved, TEXTS, {}, TABLE, tmp_path / "none")
-    assert amount + " |" in (tmp_path / "none" / "README.md").read_text("utf-8")
+    assert f"{amount}8 instructions |" in (tmp_path / "none" / "README.md").read_text("utf-8")
 
 
 def test_a_very_long_instruction_is_cut_in_the_golden_texts(run: Run, tmp_path: Path) -> None:
@@ -195,6 +197,69 @@ def test_an_unknown_commit_is_called_so(run: Run, tmp_path: Path) -> None:
     export(replace(run, config=config), TEXTS, {}, TABLE, tmp_path / "bundle")
 
     assert "| seed, commit | 0, unknown |" in (tmp_path / "bundle" / "README.md").read_text()
+
+
+# ---------------------------------------------------------------- what was not trained
+
+
+@pytest.mark.parametrize(
+    ("kinds", "untrained"),
+    [
+        (("latent_action",), {*PARTS} - {"latent_action"}),
+        (
+            ("masked_image", "masked_action"),
+            {"joint", "fusion.token_head", "latent_action", "latent_action.action_decoder"},
+        ),
+        (
+            ("image_text", "masked_language"),
+            {
+                "pixel_decoder", "fusion.action_head",
+                "latent_action", "latent_action.action_decoder",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_a_run_records_the_parts_that_its_objectives_left_random(
+    kinds: tuple[str, ...], untrained: set[str], tiny_data: Path, tmp_path: Path
+) -> None:
+    objectives = [{"kind": kind} for kind in kinds]
+    made = trained(tiny_data, tmp_path, objectives=objectives)
+    there = {part for part in PARTS if part in dict(made.model.named_modules())}
+
+    assert set(made.config.training.untrained) == untrained & there
+
+    again = train(made.recipe, resume=True, console=quiet())
+
+    assert again.config.training.untrained == made.config.training.untrained
+
+
+def test_a_run_that_learns_everything_leaves_nothing_random(bundle: Bundle) -> None:
+    assert bundle.config.training.untrained == ()
+    assert "| not trained, not served | nothing |" in bundle.card
+
+
+def test_latent_actions_alone_become_a_bundle_without_picture_vectors(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    nothing = dict.fromkeys(("text", "joint", "pixel_decoder", "fusion", "actions"))
+    module = latent_action(decoded_steps=0, dynamics=ConvolutionDynamicsConfig(widths=(8, 16)))
+    made = trained(
+        tiny_data,
+        tmp_path,
+        model=parts(**nothing, latent_action=module),
+        objectives=[{"kind": "latent_action"}],
+    )
+    folder = tmp_path / "bundle"
+    export(made, TEXTS, {}, TABLE, folder)
+
+    (measures,) = evaluate_bundles(
+        [folder], tiny_data, CAMERA, Columns(), tmp_path / "frames", False, quiet()
+    ).values()
+
+    found = read_bundle(folder, "tiny")
+    assert [space.name for space in found.spaces] == ["latent_action"]
+    assert "vision trunk" in found.card
+    assert "o_t alone, trunk tokens PCA-256" in measures[0].controls
 
 
 # ---------------------------------------------------------------- whole jobs

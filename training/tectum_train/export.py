@@ -8,11 +8,14 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tectum_core.bundle import Bundle, read_bundle, write_bundle
+from tectum_core.bundle.config import PARTS
 from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
+from tectum_train.data.errors import DataError
 from tectum_train.data.metadata import read_info, read_tasks
 from tectum_train.engine.run import Run
 from tectum_train.recipe import expanded
+from tectum_train.world import read_world
 
 __all__ = ["as_bundle", "export"]
 
@@ -60,6 +63,7 @@ def export(
 def _card(run: Run, bundle: Bundle, table: str) -> str:
     recipe = run.recipe
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    left = ", ".join(PARTS[part] for part in bundle.config.training.untrained)
     objectives = ", ".join(f"{c.kind} × {c.weight:g}" for c in recipe.objectives)
     spaces = "\n".join(f"- `{s.name}`: `{s.space_id}`, {s.width} numbers" for s in bundle.spaces)
     return f"""# {recipe.name}
@@ -71,6 +75,7 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 | parameters | {parameters:,} |
 | input | {recipe.images.size}×{recipe.images.size} pixels |
 | objectives | {objectives} |
+| not trained, not served | {left or "nothing"} |
 | training data | {_data(recipe.data.train)} |
 | steps × batch | {recipe.schedule.steps} × {recipe.schedule.batch_size} |
 | seed, commit | {recipe.seed}, {run.config.training.commit or "unknown"} |
@@ -88,14 +93,20 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 def _data(train: str) -> str:
     """The folder, how much is in it, and what generated it, as far as it says so."""
     root = expanded(train)
-    info, tasks = read_info(root), len(read_tasks(root))
+    info, sentences = read_info(root), len(read_tasks(root))
+    try:
+        families = len(read_world(root).families)
+    except DataError:  # no reason to lose a whole training at its end
+        families = 0
+    tasks = f"{families:,} tasks ({sentences:,} sentences)"
     facts = [
-        f"{train}: {info.total_episodes:,} episodes, {info.total_frames:,} frames, {tasks:,} tasks"
+        f"{train}: {info.total_episodes:,} episodes, {info.total_frames:,} frames, "
+        + (tasks if families else f"{sentences:,} instructions")
     ]
     world = root / "meta" / "world.json"
     try:
         told = json.loads(world.read_text(encoding="utf-8")) if world.is_file() else {}
-    except ValueError:  # no reason to lose a whole training at its end
+    except ValueError:
         told = {}
     for words, key in (("generator", "generator_version"), ("its seed", "seed"), ("by", "command")):
         if isinstance(told, dict) and isinstance(told.get(key), str | int):

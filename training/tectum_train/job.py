@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.status import Status
 
-from tectum_core.bundle import Repository, read_bundle
+from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_train.data.samples import Samples
+from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import open_samples, train
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, check_seeds
@@ -44,6 +44,8 @@ def run_job(
         console: where to show progress.
     """
     check_device(device)
+    size = f"{recipe.schedule.steps} steps of {recipe.schedule.batch_size} samples"
+    say(console, f"{recipe.name} on {device}: {size}, seed {recipe.seed}, in {recipe.folder}")
     columns = _columns(recipe)
     # Before the training: what is wrong with them shall not be known hours later.
     splits = _fitting_splits(recipe, columns, console) if evaluated else None
@@ -51,15 +53,15 @@ def run_job(
     samples = splits[0] if splits else open_samples(recipe, "train", lambda *_: None)
     measures: list[Measure] = []
     if splits:
-        with console.status("evaluating") as status:
+        with telling(console, "evaluating") as tell:
             measures = evaluate(
                 as_bundle(run, samples.instructions, {}),
                 samples,
                 splits[1],
                 columns,
                 recipe.seed,
-                tell=lambda what: status.update(f"evaluating {what}"),
-                left_out=lambda what: console.print(f"not evaluated: {what}"),
+                tell=lambda what: tell(f"evaluating {what}"),
+                left_out=lambda what: say(console, f"not evaluated: {what}"),
                 device=device,
             )
         (run.folder / "evaluation.json").write_text(json.dumps(as_json(measures), indent=2) + "\n")
@@ -75,9 +77,9 @@ def run_job(
 
 def _fitting_splits(recipe: Recipe, columns: Columns, console: Console) -> tuple[Samples, Samples]:
     """Both splits, on which the model that the recipe makes can be measured."""
-    with console.status("reading the data sets") as status:
+    with telling(console, "reading the data sets") as tell:
         train_split, test_split = (
-            open_samples(recipe, split, _decoding(status)) for split in ("train", "test")
+            open_samples(recipe, split, tell.decoding) for split in ("train", "test")
         )
     check_fits(recipe.model, columns, train_split, test_split)
     return train_split, test_split
@@ -125,25 +127,27 @@ def evaluate_bundles(
     check_device(device)
     bundles = [(str(folder), read_bundle(folder, str(folder))) for folder in folders]
     check_seeds(bundles)
-    with console.status("reading the data sets") as status:
+    with telling(console, "reading the data sets") as tell:
         fitted_on, measured_on = (
-            Samples.open(root, camera, bundles[0][1].config.images, cache, _decoding(status))
+            Samples.open(root, camera, bundles[0][1].config.images, cache, tell.decoding)
             for root in (data / "train", test or data / "test")
         )
-        return {
-            name: evaluate(
+
+        def measured(name: str, bundle: Bundle) -> list[Measure]:
+            which = f"{name}: " if len(bundles) > 1 else ""
+            return evaluate(
                 bundle,
                 fitted_on,
                 measured_on,
                 columns,
                 bundle.config.training.seed,
                 ceiling,
-                lambda what: status.update(f"evaluating {what}"),
-                lambda what: console.print(f"not evaluated: {what}"),
+                lambda what: tell(f"evaluating {which}{what}"),
+                lambda what: say(console, f"not evaluated: {which}{what}"),
                 device,
             )
-            for name, bundle in bundles
-        }
+
+        return {name: measured(name, bundle) for name, bundle in bundles}
 
 
 def check_device(device: str) -> None:
@@ -158,7 +162,3 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {why}") from error
-
-
-def _decoding(status: Status) -> Callable[[int, int], None]:
-    return lambda done, total: status.update(f"decoding frames once: {done} of {total}")

@@ -5,6 +5,7 @@ An unknown key is an error that names it. `--set path.to.key=value` changes one 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "ScheduleConfig",
     "expanded",
     "read_recipe",
+    "resumed_recipe",
 ]
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -152,6 +154,11 @@ class Recipe(Strict):
             )
         return self
 
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its files."""
+        return expanded(self.output) / f"{self.name}-seed{self.seed}"
+
     def identity(self) -> str:
         """What a checkpoint belongs to, as JSON: everything that training reads.
 
@@ -185,13 +192,41 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds no mapping")
+    return _changed(tree, changes, path.name)
+
+
+def resumed_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe as the run that it names was begun with; as `read_recipe` if there is none.
+
+    Args:
+        name_or_path: of the recipe.
+        changes: they say which run (name, seed, output), and go on top of its own settings.
+
+    Raises:
+        RecipeError: as `read_recipe`, and for a run's recipe.json that cannot be read.
+    """
+    asked = read_recipe(name_or_path, changes)
+    path = asked.folder / "recipe.json"
+    if not path.is_file():
+        return asked
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds no mapping")
+    # The folder was found there, wherever it was when the run began.
+    return _changed({**tree, "output": asked.output}, changes, str(path))
+
+
+def _changed(tree: dict[str, Any], changes: Sequence[str], name: str) -> Recipe:
     for change in changes:
         _apply(tree, change)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = [f"  {_where(found['loc'])}: {found['msg']}" for found in error.errors()]
-        raise RecipeError(f"{path.name} is not a valid recipe:\n" + "\n".join(lines)) from error
+        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(lines)) from error
 
 
 def expanded(path: str) -> Path:

@@ -26,27 +26,27 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tectum.v1 import tensor_pb2 as tectum_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tectum/v1/call.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16tectum/v1/tensor.proto\"b\n\x0eRequestOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x08priority\x18\x02 \x01(\x0e\x32\x13.tectum.v1.Priority\x12\x1a\n\x12\x65xpected_space_ids\x18\x03 \x03(\t\"p\n\rVectorOptions\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.tectum.v1.VectorKind\x12&\n\tdata_type\x18\x02 \x01(\x0e\x32\x13.tectum.v1.DataType\x12\x12\n\ndimensions\x18\x03 \x01(\r\"^\n\tEmbedding\x12!\n\x06values\x18\x01 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\x10\n\x08space_id\x18\x02 \x01(\t\x12\x12\n\x05scale\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_scale\"-\n\x08Numerics\x12\x11\n\tprecision\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\"\xc8\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_size\x18\x05 \x01(\r\"\x8e\x01\n\x0cResponseInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12%\n\x08numerics\x18\x03 \x01(\x0b\x32\x13.tectum.v1.Numerics\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.tectum.v1.Timings\x12\x12\n\nrequest_id\x18\x05 \x01(\t*g\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10PRIORITY_CONTROL\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03*\x8f\x01\n\nVectorKind\x12\x1b\n\x17VECTOR_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11VECTOR_KIND_JOINT\x10\x01\x12\x16\n\x12VECTOR_KIND_POOLED\x10\x02\x12\x16\n\x12VECTOR_KIND_TOKENS\x10\x03\x12\x1d\n\x19VECTOR_KIND_LATENT_ACTION\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tectum/v1/call.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16tectum/v1/tensor.proto\"b\n\x0eRequestOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x08priority\x18\x02 \x01(\x0e\x32\x13.tectum.v1.Priority\x12\x1a\n\x12\x65xpected_space_ids\x18\x03 \x03(\t\"p\n\rVectorOptions\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.tectum.v1.VectorKind\x12&\n\tdata_type\x18\x02 \x01(\x0e\x32\x13.tectum.v1.DataType\x12\x12\n\ndimensions\x18\x03 \x01(\r\"\x81\x01\n\tEmbedding\x12!\n\x06values\x18\x01 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\x10\n\x08space_id\x18\x02 \x01(\t\x12\x12\n\x05scale\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x42\x08\n\x06_scale\"-\n\x08Numerics\x12\x11\n\tprecision\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\"\xc8\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_size\x18\x05 \x01(\r\"\x8e\x01\n\x0cResponseInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12%\n\x08numerics\x18\x03 \x01(\x0b\x32\x13.tectum.v1.Numerics\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.tectum.v1.Timings\x12\x12\n\nrequest_id\x18\x05 \x01(\t*g\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10PRIORITY_CONTROL\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03*\x8f\x01\n\nVectorKind\x12\x1b\n\x17VECTOR_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11VECTOR_KIND_JOINT\x10\x01\x12\x16\n\x12VECTOR_KIND_POOLED\x10\x02\x12\x16\n\x12VECTOR_KIND_TOKENS\x10\x03\x12\x1d\n\x19VECTOR_KIND_LATENT_ACTION\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tectum.v1.call_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=796
-  _globals['_PRIORITY']._serialized_end=899
-  _globals['_VECTORKIND']._serialized_start=902
-  _globals['_VECTORKIND']._serialized_end=1045
+  _globals['_PRIORITY']._serialized_start=832
+  _globals['_PRIORITY']._serialized_end=935
+  _globals['_VECTORKIND']._serialized_start=938
+  _globals['_VECTORKIND']._serialized_end=1081
   _globals['_REQUESTOPTIONS']._serialized_start=91
   _globals['_REQUESTOPTIONS']._serialized_end=189
   _globals['_VECTOROPTIONS']._serialized_start=191
   _globals['_VECTOROPTIONS']._serialized_end=303
-  _globals['_EMBEDDING']._serialized_start=305
-  _globals['_EMBEDDING']._serialized_end=399
-  _globals['_NUMERICS']._serialized_start=401
-  _globals['_NUMERICS']._serialized_end=446
-  _globals['_TIMINGS']._serialized_start=449
-  _globals['_TIMINGS']._serialized_end=649
-  _globals['_RESPONSEINFO']._serialized_start=652
-  _globals['_RESPONSEINFO']._serialized_end=794
+  _globals['_EMBEDDING']._serialized_start=306
+  _globals['_EMBEDDING']._serialized_end=435
+  _globals['_NUMERICS']._serialized_start=437
+  _globals['_NUMERICS']._serialized_end=482
+  _globals['_TIMINGS']._serialized_start=485
+  _globals['_TIMINGS']._serialized_end=685
+  _globals['_RESPONSEINFO']._serialized_start=688
+  _globals['_RESPONSEINFO']._serialized_end=830
 # @@protoc_insertion_point(module_scope)

@@ -148,10 +148,18 @@ class Embedding(google.protobuf.message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     SPACE_ID_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
     space_id: builtins.str
     """Only vectors with equal space ids may be compared."""
     scale: builtins.float
     """For INT8: multiply the values by this. Absent for floats."""
+    tokens: builtins.int
+    """For a text in an answer: the tokens the model read of it, special tokens included. 0: not a text."""
+    truncated: builtins.bool
+    """For a text in an answer: it had more tokens than InputSpec.text.max_tokens, so the vector is that
+    of its beginning.
+    """
     @property
     def values(self) -> tectum.v1.tensor_pb2.Tensor:
         """[D], or [tokens, D] for VECTOR_KIND_TOKENS."""
@@ -162,9 +170,11 @@ class Embedding(google.protobuf.message.Message):
         values: tectum.v1.tensor_pb2.Tensor | None = ...,
         space_id: builtins.str = ...,
         scale: builtins.float | None = ...,
+        tokens: builtins.int = ...,
+        truncated: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_scale", b"_scale", "scale", b"scale", "values", b"values"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_scale", b"_scale", "scale", b"scale", "space_id", b"space_id", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_scale", b"_scale", "scale", b"scale", "space_id", b"space_id", "tokens", b"tokens", "truncated", b"truncated", "values", b"values"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_scale", b"_scale"]) -> typing.Literal["scale"] | None: ...
 
 Global___Embedding: typing_extensions.TypeAlias = Embedding

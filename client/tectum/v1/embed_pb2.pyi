@@ -151,7 +151,7 @@ class EmbedTextsRequest(google.protobuf.message.Message):
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """1 to Limits.max_items texts, none empty, each at most Limits.max_text_bytes in UTF-8, without
-        NUL. Tokens beyond InputSpec.text.max_tokens are cut off.
+        NUL. Tokens beyond InputSpec.text.max_tokens are cut off, and Embedding.truncated says so.
         """
 
     @property
@@ -366,6 +366,7 @@ class ComputeSimilarityResponse(google.protobuf.message.Message):
     LEFT_GIVEN_RIGHT_FIELD_NUMBER: builtins.int
     SPACE_ID_FIELD_NUMBER: builtins.int
     ERRORS_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
     space_id: builtins.str
     """The space the comparison was made in."""
     @property
@@ -392,6 +393,12 @@ class ComputeSimilarityResponse(google.protobuf.message.Message):
     def errors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SimilarityError]:
         """The items that failed. Empty: all were compared."""
 
+    @property
+    def truncated(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts of which only the first InputSpec.text.max_tokens tokens were compared, as paths into the
+        request: `right[3]`. Empty: none.
+        """
+
     def __init__(
         self,
         *,
@@ -402,8 +409,9 @@ class ComputeSimilarityResponse(google.protobuf.message.Message):
         left_given_right: tectum.v1.tensor_pb2.Tensor | None = ...,
         space_id: builtins.str = ...,
         errors: collections.abc.Iterable[Global___SimilarityError] | None = ...,
+        truncated: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cosine", b"cosine", "info", b"info", "left_given_right", b"left_given_right", "logits", b"logits", "right_given_left", b"right_given_left"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cosine", b"cosine", "errors", b"errors", "info", b"info", "left_given_right", b"left_given_right", "logits", b"logits", "right_given_left", b"right_given_left", "space_id", b"space_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cosine", b"cosine", "errors", b"errors", "info", b"info", "left_given_right", b"left_given_right", "logits", b"logits", "right_given_left", b"right_given_left", "space_id", b"space_id", "truncated", b"truncated"]) -> None: ...
 
 Global___ComputeSimilarityResponse: typing_extensions.TypeAlias = ComputeSimilarityResponse

@@ -333,7 +333,9 @@ class TextInput(google.protobuf.message.Message):
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     VOCABULARY_SIZE_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
-    """Tokens beyond this are cut off, special tokens included."""
+    """Tokens beyond this are cut off, special tokens included; answers say which texts were
+    (Embedding.truncated, ComputeSimilarityResponse.truncated).
+    """
     vocabulary_size: builtins.int
     """Entries of the tokenizer."""
     def __init__(

@@ -112,7 +112,7 @@ class MaskedText(google.protobuf.message.Message):
 
     TEXT_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """The text; limits as in EmbedTexts. Every literal `[MASK]` in it is one hidden token whose truth
+    """The text; limits as in EmbedTexts. What of it was read, TextReconstruction.tokens lists. Every literal `[MASK]` in it is one hidden token whose truth
     is unknown; with one or more of them, `mask` may be left out.
     """
     def __init__(
@@ -170,7 +170,9 @@ class ReconstructRequest(google.protobuf.message.Message):
     STATE_CONDITION_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
     text_condition: builtins.str
-    """For an image or an action target: an instruction the model may use. Empty: none."""
+    """For an image or an action target: an instruction the model may use; tokens beyond
+    InputSpec.text.max_tokens are cut off. Empty: none.
+    """
     top_k: builtins.int
     """For a text: how many candidates to list for each hidden token, at most 20. 0: 5."""
     @property
@@ -377,7 +379,7 @@ class TextReconstruction(google.protobuf.message.Message):
     """The text with each hidden token replaced by the best guess."""
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenReconstruction]:
-        """Every token of the text in order, special tokens left out."""
+        """Every token of the text that was read, in order, special tokens left out."""
 
     def __init__(
         self,

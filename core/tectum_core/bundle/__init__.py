@@ -5,7 +5,7 @@ its vectors, `repository` keeps many of them under names and versions. What chec
 bundle against its golden outputs lives in `golden`, beside the predictor it needs.
 """
 
-from tectum_core.bundle.config import BundleConfig, GoldenTolerance, TrainingSummary
+from tectum_core.bundle.config import BundleConfig, GoldenTolerance, Part, TrainingSummary
 from tectum_core.bundle.files import Bundle, BundleError, read_bundle, write_bundle
 from tectum_core.bundle.repository import BundleNotFound, Repository
 from tectum_core.bundle.spaces import Space, spaces_of
@@ -16,6 +16,7 @@ __all__ = [
     "BundleError",
     "BundleNotFound",
     "GoldenTolerance",
+    "Part",
     "Repository",
     "Space",
     "TrainingSummary",

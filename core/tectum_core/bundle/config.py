@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ActionScaling, ImagePreprocessing
 
-__all__ = ["BundleConfig", "GoldenTolerance", "TrainingSummary"]
+__all__ = ["PARTS", "BundleConfig", "GoldenTolerance", "Part", "TrainingSummary"]
+
+Part = Literal[
+    "vision", "vision.pool", "video", "video.pool", "joint", "pixel_decoder", "video_decoder",
+    "fusion.token_head", "fusion.action_head", "latent_action",
+    "latent_action.action_decoder",
+]  # fmt: skip
+"""A part of the model that something served comes out of, and that training may have left out, by
+its name in the model."""
+
+PARTS: Final[dict[Part, str]] = {
+    "vision": "vision trunk",
+    "vision.pool": "pooling of pictures",
+    "video": "video trunk",
+    "video.pool": "pooling of clips",
+    "joint": "joint space",
+    "pixel_decoder": "image decoder",
+    "video_decoder": "clip decoder",
+    "fusion.token_head": "word decoder",
+    "fusion.action_head": "action head",
+    "latent_action": "latent-action module",
+    "latent_action.action_decoder": "decoder of latent actions",
+}
+"""Every one of them in words."""
 
 
 class GoldenTolerance(Strict):
@@ -36,6 +59,13 @@ class TrainingSummary(Strict):
     """The commit that trained it, or all of them in order, with commas; empty if unknown."""
     metrics: dict[str, float] = {}
     """Held-out numbers of the last checkpoint, by the evaluation's names."""
+    untrained: tuple[Part, ...] = ()
+    """Parts that training did not reach, whose numbers are random still: what they compute is not
+    served. Empty also where nobody knows, as of imported weights: everything is served then."""
+
+    def learnt(self, *parts: Part) -> bool:
+        """Whether none of these is known to be untrained."""
+        return not set(parts) & set(self.untrained)
 
 
 class BundleConfig(Strict):

@@ -77,35 +77,38 @@ class Space:
 def spaces_of(
     config: BundleConfig, model: PerceptionModel, tokenizer: Tokenizer | None
 ) -> tuple[Space, ...]:
-    """Every space of a bundle."""
-    architecture = config.model
+    """Every space of a bundle whose vectors mean something: those that training reached."""
+    architecture, learnt = config.model, config.training.learnt
     images = _Step("images", _settings(config.images), {})
     vision = (images, _weighty("vision", architecture.vision, model.vision))
     vision_tokens = (images, _unpooled(vision[1]))
     width = architecture.vision.transformer.width
-    spaces = [
-        Space("pooled", _identify("pooled", *vision), width),
-        Space("tokens", _identify("tokens", *vision_tokens), width),
-    ]
-    if model.joint is not None and model.text is not None and architecture.joint is not None:
+    spaces: list[Space] = []
+    if learnt("vision", "vision.pool"):
+        spaces.append(Space("pooled", _identify("pooled", *vision), width))
+    if learnt("vision"):
+        spaces.append(Space("tokens", _identify("tokens", *vision_tokens), width))
+    joint = model.joint if learnt("joint") else None
+    if joint is not None and model.text is not None and architecture.joint is not None:
         path = (
             *vision,
             _Step("tokenizer", _words(tokenizer), {}),
             _weighty("text", architecture.text, model.text),
-            _Step("joint.image", {}, model.joint.image.state_dict()),
-            _Step("joint.text", {}, model.joint.text.state_dict()),
+            _Step("joint.image", {}, joint.image.state_dict()),
+            _Step("joint.text", {}, joint.text.state_dict()),
         )
         found = architecture.joint
         spaces.append(Space("joint", _identify("joint", *path), found.width, found.truncations))
-    if model.video is not None and architecture.video is not None:
+    if model.video is not None and architecture.video is not None and learnt("video"):
         video = _weighty("video", architecture.video, model.video)
         clip_width = architecture.video.transformer.width
-        spaces += [
-            Space("clip_pooled", _identify("clip_pooled", images, video), clip_width),
-            Space("clip_tokens", _identify("clip_tokens", images, _unpooled(video)), clip_width),
-        ]
-    if model.latent_action is not None and architecture.latent_action is not None:
-        latent = architecture.latent_action
+        tokens = _identify("clip_tokens", images, _unpooled(video))
+        if learnt("video.pool"):
+            pooled = _identify("clip_pooled", images, video)
+            spaces.append(Space("clip_pooled", pooled, clip_width))
+        spaces.append(Space("clip_tokens", tokens, clip_width))
+    latent = architecture.latent_action
+    if model.latent_action is not None and latent is not None and learnt("latent_action"):
         before = vision_tokens if latent.reads_trunk else (images,)
         weights = {
             key: tensor

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -101,6 +101,10 @@ def _add_documentation(app: FastAPI) -> None:
         swagger_css_url=f"{DOCS[1:]}/swagger-ui.css",
         swagger_favicon_url=f"{DOCS[1:]}/favicon-32x32.png",
     )
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> RedirectResponse:
+        return RedirectResponse(DOCS[1:])
 
     @app.get(DOCS, include_in_schema=False)
     async def documentation() -> HTMLResponse:

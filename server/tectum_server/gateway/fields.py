@@ -5,6 +5,7 @@ REST is flatter than the contract and says its units, so a caller would look in 
 """
 
 import re
+from collections.abc import Iterable
 
 _RENAMED = (
     (re.compile(r"^options\.expected_space_ids.*"), "X-Tectum-Expected-Space"),
@@ -20,6 +21,15 @@ _RENAMED = (
     (re.compile(r"^captured_at(\[\d+\])$"), r"frames\1.captured_at_ms"),
     (re.compile(r"\b(interval|frame_interval|step_interval|captured_at)$"), r"\1_ms"),
 )
+
+
+def rest_words(message: str, fields: Iterable[str]) -> str:
+    """What is said of these of the contract's fields, `field: …`, in REST's words."""
+    for field in fields:
+        if field:
+            told = rf"(?<![\w.\]]){re.escape(field)}(?=:)"
+            message = re.sub(told, rest_field(field).replace("\\", r"\\"), message)
+    return message
 
 
 def rest_field(path: str) -> str:

@@ -37,4 +37,8 @@ class Metrics:
 def route_of(scope: Scope) -> str:
     """The template of the route that took a request: `/v1/models/{name}`."""
     template = getattr(scope.get("route"), "path", None)
-    return template if isinstance(template, str) else UNMATCHED
+    if isinstance(template, str):
+        return template
+    # Of FastAPI's own routes (the document of them all) only the endpoint is told; none has
+    # parameters, so their path is their template.
+    return str(scope["path"]) if "endpoint" in scope and not scope["path_params"] else UNMATCHED

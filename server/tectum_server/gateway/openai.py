@@ -4,7 +4,6 @@ Errors on this route have OpenAI's shape too (`problems.py`), and where OpenAI h
 failed item, the first one fails the call.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -29,8 +28,6 @@ from tectum_server.gateway.schemas.common import (
 )
 
 router = APIRouter(tags=["OpenAI"])
-
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def _listed(value: Any) -> Any:
@@ -67,7 +64,7 @@ class Usage(Answered):
     """How much was embedded."""
 
     prompt_tokens: int
-    """Estimated as words and signs: the gateway has no model's tokenizer."""
+    """As the model's tokenizer counts them; of a text too long for it, those that were read."""
     total_tokens: int
     """The same."""
 
@@ -102,7 +99,7 @@ async def create_embeddings(caller: CallerOf) -> Response:
         OpenAIEmbedding(index=i, embedding=codec.vector(np.asarray(row), body.encoding_format))
         for i, row in enumerate(batch.vectors)
     ]
-    tokens = sum(len(_TOKEN.findall(text)) for text in body.input)
+    tokens = sum(answer.tokens for answer in batch.answers())
     return reply(
         Embeddings(
             data=data,

@@ -19,8 +19,8 @@ from starlette.types import Scope
 
 import tectum
 from tectum.v1 import errors_pb2
-from tectum_server.gateway.fields import rest_field
-from tectum_server.gateway.wrong import field_of, reason_of
+from tectum_server.gateway.fields import rest_field, rest_words
+from tectum_server.gateway.wrong import description_of, field_of, reason_of
 
 OPENAI_ROUTE = "/v1/embeddings"
 """The route whose errors have OpenAI's shape."""
@@ -134,7 +134,7 @@ def of_error(error: tectum.TectumError, scope: Scope) -> Problem:
     return problem(
         scope,
         status,
-        str(error),
+        rest_words(str(error), [v.field for v in error.violations]),
         reason=error.reason or None,
         retry_after=error.retry_after,
         violations=violations,
@@ -143,11 +143,12 @@ def of_error(error: tectum.TectumError, scope: Scope) -> Problem:
 
 def of_validation(errors: Sequence[Any], scope: Scope) -> Problem:
     """The problem for a request that does not fit its schema; pydantic's errors."""
-    if any(error["type"] == "json_invalid" for error in errors):
-        return problem(scope, 400, "the body is not valid JSON")
+    broken = next((error for error in errors if error["type"] == "json_invalid"), None)
+    if broken is not None:
+        detail = f"the body is not valid JSON: {broken['ctx']['error']}"
+        return problem(scope, 400, detail, reason="FIELD_OUT_OF_RANGE")
     violations = [
-        Violation(field=field_of(error), description=error["msg"].removeprefix("Value error, "))
-        for error in errors
+        Violation(field=field_of(error), description=description_of(error)) for error in errors
     ]
     described = "; ".join(f"{v.field}: {v.description}" for v in violations[:3])
     return problem(scope, 422, described, reason=reason_of(errors[0]), violations=violations)

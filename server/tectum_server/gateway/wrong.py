@@ -6,6 +6,7 @@ gateway saw it or the worker did. How a refusal is written is `problems.py`'s bu
 
 from typing import Any
 
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
 _KIND = "contract"
@@ -18,6 +19,13 @@ _REASONS = {
     "finite_number": "NOT_FINITE",
 }
 """The contract's reasons for pydantic's own errors; FIELD_OUT_OF_RANGE for all others."""
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+"""Pydantic's errors for numbers that are too small or too large: where each says its bound."""
 
 
 def wrong(
@@ -32,6 +40,29 @@ def wrong(
     """
     told = {"description": description, "reason": reason, "field": field}
     return PydanticCustomError(_KIND, "{description}", told)
+
+
+def within(allowed: str) -> WrapValidator:
+    """For a field with a lower and an upper bound: a refusal tells both, `1 to 20`."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if error.errors(include_url=False)[0]["type"] in _BOUNDS:
+                raise wrong(f"found {value}; allowed: {allowed}") from None
+            raise
+
+    return WrapValidator(check)
+
+
+def description_of(error: Any) -> str:
+    """What was found and what is allowed, of one of pydantic's errors."""
+    if bound := _BOUNDS.get(error["type"]):
+        key, word = bound
+        found = f"found {str(error['input'])[:40]}; " if "input" in error else ""
+        return f"{found}allowed: {word} {error['ctx'][key]:g}"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def branch(name: str) -> str:

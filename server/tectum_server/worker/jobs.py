@@ -69,7 +69,7 @@ class EmbedImages(msgspec.Struct, frozen=True, tag=True):
 
 
 class EmbedTexts(msgspec.Struct, frozen=True, tag=True):
-    """Text: the item's. Answers (float32[J],)."""
+    """Text: the item's. Answers (float32[J], int64[2]: tokens read, tokens cut off)."""
 
     name = "embed_texts"
 

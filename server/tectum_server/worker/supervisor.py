@@ -136,7 +136,8 @@ class Supervisor:
             lasted = asyncio.get_running_loop().time() - started
             failures = 0 if lasted > _STABLE_SECONDS else failures + 1
             pause = _RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)]
-            _log.error("the engine died", extra={"code": code, "restart_in_seconds": pause})
+            about = {"code": code, "reason": why, "restart_in_seconds": pause}
+            _log.error("the engine died", extra=about)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 

@@ -26,7 +26,7 @@ async def test_one_text_becomes_one_vector(given: Any, http: httpx.AsyncClient) 
     (one,) = answer["data"]
     assert (one["object"], one["index"]) == ("embedding", 0)
     np.testing.assert_allclose(one["embedding"], expected, rtol=1e-6)
-    assert answer["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    assert answer["usage"] == {"prompt_tokens": 5, "total_tokens": 5}, "the worker's count"
     assert answer["space_id"] == fake_answers.JOINT
 
 

@@ -238,3 +238,18 @@ def test_the_gateway_brings_in_no_model() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         GatewaySettings(wroker_address="a:1")  # type: ignore[call-arg]
+
+
+async def test_the_address_itself_leads_to_the_documentation(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/", follow_redirects=False)
+
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+
+
+async def test_the_documentation_is_measured_by_its_own_names(http: httpx.AsyncClient) -> None:
+    for path in ("/", "/docs", "/openapi.json"):
+        await http.get(path)
+
+    measured = (await http.get("/metrics")).text
+    assert all(f'route="{path}"' in measured for path in ("/", "/docs", "/openapi.json"))
+    assert 'route="unmatched"' not in measured

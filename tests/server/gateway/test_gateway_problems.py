@@ -244,3 +244,60 @@ async def test_openais_route_is_strict_too(body: Any, param: str, http: httpx.As
     assert response.status_code == 422
     error = response.json()["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("options.model", "model"),
+        ("images[0].encoded", "images[0]"),
+        ("interval", "interval_ms"),
+    ],
+)
+async def test_a_refusal_is_told_in_rests_own_words(
+    field: str, name: str, http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    worker.refuse(
+        R.ERROR_REASON_FIELD_OUT_OF_RANGE, violations=[(field, "no")], message=f"{field}: no"
+    )
+
+    found = checked(await http.post("/v1/embed/texts", json=TEXTS), 422)
+
+    assert (found["detail"], found["violations"][0]["field"]) == (f"{name}: no", name)
+
+
+async def test_broken_json_is_told_where_it_breaks(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+
+    answer = await http.post("/v1/embed/texts", content=b'{"texts":\n oops}', headers=headers)
+
+    found = checked(answer, 400)
+    assert "line 2 column 2" in found["detail"]
+    assert found["reason"] == "FIELD_OUT_OF_RANGE"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"text": "a", "top_k": 25}, "top_k: found 25; allowed: 1 to 20"),
+        ({"text": "a", "mask": {"ratio": 1}}, "mask.ratio: found 1; allowed: above 0 and below 1"),
+        ({"text": "a", "mask": {"seed": -1}}, "mask.seed: found -1; allowed: at least 0"),
+    ],
+)
+async def test_a_number_out_of_range_is_told_with_the_range(
+    body: dict[str, Any], said: str, http: httpx.AsyncClient
+) -> None:
+    found = checked(await http.post("/v1/reconstruct", json=body), 422)
+
+    assert found["detail"] == said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("image", "unknown field"), ("model", "allowed: one value, not a file")]
+)
+async def test_a_file_of_another_name_is_told_where_files_go(
+    name: str, said: str, http: httpx.AsyncClient
+) -> None:
+    answer = await http.post("/v1/embed/images", files={name: ("a.png", b"bytes")})
+
+    assert checked(answer, 422)["detail"] == f"{name}: {said}; files go in images"

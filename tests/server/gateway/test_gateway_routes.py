@@ -133,6 +133,15 @@ async def test_texts_become_vectors(http: httpx.AsyncClient) -> None:
     assert answer["results"][0]["embedding"]["shape"] == [4]
 
 
+async def test_of_a_text_too_long_the_answer_says_so(http: httpx.AsyncClient) -> None:
+    answer = await post(http, "/v1/embed/texts", {"texts": ["open", "very " * 20]})
+
+    found = [result["embedding"] for result in answer["results"]]
+    assert [(one["tokens"], one["truncated"]) for one in found] == [(3, False), (10, True)]
+    compared = {"left": [{"embedding": found[0]}], "right": [{"embedding": found[1]}]}
+    assert (await post(http, "/v1/similarity", compared))["truncated"] == []
+
+
 async def test_clips_become_vectors(http: httpx.AsyncClient, worker: FakeWorker) -> None:
     body = {"clips": [{"frames": [PICTURE, PICTURE]}], "frame_interval_ms": 40}
     answer = await post(http, "/v1/embed/clips", body)

@@ -281,6 +281,9 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(root: Path, tmp_path:
     assert "--port" in errors["port"]
     assert f"port {port} for metrics is in use" in errors["metrics"]
     assert "--metrics-port" in errors["metrics"]
+    told_twice = workers["model"].log.read_text().count("no bundle named") > 1
+    assert not told_twice
+    assert not any("add_port" in log for log in logs), "grpc's own words"
     assert errors["model"] == "no bundle named 'leg' here; there are: bare, full"
     assert "nowhere.json" in errors["tokens"]
     assert errors["device"].startswith("device 'cuda:99': ")

@@ -140,7 +140,8 @@ def test_another_recipe_is_refused_and_nothing_is_touched(tmp_path: Path) -> Non
     fresh = learning(seed=99)
     before = {key: value.clone() for key, value in state(*fresh).items()}
 
-    with pytest.raises(CheckpointError, match="written under another recipe"):
+    told = r"written under another recipe \(seed: 0 → 1\); use the same settings"
+    with pytest.raises(CheckpointError, match=told):
         load_checkpoint(path, replace(ORIGIN, recipe='{"name": "tiny", "seed": 1}'), *fresh)
 
     assert same(before, state(*fresh))

@@ -1,15 +1,22 @@
-"""What a person sees of a run, and what is kept: a bar, metrics.jsonl, TensorBoard."""
+"""What a person sees of a run, and what is kept: a bar, metrics.jsonl, TensorBoard.
+
+Where no terminal is, there are no bars: plain lines say what is going on, a few a minute.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,11 +25,69 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["RunProgress"]
+__all__ = ["RunProgress", "Teller", "say", "telling"]
 
 _WINDOW = 20
+_EVERY_SECONDS, _EVERY_SHARE = 30.0, 0.05
+
+
+def say(console: Console, line: str) -> None:
+    """One line as it is, however long."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Pace:
+    """When a line is due: each 5 % of the way, and after 30 s without one."""
+
+    def __init__(self, done: int = 0) -> None:
+        self._done, self._at = done, time.monotonic()
+
+    def due(self, done: int, total: int) -> bool:
+        """Whether one is due now, which then counts as written; the last step always is."""
+        now = time.monotonic()
+        far = done - self._done >= _EVERY_SHARE * total
+        if done < total and not far and now - self._at < _EVERY_SECONDS:
+            return False
+        self._done, self._at = done, now
+        return True
+
+
+class Teller:
+    """Says what is being done: beside a spinner, or in lines where there is no terminal."""
+
+    def __init__(self, console: Console, status: Status | None) -> None:
+        self._console = console
+        self._status = status
+        self._pace, self._done = _Pace(), 0
+
+    def __call__(self, what: str) -> None:
+        """Something else has begun."""
+        if self._status is None:
+            say(self._console, what)
+        else:
+            self._status.update(escape(what))
+
+    def decoding(self, done: int, total: int) -> None:
+        """So many of the data set's frames are decoded."""
+        if done <= self._done:
+            self._pace = _Pace()  # of another split
+        self._done = done
+        if self._status is not None or self._pace.due(done, total):
+            self(f"decoding frames once: {done} of {total}")
+
+
+@contextmanager
+def telling(console: Console, what: str) -> Iterator[Teller]:
+    """A teller that says `what` first."""
+    if console.is_terminal:
+        with console.status(escape(what)) as status:
+            yield Teller(console, status)
+    else:
+        say(console, what)
+        yield Teller(console, None)
 
 
 class RunProgress:
@@ -39,7 +104,9 @@ class RunProgress:
     def __init__(
         self, folder: Path, total: int, done: int, batch_size: int, console: Console | None = None
     ) -> None:
-        self._batch_size = batch_size
+        self._console = console or Console(stderr=True)
+        self._batch_size, self._total = batch_size, total
+        self._pace = _Pace(done)
         self._times: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._file = _reopened(folder / "metrics.jsonl", done)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
@@ -53,7 +120,8 @@ class RunProgress:
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
-            console=console or Console(stderr=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(
             "training", total=total, completed=done, loss=float("nan"), speed=0.0, wait=0.0
@@ -92,10 +160,22 @@ class RunProgress:
         self._bar.update(
             self._task, completed=step + 1, loss=metrics["loss"], speed=speed, wait=wait
         )
+        if not self._console.is_terminal and self._pace.due(step + 1, self._total):
+            left = round((self._total - step - 1) * total / len(self._times))
+            say(
+                self._console,
+                f"step {step + 1} of {self._total}: loss {metrics['loss']:.3f}, "
+                f"{speed:.0f} img/s, data {wait:.0f} %, eta {timedelta(seconds=left)}",
+            )
         if record:
             self.record(
                 step + 1, {**metrics, "images_per_second": speed, "data_wait_percent": wait}
             )
+
+    def saved(self, step: int, path: Path) -> None:
+        """A checkpoint of the state after `step` steps is written; a bar goes on without a word."""
+        if not self._console.is_terminal:
+            say(self._console, f"saved after step {step} in {path}")
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
         """Keep scalars in metrics.jsonl and TensorBoard."""

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from rich.console import Console
+from torch.optim import AdamW
 
-from tectum_core.bundle import BundleConfig, TrainingSummary
+from tectum_core.bundle import BundleConfig, Part, TrainingSummary
+from tectum_core.bundle.config import PARTS
 from tectum_core.model import PerceptionModel
 from tectum_core.numerics import exact_float32
 from tectum_core.preprocess import ActionScaling
@@ -24,7 +26,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
-from tectum_train.engine.progress import RunProgress
+from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.objectives import WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
@@ -83,17 +85,16 @@ def train(
         FileExistsError: the folder holds a run, and `resume` is off.
     """
     console = console or Console(stderr=True)
-    folder = expanded(recipe.output) / f"{recipe.name}-seed{recipe.seed}"
+    folder = recipe.folder
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists() and not resume:
-        raise FileExistsError(f"{folder} holds a run already; resume it, or choose another output")
+        raise FileExistsError(
+            f"{folder} holds a run already; resume it (--resume), or choose another output "
+            "(--output)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    with console.status("reading the data set") as status:
-
-        def tell(done: int, total: int) -> None:
-            status.update(f"decoding frames once: {done} of {total}")
-
-        samples = open_samples(recipe, "train", tell)
+    with telling(console, "reading the data set") as tell:
+        samples = open_samples(recipe, "train", tell.decoding)
     _check_interval(recipe, samples.dataset.info.fps)
     _repeat_exactly()
     torch.manual_seed(recipe.seed)
@@ -109,7 +110,8 @@ def train(
         done, before = load_checkpoint(checkpoint, origin, objective, adam)
         new = () if done == recipe.schedule.steps else origin.commits
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
-    run = replace(run, config=_made_by(run.config, origin.commits))
+        say(console, f"goes on after step {done}")
+    run = replace(run, config=_summed_up(run.config, commit=_words(origin.commits)))
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
@@ -150,12 +152,14 @@ def train(
                 stop = interrupted.is_set()
                 if stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0:
                     save_checkpoint(checkpoint, step + 1, origin, objective, adam)
+                    progress.saved(step + 1, folder)
                 if stop and not last:
                     raise Interrupted(f"saved after step {step + 1} in {folder}")
         finally:
             batches.stop()
+    left = _untrained(run.model, adam)
     run.model.cpu().eval()
-    return run
+    return replace(run, config=_summed_up(run.config, untrained=left))
 
 
 def _repeat_exactly() -> None:
@@ -202,11 +206,28 @@ def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     return Run(recipe, PerceptionModel(recipe.model), tokenizer, scaling, config, folder)
 
 
-def _made_by(config: BundleConfig, commits: tuple[str, ...]) -> BundleConfig:
-    """The same, naming every commit that trained it."""
-    words = ", ".join(commit or "unknown" for commit in commits) if any(commits) else ""
-    summary = config.training.model_copy(update={"commit": words})
+def _words(commits: tuple[str, ...]) -> str:
+    """Every commit that trained it."""
+    return ", ".join(commit or "unknown" for commit in commits) if any(commits) else ""
+
+
+def _summed_up(config: BundleConfig, **facts: object) -> BundleConfig:
+    """The same, with these facts in its training summary."""
+    summary = config.training.model_copy(update=facts)
     return config.model_copy(update={"training": summary})
+
+
+def _untrained(model: PerceptionModel, adam: AdamW) -> tuple[Part, ...]:
+    """Parts that no gradient ever reached: the optimiser has no moments of theirs.
+
+    Asked of the run, not of the recipe: what an objective reads depends on its settings.
+    """
+    modules, found = dict(model.named_modules()), list[Part]()
+    for part in PARTS:
+        own = list(modules[part].parameters()) if part in modules else []
+        if own and not any(parameter in adam.state for parameter in own):
+            found.append(part)
+    return tuple(found)
 
 
 def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:

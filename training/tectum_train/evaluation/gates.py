@@ -60,6 +60,22 @@ ALONE_TOKENS = "o_t alone, trunk tokens PCA-256"
 ALONE_STILL = "o_t alone, z of a still pair"
 
 
+# ---------------------------------------------------------------- better than a control
+
+# Where only "better than" was demanded: by at least one percent of the control. What lies closer
+# is noise of the 512 words, windows or pairs that are measured, and equal to the digits shown.
+_MARGIN = 0.01
+_BY = f"by ≥ {_MARGIN:.0%}"
+
+
+def _below(error: float, *controls: float) -> bool:
+    return error < min(controls) and error <= min(controls) * (1 - _MARGIN)
+
+
+def _above(share: float, control: float) -> bool:
+    return share > control and share >= control * (1 + _MARGIN)
+
+
 # ---------------------------------------------------------------- frame → task
 
 # "frame → task by held-out paraphrases, ≥ 40 training episodes a task: R@1 ≥ 0.65 and ≥ 0.70 within
@@ -90,55 +106,56 @@ def partner_is_told_apart(recall: float, fewest_episodes: int) -> bool:
 # "MAE held-out masked loss ≤ 0.70 of predicting zero, below the per-patch-mean and ≥ 0.85 when
 # the visible context is another image's"
 _IMAGE, _OTHER_CONTEXT = 0.70, 0.85
-IMAGE_RULE = f"≤ {_IMAGE}, below mean patch; other context ≥ {_OTHER_CONTEXT}"
+IMAGE_RULE = f"≤ {_IMAGE}, below mean patch {_BY}; other context ≥ {_OTHER_CONTEXT}"
 
 
 def image_is_filled(error: float, controls: Controls) -> bool:
     """By errors as shares of predicting zero's."""
     return (
         error <= _IMAGE
-        and error < controls[MEAN_PATCH]
+        and _below(error, controls[MEAN_PATCH])
         and controls[OTHER_CONTEXT] >= _OTHER_CONTEXT
     )
 
 
 # "masked words better with the true image than a shuffled one"
-WORD_RULE, WORD_SURPRISE_RULE = "above shuffled picture", "below shuffled picture"
+WORD_RULE = f"above shuffled picture {_BY}"
+WORD_SURPRISE_RULE = f"below shuffled picture {_BY}"
 
 
 def word_is_found(accuracy: float, controls: Controls) -> bool:
     """By the share of right words."""
-    return accuracy > controls[OTHER_PICTURE]
+    return _above(accuracy, controls[OTHER_PICTURE])
 
 
 def word_surprises_less(nats: float, controls: Controls) -> bool:
     """By the true word's surprise."""
-    return nats < controls[OTHER_PICTURE]
+    return _below(nats, controls[OTHER_PICTURE])
 
 
 # "masked actions better than linear interpolation"
-HIDDEN_ACTIONS_RULE = "below linear interpolation"
+HIDDEN_ACTIONS_RULE = f"below linear interpolation {_BY}"
 
 
 def hidden_actions_are_filled(error: float, controls: Controls) -> bool:
     """By squared errors."""
-    return error < controls[INTERPOLATION]
+    return _below(error, controls[INTERPOLATION])
 
 
 # ---------------------------------------------------------------- actions, beyond what is demanded
 
-CHUNK_RULE = "below mean action and repeating the last"
-DECODED_RULE = "below mean action and shuffled z"
+CHUNK_RULE = f"below mean action and repeating the last {_BY}"
+DECODED_RULE = f"below mean action and shuffled z {_BY}"
 
 
 def actions_are_foretold(error: float, controls: Controls) -> bool:
     """By squared errors."""
-    return error < min(controls[MEAN_ACTION], controls[LAST_ACTION])
+    return _below(error, controls[MEAN_ACTION], controls[LAST_ACTION])
 
 
 def actions_are_decoded(error: float, controls: Controls) -> bool:
     """By squared errors."""
-    return error < min(controls[MEAN_ACTION], controls[OTHER_Z])
+    return _below(error, controls[MEAN_ACTION], controls[OTHER_Z])
 
 
 # ---------------------------------------------------------------- latent actions

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from statistics import mean, stdev
 from typing import Any
 
-from tectum_core.architecture import ModelConfig
-from tectum_core.bundle import Bundle
+from tectum_core.bundle import Bundle, BundleConfig
 from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.actions import (
@@ -57,24 +56,25 @@ class _Part:
         ]
 
 
-def _parts(model: ModelConfig, columns: Columns, *, ceiling: bool) -> Iterator[_Part]:
-    """What there is to measure of a bundle with these heads, in the report's order."""
-    if model.joint is not None:
+def _parts(config: BundleConfig, columns: Columns, *, ceiling: bool) -> Iterator[_Part]:
+    """What there is to measure of a bundle with these trained heads, in the report's order."""
+    model, learnt = config.model, config.training.learnt
+    if model.joint is not None and learnt("joint"):
         told = (_WORLD, columns.family, columns.state)
         yield _Part("retrieval", measure_retrieval, told)
-    if model.pixel_decoder is not None:
+    if model.pixel_decoder is not None and learnt("pixel_decoder"):
         yield _Part("masked images", measure_masked_images)
-    if model.fusion is not None:
+    if model.fusion is not None and learnt("fusion.token_head"):
         yield _Part("masked words", measure_masked_words)
-    if model.actions is not None:
+    if model.actions is not None and learnt("fusion.action_head"):
         states = (columns.state,) if model.actions.state_dimensions else ()
         acting = (columns.action, *states)
         yield _Part("masked actions", measure_masked_actions, acting)
         yield _Part("action prediction", measure_action_prediction, acting)
-    if model.latent_action is not None:
+    if model.latent_action is not None and learnt("latent_action"):
         moving = (columns.state, columns.extrinsics)
         yield _Part("latent actions", measure_latent_actions, moving)
-        if model.latent_action.decoded_steps:
+        if model.latent_action.decoded_steps and learnt("latent_action.action_decoder"):
             yield _Part("decoded actions", measure_decoded_actions, (columns.action,))
         if ceiling:
             yield _Part("the supervised ceiling", measure_ceiling, moving)
@@ -110,9 +110,12 @@ def evaluate(
     columns, config = columns or Columns(), bundle.config
     known = None if config.actions is None else config.actions.step_interval
     check_fits(config.model, columns, train, test, known)
+    # Controls read an untrained trunk too: what random features know is what they are for.
+    all_trained = config.training.model_copy(update={"untrained": ()})
+    whole = replace(bundle, config=config.model_copy(update={"training": all_trained}))
     context = Context(
-        predictor=Predictor(bundle, device),
-        twin=random_twin(bundle, seed, device),
+        predictor=Predictor(whole, device),
+        twin=random_twin(whole, seed, device),
         train=train,
         test=test,
         world=read_world(test.dataset.root),
@@ -121,7 +124,7 @@ def evaluate(
         seed=seed,
     )
     measures: list[Measure] = []
-    for part in _parts(config.model, columns, ceiling=ceiling):
+    for part in _parts(config, columns, ceiling=ceiling):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")
             continue

@@ -121,6 +121,10 @@ async def read_images(request: Request) -> EmbedImages:
         raise misfit(error) from None
 
 
+def _misplaced(name: str, why: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "form", "loc": ("body", name), "msg": why}])
+
+
 async def _form(request: Request) -> dict[str, Any]:
     settings = request.app.state.settings
     fields: dict[str, Any] = {}
@@ -131,10 +135,10 @@ async def _form(request: Request) -> dict[str, Any]:
             value = await part.read() if isinstance(part, UploadFile) else part
             if name == "images":
                 fields.setdefault("images", []).append(value)
+            elif name not in EmbedImages.model_fields:
+                raise _misplaced(name, "unknown field; files go in images")
             elif name in fields or isinstance(value, bytes):
-                where = ("body", name)
-                problem = {"type": "form", "loc": where, "msg": "allowed: one value, not a file"}
-                raise RequestValidationError([problem])
+                raise _misplaced(name, "allowed: one value, not a file; files go in images")
             else:
                 fields[name] = value
     return fields

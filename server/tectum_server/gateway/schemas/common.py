@@ -8,7 +8,7 @@ import tectum
 from tectum.vocabulary import VectorKindName, VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat
-from tectum_server.gateway.fields import rest_field
+from tectum_server.gateway.fields import rest_field, rest_words
 from tectum_server.gateway.wrong import wrong
 
 Member = TypeVar("Member")
@@ -16,14 +16,15 @@ ListOf = Annotated[list[Member], Field(fail_fast=True)]
 """A list in a request. Checked as far as the first wrong member: a body can hold hundreds of
 thousands, and naming each would take the gateway minutes and gigabytes."""
 MOST_ITEMS = 1024
-"""Members of a list of items, frames, steps or a step's numbers. A worker's own limits, of 64
-items unless its operator said otherwise, are for the worker to judge."""
+"""Members of a list of items, frames, steps or a step's numbers: what the gateway reads. A worker's
+own limits, of 64 items unless its operator said otherwise, are for the worker to judge; GET
+/v1/models tells them."""
 MOST_NUMBERS = 65_536
 """Numbers of one vector, and hidden elements of one mask."""
 MOST_CHARACTERS = 65_536
 """Characters of one text."""
 Items = Annotated[ListOf[Member], Field(min_length=1, max_length=MOST_ITEMS)]
-"""A list of items, at least one."""
+"""A list of items, at least one; how many the worker takes, the model's limits say."""
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 """A text in a request."""
 MOST_UNKNOWN = 8
@@ -42,6 +43,11 @@ NumbersOrBase64 = Annotated[
     ),
 ]
 """A vector on its way out; checked where it is made, so that megabytes are not checked again."""
+
+
+def milliseconds(seconds: float) -> float:
+    """Seconds as REST tells them, to the microsecond."""
+    return round(seconds * 1000, 3)
 
 
 class Strict(BaseModel):
@@ -130,10 +136,10 @@ class Info(Answered):
             version=info.version,
             numerics=Numerics(precision=info.numerics.precision, engine=info.numerics.engine),
             timings=Timings(
-                queue_ms=timings.queue * 1000,
-                decode_ms=None if timings.decode is None else timings.decode * 1000,
-                compute_ms=timings.compute * 1000,
-                total_ms=timings.total * 1000,
+                queue_ms=milliseconds(timings.queue),
+                decode_ms=None if timings.decode is None else milliseconds(timings.decode),
+                compute_ms=milliseconds(timings.compute),
+                total_ms=milliseconds(timings.total),
                 batch_size=timings.batch_size,
             ),
             request_id=info.request_id,
@@ -161,8 +167,8 @@ class ItemError(Answered):
             code=error.code,
             reason=error.reason,
             field=rest_field(error.field),
-            message=error.message,
-            retry_after_ms=None if error.retry_after is None else error.retry_after * 1000,
+            message=rest_words(error.message, [error.field]),
+            retry_after_ms=None if error.retry_after is None else milliseconds(error.retry_after),
         )
 
 
@@ -179,6 +185,10 @@ class Embedding(Answered):
     """Only vectors with equal space ids may be compared."""
     scale: float | None = None
     """For int8: multiply the values by this. Absent for floats."""
+    tokens: int | None = None
+    """Of a text: how many the model read, special ones included. Absent: not a text."""
+    truncated: bool | None = None
+    """Of a text: whether it was too long for the model, and only its beginning was read."""
 
     @classmethod
     def of(cls, embedding: tectum.Embedding, encoding: EncodingFormat) -> "Embedding":
@@ -189,4 +199,6 @@ class Embedding(Answered):
             data_type=str(embedding.values.dtype),
             space_id=embedding.space_id,
             scale=embedding.scale,
+            tokens=embedding.tokens or None,
+            truncated=embedding.truncated if embedding.tokens else None,
         )

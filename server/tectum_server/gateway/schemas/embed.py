@@ -24,14 +24,16 @@ class EmbedImages(VectorOptions):
     """Pictures to turn into vectors."""
 
     images: Items[Picture]
-    """Base64 of JPEG, PNG or WebP files; as many as the model's limits allow."""
+    """Base64 of JPEG, PNG or WebP files; as many as the model's `limits.max_items` (GET
+    /v1/models), 64 unless the operator said otherwise."""
 
 
 class EmbedTexts(TextVectorOptions):
     """Texts to turn into vectors in the space shared with images."""
 
     texts: Items[Text]
-    """None empty; as many as the model's limits allow."""
+    """None empty; as many as the model's `limits.max_items` (GET /v1/models), 64 unless the
+    operator said otherwise."""
 
 
 class Clip(Strict):
@@ -45,7 +47,8 @@ class EmbedClips(VectorOptions):
     """Clips to turn into vectors."""
 
     clips: Items[Clip]
-    """As many as the model's limits allow; all their frames count."""
+    """As many as the model's `limits.max_items` (GET /v1/models), 64 unless the operator
+    said otherwise; all their frames count."""
     frame_interval_ms: Annotated[float, Field(gt=0)] | None = None
     """Time between frames. Absent: the model's own is asserted."""
 

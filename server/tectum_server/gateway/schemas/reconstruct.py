@@ -20,7 +20,7 @@ from tectum_server.gateway.schemas.common import (
     Text,
 )
 from tectum_server.gateway.schemas.embed import Clip
-from tectum_server.gateway.wrong import wrong
+from tectum_server.gateway.wrong import within, wrong
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Step = Annotated[ListOf[Finite], Field(max_length=MOST_ITEMS)]
@@ -42,7 +42,7 @@ class Mask(Strict):
 
     kind: MaskKindName | None = None
     """Absent: random, or explicit if `hidden` is given."""
-    ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ratio: Annotated[float, Field(gt=0, lt=1), within("above 0 and below 1")] | None = None
     """Share of elements to hide. Absent: as the model was trained."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     """Equal seeds hide equal elements. Absent: 0."""
@@ -79,7 +79,7 @@ class Reconstruct(ModelChoice):
     """With a clip: time between frames. Absent: the model's own is asserted."""
     step_interval_ms: Annotated[float, Field(gt=0)] | None = None
     """With actions: time between steps. Absent: the model's own is asserted."""
-    top_k: Annotated[int, Field(ge=1, le=20)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=20), within("1 to 20")] | None = None
     """With a text: how many candidates to list for each hidden token. Absent: 5."""
 
     @model_validator(mode="after")

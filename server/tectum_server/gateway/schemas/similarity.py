@@ -12,6 +12,7 @@ from tectum.requests import SimilarityItem as Comparable
 from tectum.vocabulary import VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
+from tectum_server.gateway.fields import rest_field
 from tectum_server.gateway.schemas.common import (
     MOST_NUMBERS,
     Answered,
@@ -49,6 +50,10 @@ class GivenEmbedding(Strict):
     """For int8: what the values are multiplied by."""
     shape: Annotated[ListOf[int], Field(max_length=8)] | None = None
     """As answered; [D]."""
+    tokens: int | None = None
+    """As answered; not used."""
+    truncated: bool | None = None
+    """As answered; not used."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -99,7 +104,8 @@ class ComputeSimilarity(ModelChoice):
     """Two lists to compare."""
 
     left: Items[SimilarityItem]
-    """The matrices' rows."""
+    """The matrices' rows; with `right` as many as the model's `limits.max_items` (GET
+    /v1/models), 64 unless the operator said otherwise."""
     right: Items[SimilarityItem]
     """The matrices' columns."""
 
@@ -131,6 +137,8 @@ class SimilarityAnswer(Answered):
     """The space the comparison was made in."""
     errors: list[SimilarityError]
     """The items that failed. Empty: all were compared."""
+    truncated: list[str]
+    """Texts too long for the model, of which only the beginning was compared: `right[3]`."""
 
     @classmethod
     def of(cls, similarity: tectum.Similarity) -> "SimilarityAnswer":
@@ -147,4 +155,5 @@ class SimilarityAnswer(Answered):
             left_given_right=codec.numbers(similarity.left_given_right),
             space_id=similarity.space_id,
             errors=[SimilarityError(**error) for error in failed],
+            truncated=[rest_field(field) for field in similarity.truncated],
         )

@@ -59,18 +59,24 @@ def describe(bundle: Bundle, golden: GoldenReport, numerics: call_pb2.Numerics) 
 
 
 def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
-    config = bundle.config.model
-    latent = config.latent_action
+    """What it has a part for, without what training is known not to have reached."""
+    config, learnt = bundle.config.model, bundle.config.training.learnt
+    latent = config.latent_action if learnt("latent_action") else None
+    decodes = latent is not None and latent.decoded_steps > 0
     present = {
-        model_pb2.CAPABILITY_EMBED_IMAGES: True,
-        model_pb2.CAPABILITY_EMBED_TEXTS: config.joint is not None,
-        model_pb2.CAPABILITY_EMBED_CLIPS: config.video is not None,
-        model_pb2.CAPABILITY_RECONSTRUCT_IMAGES: config.pixel_decoder is not None,
-        model_pb2.CAPABILITY_RECONSTRUCT_CLIPS: config.video_decoder is not None,
-        model_pb2.CAPABILITY_RECONSTRUCT_TEXTS: config.fusion is not None,
-        model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS: config.actions is not None,
+        model_pb2.CAPABILITY_EMBED_IMAGES: learnt("vision"),
+        model_pb2.CAPABILITY_EMBED_TEXTS: config.joint is not None and learnt("joint"),
+        model_pb2.CAPABILITY_EMBED_CLIPS: config.video is not None and learnt("video"),
+        model_pb2.CAPABILITY_RECONSTRUCT_IMAGES: config.pixel_decoder is not None
+        and learnt("pixel_decoder"),
+        model_pb2.CAPABILITY_RECONSTRUCT_CLIPS: config.video_decoder is not None
+        and learnt("video_decoder"),
+        model_pb2.CAPABILITY_RECONSTRUCT_TEXTS: config.fusion is not None
+        and learnt("fusion.token_head"),
+        model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS: config.actions is not None
+        and learnt("fusion.action_head"),
         model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS: latent is not None,
-        model_pb2.CAPABILITY_DECODE_ACTIONS: latent is not None and latent.decoded_steps > 0,
+        model_pb2.CAPABILITY_DECODE_ACTIONS: decodes and learnt("latent_action.action_decoder"),
         model_pb2.CAPABILITY_PREDICT_FRAMES: latent is not None,
     }
     return [capability for capability, there in present.items() if there]

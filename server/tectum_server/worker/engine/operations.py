@@ -82,7 +82,11 @@ def run_batch(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> 
             rows = predictor.embed_clips([item.arrays[0] for item in items], vector)
             return [ItemOutput((row,)) for row in rows]
         case EmbedTexts():
-            return [ItemOutput((row,)) for row in predictor.embed_texts([i.text for i in items])]
+            texts = [predictor.encode(item.text) for item in items]
+            return [
+                ItemOutput((row, np.array([len(text.ids), text.cut], np.int64)))
+                for row, text in zip(predictor.embed_encoded(texts), texts, strict=True)
+            ]
         case FillImage() | FillClip():
             return _fill_pictures(predictor, batch)
         case FillText():

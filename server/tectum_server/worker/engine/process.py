@@ -8,7 +8,6 @@ whenever other models serve, and why it cannot serve, if it cannot.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -25,8 +24,6 @@ from tectum_server.worker.metrics import EngineMetrics
 from tectum_server.worker.supervised import say, told
 
 __all__ = ["main"]
-
-_log = logging.getLogger(__name__)
 
 
 async def _run(settings: EngineSettings, socket_path: Path) -> int:
@@ -46,7 +43,6 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
             os._exit(0)  # the thread that loads cannot be interrupted, and nobody is served yet
         await starting
     except (Failure, ValueError, OSError) as error:
-        _log.error("cannot serve", extra={"reason": str(error)})
         say({"error": str(error)})
         return 3
     failing = loop.create_task(engine.failed())

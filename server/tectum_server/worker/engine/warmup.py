@@ -66,29 +66,33 @@ def _timed(predictor: Predictor, work: list[tuple[Operation, Item]]) -> float:
 
 def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
     config, side = predictor.config.model, predictor.config.images.size
+    learnt = predictor.config.training.learnt
     image = np.full((side, side, 3), 127, np.uint8)
-    yield EmbedImages("pooled"), Item((image,))
-    yield EmbedImages("tokens"), Item((image,))
-    if config.joint is not None:
+    if learnt("vision", "vision.pool"):
+        yield EmbedImages("pooled"), Item((image,))
+    if learnt("vision"):
+        yield EmbedImages("tokens"), Item((image,))
+    if config.joint is not None and learnt("joint"):
         yield EmbedImages("joint"), Item((image,))
         yield EmbedTexts(), Item(text="warm up")
-    if config.pixel_decoder is not None:
+    if config.pixel_decoder is not None and learnt("pixel_decoder"):
         yield FillImage(MaskSpec()), Item((image,))
         if config.pixel_decoder.text_context:
             yield FillImage(MaskSpec()), Item((image,), "warm up")
-    if config.video is not None:
+    if config.video is not None and learnt("video"):
         clip = np.stack([image] * config.video.frames)
-        yield EmbedClips("pooled"), Item((clip,))
-        if config.video_decoder is not None:
+        yield EmbedClips("pooled" if learnt("video.pool") else "tokens"), Item((clip,))
+        if config.video_decoder is not None and learnt("video_decoder"):
             yield FillClip(MaskSpec("tube")), Item((clip,))
-    if config.fusion is not None:
+    if config.fusion is not None and learnt("fusion.token_head"):
         yield FillText(MaskSpec(), 5), Item(text="warm up")
         yield FillText(MaskSpec(), 5), Item((image,), "warm up")
-    if config.actions is not None:
+    if config.actions is not None and learnt("fusion.action_head"):
         actions = np.zeros((config.actions.max_steps, config.actions.dimensions), np.float32)
         yield FillActions(MaskSpec("block"), False, False), Item((actions,))
-    if config.latent_action is not None:
+    if config.latent_action is not None and learnt("latent_action"):
         decodes = config.latent_action.decoded_steps > 0
+        decodes = decodes and learnt("latent_action.action_decoder")
         for decode in {False, decodes}:
             yield LatentActions(decode, False), Item((image, image))
         yield LatentActions(decodes, True), Item((image, image))

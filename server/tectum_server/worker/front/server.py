@@ -76,10 +76,13 @@ class Front:
             CannotListen: the port is taken, the host foreign, or the TLS files are none.
             OSError: a TLS file cannot be read.
         """
+        settings = self._settings
         try:
+            # Asked first: where it fails, grpc writes lines of its own to standard error.
+            if wrong := what_is_wrong(settings.host, settings.port):
+                raise cannot_listen(settings.address, wrong, "--host", "--port")
             port = self._bind()
         except RuntimeError as error:  # grpc's, which does not say why
-            settings = self._settings
             why = what_is_wrong(settings.host, settings.port) or OSError(str(error))
             raise cannot_listen(settings.address, why, "--host", "--port") from error
         await self._set_health(set())  # grpc's own servicer begins by saying that all is well

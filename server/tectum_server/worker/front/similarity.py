@@ -16,7 +16,7 @@ from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.texts import checked_text
 from tectum_server.worker.front.wire import read_embedding, tensor
-from tectum_server.worker.jobs import EmbedImages, EmbedTexts, Item, ItemFailure
+from tectum_server.worker.jobs import EmbedImages, EmbedTexts, Item, ItemFailure, ItemOutput
 
 __all__ = ["compare"]
 
@@ -41,7 +41,8 @@ async def compare(
         fields = [f"left[{index}]" for index in range(split)]
         fields += [f"right[{index}]" for index in range(len(request.right))]
         items = [*request.left, *request.right]
-        vectors = await _vectors(items, fields, call, calls, images)
+        truncated: list[int] = []
+        vectors = await _vectors(items, fields, call, calls, images, truncated)
     failures = [vector for vector in vectors if isinstance(vector, Failure)]
     raise_if_all_failed(failures, len(vectors))
     space = call.served.describe("joint")
@@ -64,6 +65,7 @@ async def compare(
             for index, vector in enumerate(vectors)
             if isinstance(vector, Failure)
         ],
+        truncated=[fields[index] for index in truncated],
     )
 
 
@@ -73,8 +75,12 @@ async def _vectors(
     call: Call,
     calls: Calls,
     images: ImageReader,
+    truncated: list[int],
 ) -> list[Vector | Failure]:
-    """Every item's joint vector, or why it has none; images and texts are computed side by side."""
+    """Every item's joint vector, or why it has none; images and texts are computed side by side.
+
+    `truncated` takes the places of texts that were too long for the model.
+    """
     vectors: list[Vector | Failure | None] = [None] * len(items)
     given: dict[str, image_pb2.Image] = {}
     places: list[int] = []
@@ -116,6 +122,9 @@ async def _vectors(
                 if isinstance(output, ItemFailure)
                 else output.arrays[0]
             )
+
+            if isinstance(output, ItemOutput) and len(output.arrays) > 1 and output.arrays[1][1]:
+                truncated.append(index)
 
     await together(fill(EmbedImages("joint"), pictures), fill(EmbedTexts(), texts))
     return [vector for vector in vectors if vector is not None]

@@ -64,7 +64,10 @@ class VectorRequest:
     def embedding(self, call: Call, output: ItemOutput) -> call_pb2.Embedding:
         """One item's vector."""
         space_id = call.served.space(self.space)
-        return embedding(output.arrays[0], space_id, self.data_type, self.dimensions)
+        found = embedding(output.arrays[0], space_id, self.data_type, self.dimensions)
+        if len(output.arrays) > 1:  # a text's
+            found.tokens, found.truncated = int(output.arrays[1][0]), bool(output.arrays[1][1])
+        return found
 
     def results(
         self, call: Call, outputs: Sequence[ItemOutput | Failure], field: str

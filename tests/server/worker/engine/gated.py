@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
+from tectum_core.tokenizer import EncodedText
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import EmbedTexts, Item, ItemOutput, Job, JobResult
@@ -45,8 +46,12 @@ class GatedPredictor:
         self._begun: asyncio.Queue[int] = asyncio.Queue()
         self._gate = threading.Semaphore(0)
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.batches.append(list(texts))
+    def encode(self, text: str) -> EncodedText:
+        return EncodedText(ids=[], tokens=[text], content=[])
+
+    def embed_encoded(self, encoded: Sequence[EncodedText]) -> NDArray[np.float32]:
+        texts = [text.tokens[0] for text in encoded]
+        self.batches.append(texts)
         self._loop.call_soon_threadsafe(self._begun.put_nowait, len(texts))
         if not self.free:
             self._gate.acquire()

@@ -4,18 +4,19 @@ import json
 import shutil
 import types
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tests.bundles import picture, write_bare
+from tests.bundles import full_model, picture, write_bare
 from tests.server.worker.engine.engines import engine_for, job, newer, vector
 
 from tectum.v1 import call_pb2, errors_pb2, model_pb2
-from tectum_core.bundle import Repository
+from tectum_core.bundle import Repository, read_bundle, write_bundle
 from tectum_core.bundle.files import content_version
-from tectum_core.golden import check_golden
+from tectum_core.golden import check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine import warmup
 from tectum_server.worker.engine.local import LocalEngine
@@ -284,6 +285,36 @@ def test_warming_up_asks_nothing_of_a_model_that_it_lacks(bare: Predictor) -> No
         ("embed_images", "pooled"),
         ("embed_images", "tokens"),
     }
+
+
+async def test_what_training_did_not_reach_is_neither_announced_nor_warmed_up(
+    tmp_path: Path,
+) -> None:
+    latent = full_model().latent_action
+    assert latent is not None
+    apart = latent.model_copy(update={"decoded_steps": 0})
+    write_bare(tmp_path / "whole", latent_action=apart)
+    whole = read_bundle(tmp_path / "whole", "whole")
+    left = {"untrained": ("vision", "vision.pool")}
+    summary = whole.config.training.model_copy(update=left)
+    config = whole.config.model_copy(update={"training": summary})
+    draft = replace(whole, config=config)
+    golden = make_golden(draft, golden_inputs(draft), ())
+    write_bundle(tmp_path / "latent", config, whole.model, None, golden, (), "# Latent\n")
+    Repository(tmp_path / "repository").publish(tmp_path / "latent", "latent")
+    engine = engine_for(tmp_path / "repository", "latent")
+    await engine.start()
+    entry = engine.models["latent"]
+    await engine.close()
+
+    told = model_pb2.Model.FromString(entry.description)
+
+    assert set(told.capabilities) == {
+        model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS,
+        model_pb2.CAPABILITY_PREDICT_FRAMES,
+    }
+    assert entry.spaces.keys() == {"latent_action"}
+    assert [space.kind for space in told.spaces] == [call_pb2.VECTOR_KIND_LATENT_ACTION]
 
 
 async def test_what_is_told_of_the_full_model_is_what_its_bundle_says(

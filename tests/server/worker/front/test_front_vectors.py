@@ -59,6 +59,23 @@ def test_served_texts_are_the_predictors(worker: Caller, full: Predictor) -> Non
     response = worker.ask("EmbedTexts", embed_pb2.EmbedTextsRequest(texts=TEXTS))
 
     assert cosine(vectors(response), full.embed_texts(TEXTS)) >= 0.99999
+    assert [r.embedding.tokens for r in response.results] == [
+        len(full.encode(t).ids) for t in TEXTS
+    ]
+
+
+def test_of_a_text_too_long_the_beginning_is_embedded_and_the_answer_says_so(
+    worker: Caller, full: Predictor
+) -> None:
+    most = full.config.model.text.max_tokens  # type: ignore[union-attr]
+    long = " ".join(["open the door"] * most)
+
+    response = worker.ask("EmbedTexts", embed_pb2.EmbedTextsRequest(texts=["open", long]))
+    found = similar(worker, [{"image": raw(PICTURES[0])}], [{"text": "open"}, {"text": long}])
+
+    said = [(one.embedding.tokens, one.embedding.truncated) for one in response.results]
+    assert said == [(len(full.encode("open").ids), False), (most, True)]
+    assert list(found.truncated) == ["right[1]"]
 
 
 @pytest.mark.parametrize("kind", ["pooled", "tokens"])
