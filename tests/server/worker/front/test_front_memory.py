@@ -360,7 +360,7 @@ def test_sixteen_callers_and_sixty_four_cameras_fit_by_default(
     fronted: Starter, engine: ScriptedEngine
 ) -> None:
     memory = fronted().front._calls.memory
-    picture, shown = 224 * 224 * 3, 480 * 640 * 3
+    picture, shown, newcomer = 224 * 224 * 3, 480 * 640 * 3, memory.share(Priority.INTERACTIVE)
     for _ in range(16):
         caller = memory.share(Priority.INTERACTIVE)
         caller.take_message(picture)
@@ -370,3 +370,8 @@ def test_sixteen_callers_and_sixty_four_cameras_fit_by_default(
     for _ in range(64 * 3):
         memory.share().take_message(shown)
     memory.share().take({"frame.image": shown})
+
+    # Nothing was refused, nothing made way for anything else, and there is room for more.
+    assert memory.used == 16 * 2 * picture + (64 * 3 + 1) * shown
+    newcomer.take_message(picture)
+    assert memory.used <= memory.capacity
