@@ -5,6 +5,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
@@ -40,6 +41,28 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def repository(root: str, tmp_path: Path) -> Repository:
     return Repository(root, cache=tmp_path / "cache")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository behind a URL that holds the first of `two` as `arm`."""
+
+    repository: Repository
+    version: str
+    cache: Path
+    """Of what is fetched of `arm`."""
+    files: fsspec.AbstractFileSystem
+    folder: str
+    """The version's, in `files`."""
+
+
+@pytest.fixture
+def remote(tmp_path: Path, two: list[Path]) -> Remote:
+    url = f"memory://{uuid.uuid4().hex}"
+    repository = Repository(url, cache=tmp_path)
+    version = repository.publish(two[0], "arm")
+    files, path = fsspec.core.url_to_fs(url)
+    return Remote(repository, version, tmp_path / "arm", files, f"{path}/arm/{version}")
 
 
 def test_what_is_published_is_found_under_name_version_and_latest(
@@ -142,68 +165,48 @@ def test_files_that_are_no_bundles_are_not_listed(
     assert repository.versions("arm") == [version]
 
 
-def test_what_is_remote_is_fetched_once_and_kept(tmp_path: Path, two: list[Path]) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
-    repository = Repository(url, cache=tmp_path)
-    version = repository.publish(two[0], "arm")
-    folder, _ = repository.locate("arm")
-    files, path = fsspec.core.url_to_fs(url)
-    files.pipe_file(f"{path}/arm/{version}/README.md", b"# Changed behind our back\n")
+def test_what_is_remote_is_fetched_once_and_kept(remote: Remote) -> None:
+    folder, _ = remote.repository.locate("arm")
+    remote.files.pipe_file(f"{remote.folder}/README.md", b"# Changed behind our back\n")
 
-    again, _ = repository.locate("arm")
+    again, _ = remote.repository.locate("arm")
 
-    assert again == folder == tmp_path / "arm" / version
-    assert content_version(again) == version
-    assert [p.name for p in folder.parent.iterdir()] == [version]  # no scratch is left
+    assert again == folder == remote.cache / remote.version
+    assert content_version(again) == remote.version
+    assert [p.name for p in folder.parent.iterdir()] == [remote.version]  # no scratch is left
 
 
-def test_a_version_that_was_fetched_needs_the_remote_no_more(
-    tmp_path: Path, two: list[Path]
-) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
-    repository = Repository(url, cache=tmp_path)
-    version = repository.publish(two[0], "arm")
-    folder, _ = repository.locate("arm")
-    files, path = fsspec.core.url_to_fs(url)
-    files.rm(path, recursive=True)
+def test_a_version_that_was_fetched_needs_the_remote_no_more(remote: Remote) -> None:
+    folder, _ = remote.repository.locate("arm")
+    remote.files.rm(remote.folder.partition("/arm/")[0], recursive=True)
 
-    again = repository.locate("arm", version)
+    again = remote.repository.locate("arm", remote.version)
 
-    assert again == (folder, version)
+    assert again == (folder, remote.version)
     with pytest.raises(BundleNotFound):
-        repository.locate("arm")  # which version is the latest, the remote alone knows
+        remote.repository.locate("arm")  # which version is the latest, the remote alone knows
     (folder / "README.md").write_text("damaged")
     with pytest.raises(BundleNotFound):
-        repository.locate("arm", version)
+        remote.repository.locate("arm", remote.version)
 
 
-def test_what_was_damaged_on_its_way_is_refused_and_not_kept(
-    tmp_path: Path, two: list[Path]
-) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
-    repository = Repository(url, cache=tmp_path)
-    version = repository.publish(two[0], "arm")
-    files, path = fsspec.core.url_to_fs(url)
-    whole = files.cat_file(f"{path}/arm/{version}/model.safetensors")
-    files.pipe_file(f"{path}/arm/{version}/model.safetensors", whole[:-1])
+def test_what_was_damaged_on_its_way_is_refused_and_not_kept(remote: Remote) -> None:
+    whole = remote.files.cat_file(f"{remote.folder}/model.safetensors")
+    remote.files.pipe_file(f"{remote.folder}/model.safetensors", whole[:-1])
 
-    with pytest.raises(BundleError, match=f"what was fetched is not version {version}"):
-        repository.locate("arm")
+    with pytest.raises(BundleError, match=f"what was fetched is not version {remote.version}"):
+        remote.repository.locate("arm")
 
-    assert list((tmp_path / "arm").iterdir()) == []
-    files.pipe_file(f"{path}/arm/{version}/model.safetensors", whole)
-    assert content_version(repository.locate("arm")[0]) == version
+    assert list(remote.cache.iterdir()) == []
+    remote.files.pipe_file(f"{remote.folder}/model.safetensors", whole)
+    assert content_version(remote.repository.locate("arm")[0]) == remote.version
 
 
-def test_nothing_but_a_bundles_files_is_fetched(tmp_path: Path, two: list[Path]) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
-    repository = Repository(url, cache=tmp_path)
-    version = repository.publish(two[0], "arm")
-    files, path = fsspec.core.url_to_fs(url)
-    files.pipe_file(f"{path}/arm/{version}/notes.txt", b"hello")
-    files.pipe_file(f"{path}/arm/{version}/more/config.json", b"{}")
+def test_nothing_but_a_bundles_files_is_fetched(remote: Remote, two: list[Path]) -> None:
+    remote.files.pipe_file(f"{remote.folder}/notes.txt", b"hello")
+    remote.files.pipe_file(f"{remote.folder}/more/config.json", b"{}")
 
-    folder, _ = repository.locate("arm")
+    folder, _ = remote.repository.locate("arm")
 
     assert {p.name for p in folder.iterdir()} == {p.name for p in two[0].iterdir()}
 
@@ -218,19 +221,15 @@ def test_nothing_but_a_bundles_files_is_fetched(tmp_path: Path, two: list[Path])
     ],
 )
 def test_a_remote_file_is_fetched_up_to_what_is_read_of_it(
-    tmp_path: Path, two: list[Path], file: str, largest: int | None
+    remote: Remote, two: list[Path], file: str, largest: int | None
 ) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
-    repository = Repository(url, cache=tmp_path)
-    version = repository.publish(two[0], "arm")
-    files, path = fsspec.core.url_to_fs(url)
     allowed = largest or largest_size(two[0], file, "arm")
-    files.pipe_file(f"{path}/arm/{version}/{file}", bytes(allowed + 1))
+    remote.files.pipe_file(f"{remote.folder}/{file}", bytes(allowed + 1))
 
     with pytest.raises(BundleError, match=rf"{file} is larger than {allowed} bytes"):
-        repository.locate("arm")
+        remote.repository.locate("arm")
 
-    assert list((tmp_path / "arm").iterdir()) == []
+    assert list(remote.cache.iterdir()) == []
 
 
 def test_weights_may_be_as_large_as_the_configuration_says(two: list[Path]) -> None:
@@ -239,16 +238,12 @@ def test_weights_may_be_as_large_as_the_configuration_says(two: list[Path]) -> N
     assert 0 < largest_size(two[0], "model.safetensors", "arm") - 2 * weights < 2**26
 
 
-def test_an_upload_that_broke_off_is_mended_by_the_next(tmp_path: Path, two: list[Path]) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
-    repository = Repository(url, cache=tmp_path)
-    version = repository.publish(two[0], "arm")
-    files, path = fsspec.core.url_to_fs(url)
-    files.rm(f"{path}/arm/{version}/model.safetensors")
+def test_an_upload_that_broke_off_is_mended_by_the_next(remote: Remote, two: list[Path]) -> None:
+    remote.files.rm(f"{remote.folder}/model.safetensors")
 
-    repository.publish(two[0], "arm")
+    remote.repository.publish(two[0], "arm")
 
-    assert content_version(repository.locate("arm")[0]) == version
+    assert content_version(remote.repository.locate("arm")[0]) == remote.version
 
 
 def test_latest_is_never_half_written(tmp_path: Path, two: list[Path]) -> None:

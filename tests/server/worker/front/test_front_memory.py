@@ -185,12 +185,18 @@ def test_a_bomb_costs_its_header(fronted: Starter, engine: ScriptedEngine) -> No
     assert front.metric("tectum_decode_duration_seconds_count") == 0
 
 
-def test_while_others_hold_the_memory_a_request_is_told_to_come_back(
-    fronted: Starter, engine: ScriptedEngine
-) -> None:
+def full(fronted: Starter, engine: ScriptedEngine) -> tuple[Fronted, Any]:
+    """A front all of whose memory one request holds, and that request's future."""
     front = fronted(request_memory_bytes=PAIR)
     held = front.client.begin("EmbedImages", images(FILE, FILE))
     engine.begun.get(timeout=30)
+    return front, held
+
+
+def test_while_others_hold_the_memory_a_request_is_told_to_come_back(
+    fronted: Starter, engine: ScriptedEngine
+) -> None:
+    front, held = full(fronted, engine)
 
     told = front.client.refused("EmbedImages", images(FILE))
 
@@ -233,9 +239,7 @@ def test_a_clip_is_held_once(fronted: Starter, engine: ScriptedEngine) -> None:
 
 def test_messages_alone_can_fill_the_memory(fronted: Starter, engine: ScriptedEngine) -> None:
     large = images(image_pb2.Image(encoded=b"\x89PNG\r\n\x1a\n" + b"\0" * 10_000))
-    front = fronted(request_memory_bytes=PAIR)
-    held = front.client.begin("EmbedImages", images(FILE, FILE))
-    engine.begun.get(timeout=30)
+    front, held = full(fronted, engine)
 
     told = front.client.refused("EmbedImages", large)
 
@@ -266,9 +270,7 @@ def test_however_a_request_ends_its_memory_is_free_again(
 def test_a_frame_without_room_fails_alone_and_its_stream_goes_on(
     fronted: Starter, engine: ScriptedEngine
 ) -> None:
-    front = fronted(request_memory_bytes=PAIR)
-    held = front.client.begin("EmbedImages", images(FILE, FILE))
-    engine.begun.get(timeout=30)
+    front, held = full(fronted, engine)
     stream = Camera(front.client, stream_pb2.StreamSetup(embed=True))
     stream.ready()
 
