@@ -204,7 +204,7 @@ def free_port() -> int:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=14)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each leg")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/serving.md")
     given = parser.parse_args()
