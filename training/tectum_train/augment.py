@@ -65,7 +65,9 @@ class Augmentation:
         """
         if self._apply is None:
             return frames
+        values = frames.float() / 255
         with global_generator, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            changed: Tensor = self._apply(frames.float() / 255)
+            drawn = self._apply.forward_parameters(values.shape)
+        changed: Tensor = self._apply(values, params=drawn)
         return (changed * 255).round().clamp(0, 255).to(torch.uint8)

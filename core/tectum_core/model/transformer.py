@@ -60,9 +60,7 @@ class Attention(nn.Module):
         if causal and mask is not None:
             length = x.shape[1]
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal and mask is None
-        )
+        mixed = _attended(query, key, value, mask, causal and mask is None)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def attended(self, x: Tensor, queries: int) -> Tensor:
@@ -88,6 +86,21 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, D/H]
         return query, key, value
+
+
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
+    """Scaled dot-product attention, float[B, H, N, D/H] each.
+
+    On a CPU its backward pass takes several times as long in bfloat16 as in float32, so there
+    what learns in bfloat16 attends in float32.
+    """
+    attend = partial(F.scaled_dot_product_attention, attn_mask=mask, is_causal=causal)
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or not query.requires_grad:
+        return attend(query, key, value)
+    with torch.autocast("cpu", enabled=False):
+        return attend(query.float(), key.float(), value.float()).to(query.dtype)
 
 
 class _Mlp(nn.Module):

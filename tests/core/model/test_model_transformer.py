@@ -47,6 +47,27 @@ def test_attention_is_softmax_of_scaled_products_over_what_may_be_seen(
     assert_close(module(x, seen, causal), mixed, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_what_learns_in_bfloat16_gets_the_gradient_of_float32_within_its_rounding(
+    padded: bool,
+) -> None:
+    module = Attention(stack(heads=4))
+    seen = torch.tensor([[True] * 5, [True] * 3 + [False] * 2]) if padded else None
+
+    def gradient(precision: torch.dtype) -> Tensor:
+        x = tokens().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            mixed = module(x, seen)
+        assert mixed.dtype == precision
+        mixed.float().square().sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    exact, rounded = gradient(torch.float32), gradient(torch.bfloat16)
+
+    assert (rounded - exact).norm() <= 0.02 * exact.norm()
+
+
 @pytest.mark.parametrize("at_once", [2**24, 40, 1])
 @pytest.mark.parametrize("queries", [1, 5])
 def test_what_is_attended_to_is_the_mean_over_heads_and_queries_and_sums_to_one(
