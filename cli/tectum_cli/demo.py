@@ -5,6 +5,7 @@ Asks a running worker like any client would; knows the SDK and the data set, not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +27,6 @@ _CHECKOUT = Path(__file__).parents[2] / "worlds" / "embedded" / "test"
 _FRAMES, _LATE = 6, 0.85
 _SHOWN = 3
 """Numbers of a vector that a table has room for."""
-_UNSEEN = "gripper"
-"""In the names of actions that frames tell too little of to be decoded."""
 _TASK = "task_family"
 """Column that says which sentences are paraphrases of each other."""
 
@@ -144,16 +143,18 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
     import numpy as np
     from rich.table import Table
 
+    from tectum import Capability
     from tectum_cli.pictures import latent_plot
 
     spec = model.input.latent_action
-    if spec is None:
+    if spec is None or Capability.PREDICT_LATENT_ACTIONS not in model.capabilities:
         console.print("this model predicts no latent actions")
         return
+    decodes = Capability.DECODE_ACTIONS in model.capabilities
     stride = max(1, round(spec.interval / episode.interval))
     frames = episode.frames[::stride][: model.limits.max_items]
     found = client.predict_latent_actions(
-        list(frames), interval=stride * episode.interval, decode_actions=spec.decoded_steps > 0
+        list(frames), interval=stride * episode.interval, decode_actions=decodes
     )
     vectors = found.vectors
     true = np.stack(
@@ -163,18 +164,14 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
         ]
     )
     decoded = None
-    if spec.decoded_steps:
+    if decodes:
         decoded = np.stack([_decoded(action) for action in found.answers()])
     names = episode.names or tuple(f"action {number}" for number in range(true.shape[1]))
-    left_out = [name for name in names if _UNSEEN in name]
-    shown = [number for number, name in enumerate(names) if _UNSEEN not in name]
-    true, decoded = true[:, shown], None if decoded is None else decoded[:, shown]
-    names = tuple(names[number] for number in shown)
     title = f"latent actions while it shall {episode.instruction!r}"
     table = Table(title=title, pad_edge=False)
     table.caption = f"z: its first {_SHOWN} numbers; actions: {', '.join(names[:_SHOWN])}"
-    if left_out:
-        table.caption += f"; frames tell too little of {', '.join(left_out)} to decode it"
+    if decoded is not None and (unread := _unread(decoded, true, names)):
+        table.caption += f"; decoded no better here than by the mean: {', '.join(unread)}"
     for heading in ("step", "|z|", "z", "decoded action", "true action"):
         table.add_column(heading)
     for step in range(0, len(vectors), max(1, len(vectors) // 12)):
@@ -189,6 +186,20 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
     path = folder / "latent-actions.png"
     latent_plot(vectors, decoded, true, names, stride * episode.interval, title, path)
     console.print(f"latent actions: {path}\n")
+
+
+def _unread(
+    decoded: NDArray[np.float32], true: NDArray[np.float32], names: Sequence[str]
+) -> list[str]:
+    """The actions, of float32[T, A] by name, that their mean over these steps tells as well."""
+    if decoded.shape != true.shape:  # of another robot
+        return []
+    errors = ((decoded - true) ** 2).mean(axis=0)
+    return [
+        name
+        for name, error, spread in zip(names, errors, true.var(axis=0), strict=False)
+        if error >= spread
+    ]
 
 
 def _decoded(action: Any) -> NDArray[np.float32]:

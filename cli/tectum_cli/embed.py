@@ -85,7 +85,7 @@ def embed(
     failed = 0
     skipped: list[Path] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
-    with ending_as_interrupts(), _drafted(out) as draft:
+    with ending_as_interrupts(), _drafted(out, force) as draft:
         try:
             with (
                 told(),
@@ -112,8 +112,10 @@ def embed(
             raise fail(str(error)) from error
         if not done:
             raise fail(f"no pictures or videos in {', '.join(map(str, paths))}")
-    if skipped:
-        _tell_skipped(skipped)
+    # What it writes itself may lie in a folder that it reads, and is none of its files.
+    own, home = {draft.name, out.name}, out.parent.resolve()
+    if foreign := [f for f in skipped if f.name not in own or f.parent.resolve() != home]:
+        _tell_skipped(foreign)
     wrong = f", {failed} with an error" if failed else ""
     errors.print(
         f"{done - failed} embedded{wrong}: {done} rows in {escape(str(out))}",
@@ -122,7 +124,7 @@ def embed(
 
 
 def _check(out: Path, force: bool) -> None:
-    """Let pass a file that may be written, before hours of work."""
+    """Let pass a file that may be written: before hours of work, and after them."""
     if out.suffix != ".parquet":
         raise fail(f"--out is a .parquet file, not {str(out)!r}")
     if not out.parent.is_dir():
@@ -140,14 +142,23 @@ def _tell_skipped(files: list[Path]) -> None:
 
 
 @contextmanager
-def _drafted(out: Path) -> Iterator[Path]:
-    """A file to write, which becomes `out` once it is whole.
+def _drafted(out: Path, force: bool) -> Iterator[Path]:
+    """A file to write, nobody else's, which becomes `out` once it is whole.
 
     What is left of one that is not, in a file beside `out`: hours of work may be in it.
     """
     draft = out.with_name(f".{out.name}.writing")
     try:
+        draft.open("xb").close()
+    except FileExistsError as error:
+        raise fail(
+            f"{draft} exists, so another run writes {out.name}; remove it if none does"
+        ) from error
+    except OSError as error:
+        raise fail(str(error)) from error
+    try:
         yield draft
+        _check(out, force)  # meanwhile another run may have ended
     except BaseException:
         _keep(draft, out)
         raise
@@ -261,7 +272,10 @@ def _row(picture: Picture, item: Any, info: Any) -> dict[str, object]:
         "error": None,
     }
     if isinstance(item, Embedding):
-        row |= {"vector": item.as_float32().tolist(), "space_id": item.space_id}
+        vector = item.as_float32()
+        if vector.ndim != 1:
+            raise ValueError("this model has vectors of patches only, none of a picture")
+        row |= {"vector": vector.tolist(), "space_id": item.space_id}
     else:
         row["error"] = f"{item.reason}: {item.message}"
     return row

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +39,8 @@ def train(
         typer.Option(
             "--resume",
             help="Go on from the run's checkpoint, with the settings that the run was begun with: "
-            "only what says which run it is (name, seed, output) needs to be given again.",
+            "only what says which run it is (name, seed, output) needs to be given again. Says "
+            "what of the recipe is not used. Without a checkpoint, begins anew.",
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …")] = "cpu",
@@ -62,14 +63,13 @@ def train(
         _list_recipes()
         return
     with needs("train"):
+        from tectum_train.engine.progress import say
         from tectum_train.engine.run import Interrupted
         from tectum_train.job import run_job
         from tectum_train.recipe import read_recipe, resumed_recipe
-    changes = list(change or ())
-    if output is not None:
-        changes.append(f"output={json.dumps(str(output))}")
+    read = partial(resumed_recipe, tell=partial(say, errors)) if resume else read_recipe
     try:
-        chosen = (resumed_recipe if resume else read_recipe)(recipe, changes)
+        chosen = read(recipe, change or (), None if output is None else str(output))
         check_world(Path(chosen.data.train))
         bundle, version = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.

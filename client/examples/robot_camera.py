@@ -13,30 +13,31 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-import tectum
+from tectum import Capability, Client, Frame, FrameStatus
 
 RATE = 30.0
 """Frames a second."""
 
 
-def camera(path: str) -> Iterator[tectum.Frame]:
+def camera(path: str) -> Iterator[Frame]:
     """Frames as a camera would deliver them."""
     due = time.time()
     with av.open(path) as video:
         for picture in video.decode(video=0):
             time.sleep(max(0.0, due - time.time()))
             due += 1 / RATE
-            yield tectum.Frame(np.asarray(picture.to_rgb().to_ndarray(), np.uint8), time.time())
+            yield Frame(np.asarray(picture.to_rgb().to_ndarray(), np.uint8), time.time())
 
 
 def main(path: str, address: str = "127.0.0.1:50051") -> None:
     """Stream the file and print what became of each frame that was answered."""
     superseded = 0
-    with tectum.Client(address) as client:
-        wanted = tectum.Capability.PREDICT_LATENT_ACTIONS in client.get_model().capabilities
-        with client.stream(camera(path), embed=True, latent_actions=wanted) as stream:
+    with Client(address) as client:
+        can = client.get_model().capabilities
+        vectors, latents = Capability.EMBED_IMAGES in can, Capability.PREDICT_LATENT_ACTIONS in can
+        with client.stream(camera(path), embed=vectors, latent_actions=latents) as stream:
             for result in stream:
-                superseded += result.status == tectum.FrameStatus.SUPERSEDED
+                superseded += result.status == FrameStatus.SUPERSEDED
                 line = f"frame {result.frame_id} {result.status} age {1000 * result.age:.0f} ms"
                 if result.embedding is not None:
                     line += f" norm {np.linalg.norm(result.embedding.as_float32()):.3f}"

@@ -55,7 +55,7 @@ class StreamOptions(InferenceOptions, total=False):
     decode_actions: bool
     """With each latent action, decode the robot's own actions."""
     kind: VectorKindName | None
-    """What kind of vector. None: joint if the model has it, else pooled."""
+    """What kind of vector. None: the first of joint, pooled and tokens that the model has."""
     dtype: VectorTypeName
     """Element type for vectors to travel in. Left out: float32."""
     dimensions: int | None

@@ -93,11 +93,12 @@ class ClipInput:
 
 @dataclass(frozen=True, slots=True)
 class ActionInput:
-    """What action sequences must be."""
+    """What action sequences must be, and what decoded actions are."""
 
     names: tuple[str, ...]
     """Of each action dimension, in order."""
     max_steps: int
+    """Of the longest sequence. 0: the model takes none, it only decodes actions."""
     step_interval: float
     """Seconds between steps."""
     state_names: tuple[str, ...]
@@ -119,7 +120,7 @@ class LatentActionInput:
     codebook_size: int
     """Values one code can take. 0: continuous."""
     decoded_steps: int
-    """Robot actions decoded from one latent action. 0: no such head."""
+    """Robot actions decoded from one latent action. 0: none can be."""
 
 
 @dataclass(frozen=True, slots=True)

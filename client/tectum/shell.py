@@ -27,6 +27,11 @@ from tectum.vocabulary import Priority
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 """Where a worker listens unless told otherwise."""
+TARGETS = ("dns", "unix", "unix-abstract", "ipv4", "ipv6", "vsock", "xds")
+"""What gRPC's own names of servers begin with: they may look like URLs, `dns:///robot:50051`.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/naming.md
+"""
 MEBIBYTE = 1024 * 1024
 POLL_INTERVAL = 0.1
 """Seconds between looks at a worker that is not ready yet."""
@@ -71,9 +76,9 @@ class Shell:
         Raises:
             InvalidInput: the address is a URL, or the roots cannot be read.
         """
-        if address.lower().startswith(("http://", "https://")):
-            scheme = address.partition("//")[0]
-            raise invalid("address", f"found {address!r}; allowed: HOST:PORT, without {scheme}//")
+        scheme, is_url, _ = address.partition("://")
+        if is_url and scheme.lower() not in TARGETS:
+            raise invalid("address", f"found {address!r}; allowed: HOST:PORT, without {scheme}://")
         self.address = address
         self._defaults = Defaults(
             model=model,

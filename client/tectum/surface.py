@@ -47,7 +47,7 @@ def embed_images(
     Args:
         images: uint8[N, H, W, 3], or any pictures (see `ImageLike`), at least one.
         kind: `joint` (the image–text space, unit length), `pooled` (the trunk's own), `tokens`
-            (one vector a patch). None: joint if the model has it, else pooled.
+            (one vector a patch). None: the first of these that the model has.
         dtype: Element type to travel in.
         dimensions: Keep only the first so many, renormalised. None: all.
         options: See `InferenceOptions`.

@@ -215,11 +215,15 @@ def _run(
             outputs["painted_clips"] = _array(filled.painted)
     if model.fusion is not None and learnt("fusion.token_head"):
         ids = [predictor.encode(text).ids for text in texts[:1]]
-        outputs["filled_texts"] = predictor.fill_texts(ids, images[:1]).probabilities
-    if predictor.config.actions is not None and learnt("fusion.action_head"):
+        shown = images[:1] if learnt("fusion.from_image") else None
+        outputs["filled_texts"] = predictor.fill_texts(ids, shown).probabilities
+    acts = learnt("fusion.action_head", "fusion.actions.embed")
+    if predictor.config.actions is not None and acts:
         actions, hidden = inputs["input/actions"].numpy(), inputs["input/action_mask"]
-        outputs["filled_actions"] = predictor.fill_actions(actions, hidden, images[:2], texts[:2])
-        if predictor.config.actions.state_names:
+        shown = images[:2] if learnt("fusion.from_image") else None
+        told = texts[:2] if learnt("fusion.from_text") else None
+        outputs["filled_actions"] = predictor.fill_actions(actions, hidden, shown, told)
+        if predictor.config.actions.state_names and learnt("fusion.actions.embed_state"):
             outputs["filled_actions_in_state"] = predictor.fill_actions(
                 actions, hidden, states=inputs["input/states"].numpy()
             )
@@ -258,7 +262,7 @@ def _of_images(
         filled = predictor.fill_images(images, hidden)
         outputs["filled_images"] = np.nan_to_num(filled.error)
         outputs["painted_images"] = _array(filled.painted[:1])
-        if model.pixel_decoder.config.text_context:
+        if model.pixel_decoder.config.text_context and learnt("pixel_decoder.from_text"):
             told = predictor.fill_images(images[:1], hidden[:1], texts[:1])
             outputs["filled_images_told"] = np.nan_to_num(told.error)
     return outputs

@@ -9,13 +9,11 @@ L text tokens, T action steps, A numbers in an action, C codes, k decoded steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tectum_core.bundle import Bundle, Part
@@ -24,20 +22,12 @@ from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
 from tectum_core.numerics import exact_float32
+from tectum_core.outputs import FilledImages, FilledTexts, Float32, LatentActions, Uint8Image
 from tectum_core.preprocess import normalise, preprocess, resize, to_pixels
 from tectum_core.tokenizer import EncodedText
 
-__all__ = [
-    "CapabilityMissing",
-    "FilledImages",
-    "FilledTexts",
-    "LatentActions",
-    "Predictor",
-    "VectorName",
-]
+__all__ = ["CapabilityMissing", "Predictor", "VectorName"]
 
-Uint8Image = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
 VectorName = Literal["joint", "pooled", "tokens"]
 
 _BEHIND: dict[VectorName, tuple[Part, ...]] = {
@@ -47,46 +37,6 @@ _BEHIND: dict[VectorName, tuple[Part, ...]] = {
 
 class CapabilityMissing(ValueError):
     """The bundle has no part for this, or one that was not trained; names the part."""
-
-
-@dataclass(frozen=True, slots=True)
-class FilledImages:
-    """Pictures (or clips, with a leading T) as the model saw and as it filled them in."""
-
-    seen: Uint8Image
-    """uint8[B, T, S, S, 3], before masking."""
-    filled: Uint8Image
-    """uint8[B, T, S, S, 3], hidden patches painted by the model."""
-    error: Float32
-    """float32[B, N], mean squared error in target units; NaN where visible."""
-    painted: Tensor
-    """float32[B, T, 3, S, S], `filled` before it was rounded, in the model's input units; stays on
-    the model's device."""
-
-
-@dataclass(frozen=True, slots=True)
-class FilledTexts:
-    """What the hidden tokens of texts may be."""
-
-    probabilities: Float32
-    """float32[B, L, V], over the vocabulary at each place; meaningful at hidden ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatentActions:
-    """What changed between pairs of frames."""
-
-    vectors: Float32
-    """float32[B, C·E]."""
-    codes: NDArray[np.int64] | None
-    """int64[B, C]; None if continuous."""
-    actions: Float32 | None
-    """float32[B, k, A] in the robot's units; None if not asked for."""
-    frames: Uint8Image | None
-    """uint8[B, s, s, 3], the predicted later frames; None if not asked for."""
-    predicted: Tensor | None
-    """float32[B, 3, s, s], `frames` before they were rounded, in the model's input units; stays on
-    the model's device."""
 
 
 class Predictor:
@@ -190,6 +140,7 @@ class Predictor:
         self._require("pixel_decoder")
         if texts is not None and not self.model.pixel_decoder.config.text_context:
             raise CapabilityMissing("this model's image decoder reads no text")
+        self._require_inputs({"pixel_decoder.from_text": texts})
         text = text_seen = None
         if texts is not None and self.model.text is not None:
             ids, text_seen = self._ids([self.encode(item).ids for item in texts])
@@ -232,6 +183,7 @@ class Predictor:
         if self.model.fusion is None or self.model.text is None:
             raise CapabilityMissing("this model reconstructs no texts")
         self._require("fusion.token_head")
+        self._require_inputs({"fusion.from_image": images})
         padded, seen = self._ids(ids)
         text = self.model.text(padded, seen).tokens
         image = None if images is None else self.model.vision(self._pixels(images)).tokens
@@ -263,6 +215,14 @@ class Predictor:
         if self.model.fusion is None or scaling is None:
             raise CapabilityMissing("this model reconstructs no actions")
         self._require("fusion.action_head")
+        self._require_inputs(
+            {
+                "fusion.actions.embed": None if bool(hidden.all()) else actions,
+                "fusion.actions.embed_state": states,
+                "fusion.from_image": images,
+                "fusion.from_text": texts,
+            }
+        )
         text = text_seen = None
         if texts is not None and self.model.text is not None:
             ids, text_seen = self._ids([self.encode(item).ids for item in texts])
@@ -326,6 +286,10 @@ class Predictor:
     def _require(self, *parts: Part) -> None:
         if lacking := [PARTS[part] for part in parts if not self.config.training.learnt(part)]:
             raise CapabilityMissing(f"this bundle's {lacking[0]} was not trained")
+
+    def _require_inputs(self, given: Mapping[Part, object]) -> None:
+        """Of these, None is what was not given, and needs nothing."""
+        self._require(*(part for part, value in given.items() if value is not None))
 
     def _embed(self, trunk: VisionTransformer, pixels: Tensor, vector: VectorName) -> Float32:
         if vector == "joint" and self.model.joint is None:

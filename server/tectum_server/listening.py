@@ -24,20 +24,32 @@ def cannot_listen(what: str, error: OSError, host_flag: str, port_flag: str) -> 
     """
     if error.errno == errno.EADDRINUSE:
         return CannotListen(f"{what} is in use; choose another with {port_flag}")
-    return CannotListen(f"cannot listen on {what}: {error.strerror or error}; see {host_flag}")
+    # A system keeps low ports for some users; an address of its own it denies nobody.
+    flag = port_flag if error.errno == errno.EACCES else host_flag
+    return CannotListen(f"cannot listen on {what}: {error.strerror or error}; see {flag}")
 
 
 def what_is_wrong(host: str, port: int) -> OSError | None:
-    """What the system says to listening there, for servers that do not tell; None: nothing."""
+    """What the system says to listening there, for servers that do not tell; None: nothing.
+
+    One of a name's addresses is enough: a container may know `localhost` as one that it lacks.
+    None of them may be taken, though: half of a name's callers would meet another server.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
+    except OSError as error:
+        return error
+    wrong: list[OSError] = []
+    for family, kind, protocol, _, address in found:
+        try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
-    except OSError as error:
-        return error
-    return None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return error
+            wrong.append(error)
+    return wrong[-1] if len(wrong) == len(found) else None
 
 
 def check_pair(certificate: Path, key: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from tests.bundles import picture
 from tests.cli.running import free_port, invoke, run_without
 
 from tectum import Capability, Client, ModelState
-from tectum_cli import extras
+from tectum_cli import demo, extras, pictures
 from tectum_cli.pictures import latent_plot, reconstruction_sheet
 
 
@@ -192,6 +193,61 @@ def test_the_demo_shows_a_model_without_texts_what_it_can(
     assert result.exit_code == 0, result.output
     assert "this model reads no texts" in result.output
     assert "latent actions while it shall" in result.output
+
+
+def test_the_demo_shows_every_action_and_says_which_are_decoded_no_better_than_their_mean(
+    worker: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    shown: list[tuple[Any, ...]] = []
+
+    def told() -> str:
+        given = ["--data", tiny_data / "test", "--pictures", tmp_path]
+        result = invoke("demo", "--worker", worker, *given)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    monkeypatch.setattr(pictures, "latent_plot", lambda *given: shown.append(given))
+    told()
+    _, _, true, names, *_ = shown[0]
+    decoded = iter(np.where(np.arange(4) == 0, 9, true))
+    monkeypatch.setattr(demo, "_decoded", lambda _: next(decoded))
+    one = told()
+    decoded = iter(true)
+    none = told()
+
+    assert names == ("hand_dx", "hand_dy", "hand_dz", "gripper_effort")
+    assert (
+        "actions: hand_dx, hand_dy, hand_dz; decoded no better here than by the mean: hand_dx "
+        in one
+    )
+    assert "than by the mean" not in none
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        (Capability.PREDICT_LATENT_ACTIONS, "this model predicts no latent actions"),
+        (Capability.DECODE_ACTIONS, "│ – "),
+    ],
+)
+def test_the_demo_asks_for_no_latent_actions_that_a_model_lacks(
+    lacking: Capability, said: str, worker: str, tiny_data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with Client(worker) as client:
+        whole = client.get_model()
+    assert whole.input.latent_action is not None
+    less = replace(whole, capabilities=whole.capabilities - {lacking})
+    monkeypatch.setattr(Client, "get_model", lambda _: less)
+
+    result = invoke(
+        "demo", "--worker", worker, "--data", tiny_data / "test", "--pictures", tmp_path
+    )
+
+    assert result.exit_code == 0, result.output
+    assert said in result.output
 
 
 def test_the_demo_names_a_folder_that_is_no_data_set(worker: str, tmp_path: Path) -> None:

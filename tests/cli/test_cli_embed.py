@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.bundles import picture
 from tests.cli.running import free_port, invoke
 
 from tectum import Client, Embedding
+from tectum_cli import embed as embedding
+from tectum_cli.media import pictures_in
 
 PICTURES = ("a.jpg", "b.png", "c.webp")
 
@@ -284,10 +287,64 @@ def test_an_earlier_file_is_replaced_only_by_force(
     assert Path(rows[0]["path"]).name == "b.png"
 
 
+def test_a_file_that_another_run_left_meanwhile_is_not_replaced(
+    worker: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*given: Any) -> Iterator[Any]:
+        out.write_bytes(b"hours of work")
+        return pictures_in(*given)
+
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr(embedding, "pictures_in", meanwhile)
+
+    result = invoke("embed", folder / "a.jpg", "--worker", worker, "--out", out)
+
+    assert result.exit_code == 1
+    assert f"{out} exists; --force replaces it" in result.stderr
+    assert out.read_bytes() == b"hours of work"
+    assert pq.read_metadata(tmp_path / "out.parquet.part").num_rows == 1
+    assert f"the 1 rows so far are in {out}.part" in result.stderr
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_second_run_to_the_same_file_is_refused_and_the_first_one_keeps_its_rows(
+    worker: str, folder: Path, tmp_path: Path, force: list[str]
+) -> None:
+    draft = tmp_path / ".out.parquet.writing"
+    draft.write_bytes(b"rows of the first")
+
+    told = refused(tmp_path / "out.parquet", folder, "--worker", worker, *force)
+
+    assert f"{draft} exists, so another run writes out.parquet; remove it if none does" in told
+    assert draft.read_bytes() == b"rows of the first"
+
+
+def test_what_it_writes_itself_is_no_file_of_the_folder(worker: str, folder: Path) -> None:
+    out = folder / "out.parquet"
+
+    _, first = embedded(out, folder, "--worker", worker)
+    _, again = embedded(out, folder, "--worker", worker, "--force")
+
+    for told in (first, again):
+        assert "skipped 1 file that is no picture: notes.txt\n" in told
+
+
 def test_a_path_that_is_not_there_is_named(worker: str, tmp_path: Path) -> None:
     told = refused(tmp_path / "out.parquet", tmp_path / "absent.png", "--worker", worker)
 
     assert "absent.png does not exist" in told
+
+
+def test_a_model_that_has_vectors_of_patches_only_is_told_to_be_one(
+    worker: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Client.embed_images
+    tokens: Any = lambda *given, **options: ask(*given, **{**options, "kind": "tokens"})  # noqa: E731
+    monkeypatch.setattr(Client, "embed_images", tokens)
+
+    told = refused(tmp_path / "out.parquet", folder, "--worker", worker)
+
+    assert "this model has vectors of patches only, none of a picture" in told
 
 
 def test_an_unknown_kind_of_vector_is_refused(worker: str, folder: Path, tmp_path: Path) -> None:

@@ -207,14 +207,15 @@ def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: P
 
 
 def test_a_run_goes_on_with_the_settings_it_was_begun_with(recipe: Path, tmp_path: Path) -> None:
-    elsewhere = ("--output", tmp_path / "else where", "--no-evaluate")
+    elsewhere = ("--output", tmp_path / "else 🤖 where", "--no-evaluate")
     begun = invoke("train", recipe, *elsewhere, "--set", "schedule.steps=3", "--set", "seed=5")
     assert begun.exit_code == 0, begun.output
-    moved = ("--output", (tmp_path / "else where").rename(tmp_path / "moved"), "--no-evaluate")
+    moved = ("--output", (tmp_path / "else 🤖 where").rename(tmp_path / "moved"), "--no-evaluate")
 
     result = invoke("train", recipe, *moved, "--resume", "--set", "seed=5")
 
     assert result.exit_code == 0, result.output
+    assert f"not used from {recipe}: schedule.steps: 3 → 2\n" in result.stderr
     assert "goes on after step 3" in result.stderr
     summary = read_bundle(tmp_path / "moved" / "tiny-seed5" / "bundle", "tiny").config.training
     assert (summary.steps, summary.seed) == (3, 5)

@@ -220,10 +220,18 @@ def test_errors_survive_being_pickled() -> None:
     )
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:50051", "https://robot:443"])
-def test_a_url_is_no_address(address: str) -> None:
-    with pytest.raises(tectum.InvalidInput, match="allowed: HOST:PORT, without https?://"):
-        tectum.Client(address)
+@pytest.mark.parametrize("scheme", ["http", "HTTPS", "grpc", "grpcs", "tcp", "ws"])
+def test_a_url_is_no_address(scheme: str) -> None:
+    with pytest.raises(tectum.InvalidInput, match=f"allowed: HOST:PORT, without {scheme}://"):
+        tectum.Client(f"{scheme}://robot:50051")
+
+
+@pytest.mark.parametrize(
+    "address", ["robot", "dns:robot:1", "dns:///robot:1", "DNS://8.8.8.8/robot:1", "unix:///run/a"]
+)
+def test_what_grpc_itself_calls_a_server_is_an_address(address: str) -> None:
+    with tectum.Client(address) as client:
+        assert client.address == address
 
 
 def test_where_nobody_listens_it_is_said_what_starts_a_worker() -> None:

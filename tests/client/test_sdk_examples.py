@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tests.client.fake_worker import FakeWorker
 
+from tectum.v1 import model_pb2
+
 EXAMPLE = Path(__file__).parents[2] / "client" / "examples" / "robot_camera.py"
 
 
@@ -25,9 +27,9 @@ def lines_of_code(source: str) -> int:
     return sum(bool(text.strip()) and number not in docstrings for number, text in numbered)
 
 
-def test_the_robot_camera_streams_a_video(
-    worker: FakeWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def video(tmp_path: Path) -> str:
+    """A video of eight frames."""
     path = tmp_path / "video.mp4"
     with av.open(str(path), "w") as video:
         stream = video.add_stream("mpeg4", rate=30)
@@ -36,8 +38,13 @@ def test_the_robot_camera_streams_a_video(
             picture = np.full((48, 64, 3), 20 * shade, np.uint8)
             video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         video.mux(stream.encode())
+    return str(path)
 
-    runpy.run_path(str(EXAMPLE))["main"](str(path), worker.address)
+
+def test_the_robot_camera_streams_a_video(
+    worker: FakeWorker, video: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runpy.run_path(str(EXAMPLE))["main"](video, worker.address)
 
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("frame 0 ok age 3 ms norm 1.000")
@@ -45,6 +52,18 @@ def test_the_robot_camera_streams_a_video(
     assert "over 0.0" in printed[1]
     dropped = int(printed[-1].removeprefix("gave way to newer frames: ").split()[0])
     assert len(printed) - 1 + dropped == 8
+
+
+def test_the_robot_camera_asks_for_nothing_that_the_model_lacks(
+    worker: FakeWorker, video: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.models["tiny"].capabilities[:] = [model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS]
+
+    runpy.run_path(str(EXAMPLE))["main"](video, worker.address)
+
+    printed = capsys.readouterr().out
+    assert "norm" not in printed
+    assert "latent" in printed
 
 
 def test_the_robot_camera_fits_on_a_page() -> None:

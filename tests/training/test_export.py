@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,7 +19,7 @@ from tectum_core.architecture import ConvolutionDynamicsConfig, FsqBottleneck, V
 from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_core.bundle.config import PARTS
 from tectum_core.golden import GoldenMismatch, check_golden
-from tectum_core.predictor import Predictor
+from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_train import export as exporting
 from tectum_train.engine.run import Run, train
 from tectum_train.evaluation.context import Columns
@@ -202,27 +203,50 @@ def test_an_unknown_commit_is_called_so(run: Run, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what was not trained
 
 
+LATENT = {"latent_action", "latent_action.action_decoder"}
+ACTS = {"fusion.action_head", "fusion.actions.embed", "fusion.actions.embed_state"}
+FUSION = {"fusion.token_head", "fusion.from_image", "fusion.from_text", *ACTS}
+PAINTS = {"pixel_decoder", "pixel_decoder.from_text"}
+SHOWN = {"image_share": 1, "text_share": 1, "state_share": 1}
+
+
 @pytest.mark.parametrize(
-    ("kinds", "untrained"),
+    ("objectives", "untrained"),
     [
-        (("latent_action",), {*PARTS} - {"latent_action"}),
+        ([{"kind": "latent_action"}], {*PARTS} - {"latent_action"}),
         (
-            ("masked_image", "masked_action"),
-            {"joint", "fusion.token_head", "latent_action", "latent_action.action_decoder"},
+            [{"kind": "masked_image", "text_share": 1}, {"kind": "masked_action", **SHOWN}],
+            {"joint", "fusion.token_head", *LATENT},
         ),
         (
-            ("image_text", "masked_language"),
-            {
-                "pixel_decoder", "fusion.action_head",
-                "latent_action", "latent_action.action_decoder",
-            },
+            [{"kind": "image_text"}, {"kind": "masked_language", "image_share": 1}],
+            {*PAINTS, *ACTS, *LATENT},
+        ),
+        (
+            [{"kind": "image_text"}, {"kind": "masked_language", "image_share": 0}],
+            {*PAINTS, *ACTS, *LATENT, "fusion.from_image"},
+        ),
+        (
+            [{"kind": "masked_image", "text_share": 0}],
+            {"joint", "pixel_decoder.from_text", *FUSION, *LATENT},
+        ),
+        (
+            [
+                {"kind": "masked_image", "text_share": 1},
+                {"kind": "masked_action", **dict.fromkeys(SHOWN, 0)},
+            ],
+            {"joint", *FUSION, *LATENT} - {"fusion.action_head", "fusion.actions.embed"},
+        ),
+        # Nothing of what is hidden is read: its encoder has gradients, and all of them are 0.
+        (
+            [{"kind": "action_prediction"}],
+            {"joint", "fusion.token_head", "fusion.actions.embed", *PAINTS, *LATENT},
         ),
     ],
-)  # fmt: skip
+)
 def test_a_run_records_the_parts_that_its_objectives_left_random(
-    kinds: tuple[str, ...], untrained: set[str], tiny_data: Path, tmp_path: Path
+    objectives: list[dict[str, Any]], untrained: set[str], tiny_data: Path, tmp_path: Path
 ) -> None:
-    objectives = [{"kind": kind} for kind in kinds]
     made = trained(tiny_data, tmp_path, objectives=objectives)
     there = {part for part in PARTS if part in dict(made.model.named_modules())}
 
@@ -231,6 +255,24 @@ def test_a_run_records_the_parts_that_its_objectives_left_random(
     again = train(made.recipe, resume=True, console=quiet())
 
     assert again.config.training.untrained == made.config.training.untrained
+
+
+def test_a_decoder_that_was_never_shown_a_text_is_served_without_one(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    shown_none = [{"kind": "masked_image", "text_share": 0}]
+    made = trained(tiny_data, tmp_path, objectives=shown_none)
+    export(made, TEXTS, {}, TABLE, tmp_path / "bundle")
+
+    found = read_bundle(tmp_path / "bundle", "tiny")
+
+    (row,) = [line for line in found.card.splitlines() if "not trained, not served" in line]
+    assert "image decoder" not in row
+    assert "reading of texts beside pictures" in row
+    picture, hidden = np.zeros((32, 32, 3), np.uint8), torch.arange(16)[None] < 8
+    assert Predictor(found).fill_images([picture], hidden).filled.size
+    with pytest.raises(CapabilityMissing, match="reading of texts beside pictures was not trained"):
+        Predictor(found).fill_images([picture], hidden, ["push the red block left"])
 
 
 def test_a_run_that_learns_everything_leaves_nothing_random(bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.checkout import ROOT
 from tests.training.tiny import job
 
 from tectum_train import recipes
@@ -48,6 +50,19 @@ def test_every_recipe_of_the_package_reads_and_says_what_it_is(name: str) -> Non
     assert recipe.name == name
     assert recipe.description.strip()
     assert recipe.images.size == recipe.model.vision.image_size
+
+
+@pytest.mark.parametrize("name", recipes.named())
+def test_a_recipe_says_its_command_its_minutes_and_numbers_that_were_measured(name: str) -> None:
+    said = recipes.descriptions()[name]
+    measured = (ROOT / "benchmarks/results/learning.md").read_text("utf-8")
+
+    expected = re.findall(r"\d\.\d{3} ± \d\.\d{3}", said)
+
+    assert f"\n  tectum train {name}\n" in said
+    assert re.search(r"\b\d+ minutes on 2 cores\b", said)
+    assert len(expected) >= 2
+    assert [number for number in expected if number not in measured] == []
 
 
 @pytest.mark.parametrize("name", recipes.named())

@@ -151,7 +151,7 @@ def vision_alone() -> dict[str, Any]:
 
 _OBJECTIVES = (
     {"kind": "image_text"},
-    {"kind": "masked_image"},
+    {"kind": "masked_image", "text_share": 1},
     {"kind": "masked_language", "weight": 0.5, "fraction": 0.5},
     {"kind": "masked_action", "weight": 0.5, "fraction": 0.5},
     {"kind": "action_prediction", "weight": 0.5, "fraction": 0.5},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +26,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "ScheduleConfig",
+    "differences",
     "expanded",
     "read_recipe",
     "resumed_recipe",
@@ -127,7 +128,8 @@ class Recipe(Strict):
     schedule: ScheduleConfig
     """Steps, batch size, learning-rate curve."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the forward and backward passes; weights and losses stay float32."""
+    """Arithmetic of the forward and backward passes; weights and losses stay float32, and so does
+    attention on a CPU."""
     seed: int = 0
     """Of initialisation, order, masks and augmentation."""
     output: str = "runs"
@@ -159,6 +161,11 @@ class Recipe(Strict):
         """Where the run keeps its files."""
         return expanded(self.output) / f"{self.name}-seed{self.seed}"
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where it keeps what it is resumed from; not there before the first one is written."""
+        return self.folder / "checkpoint.safetensors"
+
     def identity(self) -> str:
         """What a checkpoint belongs to, as JSON: everything that training reads.
 
@@ -170,12 +177,15 @@ class Recipe(Strict):
         )
 
 
-def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+def read_recipe(
+    name_or_path: str, changes: Sequence[str] = (), output: str | None = None
+) -> Recipe:
     """Read a recipe.
 
     Args:
         name_or_path: one of `recipes.named()`, or a YAML file.
         changes: `path.to.key=value`, the value in YAML.
+        output: folder for runs, in place of the recipe's.
 
     Raises:
         RecipeError: no such recipe, no YAML, an unknown key or a value that is not allowed.
@@ -192,22 +202,34 @@ def read_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds no mapping")
-    return _changed(tree, changes, path.name)
+    return _changed(tree, changes, path.name, output)
 
 
-def resumed_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+def resumed_recipe(
+    name_or_path: str,
+    changes: Sequence[str] = (),
+    output: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Recipe:
     """Read a recipe as the run that it names was begun with; as `read_recipe` if there is none.
+
+    A run is there once it has a checkpoint.
 
     Args:
         name_or_path: of the recipe.
-        changes: they say which run (name, seed, output), and go on top of its own settings.
+        changes: they say which run (name, seed), and go on top of its own settings.
+        output: folder for runs, in place of the recipe's.
+        tell: called with what of the recipe is not used, or that a run has no checkpoint yet.
 
     Raises:
         RecipeError: as `read_recipe`, and for a run's recipe.json that cannot be read.
     """
-    asked = read_recipe(name_or_path, changes)
+    asked = read_recipe(name_or_path, changes, output)
     path = asked.folder / "recipe.json"
     if not path.is_file():
+        return asked
+    if not asked.checkpoint.exists():
+        tell(f"{asked.folder} has no checkpoint yet: begins anew, with the settings given now")
         return asked
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -216,12 +238,35 @@ def resumed_recipe(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds no mapping")
     # The folder was found there, wherever it was when the run began.
-    return _changed({**tree, "output": asked.output}, changes, str(path))
+    begun = _changed(tree, changes, str(path), asked.output)
+    if left := list(differences(_settings(begun), _settings(asked))):
+        tell(f"goes on as it was begun; not used from {name_or_path}: {', '.join(left)}")
+    return begun
 
 
-def _changed(tree: dict[str, Any], changes: Sequence[str], name: str) -> Recipe:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Every setting that is not the same in two trees of JSON: `dotted.key: old → new`."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            below = f"{path}.{key}" if path else str(key)
+            yield from differences(old.get(key), new.get(key), below)
+    elif old != new:
+        told = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+        yield f"{path}: {' → '.join(told)}"
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """All but words."""
+    return recipe.model_dump(mode="json", exclude={"description"})
+
+
+def _changed(tree: dict[str, Any], changes: Sequence[str], name: str, output: str | None) -> Recipe:
     for change in changes:
         _apply(tree, change)
+    if output is not None:
+        tree["output"] = output
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

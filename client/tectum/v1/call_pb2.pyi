@@ -56,7 +56,7 @@ class _VectorKind:
 class _VectorKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VectorKind.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     VECTOR_KIND_UNSPECIFIED: _VectorKind.ValueType  # 0
-    """Absent in a request: JOINT if the model has it, else POOLED."""
+    """Absent in a request: the first of JOINT, POOLED and TOKENS that the model has."""
     VECTOR_KIND_JOINT: _VectorKind.ValueType  # 1
     """Projected to the space that images and texts share; unit length."""
     VECTOR_KIND_POOLED: _VectorKind.ValueType  # 2
@@ -70,7 +70,7 @@ class VectorKind(_VectorKind, metaclass=_VectorKindEnumTypeWrapper):
     """What kind of vector. Each kind lives in a space of its own."""
 
 VECTOR_KIND_UNSPECIFIED: VectorKind.ValueType  # 0
-"""Absent in a request: JOINT if the model has it, else POOLED."""
+"""Absent in a request: the first of JOINT, POOLED and TOKENS that the model has."""
 VECTOR_KIND_JOINT: VectorKind.ValueType  # 1
 """Projected to the space that images and texts share; unit length."""
 VECTOR_KIND_POOLED: VectorKind.ValueType  # 2

@@ -379,7 +379,7 @@ Global___ClipInput: typing_extensions.TypeAlias = ClipInput
 
 @typing.final
 class ActionInput(google.protobuf.message.Message):
-    """What action sequences must be."""
+    """What action sequences must be, and what decoded actions are."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -388,7 +388,7 @@ class ActionInput(google.protobuf.message.Message):
     STEP_INTERVAL_FIELD_NUMBER: builtins.int
     STATE_NAMES_FIELD_NUMBER: builtins.int
     max_steps: builtins.int
-    """Longest sequence, steps."""
+    """Longest sequence, steps. 0: the model takes none, it only decodes actions from latent ones."""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Name of each action dimension, in order."""
@@ -433,7 +433,7 @@ class LatentActionInput(google.protobuf.message.Message):
     codebook_size: builtins.int
     """Values one code can take. 0: continuous."""
     decoded_steps: builtins.int
-    """Robot actions decoded from one latent action. 0: no such head."""
+    """Robot actions decoded from one latent action. 0: none can be (DECODE_ACTIONS is missing)."""
     @property
     def interval(self) -> google.protobuf.duration_pb2.Duration:
         """Time between the two frames the model was trained at."""
@@ -459,7 +459,7 @@ Global___LatentActionInput: typing_extensions.TypeAlias = LatentActionInput
 
 @typing.final
 class InputSpec(google.protobuf.message.Message):
-    """What the model takes. A part it does not take is absent."""
+    """What the model takes. A part it does not take, or that its training did not reach, is absent."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -474,7 +474,7 @@ class InputSpec(google.protobuf.message.Message):
 
     @property
     def text(self) -> Global___TextInput:
-        """Texts."""
+        """Texts, be it only as conditions of what is reconstructed."""
 
     @property
     def clip(self) -> Global___ClipInput:
@@ -482,7 +482,7 @@ class InputSpec(google.protobuf.message.Message):
 
     @property
     def actions(self) -> Global___ActionInput:
-        """Action sequences."""
+        """Action sequences, be it only to decode them."""
 
     @property
     def latent_action(self) -> Global___LatentActionInput:

@@ -112,8 +112,9 @@ class MaskedText(google.protobuf.message.Message):
 
     TEXT_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """The text; limits as in EmbedTexts. What of it was read, TextReconstruction.tokens lists. Every literal `[MASK]` in it is one hidden token whose truth
-    is unknown; with one or more of them, `mask` may be left out.
+    """The text; limits as in EmbedTexts. What of it was read, TextReconstruction.tokens lists. Every
+    literal `[MASK]` in it is one hidden token whose truth is unknown; with one or more of them,
+    `mask` may be left out, and then one at least must be among the tokens that are read.
     """
     def __init__(
         self,

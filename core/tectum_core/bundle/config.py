@@ -12,12 +12,14 @@ from tectum_core.preprocess import ActionScaling, ImagePreprocessing
 __all__ = ["PARTS", "BundleConfig", "GoldenTolerance", "Part", "TrainingSummary"]
 
 Part = Literal[
-    "vision", "vision.pool", "video", "video.pool", "joint", "pixel_decoder", "video_decoder",
-    "fusion.token_head", "fusion.action_head", "latent_action",
-    "latent_action.action_decoder",
+    "vision", "vision.pool", "video", "video.pool", "joint", "pixel_decoder",
+    "pixel_decoder.from_text", "video_decoder", "fusion.token_head", "fusion.action_head",
+    "fusion.actions.embed", "fusion.actions.embed_state", "fusion.from_image", "fusion.from_text",
+    "latent_action", "latent_action.action_decoder",
 ]  # fmt: skip
-"""A part of the model that something served comes out of, and that training may have left out, by
-its name in the model."""
+"""A part of the model that something served comes out of, or that a condition goes into, and that
+training may have left out, by its name in the model. A trunk that is read only through others is
+none of them: where it is random, so is what reads it."""
 
 PARTS: Final[dict[Part, str]] = {
     "vision": "vision trunk",
@@ -26,9 +28,14 @@ PARTS: Final[dict[Part, str]] = {
     "video.pool": "pooling of clips",
     "joint": "joint space",
     "pixel_decoder": "image decoder",
+    "pixel_decoder.from_text": "reading of texts beside pictures",
     "video_decoder": "clip decoder",
     "fusion.token_head": "word decoder",
     "fusion.action_head": "action head",
+    "fusion.actions.embed": "reading of visible actions",
+    "fusion.actions.embed_state": "reading of the robot's state",
+    "fusion.from_image": "reading of pictures beside texts and actions",
+    "fusion.from_text": "reading of texts beside actions",
     "latent_action": "latent-action module",
     "latent_action.action_decoder": "decoder of latent actions",
 }

@@ -181,6 +181,15 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """float[B, N, D] to float[B, D]."""
+        # What nn.MultiheadAttention computes, and with its weights, but by our own `_attended`.
+        own, width = self.attention, tokens.shape[2]
         query = self.query.expand(tokens.shape[0], -1, -1)
-        pooled, _ = self.attention(query, tokens, tokens, need_weights=False)
+        query = F.linear(query, own.in_proj_weight[:width], own.in_proj_bias[:width])
+        both = F.linear(tokens, own.in_proj_weight[width:], own.in_proj_bias[width:])
+        query, key, value = (
+            part.unflatten(2, (own.num_heads, -1)).transpose(1, 2)
+            for part in (query, *both.chunk(2, dim=2))
+        )
+        mixed = _attended(query, key, value, None, causal=False)
+        pooled = own.out_proj(mixed.transpose(1, 2).flatten(2))
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)

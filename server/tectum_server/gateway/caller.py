@@ -12,17 +12,24 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 import tectum
 from tectum import CallOptions, InferenceOptions, Priority
 from tectum_server.gateway.problems import HUNG_UP
+from tectum_server.gateway.wrong import within
 
 Answer = TypeVar("Answer")
 PriorityName = Literal["control", "interactive", "bulk"]
 
 LONGEST_DEADLINE = 3_600_000.0
 """Milliseconds a caller may ask for."""
+Deadline = Annotated[
+    float,
+    Field(gt=0, le=LONGEST_DEADLINE),
+    within(f"above 0 and at most {LONGEST_DEADLINE:.0f}"),
+]
 
 _bearer = HTTPBearer(auto_error=False, description="Passed on to the worker.")
 
@@ -102,11 +109,9 @@ class Caller:
 def caller(
     request: Request,
     deadline_ms: Annotated[
-        float | None,
+        Deadline | None,
         Header(
             alias="X-Tectum-Deadline-Ms",
-            gt=0,
-            le=LONGEST_DEADLINE,
             description="Milliseconds until the answer is worthless, from the request's arrival. "
             "Absent: the worker's default for the priority.",
         ),

@@ -21,6 +21,7 @@ from tectum_server.gateway.schemas.common import (
     MOST_CHARACTERS,
     MOST_ITEMS,
     Answered,
+    Dimensions,
     Items,
     ModelChoice,
     NumbersOrBase64,
@@ -46,7 +47,7 @@ class CreateEmbeddings(ModelChoice):
     """One text or several; none empty."""
     encoding_format: EncodingFormat = "float"
     """Vectors as lists of numbers, or as base64 of little-endian float32."""
-    dimensions: int | None = Field(default=None, ge=1, lt=2**32)
+    dimensions: Dimensions | None = None
     """Keep only the first so many, renormalised. Absent: all."""
     user: str | None = Field(default=None, max_length=512)
     """Accepted because OpenAI's clients may send it; not used."""

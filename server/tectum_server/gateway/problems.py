@@ -146,7 +146,7 @@ def of_validation(errors: Sequence[Any], scope: Scope) -> Problem:
     broken = next((error for error in errors if error["type"] == "json_invalid"), None)
     if broken is not None:
         detail = f"the body is not valid JSON: {broken['ctx']['error']}"
-        return problem(scope, 400, detail, reason="FIELD_OUT_OF_RANGE")
+        return problem(scope, 400, detail)
     violations = [
         Violation(field=field_of(error), description=description_of(error)) for error in errors
     ]

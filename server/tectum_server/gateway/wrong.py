@@ -43,15 +43,17 @@ def wrong(
 
 
 def within(allowed: str) -> WrapValidator:
-    """For a field with a lower and an upper bound: a refusal tells both, `1 to 20`."""
+    """For a number, or a list of them, with two bounds: a refusal tells both, `1 to 20`."""
 
     def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
-            if error.errors(include_url=False)[0]["type"] in _BOUNDS:
-                raise wrong(f"found {value}; allowed: {allowed}") from None
-            raise
+            first = error.errors(include_url=False)[0]
+            if first["type"] not in _BOUNDS:
+                raise
+            place = "".join(f"[{index}]" for index in first["loc"])
+            raise wrong(f"{_found(first)}allowed: {allowed}", field=place) from None
 
     return WrapValidator(check)
 
@@ -60,9 +62,17 @@ def description_of(error: Any) -> str:
     """What was found and what is allowed, of one of pydantic's errors."""
     if bound := _BOUNDS.get(error["type"]):
         key, word = bound
-        found = f"found {str(error['input'])[:40]}; " if "input" in error else ""
-        return f"{found}allowed: {word} {error['ctx'][key]:g}"
+        return f"{_found(error)}allowed: {word} {_whole(error['ctx'][key])}"
     return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _found(error: Any) -> str:
+    return f"found {str(error['input'])[:40]}; " if "input" in error else ""
+
+
+def _whole(bound: float) -> float:
+    """The bound, as an integer if it is one: `3600000`, not `3.6e+06`."""
+    return int(bound) if bound == int(bound) else bound
 
 
 def branch(name: str) -> str:
@@ -83,4 +93,4 @@ def field_of(error: Any) -> str:
     _, *parts = error["loc"]
     named = [part for part in parts if isinstance(part, int) or not part.startswith("(")]
     written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named)
-    return f"{written}.{below}".strip(".") or "body"
+    return f"{written}.{below}".replace(".[", "[").strip(".") or "body"

@@ -1,9 +1,11 @@
 """Attention, blocks and the attention pool, each against its formula written out."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.bundles import stack
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -66,6 +68,29 @@ def test_what_learns_in_bfloat16_gets_the_gradient_of_float32_within_its_roundin
     exact, rounded = gradient(torch.float32), gradient(torch.bfloat16)
 
     assert (rounded - exact).norm() <= 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("kind", [Attention, AttentionPool])
+@pytest.mark.parametrize(("learns", "precision"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_under_bfloat16_on_a_cpu_what_learns_attends_in_float32_and_nothing_else_does(
+    kind: type[nn.Module],
+    learns: bool,
+    precision: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[torch.dtype] = []
+    whole = F.scaled_dot_product_attention
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
+        found.extend((query.dtype, key.dtype, value.dtype))
+        return whole(query, key, value, *rest, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    module = kind(stack())
+    with torch.inference_mode(not learns), torch.autocast("cpu", torch.bfloat16):
+        module(tokens())
+
+    assert found == [precision] * 3
 
 
 @pytest.mark.parametrize("at_once", [2**24, 40, 1])
@@ -131,6 +156,15 @@ def test_layer_scale_is_there_only_where_configured() -> None:
     scale = Block(stack(layer_scale=1e-5)).scale2
     assert scale is not None
     assert_close(scale.detach(), torch.full((32,), 1e-5))
+
+
+def test_the_attention_pool_attends_as_torchs_own_module_does() -> None:
+    pool, x = AttentionPool(stack(heads=4)).eval(), tokens()
+    torch.nn.init.normal_(pool.attention.in_proj_bias)  # as trained; zeros would hide a mistake
+
+    pooled, _ = pool.attention(pool.query.expand(2, -1, -1), x, x, need_weights=False)
+
+    assert_close(pool(x), (pooled + pool.mlp(pool.norm(pooled))).squeeze(1))
 
 
 def test_the_attention_pool_does_not_care_for_the_order_of_tokens() -> None:

@@ -16,6 +16,7 @@ import tectum
 from tectum import errors
 from tectum.v1 import errors_pb2
 from tectum_server.gateway import problems
+from tectum_server.gateway.wrong import description_of
 
 TEXTS = {"texts": ["a"]}
 PIXEL = base64.b64encode(b"bytes").decode()
@@ -273,7 +274,8 @@ async def test_broken_json_is_told_where_it_breaks(http: httpx.AsyncClient) -> N
 
     found = checked(answer, 400)
     assert "line 2 column 2" in found["detail"]
-    assert found["reason"] == "FIELD_OUT_OF_RANGE"
+    assert (found["type"], found["title"]) == ("about:blank", "Bad Request")
+    assert "reason" not in found
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,22 @@ async def test_broken_json_is_told_where_it_breaks(http: httpx.AsyncClient) -> N
     [
         ({"text": "a", "top_k": 25}, "top_k: found 25; allowed: 1 to 20"),
         ({"text": "a", "mask": {"ratio": 1}}, "mask.ratio: found 1; allowed: above 0 and below 1"),
-        ({"text": "a", "mask": {"seed": -1}}, "mask.seed: found -1; allowed: at least 0"),
+        (
+            {"text": "a", "mask": {"seed": -1}},
+            "mask.seed: found -1; allowed: 0 to 18446744073709551615",
+        ),
+        (
+            {"text": "a", "mask": {"seed": 2**64}},
+            "mask.seed: found 18446744073709551616; allowed: 0 to 18446744073709551615",
+        ),
+        (
+            {"text": "a", "mask": {"hidden": [3, -1, -2]}},
+            "mask.hidden[1]: found -1; allowed: 0 to 4294967295",
+        ),
+        (
+            {"actions": [[1]], "step_interval_ms": 0},
+            "step_interval_ms: found 0; allowed: above 0",
+        ),
     ],
 )
 async def test_a_number_out_of_range_is_told_with_the_range(
@@ -290,6 +307,42 @@ async def test_a_number_out_of_range_is_told_with_the_range(
     found = checked(await http.post("/v1/reconstruct", json=body), 422)
 
     assert found["detail"] == said
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/embed/texts", "texts"), ("/v1/embeddings", "input")]
+)
+async def test_dimensions_are_told_with_their_range(
+    path: str, name: str, http: httpx.AsyncClient
+) -> None:
+    answer = await http.post(path, json={name: ["a"], "dimensions": 2**32})
+
+    assert answer.status_code == 422
+    assert "dimensions: found 4294967296; allowed: 1 to 4294967295" in answer.text
+
+
+async def test_a_deadline_out_of_range_is_told_with_the_range(http: httpx.AsyncClient) -> None:
+    headers = {"X-Tectum-Deadline-Ms": "3600001"}
+
+    found = checked(await http.post("/v1/embed/texts", json=TEXTS, headers=headers), 422)
+
+    (violation,) = found["violations"]
+    assert violation["field"].lower() == "x-tectum-deadline-ms"
+    assert violation["description"] == "found 3600001; allowed: above 0 and at most 3600000"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "bound", "said"),
+    [
+        ("less_than", "lt", 2**64, "below 18446744073709551616"),
+        ("less_than_equal", "le", 3_600_000.0, "at most 3600000"),
+        ("greater_than", "gt", 0.25, "above 0.25"),
+    ],
+)
+def test_a_bound_is_told_in_full(kind: str, name: str, bound: float, said: str) -> None:
+    error = {"type": kind, "ctx": {name: bound}, "input": "a"}
+
+    assert description_of(error) == f"found a; allowed: {said}"
 
 
 @pytest.mark.parametrize(

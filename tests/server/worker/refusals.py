@@ -192,6 +192,12 @@ REQUESTS = {
         "mask.hidden",
     ),
     "one token": Row.of(fill(text={"text": "open"}), "FIELD_OUT_OF_RANGE", "text.text"),
+    "mask beyond what is read": Row.of(
+        fill(text={"text": "open the red door " * 4 + "[MASK]"}),
+        "FIELD_OUT_OF_RANGE",
+        "text.text",
+        words="reads 10 tokens of this text, and no [MASK] is among them",
+    ),
     "many candidates": Row.of(
         fill(text={"text": "open [MASK]"}, top_k=21), "FIELD_OUT_OF_RANGE", "top_k"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,16 @@ def test_a_run_with_a_codebook_repeats_itself(tiny_data: Path, tmp_path: Path) -
     assert same(checkpoint(one), checkpoint(two))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Its end is heard, whatever the tests were started by."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_was_interrupted_resumes_exactly(
     tiny_data: Path, tmp_path: Path, after_step: Any, number: signal.Signals
 ) -> None:
@@ -52,6 +62,21 @@ def test_a_run_that_was_interrupted_resumes_exactly(
     assert same(reference.model.state_dict(), resumed.model.state_dict())
     assert same(checkpoint(straight), checkpoint(broken))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_nohup_keeps_alive_is_not_interrupted_by_its_terminals_end(
+    tiny_data: Path, tmp_path: Path, after_step: Any
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    recipe = job(tiny_data, tmp_path)
+
+    after_step(2, lambda: signal.raise_signal(signal.SIGHUP))
+    trained(recipe)
+
+    assert metrics(recipe)[-1]["step"] == 6
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(

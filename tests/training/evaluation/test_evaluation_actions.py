@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.training.evaluation.scene import context, recorded
+from tests.training.evaluation.scene import context, recorded, taught
 from torch import Tensor
 
+from tectum_core.bundle import Part
 from tectum_core.preprocess import ActionScaling
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.actions import (
@@ -23,6 +24,7 @@ from tectum_train.evaluation.actions import (
     measure_decoded_actions,
     measure_masked_actions,
 )
+from tectum_train.evaluation.context import Context
 from tectum_train.evaluation.measure import Measure
 
 SCALING = ActionScaling(
@@ -73,6 +75,7 @@ class Filler:
         self.bundle = SimpleNamespace(tokenizer=None)
         self.config = SimpleNamespace(
             actions=SCALING,
+            training=taught(),
             model=SimpleNamespace(actions=SimpleNamespace(max_steps=8, state_dimensions=0)),
         )
         self.hidden: list[NDArray[np.bool_]] = []
@@ -159,7 +162,9 @@ class Foreteller:
     def __init__(self, truth: NDArray[np.float32], error: float, states: int = 0) -> None:
         self.truth, self.error = truth, error
         action = SimpleNamespace(max_steps=4, state_dimensions=states)
-        self.config = SimpleNamespace(actions=SCALING, model=SimpleNamespace(actions=action))
+        self.config = SimpleNamespace(
+            actions=SCALING, model=SimpleNamespace(actions=action), training=taught()
+        )
         self.given: list[NDArray[np.float32]] = []
         self.frames: list[int] = []
         self.sentences: list[str] = []
@@ -261,6 +266,33 @@ def test_the_state_is_given_to_a_model_that_takes_one() -> None:
     measure_action_prediction(context(samples, samples, predictor=model))
 
     assert np.concatenate(model.states)[: len(model.frames), 0].tolist() == model.frames
+
+
+@pytest.mark.parametrize(
+    ("untrained", "without"),
+    [
+        ("fusion.from_image", "images"),
+        ("fusion.from_text", "texts"),
+        ("fusion.actions.embed_state", "states"),
+    ],
+)
+@pytest.mark.parametrize("measure", [measure_masked_actions, measure_action_prediction])
+def test_a_condition_that_was_not_trained_is_not_given(
+    measure: Callable[[Context], list[Measure]], untrained: Part, without: str
+) -> None:
+    given: list[dict[str, object]] = []
+
+    def fill(actions: Any, hidden: Tensor, *conditions: object) -> NDArray[np.float32]:
+        given.append(dict(zip(("images", "texts", "states"), conditions, strict=True)))
+        return np.zeros_like(actions)
+
+    samples, model = numbered(jumping()), Foreteller(jumping(), 0.0, states=1)
+    model.config.training = taught(untrained)
+    model.fill_actions = fill  # type: ignore[assignment]
+    measure(context(samples, samples, predictor=model))
+
+    assert {name for name, value in given[0].items() if value is None} == {without}
+    assert all(call[without] is None for call in given)
 
 
 # ---------------------------------------------------------------- read off z

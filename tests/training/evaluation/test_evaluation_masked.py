@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.training.evaluation.scene import context, recorded
+from tests.training.evaluation.scene import context, recorded, taught
 from torch import Tensor
 
 from tectum_core.preprocess import ImagePreprocessing
@@ -150,6 +150,7 @@ class Speller:
     def __init__(self) -> None:
         self.tokenizer = Tokenizer.train(SENTENCES, 60)
         self.model = SimpleNamespace(fusion=object())
+        self.config = SimpleNamespace(training=taught())
         self.bundle = SimpleNamespace(tokenizer=self.tokenizer)
         self.pictures: list[NDArray[np.uint8]] = []
         self.asked: list[list[int]] = []
@@ -233,6 +234,14 @@ def test_a_model_that_does_not_look_at_the_picture_fails() -> None:
     assert accuracy.passed is False
     assert nats.value == nats.controls["shuffled picture"]
     assert nats.passed is False
+
+
+def test_words_that_were_learnt_without_pictures_are_not_measured_beside_any() -> None:
+    speller = Speller()
+    speller.config.training = taught("fusion.from_image")
+
+    with pytest.raises(NothingToMeasure, match="the training showed no picture beside words"):
+        measure_masked_words(context(coloured(), coloured(), predictor=speller))
 
 
 def test_a_task_alone_has_no_shuffled_picture() -> None:

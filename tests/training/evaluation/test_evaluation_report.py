@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from tests.training.tiny import CAMERA, INTERVAL_STEPS, job, vision_alone, write_set
 
-from tectum_core.bundle import Bundle
+from tectum_core.bundle import Bundle, Part
 from tectum_core.predictor import Predictor
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
@@ -58,6 +58,12 @@ class Trained:
         self.train: Samples = open_samples(recipe, "train", lambda *_: None)
         self.test: Samples = open_samples(recipe, "test", lambda *_: None)
         self.bundle: Bundle = as_bundle(run, self.train.instructions, {})
+
+    def left(self, *untrained: Part) -> Bundle:
+        """The bundle as if training had not reached these."""
+        summary = self.bundle.config.training.model_copy(update={"untrained": untrained})
+        config = self.bundle.config.model_copy(update={"training": summary})
+        return replace(self.bundle, config=config)
 
     def evaluated(self, **options: Any) -> list[Measure]:
         return evaluate(self.bundle, self.train, self.test, **options)
@@ -121,6 +127,19 @@ def test_an_evaluation_repeats_itself_and_draws_nothing(
         (m.value, dict(m.controls)) for m in measures
     ]
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_what_was_learnt_without_its_conditions_is_measured_without_them(
+    trained: Trained, measures: list[Measure]
+) -> None:
+    left, told = trained.left("fusion.actions.embed", "fusion.from_image", "vision"), list[str]()
+
+    found = evaluate(left, trained.train, trained.test, left_out=told.append)
+
+    chunks = {measure.name: measure for measure in found}[WHOLE[6]]
+    assert [measure.name for measure in found] == [*WHOLE[:3], *WHOLE[6:]]
+    assert told == ["masked words: the training showed no picture beside words"]
+    assert chunks.value == chunks.controls["no picture"] == measures[6].controls["no picture"]
 
 
 def test_what_is_being_measured_is_told(trained: Trained) -> None:

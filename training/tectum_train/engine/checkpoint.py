@@ -7,16 +7,16 @@ and augmentation are pure functions of (seed, step), so no generator's state nee
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
+
+from tectum_train.recipe import differences
 
 __all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint"]
 
@@ -122,7 +122,7 @@ def _check_origin(path: Path, header: dict[str, str], origin: Origin) -> None:
                 f"{path} does not say its {key}, as every checkpoint of this version does; "
                 "begin a new run"
             )
-    if differing := list(_differences(json.loads(header["recipe"]), json.loads(origin.recipe))):
+    if differing := list(differences(json.loads(header["recipe"]), json.loads(origin.recipe))):
         raise CheckpointError(
             f"{path} was written under another recipe ({', '.join(differing)}); use the same "
             "settings, or start a new run"
@@ -132,19 +132,6 @@ def _check_origin(path: Path, header: dict[str, str], origin: Origin) -> None:
             f"{path} was trained on other data than data.train has now: its episodes, tasks, "
             "vocabulary or action scales differ; put the former data back, or start a new run"
         )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Every setting that is not the same in two trees of JSON: `dotted.key: old → new`."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys((*old, *new)):
-            below = f"{path}.{key}" if path else str(key)
-            yield from _differences(old.get(key), new.get(key), below)
-    elif old != new:
-        told = (json.dumps(value, ensure_ascii=False) for value in (old, new))
-        yield f"{path}: {' → '.join(told)}"
 
 
 def _unique(module: nn.Module) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ _RECORD_EVERY = 20
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came, and everything done so far is saved."""
+    """Ctrl-C, SIGTERM or SIGHUP came, and everything done so far is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ def train(
         console: where to show progress; None: standard error.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM came; the checkpoint is written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP came; the checkpoint is written.
         CheckpointError: the checkpoint is another recipe's, or was trained on other data.
         FileExistsError: the folder holds a run, and `resume` is off.
     """
     console = console or Console(stderr=True)
     folder = recipe.folder
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = recipe.checkpoint
     if checkpoint.exists() and not resume:
         raise FileExistsError(
             f"{folder} holds a run already; resume it (--resume), or choose another output "
@@ -112,7 +112,7 @@ def train(
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
         say(console, f"goes on after step {done}")
     run = replace(run, config=_summed_up(run.config, commit=_words(origin.commits)))
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
     size = recipe.schedule.batch_size
@@ -218,14 +218,15 @@ def _summed_up(config: BundleConfig, **facts: object) -> BundleConfig:
 
 
 def _untrained(model: PerceptionModel, adam: AdamW) -> tuple[Part, ...]:
-    """Parts that no gradient ever reached: the optimiser has no moments of theirs.
+    """Parts that no gradient ever reached: the optimiser has no moments of theirs, or zeros.
 
     Asked of the run, not of the recipe: what an objective reads depends on its settings.
     """
     modules, found = dict(model.named_modules()), list[Part]()
     for part in PARTS:
         own = list(modules[part].parameters()) if part in modules else []
-        if own and not any(parameter in adam.state for parameter in own):
+        moments = (adam.state[one]["exp_avg_sq"] for one in own if one in adam.state)
+        if own and not any(bool(squares.any()) for squares in moments):
             found.append(part)
     return tuple(found)
 
@@ -265,7 +266,7 @@ def _names(found: object, count: int) -> tuple[str, ...]:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+    """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second one stops at once."""
     asked = threading.Event()
 
     def ask(*_: object) -> None:
@@ -276,7 +277,10 @@ def _interruptible() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+        heard.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield asked
     finally:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from tectum_core.masks import span_mask
-from tectum_core.predictor import LatentActions, Predictor
+from tectum_core.outputs import LatentActions
+from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ActionScaling
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, NothingToMeasure, of_others, starts
@@ -183,16 +184,19 @@ def _filled(
     *,
     pictures: bool = True,
 ) -> NDArray[np.float32]:
-    """What the model makes of hidden steps, [n, T, A]."""
+    """What the model makes of hidden steps, [n, T, A], given whatever it learnt to read."""
+    learnt = predictor.config.training.learnt
+    shown, told = pictures and learnt("fusion.from_image"), learnt("fusion.from_text")
+    states = windows.states if learnt("fusion.actions.embed_state") else None
     parts = [slice(start, start + _BATCH) for start in range(0, len(actions), _BATCH)]
     return np.concatenate(
         [
             predictor.fill_actions(
                 actions[part],
                 hidden[part],
-                list(windows.frames[part]) if pictures else None,
-                windows.sentences[part],
-                None if windows.states is None else windows.states[part],
+                list(windows.frames[part]) if shown else None,
+                windows.sentences[part] if told else None,
+                None if states is None else states[part],
             )
             for part in parts
         ]

@@ -35,7 +35,7 @@ _BATCH = 128
 
 
 class NothingToMeasure(ValueError):
-    """The data set has too little for a measure and its controls; says what it lacks."""
+    """Data set or training had too little for a measure and its controls; says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Generator
 from tectum_core.masks import random_mask, visible_indices
 from tectum_core.model import patchify
 from tectum_train.evaluation import gates
-from tectum_train.evaluation.context import Context, model_input, of_others
+from tectum_train.evaluation.context import Context, NothingToMeasure, model_input, of_others
 from tectum_train.evaluation.measure import Measure
 
 __all__ = ["measure_masked_images", "measure_masked_words"]
@@ -91,6 +91,8 @@ def measure_masked_words(context: Context) -> list[Measure]:
     predictor, tokenizer = context.predictor, context.predictor.bundle.tokenizer
     if predictor.model.fusion is None or tokenizer is None or tokenizer.mask_id is None:
         return []
+    if not predictor.config.training.learnt("fusion.from_image"):
+        raise NothingToMeasure("the training showed no picture beside words")
     index = _chosen(context, _FRAMES // 2, "masked words")
     draw = context.generator("hidden words")
     sentences = [context.test.instructions[i] for i in context.test.column("task_index")[index]]

@@ -69,7 +69,8 @@ def _parts(config: BundleConfig, columns: Columns, *, ceiling: bool) -> Iterator
     if model.actions is not None and learnt("fusion.action_head"):
         states = (columns.state,) if model.actions.state_dimensions else ()
         acting = (columns.action, *states)
-        yield _Part("masked actions", measure_masked_actions, acting)
+        if learnt("fusion.actions.embed"):
+            yield _Part("masked actions", measure_masked_actions, acting)
         yield _Part("action prediction", measure_action_prediction, acting)
     if model.latent_action is not None and learnt("latent_action"):
         moving = (columns.state, columns.extrinsics)
@@ -111,8 +112,9 @@ def evaluate(
     known = None if config.actions is None else config.actions.step_interval
     check_fits(config.model, columns, train, test, known)
     # Controls read an untrained trunk too: what random features know is what they are for.
-    all_trained = config.training.model_copy(update={"untrained": ()})
-    whole = replace(bundle, config=config.model_copy(update={"training": all_trained}))
+    left = tuple(part for part in config.training.untrained if part.partition(".")[0] != "vision")
+    readable = config.training.model_copy(update={"untrained": left})
+    whole = replace(bundle, config=config.model_copy(update={"training": readable}))
     context = Context(
         predictor=Predictor(whole, device),
         twin=random_twin(whole, seed, device),

@@ -9,7 +9,7 @@ from tectum.vocabulary import VectorKindName, VectorTypeName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import EncodingFormat
 from tectum_server.gateway.fields import rest_field, rest_words
-from tectum_server.gateway.wrong import wrong
+from tectum_server.gateway.wrong import within, wrong
 
 Member = TypeVar("Member")
 ListOf = Annotated[list[Member], Field(fail_fast=True)]
@@ -27,6 +27,8 @@ Items = Annotated[ListOf[Member], Field(min_length=1, max_length=MOST_ITEMS)]
 """A list of items, at least one; how many the worker takes, the model's limits say."""
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 """A text in a request."""
+Dimensions = Annotated[int, Field(ge=1, lt=2**32), within(f"1 to {2**32 - 1}")]
+"""So many of a vector's numbers."""
 MOST_UNKNOWN = 8
 """Unknown fields that are named one by one, for the same reason."""
 
@@ -81,7 +83,7 @@ class TextVectorOptions(ModelChoice):
 
     data_type: VectorTypeName = "float32"
     """Element type of the vectors."""
-    dimensions: int | None = Field(default=None, ge=1, lt=2**32)
+    dimensions: Dimensions | None = None
     """Keep only the first so many, renormalised; one of the space's truncations. Absent: all."""
     encoding_format: EncodingFormat = "float"
     """Vectors as lists of numbers, or as base64 of their little-endian bytes."""
@@ -92,8 +94,8 @@ class VectorOptions(TextVectorOptions):
 
     kind: VectorKindName | None = None
     """`joint`: in the space that images and texts share, unit length. `pooled`: the trunk's own
-    features. `tokens`: one vector a patch or tubelet. Absent: joint if the model has it, else
-    pooled."""
+    features. `tokens`: one vector a patch or tubelet. Absent: the first of these that the model
+    has."""
 
 
 class Numerics(Answered):

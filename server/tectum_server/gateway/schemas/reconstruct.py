@@ -24,6 +24,11 @@ from tectum_server.gateway.wrong import within, wrong
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Step = Annotated[ListOf[Finite], Field(max_length=MOST_ITEMS)]
+Indices = Annotated[
+    ListOf[Annotated[int, Field(ge=0, lt=2**32)]],
+    Field(max_length=MOST_NUMBERS),
+    within(f"0 to {2**32 - 1}"),  # around the list: thousands of numbers are not worth a call each
+]
 
 TARGETS = ("image", "clip", "text", "actions")
 BELONGS = {
@@ -44,11 +49,9 @@ class Mask(Strict):
     """Absent: random, or explicit if `hidden` is given."""
     ratio: Annotated[float, Field(gt=0, lt=1), within("above 0 and below 1")] | None = None
     """Share of elements to hide. Absent: as the model was trained."""
-    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**64), within(f"0 to {2**64 - 1}")] | None = None
     """Equal seeds hide equal elements. Absent: 0."""
-    hidden: ListOf[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        default_factory=list, max_length=MOST_NUMBERS
-    )
+    hidden: Indices = Field(default_factory=list)
     """For explicit: the hidden elements' indices, row by row from 0."""
 
     def read(self) -> tectum.Mask:

@@ -5,6 +5,8 @@ What the wire says of a model and does not depend on the worker's own limits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tectum.v1 import call_pb2, model_pb2
 from tectum_core.bundle import Bundle
 from tectum_core.bundle.spaces import SpaceName
@@ -27,15 +29,19 @@ _SPACES: dict[
     "clip_tokens": (call_pb2.VECTOR_KIND_TOKENS, (model_pb2.MODALITY_CLIP,)),
     "latent_action": (call_pb2.VECTOR_KIND_LATENT_ACTION, (model_pb2.MODALITY_FRAME_PAIR,)),
 }
+_READS_TEXTS = {model_pb2.CAPABILITY_EMBED_TEXTS, model_pb2.CAPABILITY_RECONSTRUCT_TEXTS}
+"""Always; what fills in pictures and actions reads them if it was taught to."""
+_READS_CLIPS = {model_pb2.CAPABILITY_EMBED_CLIPS, model_pb2.CAPABILITY_RECONSTRUCT_CLIPS}
 
 
 def describe(bundle: Bundle, golden: GoldenReport, numerics: call_pb2.Numerics) -> model_pb2.Model:
     """The bundle as ModelService tells it, READY; limits, default and card are the caller's."""
+    capabilities = _capabilities(bundle)
     return model_pb2.Model(
         name=bundle.name,
         version=bundle.version,
         state=model_pb2.MODEL_STATE_READY,
-        capabilities=_capabilities(bundle),
+        capabilities=capabilities,
         spaces=[
             model_pb2.Space(
                 space_id=space.space_id,
@@ -46,7 +52,7 @@ def describe(bundle: Bundle, golden: GoldenReport, numerics: call_pb2.Numerics) 
             )
             for space in bundle.spaces
         ],
-        input=_input_spec(bundle),
+        input=_input_spec(bundle, capabilities),
         numerics=numerics,
         golden=model_pb2.GoldenStatus(
             passed=True,
@@ -74,7 +80,7 @@ def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
         model_pb2.CAPABILITY_RECONSTRUCT_TEXTS: config.fusion is not None
         and learnt("fusion.token_head"),
         model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS: config.actions is not None
-        and learnt("fusion.action_head"),
+        and learnt("fusion.action_head", "fusion.actions.embed"),
         model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS: latent is not None,
         model_pb2.CAPABILITY_DECODE_ACTIONS: decodes and learnt("latent_action.action_decoder"),
         model_pb2.CAPABILITY_PREDICT_FRAMES: latent is not None,
@@ -82,8 +88,14 @@ def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
     return [capability for capability, there in present.items() if there]
 
 
-def _input_spec(bundle: Bundle) -> model_pb2.InputSpec:
+def _input_spec(
+    bundle: Bundle, capabilities: Collection[model_pb2.Capability.ValueType]
+) -> model_pb2.InputSpec:
+    """What the capabilities take; nothing of a part that none of them needs."""
     config, images = bundle.config.model, bundle.config.images
+    learnt = bundle.config.training.learnt
+    decodes = model_pb2.CAPABILITY_DECODE_ACTIONS in capabilities
+    fills_actions = model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS in capabilities
     spec = model_pb2.InputSpec(
         image=model_pb2.ImageInput(
             size=images.size,
@@ -97,24 +109,38 @@ def _input_spec(bundle: Bundle) -> model_pb2.InputSpec:
             standard_deviation=images.standard_deviation,
         )
     )
-    if config.text is not None and bundle.tokenizer is not None:
+    reads_texts = (
+        _READS_TEXTS.intersection(capabilities)
+        or (fills_actions and learnt("fusion.from_text"))
+        or (
+            model_pb2.CAPABILITY_RECONSTRUCT_IMAGES in capabilities
+            and config.pixel_decoder is not None
+            and config.pixel_decoder.text_context
+            and learnt("pixel_decoder.from_text")
+        )
+    )
+    if config.text is not None and bundle.tokenizer is not None and reads_texts:
         spec.text.max_tokens = config.text.max_tokens
         spec.text.vocabulary_size = bundle.tokenizer.vocabulary_size
-    if config.video is not None and config.video.frame_interval is not None:
+    reads_clips = _READS_CLIPS.intersection(capabilities)
+    if config.video is not None and config.video.frame_interval is not None and reads_clips:
         spec.clip.frames = config.video.frames
         spec.clip.frame_interval.CopyFrom(duration(config.video.frame_interval))
         spec.clip.tubelet_frames = config.video.tubelet_frames
-    if config.actions is not None and bundle.config.actions is not None:
-        spec.actions.names.extend(bundle.config.actions.names)
-        spec.actions.max_steps = config.actions.max_steps
-        spec.actions.step_interval.CopyFrom(duration(bundle.config.actions.step_interval))
-        spec.actions.state_names.extend(bundle.config.actions.state_names)
-    if config.latent_action is not None:
-        latent = config.latent_action
+    actions = bundle.config.actions
+    if config.actions is not None and actions is not None and (fills_actions or decodes):
+        spec.actions.names.extend(actions.names)
+        spec.actions.step_interval.CopyFrom(duration(actions.step_interval))
+        if fills_actions:
+            spec.actions.max_steps = config.actions.max_steps
+            if learnt("fusion.actions.embed_state"):
+                spec.actions.state_names.extend(actions.state_names)
+    latent = config.latent_action
+    if latent is not None and model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS in capabilities:
         spec.latent_action.interval.CopyFrom(duration(latent.interval))
         spec.latent_action.tolerance.CopyFrom(duration(latent.tolerance))
         spec.latent_action.dimensions = latent_width(latent.bottleneck)
         spec.latent_action.codes = code_count(latent.bottleneck)
         spec.latent_action.codebook_size = codebook_size(latent.bottleneck)
-        spec.latent_action.decoded_steps = latent.decoded_steps
+        spec.latent_action.decoded_steps = latent.decoded_steps if decodes else 0
     return spec

@@ -77,14 +77,29 @@ def step_mask(predictor: Predictor, spec: MaskSpec, steps: int) -> Tensor:
 
 
 def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -> frozenset[int]:
-    """Places in the text's ids that are hidden, those written as [MASK] included."""
+    """Places in the text's ids that are hidden, those written as [MASK] included.
+
+    Args:
+        predictor: whose tokenizer made the ids.
+        spec: what else to hide; None: nothing, for there is a [MASK] in the text.
+        text: as the model reads it.
+
+    Raises:
+        Failure: nothing of it can be hidden, or not so.
+    """
     tokenizer, fusion = predictor.bundle.tokenizer, predictor.config.model.fusion
     mask_id = tokenizer.mask_id if tokenizer else None
     written = frozenset(place for place in text.content if text.ids[place] == mask_id)
+    count = len(text.content)
     if spec is None and written:
         return written
+    if spec is None and text.cut:
+        raise Failure(
+            errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
+            f"the model reads {count} tokens of this text, and no [MASK] is among them",
+            "text.text",
+        )
     spec = spec or MaskSpec()
-    count = len(text.content)
     if count < 2:
         raise Failure(
             errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,

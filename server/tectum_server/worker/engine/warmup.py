@@ -77,7 +77,7 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
         yield EmbedTexts(), Item(text="warm up")
     if config.pixel_decoder is not None and learnt("pixel_decoder"):
         yield FillImage(MaskSpec()), Item((image,))
-        if config.pixel_decoder.text_context:
+        if config.pixel_decoder.text_context and learnt("pixel_decoder.from_text"):
             yield FillImage(MaskSpec()), Item((image,), "warm up")
     if config.video is not None and learnt("video"):
         clip = np.stack([image] * config.video.frames)
@@ -86,8 +86,9 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
             yield FillClip(MaskSpec("tube")), Item((clip,))
     if config.fusion is not None and learnt("fusion.token_head"):
         yield FillText(MaskSpec(), 5), Item(text="warm up")
-        yield FillText(MaskSpec(), 5), Item((image,), "warm up")
-    if config.actions is not None and learnt("fusion.action_head"):
+        if learnt("fusion.from_image"):
+            yield FillText(MaskSpec(), 5), Item((image,), "warm up")
+    if config.actions is not None and learnt("fusion.action_head", "fusion.actions.embed"):
         actions = np.zeros((config.actions.max_steps, config.actions.dimensions), np.float32)
         yield FillActions(MaskSpec("block"), False, False), Item((actions,))
     if config.latent_action is not None and learnt("latent_action"):

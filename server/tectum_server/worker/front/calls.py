@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
 from tectum.v1 import call_pb2, errors_pb2
 from tectum_server.worker.failure import Failure, reason_name
@@ -34,6 +33,7 @@ from tectum_server.worker.front.call import (
 from tectum_server.worker.front.catalogue import Catalogue
 from tectum_server.worker.front.memory import Memory
 from tectum_server.worker.front.status import brief, code_of, to_grpc
+from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Engine, Job, JobResult, Priority
 from tectum_server.worker.metrics import FrontMetrics
@@ -116,15 +116,15 @@ class Calls:
 
         async def answer() -> _Answer:
             self.admit(metadata, "infer")
-            size = self.check_size(request)
-            record.priority = read_priority(request.options, Priority.INTERACTIVE)
+            message, size = self.unpack(request)
+            record.priority = read_priority(message.options, Priority.INTERACTIVE)
             left = time_left(context)
             while True:
-                call = self.open(request.options, record, left)
+                call = self.open(message.options, record, left)
                 try:
                     call.memory.take_message(size)
                     async with asyncio.timeout_at(loop_time(call.deadline)):
-                        return await work(request, call)
+                        return await work(message, call)
                 except TimeoutError:
                     raise Failure(
                         errors_pb2.ERROR_REASON_DEADLINE_PASSED,
@@ -151,8 +151,8 @@ class Calls:
 
         async def answer() -> _Answer:
             self.admit(metadata, role)
-            self.check_size(request)
-            return await work(request)
+            message, _ = self.unpack(request)
+            return await work(message)
 
         return await self.account(Record(rpc, request_id_of(metadata)), context, answer)
 
@@ -196,7 +196,7 @@ class Calls:
         raise AssertionError("abort_with_status() always raises")
 
     def admit(self, metadata: Mapping[str, str | bytes], role: Role) -> None:
-        """What can be refused before the request is there.
+        """What can be refused before the request is there, or before it is looked at.
 
         Raises:
             Failure: DRAINING, or bad credentials.
@@ -205,22 +205,20 @@ class Calls:
             raise shutting_down()
         self._access.check(metadata.items(), role)
 
-    def check_size(self, message: Message | Failure, field: str = "") -> int:
-        """Let pass what could be unpacked and is not too large; gives its bytes.
+    def unpack(self, request: Packed, field: str = "") -> tuple[Any, int]:
+        """The message, and how many bytes it came in.
 
         Raises:
-            Failure: why it was not unpacked, or MESSAGE_TOO_LARGE.
+            Failure: MESSAGE_TOO_LARGE, or why it cannot be unpacked.
         """
-        if isinstance(message, Failure):
-            raise message
-        size = message.ByteSize()
+        size = len(request.data)
         if size > self.settings.max_message_bytes:
             raise Failure(
                 errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
                 f"{size} bytes, at most {self.settings.max_message_bytes} are allowed",
                 field,
             )
-        return size
+        return request.unpack(request.data), size
 
     def count_refusal(self, failure: Failure) -> None:
         """Count what was not taken, a call or one frame of a stream."""

@@ -40,6 +40,7 @@ from tectum_server.worker.front.frames import Arrivals, Frame, Ring, read_lifesp
 from tectum_server.worker.front.images import ImageReader, Pixels
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.stream_setup import Setup
+from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.front.wire import out_of_range
 from tectum_server.worker.jobs import EmbedImages, Item, LatentActions, Priority
 
@@ -48,7 +49,6 @@ __all__ = ["PerceptionStream"]
 _SETUP_SECONDS = 5.0
 """So long a stream may hold its place before it has said what it wants."""
 _OUTBOX = 64
-_Request = stream_pb2.StreamPerceptionRequest
 _Response = stream_pb2.StreamPerceptionResponse
 
 
@@ -94,13 +94,13 @@ class PerceptionStream:
             if first is not None:
                 await self._serve(self._set_up(first))
 
-    def _set_up(self, first: _Request) -> Setup:
+    def _set_up(self, packed: Packed) -> Setup:
+        first, _ = self._calls.unpack(packed, "setup")
         if first.WhichOneof("message") != "setup":
             raise Failure(
                 errors_pb2.ERROR_REASON_FIELD_MISSING, "a stream begins with its setup", "setup"
             )
         asked = first.setup
-        self._calls.check_size(first, "setup")
         if not asked.embed and not asked.latent_actions:
             raise Failure(
                 errors_pb2.ERROR_REASON_FIELD_MISSING,
@@ -160,16 +160,16 @@ class PerceptionStream:
 
     async def _read_one(self, arrivals: Arrivals) -> bool:
         """Whether there was one; nothing of it is held while the next is waited for."""
-        request = await self._receive()
-        if request is None:
+        packed = await self._receive()
+        if packed is None:
             return False
+        request, size = self._calls.unpack(packed, "frame")
         if request.WhichOneof("message") != "frame":
             raise out_of_range("message", "after the setup come frames alone")
-        size = self._calls.check_size(request, "frame")
         spare = self._ring.shrink if self._ring is not None else None
         memory = self._calls.memory.share(self._record.priority, spare)
         frame = arrivals.read(request.frame, size, memory)
-        del request  # the frame alone knows when it is gone
+        del packed, request  # the frame alone knows when it is gone
         if frame.wrong is not None:
             frame.drop()
             await self._fail(frame, frame.wrong)
@@ -349,12 +349,11 @@ class PerceptionStream:
         self._record.frames[status.removeprefix("FRAME_STATUS_").lower()] += 1
         await self._outbox.put(_Response(result=result))
 
-    async def _receive(self) -> _Request | None:
+    async def _receive(self) -> Packed | None:
         """The next message; None at the client's end of the stream.
 
         Raises:
-            Failure: DRAINING, for a client that says nothing is not waited for; or why the
-                message was not unpacked.
+            Failure: DRAINING, for a client that says nothing is not waited for.
         """
         if self._calls.draining:
             raise shutting_down()
@@ -368,8 +367,6 @@ class PerceptionStream:
         finally:
             reading.cancel()
             draining.cancel()
-        if isinstance(message, Failure):
-            raise message
         return None if message is grpc.aio.EOF else message
 
     async def _write(self) -> None:

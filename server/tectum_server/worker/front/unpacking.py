@@ -1,4 +1,6 @@
-"""Messages are counted through before they are unpacked.
+"""Messages come packed, and are counted through before they are unpacked.
+
+Both are left to whoever gets them, who knows first whether the caller may ask at all.
 
 An empty item is two bytes on the wire and a hundred once it is unpacked: the largest message
 would be gigabytes, and unpacking it would keep every other caller waiting for seconds. So a
@@ -11,15 +13,17 @@ Source of the format: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 
-__all__ = ["Unpacking", "elements"]
+__all__ = ["Packed", "Unpacking", "elements"]
 
 _MOST, _PER_ITEM = 2**16, 16
 """Fields and list elements in one message: so many, and so many more for each item allowed."""
@@ -33,8 +37,18 @@ _UNPACKED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A request as it came."""
+
+    data: bytes
+    """The message."""
+    unpack: Callable[[bytes], Any]
+    """Makes the message of them; raises Failure if there is too much in it, or it is damaged."""
+
+
 class Unpacking(grpc.aio.ServerInterceptor):
-    """What calls of these services get for a request: the message, or a Failure in its place.
+    """What calls of these services get for a request: Packed.
 
     Args:
         services: whose requests are counted through.
@@ -54,7 +68,7 @@ class Unpacking(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The method's handler, with a counter before what unpacks its requests."""
+        """The method's handler, with a counter before what unpacks its requests, once asked to."""
         handler = await continuation(handler_call_details)
         known = self._known.get(handler_call_details.method)
         if handler is None or known is None:
@@ -64,14 +78,19 @@ class Unpacking(grpc.aio.ServerInterceptor):
         def counted(data: bytes) -> Any:
             # In so few bytes there cannot be more than is allowed.
             if len(data) > _MOST and elements(data, known, self._most) > self._most:
-                return Failure(
+                raise Failure(
                     errors_pb2.ERROR_REASON_TOO_MANY_ITEMS,
                     f"the message has more than {self._most} fields and list elements, "
                     "no more are allowed",
                 )
-            return unpack(data)
+            try:
+                return unpack(data)
+            except DecodeError as error:
+                raise Failure(
+                    errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE, "the message is damaged"
+                ) from error
 
-        return handler._replace(request_deserializer=counted)
+        return handler._replace(request_deserializer=lambda data: Packed(data, counted))
 
 
 def elements(data: bytes, known: _Known, most: int) -> int:

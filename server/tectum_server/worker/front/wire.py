@@ -137,23 +137,27 @@ def raw_image(pixels: NDArray[np.uint8]) -> image_pb2.RawImage:
     return image_pb2.RawImage(height=height, width=width, data=pixels.tobytes())
 
 
+_VECTORS: dict[int, VectorName] = {
+    call_pb2.VECTOR_KIND_JOINT: "joint",
+    call_pb2.VECTOR_KIND_POOLED: "pooled",
+    call_pb2.VECTOR_KIND_TOKENS: "tokens",
+}
+"""Those asked for rather stand first."""
+
+
 def vector_name(options: call_pb2.VectorOptions, spaces: Iterable[str], field: str) -> VectorName:
-    """Which of the bundle's vectors is asked for.
+    """Which of the bundle's vectors is asked for; if the request leaves it open, one there is.
 
     Raises:
         Failure: a kind that this request cannot ask for.
     """
     kind = checked_enum(options.kind, call_pb2.VectorKind, f"{field}.kind")
     if kind == call_pb2.VECTOR_KIND_UNSPECIFIED:
-        return "joint" if "joint" in spaces else "pooled"
-    names: dict[int, VectorName] = {
-        call_pb2.VECTOR_KIND_JOINT: "joint",
-        call_pb2.VECTOR_KIND_POOLED: "pooled",
-        call_pb2.VECTOR_KIND_TOKENS: "tokens",
-    }
-    if kind not in names:
+        there = set(spaces)
+        return next((name for name in _VECTORS.values() if name in there), "pooled")
+    if kind not in _VECTORS:
         raise out_of_range(f"{field}.kind", "must be JOINT, POOLED or TOKENS")
-    return names[kind]
+    return _VECTORS[kind]
 
 
 def checked_data_type(data_type: int, field: str) -> int:

@@ -287,6 +287,19 @@ def test_warming_up_asks_nothing_of_a_model_that_it_lacks(bare: Predictor) -> No
     }
 
 
+def test_warming_up_shows_no_condition_that_the_training_never_showed(full: Predictor) -> None:
+    inputs = "pixel_decoder.from_text", "fusion.from_image", "fusion.actions.embed"
+    summary = full.config.training.model_copy(update={"untrained": inputs})
+    config = full.config.model_copy(update={"training": summary})
+
+    seen = warm_up(Predictor(replace(full.bundle, config=config)), 1)
+
+    keys = {key[1:3] for key, _, _ in seen if isinstance(key, tuple)}
+    assert {key for key in keys if key[0] == "fill_texts"} == {("fill_texts", False)}
+    assert "fill_images" in {key[0] for key in keys}
+    assert "fill_actions" not in {key[0] for key in keys}
+
+
 async def test_what_training_did_not_reach_is_neither_announced_nor_warmed_up(
     tmp_path: Path,
 ) -> None:
@@ -315,6 +328,7 @@ async def test_what_training_did_not_reach_is_neither_announced_nor_warmed_up(
     }
     assert entry.spaces.keys() == {"latent_action"}
     assert [space.kind for space in told.spaces] == [call_pb2.VECTOR_KIND_LATENT_ACTION]
+    assert [part.name for part, _ in told.input.ListFields()] == ["image", "latent_action"]
 
 
 async def test_what_is_told_of_the_full_model_is_what_its_bundle_says(

@@ -259,6 +259,23 @@ def test_a_text_without_a_written_mask_hides_the_models_own_share(full: Predicto
     assert len(token_mask(full, None, encoded)) == hidden_count(4, 0.15)
 
 
+def test_nothing_else_is_hidden_for_a_mask_written_beyond_what_is_read(full: Predictor) -> None:
+    encoded = full.encode("open the red door " * 4 + "[MASK]")
+
+    with pytest.raises(Failure, match="reads 10 tokens of this text, and no .MASK.") as caught:
+        token_mask(full, None, encoded)
+
+    assert caught.value.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
+    assert caught.value.field == "text.text"
+    assert token_mask(full, MaskSpec("explicit", hidden=(0,)), encoded) == {1}
+
+
+def test_of_several_written_masks_those_that_are_read_are_hidden(full: Predictor) -> None:
+    encoded = full.encode("[MASK] the red door " * 4)
+
+    assert token_mask(full, None, encoded) == {1, 5, 9}
+
+
 @pytest.mark.parametrize(
     ("target", "kind"),
     [

@@ -373,7 +373,7 @@ def test_sixteen_callers_and_sixty_four_cameras_fit_by_default(
         memory.share().take_message(shown)
     memory.share().take({"frame.image": shown})
 
-    # Nothing was refused, nothing made way for anything else, and there is room for more.
+    # Nothing was refused, nothing made way for anything else, and as many callers find room yet.
     assert memory.used == 16 * 2 * picture + (64 * 3 + 1) * shown
     newcomer.take_message(picture)
-    assert memory.used <= memory.capacity
+    assert memory.used + 16 * 2 * picture < memory.capacity * 6 // 8  # where bulk work is refused

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,14 @@ from tests.server.worker.asking import (
 )
 from tests.server.worker.frames import frame
 from tests.server.worker.messages import floats, raw
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, Told, zeros
 
 from tectum.v1 import embed_pb2, perception_pb2, reconstruct_pb2, stream_pb2
 from tectum_server.worker.front.unpacking import Unpacking, _known, elements
 
 MOST = 10_000
+DAMAGED = b"\x12\xff\xff\xff\xff\x7f"
+PERCEPTION, MODELS = "tectum.v1.PerceptionService", "tectum.v1.ModelService"
 VECTOR = {"embedding": {"values": floats(np.ones(16)), "space_id": "0" * 16, "scale": 1.0}}
 
 
@@ -127,10 +131,35 @@ def test_a_frame_with_too_much_in_it_ends_its_stream(front: Fronted) -> None:
     assert (told.code, told.reason) == ("INVALID_ARGUMENT", "TOO_MANY_ITEMS")
 
 
-def test_a_damaged_message_is_refused_by_who_unpacks_it(front: Fronted) -> None:
-    call: Any = front.client.channel.unary_unary("/tectum.v1.PerceptionService/EmbedImages")
+@pytest.mark.parametrize("length", [0, 100_000])
+def test_a_damaged_message_is_refused_for_that(
+    front: Fronted, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    call: Any = front.client.channel.unary_unary(f"/{PERCEPTION}/EmbedImages")
 
-    error = call.future(b"\x12\xff\xff\xff\xff\x7f" + b"\x12" * 100_000, timeout=30).exception()
+    told = Told.of(call.future(DAMAGED + b"\x12" * length, timeout=30).exception())
 
-    assert error is not None
+    assert (told.code, told.reason) == ("INVALID_ARGUMENT", "FIELD_OUT_OF_RANGE")
+    assert told.message == "the message is damaged"
     assert front.client.health() == "SERVING"
+    assert "a call failed" not in caplog.text
+
+
+@pytest.mark.parametrize("rpc", [f"{PERCEPTION}/EmbedImages", f"{MODELS}/ListModels"])
+def test_nothing_is_unpacked_of_who_has_no_credentials(
+    fronted: Callable[..., Fronted], tokens: Path, rpc: str
+) -> None:
+    call: Any = fronted(tokens=tokens).client.channel.unary_unary(f"/{rpc}")
+
+    told = Told.of(call.future(DAMAGED, timeout=30).exception())
+
+    assert (told.code, told.reason) == ("UNAUTHENTICATED", "CREDENTIALS_INVALID")
+
+
+def test_nor_of_what_is_too_large(fronted: Callable[..., Fronted]) -> None:
+    front = fronted(max_message_bytes=1000)
+    call: Any = front.client.channel.unary_unary(f"/{PERCEPTION}/EmbedImages")
+
+    told = Told.of(call.future(DAMAGED + b"\x12" * 1000, timeout=30).exception())
+
+    assert (told.code, told.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")

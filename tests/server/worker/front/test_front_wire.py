@@ -228,13 +228,15 @@ def test_a_callers_vector_that_cannot_be_compared_is_refused(
     ("kind", "spaces", "name"),
     [
         (0, ["joint", "pooled"], "joint"),
-        (0, ["pooled"], "pooled"),
+        (0, ["pooled", "tokens"], "pooled"),
+        (0, ["tokens", "latent_action"], "tokens"),
+        (0, ["latent_action"], "pooled"),  # to be refused by its name
         (1, [], "joint"),
         (2, [], "pooled"),
         (3, [], "tokens"),
     ],
 )
-def test_a_kind_left_open_is_joint_if_there_is_one(kind: Any, spaces: list[str], name: str) -> None:
+def test_a_kind_left_open_is_one_that_there_is(kind: Any, spaces: list[str], name: str) -> None:
     assert vector_name(call_pb2.VectorOptions(kind=kind), spaces, "v") == name
 
 

@@ -1,0 +1,59 @@
+"""What the predictor makes of a batch: arrays, and their shapes.
+
+Letters: B batch, S the model's side, N patches, L text tokens, V vocabulary, A numbers in an
+action, C codes, E length of one code's vector, T frames, k decoded steps, s side of the frames of
+a latent action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["FilledImages", "FilledTexts", "Float32", "LatentActions", "Uint8Image"]
+
+Uint8Image = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledImages:
+    """Pictures (or clips, with a leading T) as the model saw and as it filled them in."""
+
+    seen: Uint8Image
+    """uint8[B, T, S, S, 3], before masking."""
+    filled: Uint8Image
+    """uint8[B, T, S, S, 3], hidden patches painted by the model."""
+    error: Float32
+    """float32[B, N], mean squared error in target units; NaN where visible."""
+    painted: Tensor
+    """float32[B, T, 3, S, S], `filled` before it was rounded, in the model's input units; stays on
+    the model's device."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilledTexts:
+    """What the hidden tokens of texts may be."""
+
+    probabilities: Float32
+    """float32[B, L, V], over the vocabulary at each place; meaningful at hidden ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentActions:
+    """What changed between pairs of frames."""
+
+    vectors: Float32
+    """float32[B, C·E]."""
+    codes: NDArray[np.int64] | None
+    """int64[B, C]; None if continuous."""
+    actions: Float32 | None
+    """float32[B, k, A] in the robot's units; None if not asked for."""
+    frames: Uint8Image | None
+    """uint8[B, s, s, 3], the predicted later frames; None if not asked for."""
+    predicted: Tensor | None
+    """float32[B, 3, s, s], `frames` before they were rounded, in the model's input units; stays on
+    the model's device."""

@@ -1,0 +1,85 @@
+"""What is told of a model: no more than what it has, and of that no more than what was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tectum.v1 import call_pb2, model_pb2
+from tectum_core.bundle import Bundle, Part
+from tectum_core.golden import GoldenReport
+from tectum_server.worker.engine.describe import describe
+
+WORDS: tuple[Part, ...] = ("joint", "fusion.token_head")
+"""What takes texts for their own sake."""
+
+
+def told(bundle: Bundle, *untrained: Part) -> model_pb2.Model:
+    """The bundle as it is told of if training had not reached these parts."""
+    summary = bundle.config.training.model_copy(update={"untrained": untrained})
+    config = bundle.config.model_copy(update={"training": summary})
+    report = GoldenReport(outputs=1, min_cosine=1.0, max_abs_difference=0.0)
+    return describe(replace(bundle, config=config), report, call_pb2.Numerics())
+
+
+@pytest.mark.parametrize(
+    ("untrained", "missing"),
+    [
+        ((), set()),
+        (("latent_action",), {"latent_action"}),
+        (("latent_action.action_decoder",), set()),
+        (("vision", "vision.pool"), set()),
+        (("video",), set()),
+        (("video", "video_decoder"), {"clip"}),
+        (WORDS, set()),
+        ((*WORDS, "pixel_decoder"), set()),
+        ((*WORDS, "fusion.action_head"), set()),
+        ((*WORDS, "fusion.action_head", "pixel_decoder"), {"text"}),
+        (("fusion.action_head", "latent_action.action_decoder"), {"actions"}),
+        (("fusion.action_head", "latent_action"), {"actions", "latent_action"}),
+        ((*WORDS, "pixel_decoder.from_text"), set()),
+        ((*WORDS, "fusion.from_text"), set()),
+        ((*WORDS, "pixel_decoder.from_text", "fusion.from_text"), {"text"}),
+        (("fusion.actions.embed", "latent_action"), {"actions", "latent_action"}),
+    ],
+)
+def test_no_input_is_asked_for_that_nothing_trained_takes(
+    untrained: tuple[Part, ...], missing: set[str], full_bundle: Bundle
+) -> None:
+    found = {part.name for part, _ in told(full_bundle, *untrained).input.ListFields()}
+
+    assert {"image", "text", "clip", "actions", "latent_action"} - found == missing
+
+
+def test_a_decoder_that_was_not_trained_decodes_no_steps(full_bundle: Bundle) -> None:
+    found = told(full_bundle, "latent_action.action_decoder")
+
+    assert model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS in found.capabilities
+    assert model_pb2.CAPABILITY_DECODE_ACTIONS not in found.capabilities
+    assert found.input.latent_action.dimensions == 8
+    assert found.input.latent_action.decoded_steps == 0
+
+
+def test_what_only_decodes_actions_names_them_and_takes_none(full_bundle: Bundle) -> None:
+    found = told(full_bundle, "fusion.action_head").input
+
+    assert list(found.actions.names) == ["x", "y", "z", "grip"]
+    assert found.actions.max_steps == 0
+    assert not found.actions.state_names
+    assert found.latent_action.decoded_steps == 4
+
+
+def test_a_state_that_the_training_never_showed_is_not_asked_for(full_bundle: Bundle) -> None:
+    found = told(full_bundle, "fusion.actions.embed_state")
+
+    assert model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS in found.capabilities
+    assert found.input.actions.max_steps == 8
+    assert not found.input.actions.state_names
+
+
+def test_who_reads_no_visible_action_reconstructs_none(full_bundle: Bundle) -> None:
+    found = told(full_bundle, "fusion.actions.embed")
+
+    # One step at least is visible in whatever is asked.
+    assert model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS not in found.capabilities
