@@ -7,6 +7,7 @@ repository's root. Nothing heavy is imported here: the SDK's tests run without t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # Torch's threads, in this process and those it starts, would fight over the machine's few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Who runs the tests under nohup or behind `&` ignores signals, and what they start inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 settings.register_profile("tectum", deadline=None, max_examples=50)
 settings.load_profile("tectum")
