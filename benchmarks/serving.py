@@ -243,8 +243,8 @@ def table(sizes: dict[int, float], best: int, rounds: list[Round]) -> str:
         f"ViT-B/32 shape, float32, eager, raw {SIDE}-pixel pictures; bare = trunk and projection "
         f"on ready tensors; OMP_WAIT_POLICY {policy}. Legs interleaved; single calls and bare "
         "forwards of one picture one about. The ratio is that of the means over rounds, its "
-        "95 % interval that of rounds drawn anew; the extra time is the median difference of a call "
-        f"and the bare forward right before it, {len(pairs)} times.\n",
+        "95 % interval that of rounds drawn anew; the extra time is the median of a call less "
+        f"the bare forward right before it, {len(pairs)} times.\n",
         "| | found | gate | |",
         "| --- | --- | --- | --- |",
         f"| {CALLERS} callers: images/s ÷ bare forward in batches of {best} | {ratio:.3f} "
