@@ -34,6 +34,13 @@ _RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE_SECONDS = 30.0
 _KILL_AFTER = 5.0
 
+_ALLOCATION = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+"""glibc's settings for the engine, unless the operator has others. It keeps what a batch needed for
+the next one: else every batch gives back its activations and takes them again page by page."""
 
 _LONGEST_SOCKET = 100
 """Bytes in a Unix socket's path; Linux takes 107, others a few less."""
@@ -122,7 +129,7 @@ class Supervisor:
             self._engine = await self._spawn(
                 "tectum_server.worker.engine.process",
                 {**told, **self._to_load()},
-                environment,
+                {**_ALLOCATION, **environment},
             )
             if self._stop.is_set():  # nobody has seen this one
                 await self._end(self._engine, _KILL_AFTER)

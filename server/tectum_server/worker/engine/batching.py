@@ -8,6 +8,8 @@ The rules:
 - Order is priority class, then earliest deadline, then arrival.
 - A batch is formed when the engine is free, from what waits: the first in order, and
   whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
+- Before that, a free engine waits for callers who were just answered and use to ask again at once
+  (`returning`): never with a CONTROL call or another key waiting, nor to anybody's deadline.
 - While CONTROL calls come, a batch with others in it stays within the operator's limit.
 - What cannot be met is refused when it asks; what expires while waiting never runs.
 - What a request itself costs is taken at its best of late, and now and then one that would be
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tectum_server.worker.engine.cost import Cost
+from tectum_server.worker.engine.returning import Returning
 from tectum_server.worker.shares import has_room
 
 __all__ = ["Admitted", "Batch", "Batching", "Reason", "Refused", "Waiting"]
@@ -117,6 +120,8 @@ class Batching:
         self._refused_since_ms: dict[Hashable, int] = {}
         self._waiting: dict[int, Waiting] = {}
         self._busy_until_ms = 0
+        self._running: Batch | None = None
+        self._returning = Returning()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -160,6 +165,7 @@ class Batching:
             return _unreachable(done_ms, first.deadline_ms)
         for item in items:
             self._waiting[item.item] = item
+            self._returning.came(item.key, 1, now_ms)
         return Admitted()
 
     def cancel(self, items: Iterable[int]) -> None:
@@ -173,8 +179,21 @@ class Batching:
         self.cancel(late)
         return late
 
+    def pause(self, now_ms: int) -> int:
+        """Milliseconds that a free engine waits for more, unless it is asked again; 0: none."""
+        if not self._waiting or self._control_expected(now_ms):
+            return 0
+        key, *others = {waiting.key for waiting in self._waiting.values()}
+        missing, left_ms = self._returning.missing(key, now_ms)
+        cost = self._cost(key)
+        if others or not missing or cost is None or len(self._waiting) >= self._max_batch:
+            return 0
+        due_ms = min(waiting.deadline_ms for waiting in self._waiting.values())
+        done_ms = now_ms + left_ms + cost.of(min(self._max_batch, len(self._waiting) + missing))
+        return left_ms if done_ms <= due_ms else 0
+
     def next_batch(self, now_ms: int) -> Batch | None:
-        """What to run on a free engine; None if nothing waits. Call `expire` first."""
+        """What to run on a free engine; None if nothing waits. Call `expire` and `pause` first."""
         if not self._waiting:
             return None
         first = min(self._waiting.values(), key=lambda waiting: waiting.order)
@@ -188,11 +207,20 @@ class Batching:
         self.cancel(items)
         self._refused_since_ms.pop(first.key, None)
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
-        return Batch(first.key, items)
+        self._running = Batch(first.key, items)
+        return self._running
 
-    def idle(self) -> None:
+    def idle(self, now_ms: int) -> None:
         """The engine has finished its batch."""
         self._busy_until_ms = 0
+        if self._running is not None:
+            key, cost = self._running.key, self._cost(self._running.key)
+            fixed_ms = 0.0 if cost is None else cost.fixed_ms
+            self._returning.answered(key, len(self._running.items), fixed_ms, now_ms)
+            self._running = None
+
+    def _control_expected(self, now_ms: int) -> bool:
+        return self._control_until_ms is not None and now_ms < self._control_until_ms
 
     def _probes(self, items: Sequence[Waiting], alone: float, now_ms: int) -> bool:
         """Whether a request that its own cost rules out is let in, to see what it takes now.
@@ -212,16 +240,13 @@ class Batching:
     def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
         """How many of the mates run now."""
         size = _fitting(mates, cost, now_ms)
-        if self._max_block_ms is None or self._control_until_ms is None:
+        if self._max_block_ms is None or not self._control_expected(now_ms):
             return size
-        if now_ms < self._control_until_ms:
-            # CONTROL's own come first: where the last is one of them, all are.
-            while (
-                size > 1
-                and mates[size - 1].priority != _CONTROL
-                and cost.of(size) > self._max_block_ms
-            ):
-                size -= 1
+        # CONTROL's own come first: where the last is one of them, all are.
+        while (
+            size > 1 and mates[size - 1].priority != _CONTROL and cost.of(size) > self._max_block_ms
+        ):
+            size -= 1
         return size
 
     def _time_for(self, items: Iterable[Waiting]) -> float:

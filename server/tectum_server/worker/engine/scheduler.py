@@ -7,6 +7,7 @@ What waits, who goes next and who is refused, `batching` decides; what a batch d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -193,11 +194,11 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         while True:
             self._drop_expired()
-            batch = self._policy.next_batch(self._now_ms())
+            pause = self._policy.pause(self._now_ms())
+            batch = None if pause else self._policy.next_batch(self._now_ms())
             self._metrics.set_depth(self._policy.depth())
             if batch is None:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._woken(pause / 1000 if pause else None)
                 continue
             places = [self._places.pop(number) for number in batch.items]
             started = self._clock()
@@ -205,12 +206,19 @@ class Scheduler:
             predictor = places[0].progress.predictor
             answers = await loop.run_in_executor(self._compute, _run_safely, predictor, work)
             took = self._clock() - started
-            self._policy.idle()
+            self._policy.idle(self._now_ms())
             if answers.clean:
                 self.costs.observe(batch.key, len(places), took * 1000)
             self._account(places, started, took)
             for place, answer in zip(places, answers.outputs, strict=True):
                 self._deliver(place, answer)
+
+    async def _woken(self, patience: float | None) -> None:
+        """Return once something has come, or after so many seconds."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._wake.wait()
 
     def _account(self, places: list[_Place], started: float, took: float) -> None:
         job = places[0].progress.job

@@ -44,7 +44,7 @@ def order(policy: Batching, now_ms: int = 0) -> list[tuple[int, ...]]:
     batches = []
     while (batch := policy.next_batch(now_ms)) is not None:
         batches.append(batch.items)
-        policy.idle()
+        policy.idle(now_ms)
     return batches
 
 
@@ -160,7 +160,7 @@ def test_now_and_then_one_that_would_be_refused_is_let_in_to_see() -> None:
     assert ask(3, 4000)  # ten times its cost later
     assert not ask(4, 4000)  # one at a time
     assert policy.next_batch(4000) == Batch("a", (3,))
-    policy.idle()
+    policy.idle(4001)
     assert [ask(n, now_ms) for n, now_ms in ((5, 4010), (6, 8009), (7, 8010))] == [
         False, False, True,
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def test_where_its_key_runs_for_others_nobody_is_let_in_to_see() -> None:
     for now_ms in range(0, 10_000, 500):
         admitted(policy, item(now_ms, "a", deadline_ms=now_ms + 5000), now_ms=now_ms)
         policy.next_batch(now_ms)
-        policy.idle()
+        policy.idle(now_ms)
         verdicts.append(policy.admit([item(now_ms + 1, "a", deadline_ms=now_ms + 80)], now_ms))
 
     assert set(verdicts) == {Refused(Reason.DEADLINE_INFEASIBLE)}
@@ -214,7 +214,7 @@ def test_the_batch_that_runs_counts_against_whoever_comes() -> None:
     assert policy.admit([item(2, "a", deadline_ms=41)], 5) == Refused(
         Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
     )
-    policy.idle()
+    policy.idle(5)
     assert policy.admit([item(2, "a", deadline_ms=41)], 5) == Admitted()
 
 

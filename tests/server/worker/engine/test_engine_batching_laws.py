@@ -116,6 +116,16 @@ def check_batch(batch: Batch, queue: dict[int, Waiting], now_ms: int, max_batch:
         assert harms(len(members) + 1)  # no artificial smallness
 
 
+def check_pause(pause_ms: int, queue: dict[int, Waiting], now_ms: int, free_ms: int) -> None:
+    """What every pause must be, given what waited and since when the engine is free."""
+    (key,) = {waiting.key for waiting in queue.values()}
+    cost = COSTS[key]
+    assert now_ms + pause_ms <= free_ms + cost.fixed_ms
+    for waiting in queue.values():
+        assert waiting.priority != CONTROL
+        assert now_ms + pause_ms + cost.of(len(queue)) <= waiting.deadline_ms
+
+
 def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
     """A day of arrivals before an engine that takes just what batches cost; checks as it goes."""
     policy = Batching(max_queued, max_batch, COSTS.get)
@@ -124,7 +134,7 @@ def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
     free_ms, number = 0, 0
     for now_ms in range(400):
         if now_ms >= free_ms:
-            policy.idle()
+            policy.idle(now_ms)
         while coming and coming[0][1].at_ms <= now_ms:
             _, arrival = coming.pop(0)
             items = [
@@ -153,9 +163,11 @@ def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
         for one in [*gone, *late]:
             day.ends[one] += 1
             del queue[one]
-        if now_ms >= free_ms:
+        if now_ms >= free_ms and (pause_ms := policy.pause(now_ms)):
+            check_pause(pause_ms, queue, now_ms, free_ms)
+        elif now_ms >= free_ms:
             batch = policy.next_batch(now_ms)
-            assert (batch is None) == (not queue)  # a free engine never idles while work waits
+            assert (batch is None) == (not queue)  # beside pauses, it never idles while work waits
             if batch is not None:
                 check_batch(batch, queue, now_ms, max_batch)
                 cost = COSTS.get(batch.key, Cost(1, 0))
@@ -193,7 +205,7 @@ def test_after_a_stall_a_class_is_served_again_however_slow_it_seemed(
         last.append(isinstance(policy.admit([waiting], now_ms), Admitted))
         if policy.next_batch(now_ms) is not None:  # the engine is fast again, and has time
             costs.observe("a", 1, takes_ms)
-            policy.idle()
+            policy.idle(now_ms)
 
     assert all(last[-10:])
 
