@@ -191,3 +191,14 @@ def test_no_work_brings_it_there_either(worker: Processes, admin: Caller) -> Non
     assert "cygrpc" not in engine
     assert "cygrpc" in front
     assert "libtorch" not in front
+
+
+def test_only_the_engine_is_told_to_keep_the_memory_that_it_frees(worker: Processes) -> None:
+    engine, front = (
+        Path(f"/proc/{worker.child(module)}/environ").read_text().split("\0")
+        for module in (ENGINE, FRONT)
+    )
+
+    own = {f"{name}={value}" for name, value in os.environ.items()}
+    assert [one for one in engine if one.startswith("MALLOC_ARENA_MAX=")]
+    assert not [one for one in front if one.startswith("MALLOC_") and one not in own]
