@@ -145,7 +145,10 @@ def _unbroken() -> Iterator[None]:
 def _wait_until_ready(
     processes: list[subprocess.Popen[bytes]], port: int, gateway_port: int
 ) -> None:
-    from tectum import Client, Health, TectumError
+    # An interrupt inside the import of a compiled module may end the interpreter by SIGINT later,
+    # although it was caught.
+    with _unbroken():
+        from tectum import Client, Health, TectumError
 
     with console.status("starting worker and gateway"), Client(f"{_HOST}:{port}") as client:
         deadline = time.monotonic() + _READY_SECONDS
