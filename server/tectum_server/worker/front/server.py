@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +16,7 @@ from tectum_server.listening import cannot_listen, check_pair, what_is_wrong
 from tectum_server.worker.front.access import Access
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
+from tectum_server.worker.front.health import Health
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.models import Models
 from tectum_server.worker.front.perception import Perception
@@ -62,7 +62,7 @@ class Front:
         catalogue = Catalogue(engine, settings, metrics)
         self._calls = Calls(settings, engine, catalogue, Access(settings.tokens), metrics)
         self._catalogue = catalogue
-        self._health = HealthServicer()
+        self._health = Health()
         self._healthy: set[str] = set()
         self._updates: set[asyncio.Task[None]] = set()
         self._telling = asyncio.Lock()
