@@ -48,6 +48,8 @@ from tectum_core.untrained import write_untrained
 
 NAME, SIDE, CALLERS = "vit-b-32", 224, 16
 BATCHES = (1, 2, 4, 8, 16, 32)
+LEAST_ANSWERS = 5
+"""So many to each caller, in a leg however slow."""
 
 
 @dataclass
@@ -127,7 +129,7 @@ def picture() -> NDArray[np.uint8]:
 
 
 async def closed_loop(port: int, callers: int, seconds: float) -> float:
-    """Images a second of so many callers of one raw picture each.
+    """Images a second of so many callers of one raw picture each, for so long and some batches.
 
     Neither the start nor the last calls, which fewer and fewer share, count; and since answers come
     a batch at a time, they are counted from the end of one such burst to the end of another.
@@ -135,15 +137,15 @@ async def closed_loop(port: int, callers: int, seconds: float) -> float:
     sent, answered = picture(), list[float]()
     async with tectum.AsyncClient(f"127.0.0.1:{port}", timeout=60.0) as client:
         await client.embed_images([sent])
-        ends = time.perf_counter() + seconds
+        ends, least = time.perf_counter() + seconds, LEAST_ANSWERS * callers
 
         async def call() -> None:
-            while time.perf_counter() < ends:
+            while time.perf_counter() < ends or len(answered) < least:
                 await client.embed_images([sent])
                 answered.append(time.perf_counter())
 
         await asyncio.gather(*(call() for _ in range(callers)))
-    steady = range(callers, sum(when < ends for when in answered) - 1)
+    steady = range(callers, max(least, sum(when < ends for when in answered)) - 1)
     quiet = seconds / 1000
     bursts = [i for i in steady if answered[i + 1] - answered[i] > quiet] or steady
     first, last = bursts[0], bursts[-1]
