@@ -8,9 +8,14 @@ Letters: N elements, a grid has rows × columns of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 __all__ = [
@@ -23,6 +28,24 @@ __all__ = [
     "tube_mask",
     "visible_indices",
 ]
+
+_Cell = tuple[int, int]
+"""Row and column in a grid."""
+_MOST_DRAWS = 128
+"""Rectangles tried. Ratios up to 0.9 need fewer; beyond, most fall on what is hidden already."""
+
+
+class _Block(NamedTuple):
+    """A rectangle of a grid; the last row and column are not in it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def cells(self) -> Iterator[_Cell]:
+        """Row by row."""
+        return itertools.product(range(self.top, self.bottom), range(self.left, self.right))
 
 
 def hidden_count(elements: int, ratio: float) -> int:
@@ -56,19 +79,23 @@ def block_mask(rows: int, columns: int, ratio: float, generator: Generator) -> T
 
     Rectangles have an area of at least 1/12 of the grid and an aspect ratio of 0.3 to 1/0.3.
     The last is cut to fit, from the cells that touch what is hidden outwards, so that the
-    whole stays connected.
+    whole stays connected. What `_MOST_DRAWS` rectangles leave, cells in random order fill likewise.
 
     Source: BEiT (arXiv:2106.08254), algorithm 1.
     """
     wanted = hidden_count(rows * columns, ratio)
-    hidden: set[tuple[int, int]] = set()
-    while len(hidden) < wanted:
-        block = _rectangle(rows, columns, wanted - len(hidden), generator)
-        touching = not hidden or any(_neighbours(cell) & hidden or cell in hidden for cell in block)
-        if touching:
-            _grow(hidden, block, wanted)
-    cells = [row * columns + column for row, column in sorted(hidden)]
-    return _hide(torch.tensor(cells), rows * columns)
+    hidden = np.zeros((rows, columns), np.bool_)
+    room = wanted
+    for _ in range(_MOST_DRAWS):
+        block = _rectangle(rows, columns, room, generator)
+        if room == wanted or _touches(hidden, block):
+            room -= _hide_block(hidden, block, room)
+        if not room:
+            break
+    else:
+        order = torch.randperm(rows * columns, generator=generator).tolist()
+        _grow(hidden, [divmod(cell, columns) for cell in order], room)
+    return torch.from_numpy(hidden.reshape(-1))
 
 
 def tube_mask(steps: int, frame: Tensor) -> Tensor:
@@ -122,7 +149,7 @@ def _hide(indices: Tensor, elements: int) -> Tensor:
     return mask
 
 
-def _rectangle(rows: int, columns: int, room: int, generator: Generator) -> list[tuple[int, int]]:
+def _rectangle(rows: int, columns: int, room: int, generator: Generator) -> _Block:
     smallest = max(1, rows * columns // 12)
     area = smallest + float(torch.rand((), generator=generator)) * max(room - smallest, 0)
     log_aspect = (2 * float(torch.rand((), generator=generator)) - 1) * 1.204  # ±ln(1/0.3)
@@ -131,20 +158,53 @@ def _rectangle(rows: int, columns: int, room: int, generator: Generator) -> list
     width = min(max(round((area / aspect) ** 0.5), 1), columns)
     top = int(torch.randint(rows - height + 1, (), generator=generator))
     left = int(torch.randint(columns - width + 1, (), generator=generator))
-    return [(top + row, left + column) for row in range(height) for column in range(width)]
+    return _Block(top, left, top + height, left + width)
 
 
-def _neighbours(cell: tuple[int, int]) -> set[tuple[int, int]]:
+def _touches(hidden: NDArray[np.bool_], block: _Block) -> bool:
+    """Whether a block covers, or has as a neighbour, anything of bool[rows, columns]."""
+    taller = hidden[max(block.top - 1, 0) : block.bottom + 1, block.left : block.right]
+    wider = hidden[block.top : block.bottom, max(block.left - 1, 0) : block.right + 1]
+    return bool(taller.any()) or bool(wider.any())
+
+
+def _hide_block(hidden: NDArray[np.bool_], block: _Block, room: int) -> int:
+    """Hide a block that touches what is hidden, or as much of it as there is room for.
+
+    Returns:
+        How many more cells are hidden now.
+    """
+    inside = hidden[block.top : block.bottom, block.left : block.right]
+    fresh = inside.size - int(np.count_nonzero(inside))
+    if fresh > room:
+        _grow(hidden, list(block.cells()), room)
+        return room
+    inside[:] = True
+    return fresh
+
+
+def _grow(hidden: NDArray[np.bool_], cells: Sequence[_Cell], room: int) -> None:
+    """Hide so many more of the cells, each touching what is hidden by then, the earliest first.
+
+    Args:
+        hidden: bool[rows, columns], changed in place.
+        cells: connected, if need be through what is hidden, which they touch.
+        room: at most as many as there are cells to hide.
+    """
+    covered = {(row, column) for row, column in np.argwhere(hidden).tolist()}
+    waiting = {cell: place for place, cell in enumerate(cells) if cell not in covered}
+    # Each cell joins the border once, when it first touches something: linear but for the heap.
+    border = [waiting.pop(cell) for cell in cells if cell in waiting and _beside(cell) & covered]
+    if not covered:
+        border = [waiting.pop(cells[0])]
+    heapq.heapify(border)
+    for _ in range(room):
+        cell = cells[heapq.heappop(border)]
+        hidden[cell] = True
+        for neighbour in _beside(cell) & waiting.keys():
+            heapq.heappush(border, waiting.pop(neighbour))
+
+
+def _beside(cell: _Cell) -> set[_Cell]:
     row, column = cell
     return {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}
-
-
-def _grow(hidden: set[tuple[int, int]], block: list[tuple[int, int]], wanted: int) -> None:
-    """Add the block's cells one by one, each touching what is already hidden."""
-    waiting = [cell for cell in block if cell not in hidden]
-    while waiting and len(hidden) < wanted:
-        cell = next((cell for cell in waiting if not hidden or _neighbours(cell) & hidden), None)
-        if cell is None:
-            return
-        waiting.remove(cell)
-        hidden.add(cell)

@@ -22,6 +22,8 @@ from tectum_core.architecture import Strict
 __all__ = ["ActionScaling", "ImagePreprocessing", "normalise", "preprocess", "resample", "resize"]
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_ORDINARY = 16
+"""A whole resampled picture may be as large as its source, or as so many inputs of the model."""
 
 
 class ImagePreprocessing(Strict):
@@ -99,6 +101,8 @@ class ActionScaling(Strict):
 def resize(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     """Bring pictures of one size to the model's.
 
+    However long and narrow they are, what this takes is bounded by their own size and the model's.
+
     Args:
         images: uint8[B, H, W, 3], R, G, B.
         spec: mode, sizes, interpolation.
@@ -106,15 +110,22 @@ def resize(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     Returns:
         uint8[B, 3, S, S]. Pictures that already fit are not touched.
     """
-    pixels = resample(images, spec)
-    if pixels.is_floating_point():
-        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-    top, left = (pixels.shape[2] - spec.size) // 2, (pixels.shape[3] - spec.size) // 2
-    return pixels[:, :, top : top + spec.size, left : left + spec.size]
+    height, width = images.shape[1:3]
+    rows, columns = target = _target(height, width, spec)
+    # Columns are resampled first: that leaves `height` rows of them, and then the whole result.
+    if max(height, rows) * columns <= max(height * width, _ORDINARY * spec.size**2):
+        pixels = resample(images, spec)
+        top, left = (rows - spec.size) // 2, (columns - spec.size) // 2
+        pixels = pixels[:, :, top : top + spec.size, left : left + spec.size]
+    elif spec.resize_mode == "stretch":
+        pixels = resample(images.transpose(1, 2), spec).transpose(2, 3)
+    else:
+        pixels = _enlarged_centre(images, target, spec)
+    return pixels.round().clamp(0, 255).to(torch.uint8) if pixels.is_floating_point() else pixels
 
 
 def resample(images: Tensor, spec: ImagePreprocessing) -> Tensor:
-    """What `resize` rounds and then cuts the centre out of.
+    """The whole picture, of which `resize` rounds the centre.
 
     Args:
         images: uint8[B, H, W, 3].
@@ -125,20 +136,71 @@ def resample(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     """
     pixels = images.permute(0, 3, 1, 2)
     height, width = pixels.shape[-2:]
-    if spec.resize_to is None:
-        target = (spec.size, spec.size)
-    else:
-        shorter = min(height, width)
-        # The longer side is truncated, as torchvision and transformers do.
-        target = (
-            int(height * spec.resize_to / shorter),
-            int(width * spec.resize_to / shorter),
-        )
+    target = _target(height, width, spec)
     if (height, width) == target:
         return pixels
     return F.interpolate(
         pixels.float(), target, mode=spec.interpolation, align_corners=False, antialias=True
     )
+
+
+def _target(height: int, width: int, spec: ImagePreprocessing) -> tuple[int, int]:
+    """Rows and columns of the whole picture once it is resampled."""
+    if spec.resize_to is None:
+        return spec.size, spec.size
+    shorter = min(height, width)
+    # The longer side is truncated, as torchvision and transformers do.
+    return int(height * spec.resize_to / shorter), int(width * spec.resize_to / shorter)
+
+
+def _enlarged_centre(images: Tensor, target: tuple[int, int], spec: ImagePreprocessing) -> Tensor:
+    """The centre of what `resample` makes of pictures that it enlarges, without the rest.
+
+    Args:
+        images: uint8[B, H, W, 3].
+        target: the whole result's rows and columns, no fewer than the pictures'.
+        spec: as in `resize`.
+
+    Returns:
+        float32[B, 3, S, S].
+    """
+    rows, down = _centre_weights(images.shape[1], target[0], spec)
+    columns, across = _centre_weights(images.shape[2], target[1], spec)
+    read = images[:, rows, columns].permute(0, 3, 1, 2).float()
+    return down.to(read.device) @ read @ across.to(read.device).T
+
+
+def _centre_weights(source: int, target: int, spec: ImagePreprocessing) -> tuple[slice, Tensor]:
+    """How the centre of one axis, of so many pixels, comes from its source when it is enlarged.
+
+    Returns:
+        The k source pixels that it is made of, and float32[S, k]: their shares in each of its own.
+    """
+    reach, kernel = (1, _triangle) if spec.interpolation == "bilinear" else (2, _cubic)
+    first = (target - spec.size) // 2
+    kept = torch.arange(first, first + spec.size, dtype=torch.float64) + 0.5
+    scale = torch.tensor(source, dtype=torch.float32) / target
+    # In pixels of the source, and rounded where torch rounds: on a long side it is to be seen.
+    middle = (scale.double() * kept).float().double()
+    near = slice(max(int(middle[0]) - reach, 0), min(int(middle[-1]) + reach + 1, source))
+    pixels = torch.arange(near.start, near.stop, dtype=torch.float64) + 0.5
+    weights = kernel((pixels - middle[:, None]).abs())
+    return near, (weights / weights.sum(dim=1, keepdim=True)).float()
+
+
+def _triangle(distance: Tensor) -> Tensor:
+    """The bilinear kernel at distances in pixels, 0 and more."""
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """The bicubic kernel at distances in pixels, 0 and more.
+
+    Source: Keys 1981 (doi:10.1109/TASSP.1981.1163711), with a = -0.5.
+    """
+    within = (1.5 * distance - 2.5) * distance**2 + 1
+    beyond = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return within.where(distance < 1, beyond.where(distance < 2, 0.0))
 
 
 def normalise(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:

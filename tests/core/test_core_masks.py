@@ -1,12 +1,19 @@
 """Laws of masks: exact counts, connected blocks, equal seeds hide equal elements."""
 
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from tectum_core.masks import (
+    _grow,
     block_mask,
     explicit_mask,
     hidden_count,
@@ -20,6 +27,7 @@ from tectum_core.masks import (
 RATIO = st.floats(0.001, 0.999)
 SEED = st.integers(0, 2**64 - 1)
 SIDE = st.integers(1, 9)
+Cell = tuple[int, int]
 
 
 def seeded(seed: int) -> Generator:
@@ -87,6 +95,7 @@ def test_a_span_is_one_run(elements: int, ratio: float, seed: int) -> None:
 
 
 @given(SIDE, SIDE, RATIO, SEED)
+@example(37, 37, 0.999, 1)  # more than rectangles fill
 def test_a_block_mask_hides_exactly_the_count_and_is_connected(
     rows: int, columns: int, ratio: float, seed: int
 ) -> None:
@@ -101,18 +110,82 @@ def test_a_block_mask_hides_exactly_the_count_and_is_connected(
     assert torch.equal(mask, block_mask(rows, columns, ratio, seeded(seed)))
 
 
-def reachable(cells: set[tuple[int, int]]) -> set[tuple[int, int]]:
+def reachable(cells: set[Cell]) -> set[Cell]:
     """What can be walked to from one of the cells, over edges."""
-    found: set[tuple[int, int]] = set()
+    found: set[Cell] = set()
     border = {min(cells)}
     while border:
         found |= border
-        border = {
-            (row + down, column + right)
-            for row, column in border
-            for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0))
-        } & (cells - found)
+        border = set[Cell]().union(*map(beside, border)) & (cells - found)
     return found
+
+
+def beside(cell: Cell) -> set[Cell]:
+    row, column = cell
+    return {(row + down, column + right) for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0))}
+
+
+GRIDS = {
+    (4, 5, 0.5, 1): "##### ####. .#... .....",
+    (6, 6, 0.75, 7): ".###.. ###### ###### ###### ####.. ##....",
+    (7, 7, 0.4, 3): ".##..#. .#####. ...###. ..####. ...##.. ..###.. .......",
+    (3, 12, 0.6, 2**63 + 5): "...#######.. ...########. ...#######..",
+}
+
+
+@pytest.mark.parametrize(("rows", "columns", "ratio", "seed"), GRIDS)
+def test_a_seed_draws_the_blocks_it_always_has(
+    rows: int, columns: int, ratio: float, seed: int
+) -> None:
+    grid = block_mask(rows, columns, ratio, seeded(seed)).view(rows, columns)
+
+    drawn = " ".join("".join(".#"[cell] for cell in row) for row in grid.int().tolist())
+    assert drawn == GRIDS[rows, columns, ratio, seed]
+
+
+@given(st.data(), SIDE, SIDE)
+def test_what_grows_takes_the_earliest_cell_that_touches(
+    data: st.DataObject, rows: int, columns: int
+) -> None:
+    order = data.draw(st.permutations([divmod(i, columns) for i in range(rows * columns)]))
+    covered = set(order[: data.draw(st.integers(0, 1))])
+    room = data.draw(st.integers(0, rows * columns - len(covered)))
+    hidden = np.zeros((rows, columns), np.bool_)
+    for cell in covered:
+        hidden[cell] = True
+
+    _grow(hidden, order, room)
+
+    for _ in range(room):  # the same by looking through all that is left, each time
+        left = [cell for cell in order if cell not in covered]
+        covered.add(next((cell for cell in left if beside(cell) & covered), left[0]))
+    assert {(row, column) for row, column in np.argwhere(hidden).tolist()} == covered
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 0.95, 0.999])
+@pytest.mark.parametrize("side", [14, 37, 64])
+def test_a_block_mask_takes_work_in_proportion_to_its_grid(side: int, ratio: float) -> None:
+    for seed in range(5):
+        draw = partial(block_mask, side, side, ratio, seeded(seed))
+        # A few for each rectangle, and two for each cell of the last.
+        assert calls(draw) <= side**2 + 1000
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many calls of Python functions it takes: its time, but alike on every machine."""
+    counted = 0
+
+    def count(_frame: FrameType, event: str, _of: object) -> None:
+        nonlocal counted
+        counted += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return counted
 
 
 @pytest.mark.parametrize("draw", [random_mask, span_mask])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from tests.bundles import SCALING, picture
+from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from tectum_core.preprocess import (
@@ -16,6 +17,7 @@ from tectum_core.preprocess import (
     ImagePreprocessing,
     normalise,
     preprocess,
+    resample,
     resize,
     to_pixels,
 )
@@ -91,6 +93,81 @@ def test_the_two_interpolations_differ() -> None:
     image = torch.from_numpy(camera(100, 75))[None]
 
     assert not torch.equal(resize(image, spec()), resize(image, spec(interpolation="bicubic")))
+
+
+# ---------------------------------------------------------------- long and narrow pictures
+
+LONG = [(3, 400), (400, 3), (1, 70), (2, 900), (900, 2)]
+CROP = {"resize_mode": "center_crop", "resize_to": 36}
+
+
+def whole(image: NDArray[np.uint8], how: ImagePreprocessing) -> NDArray[np.int64]:
+    """What `resample` makes of all of it, rounded and then cut."""
+    pixels = resample(torch.from_numpy(image)[None], how)[0].float().round().clamp(0, 255)
+    top, left = (pixels.shape[1] - how.size) // 2, (pixels.shape[2] - how.size) // 2
+    return pixels[:, top : top + how.size, left : left + how.size].long().numpy()
+
+
+def resized(image: NDArray[np.uint8], how: ImagePreprocessing) -> NDArray[np.int64]:
+    return resize(torch.from_numpy(image)[None], how)[0].long().numpy()
+
+
+@pytest.mark.parametrize("crop", [{}, CROP], ids=["stretch", "crop"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", LONG)
+def test_a_long_picture_is_resized_as_pil_does_it_too(
+    size: tuple[int, int], interpolation: str, crop: dict[str, object]
+) -> None:
+    assert agreement(camera(*size), spec(interpolation=interpolation, **crop)) >= 0.999
+
+
+@given(
+    shorter=st.integers(1, 40),
+    longer=st.integers(1, 1500),
+    upright=st.booleans(),
+    resize_to=st.none() | st.integers(32, 64),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_picture_of_any_shape_is_the_centre_of_the_whole_one_resampled(
+    shorter: int, longer: int, upright: bool, resize_to: int | None, interpolation: str
+) -> None:
+    image = noise(longer, shorter) if upright else noise(shorter, longer)
+    mode = "stretch" if resize_to is None else "center_crop"
+    how = spec(resize_mode=mode, resize_to=resize_to, interpolation=interpolation)
+
+    difference = np.abs(resized(image, how) - whole(image, how))
+
+    # Only what lies between two levels to the last bits of float32 may be rounded otherwise.
+    assert difference.max() <= 1
+    assert np.mean(difference == 0) >= 0.999
+
+
+@pytest.mark.parametrize("crop", [{}, CROP], ids=["stretch", "crop"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [*SIZES, (1080, 1920), (1920, 1080), (40, 400), (400, 40)])
+def test_a_picture_of_ordinary_shape_is_so_to_the_last_bit(
+    size: tuple[int, int], interpolation: str, crop: dict[str, object]
+) -> None:
+    how, image = spec(interpolation=interpolation, **crop), noise(*size)
+
+    assert np.array_equal(resized(image, how), whole(image, how))
+
+
+@pytest.mark.parametrize("crop", [{}, CROP], ids=["stretch", "crop"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(1, 2**14), (2**14, 1), (8, 2**14), (2**14, 8)])
+def test_a_long_picture_takes_memory_for_its_own_pixels_and_the_models(
+    size: tuple[int, int], interpolation: str, crop: dict[str, object]
+) -> None:
+    image = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    how = spec(interpolation=interpolation, **crop)
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        resize(image, how)
+
+    taken = sum(max(event.self_cpu_memory_usage, 0) for event in seen.events())
+    assert taken <= 10 * (image.numel() + 3 * 4 * how.size**2)
 
 
 @given(st.integers(1, 90), st.integers(1, 90))

@@ -6,6 +6,7 @@ cache once and checked against its version, which is a hash of its content.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -75,7 +76,9 @@ class Repository:
             name: the bundle's name.
             version: None: the latest.
 
-        What was fetched before is found although the remote may be away, or have it no more.
+        What was fetched before is found although the remote may be away, or have it no more. Once
+        it is damaged it is fetched again. What is local is given as it is, for `read_bundle` to
+        check.
 
         Raises:
             BundleNotFound: no such bundle or version.
@@ -83,7 +86,7 @@ class Repository:
         """
         if version and not self._local and _VERSION.fullmatch(version):
             cached = self._cache / _checked(name) / version
-            if cached.is_dir() and content_version(cached) == version:
+            if _is_whole(cached):
                 return cached, version
         version = version or self.latest(name)
         known = self.versions(name)
@@ -132,7 +135,7 @@ class Repository:
 
     def _fetch(self, folder: str, name: str, version: str) -> Path:
         target = self._cache / name / version
-        if target.is_dir():
+        if _is_whole(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as scratch:
@@ -143,6 +146,8 @@ class Repository:
                     self._copy(f"{folder}/{file}", draft / file, largest_size(draft, file, name))
             if content_version(draft) != version:
                 raise BundleError(f"{name}: what was fetched is not version {version}")
+            if not _is_whole(target):  # else another process was faster
+                _move_away(target, Path(scratch) / "damaged")
             _rename_if_absent(draft, target)
         return target
 
@@ -172,6 +177,19 @@ def _copy_whole(source: Path, target: Path) -> None:
         shutil.copytree(source, draft, copy_function=shutil.copyfile)
         draft.chmod(target.parent.stat().st_mode)
         _rename_if_absent(draft, target)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder that is named as a version holds that version's content."""
+    try:
+        return folder.is_dir() and content_version(folder) == folder.name
+    except OSError:  # what the disk cannot give back is as good as changed
+        return False
+
+
+def _move_away(folder: Path, there: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # nothing there, or another process did so first
+        folder.rename(there)
 
 
 def _rename_if_absent(draft: Path, target: Path) -> None:

@@ -4,9 +4,10 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -200,6 +201,88 @@ def test_what_was_damaged_on_its_way_is_refused_and_not_kept(remote: Remote) -> 
     assert list(remote.cache.iterdir()) == []
     remote.files.pipe_file(f"{remote.folder}/model.safetensors", whole)
     assert content_version(remote.repository.locate("arm")[0]) == remote.version
+
+
+def damage(folder: Path) -> None:
+    """Lose the last byte of its card."""
+    card = folder / "README.md"
+    card.write_bytes(card.read_bytes()[:-1])
+
+
+def lose_card(folder: Path) -> None:
+    (folder / "README.md").unlink()
+
+
+def make_unreadable(folder: Path) -> None:
+    """A card that fails to be read, as from a bad disk."""
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize("harm", [damage, lose_card, make_unreadable, shutil.rmtree])
+@pytest.mark.parametrize("named", [True, False], ids=["by version", "the latest"])
+def test_what_was_damaged_since_it_was_fetched_is_fetched_again(
+    remote: Remote, harm: Callable[[Path], None], named: bool
+) -> None:
+    folder, version = remote.repository.locate("arm")
+    harm(folder)
+
+    again, _ = remote.repository.locate("arm", version if named else None)
+
+    assert again == folder
+    assert read_bundle(again, "arm", version).version == version
+    assert [p.name for p in remote.cache.iterdir()] == [version]
+
+
+def test_what_is_damaged_stays_until_it_can_be_fetched(remote: Remote) -> None:
+    folder, _ = remote.repository.locate("arm")
+    damage(folder)
+    remote.files.pipe_file(f"{remote.folder}/README.md", b"# Damaged there too\n")
+
+    with pytest.raises(BundleError, match=f"what was fetched is not version {remote.version}"):
+        remote.repository.locate("arm")
+
+    assert [p.name for p in remote.cache.iterdir()] == [remote.version]
+
+
+def test_several_may_fetch_what_is_damaged_at_once(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = remote.repository.locate("arm")
+    damage(folder)
+    copy, one_at_a_time = Repository._copy, threading.Lock()
+
+    def copied(*of: Any) -> None:
+        with one_at_a_time:  # readers of fsspec's memory share one place in a file
+            copy(*of)
+
+    monkeypatch.setattr(Repository, "_copy", copied)
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(remote.repository.locate("arm")[0]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found == [folder] * 8
+    assert content_version(folder) == remote.version
+    assert [p.name for p in remote.cache.iterdir()] == [remote.version]
+
+
+def test_a_local_bundle_that_is_damaged_says_so(tmp_path: Path, two: list[Path]) -> None:
+    repository = Repository(tmp_path)
+    version = repository.publish(two[0], "arm")
+    damage(tmp_path / "arm" / version)
+
+    folder, found = repository.locate("arm")
+
+    with pytest.raises(
+        BundleError, match=f"the content hashes to .*, not to its version {version}"
+    ):
+        read_bundle(folder, "arm", found)
 
 
 def test_nothing_but_a_bundles_files_is_fetched(remote: Remote, two: list[Path]) -> None:
