@@ -5,6 +5,7 @@ The base install has no command line: `main` then says which extra brings it.
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["installed_by", "main"]
@@ -26,6 +27,9 @@ def main() -> None:
             f"{installed_by('cli')}\n"
         )
         raise SystemExit(1) from None
+    # Threads that wait by spinning take the cores from whoever shares them: a start beside other
+    # work took a minute instead of ten seconds. Read when torch is loaded, here or in a child.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from tectum_cli.app import app
 

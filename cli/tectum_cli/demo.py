@@ -27,6 +27,13 @@ _CHECKOUT = Path(__file__).parents[2] / "worlds" / "embedded" / "test"
 _FRAMES, _LATE = 6, 0.85
 _SHOWN = 3
 """Numbers of a vector that a table has room for."""
+_UNITS = {
+    "hand_dx": "cm a step",
+    "hand_dy": "cm a step",
+    "hand_dz": "cm a step",
+    "gripper_effort": "+1 closes",
+}
+"""Of the generated world's actions (worlds/README.md): a LeRobot folder names its actions only."""
 _TASK = "task_family"
 """Column that says which sentences are paraphrases of each other."""
 
@@ -70,6 +77,8 @@ def show(worker: str, data: Path | None, folder: Path) -> None:
     """Run the demo against a worker."""
     from tectum import Capability, Client
 
+    if data is None and not _CHECKOUT.is_dir():
+        raise fail("the demo's frames come with a checkout; give --data FOLDER")
     episodes = _episodes(data or _CHECKOUT)
     folder.mkdir(parents=True, exist_ok=True)
     with told(), Client(worker) as client:
@@ -126,12 +135,14 @@ def _rank(client: Client, episodes: list[Episode]) -> None:
 
 
 def _reconstruct(client: Client, episodes: list[Episode], folder: Path) -> None:
-    """Masked | reconstructed | original, a row for each frame."""
+    """Masked | reconstructed | original, a row for each frame, each behind another mask."""
+    from tectum import Mask
     from tectum_cli.pictures import reconstruction_sheet
 
     rows = []
-    for episode in episodes[:_FRAMES]:
-        found = client.reconstruct_image(episode.frames[len(episode.frames) // 2])
+    for row, episode in enumerate(episodes[:_FRAMES]):
+        frame = episode.frames[len(episode.frames) // 2]
+        found = client.reconstruct_image(frame, Mask(seed=row))
         rows.append((found.input, found.reconstruction, found.mask))
     path = folder / "reconstructions.png"
     reconstruction_sheet(rows, path)
@@ -167,11 +178,13 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
     if decodes:
         decoded = np.stack([_decoded(action) for action in found.answers()])
     names = episode.names or tuple(f"action {number}" for number in range(true.shape[1]))
-    title = f"latent actions while it shall {episode.instruction!r}"
+    title = f"latent actions of an episode with the instruction {episode.instruction!r}"
     table = Table(title=title, pad_edge=False)
     table.caption = f"z: its first {_SHOWN} numbers; actions: {', '.join(names[:_SHOWN])}"
-    if decoded is not None and (unread := _unread(decoded, true, names)):
+    unread = [] if decoded is None else _unread(decoded, true, names)
+    if unread:
         table.caption += f"; decoded no better here than by the mean: {', '.join(unread)}"
+        title += f"\nleft out, decoded no better here than by the mean: {', '.join(unread)}"
     for heading in ("step", "|z|", "z", "decoded action", "true action"):
         table.add_column(heading)
     for step in range(0, len(vectors), max(1, len(vectors) // 12)):
@@ -184,7 +197,16 @@ def _latents(client: Client, model: Model, episode: Episode, folder: Path) -> No
         )
     console.print(table)
     path = folder / "latent-actions.png"
-    latent_plot(vectors, decoded, true, names, stride * episode.interval, title, path)
+    drawn = [place for place, name in enumerate(names) if name not in unread]
+    latent_plot(
+        vectors,
+        None if decoded is None else decoded[:, drawn],
+        true[:, drawn],
+        [_labelled(names[place]) for place in drawn],
+        stride * episode.interval,
+        title,
+        path,
+    )
     console.print(f"latent actions: {path}\n")
 
 
@@ -200,6 +222,11 @@ def _unread(
         for name, error, spread in zip(names, errors, true.var(axis=0), strict=False)
         if error >= spread
     ]
+
+
+def _labelled(name: str) -> str:
+    """An action's name above its unit, where that is known."""
+    return f"{name}\n({_UNITS[name]})" if name in _UNITS else name
 
 
 def _decoded(action: Any) -> NDArray[np.float32]:

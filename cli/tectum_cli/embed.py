@@ -25,42 +25,59 @@ __all__ = ["embed"]
 
 _WORKING = "embedding"
 _NAMED = 3
-"""Of the skipped files, so many by name."""
+"""Of the skipped files and of the failed rows, so many by name."""
 _OF_PICTURES = re.compile(r"images(\[|$)")
 _MOST_BYTES = 32 * 2**20
 """Of pictures in one request: half of what a worker takes unless its operator said otherwise."""
 
 
 def embed(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, videos, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="The file to write, NAME.parquet.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Pictures, videos, or folders of them.", metavar="PATH"),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write, NAME.parquet.", metavar="FILE")],
     worker: Annotated[
-        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
+        str,
+        typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.", metavar="ADDRESS"),
     ] = "127.0.0.1:50051",
     token: Annotated[
-        str, typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.")
+        str,
+        typer.Option(
+            envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.", metavar="TEXT"
+        ),
     ] = "",
-    model: Annotated[str, typer.Option(help="Model; empty: the worker's default.")] = "",
+    model: Annotated[
+        str, typer.Option(help="Model; empty: the worker's default.", metavar="NAME")
+    ] = "",
     kind: Annotated[
-        str, typer.Option(help="joint or pooled; empty: joint if the model has it.")
+        str,
+        typer.Option(help="joint or pooled; empty: joint if the model has it.", metavar="KIND"),
     ] = "",
-    every: Annotated[int, typer.Option(help="Of a video, take every n-th frame.", min=1)] = 1,
+    every: Annotated[
+        int, typer.Option(help="Of a video, take every n-th frame.", min=1, metavar="COUNT")
+    ] = 1,
     batch: Annotated[
-        int, typer.Option(help="Pictures in one request; fewer of large ones.", min=1, max=64)
+        int,
+        typer.Option(
+            help="Pictures in one request; fewer of large ones.", min=1, max=64, metavar="COUNT"
+        ),
     ] = 32,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the file to write if it is there.")
     ] = False,
     patience: Annotated[
         float,
-        typer.Option(help="Seconds to wait for a worker that is busy or away.", min=0.0),
+        typer.Option(
+            help="Seconds to wait for a worker that is busy or away.", min=0.0, metavar="SECONDS"
+        ),
     ] = 300.0,
 ) -> None:
     """Write the vectors of pictures and videos to a parquet file.
 
     One row each, with path, frame, vector, space, and why there is none where one failed. Calls
     have BULK priority, so robots go first. What ends it too early leaves the rows so far in a file
-    of their own, OUT.part.
+    of their own, OUT.part. Exits 1 if nothing could be embedded.
     """
     with needs("cli"):
         import pyarrow as pa
@@ -82,7 +99,7 @@ def embed(
         "error": pa.string(),
     }
     schema = pa.schema(fields)
-    failed = 0
+    failed: list[dict[str, object]] = []
     skipped: list[Path] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with ending_as_interrupts(), _drafted(out, force) as draft:
@@ -104,7 +121,7 @@ def embed(
                 asked = partial(_asked, client, Patience(patience, tell), kind)
                 for group in _groups(pictures_in(paths, every, skipped), batch):
                     rows = _rows(asked, group)
-                    failed += sum(row["error"] is not None for row in rows)
+                    failed += [row for row in rows if row["error"] is not None]
                     writer.write_table(pa.Table.from_pylist(rows, schema))
                     progress.advance(task, len(group))
                 done = int(progress.tasks[0].completed)
@@ -116,11 +133,14 @@ def embed(
     own, home = {draft.name, out.name}, out.parent.resolve()
     if foreign := [f for f in skipped if f.name not in own or f.parent.resolve() != home]:
         _tell_skipped(foreign)
-    wrong = f", {failed} with an error" if failed else ""
+    _tell_failed(failed)
+    wrong = f", {len(failed)} with an error" if failed else ""
     errors.print(
-        f"{done - failed} embedded{wrong}: {done} rows in {escape(str(out))}",
+        f"{done - len(failed)} embedded{wrong}: {done} rows in {escape(str(out))}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    if len(failed) == done:
+        raise typer.Exit(1)
 
 
 def _check(out: Path, force: bool) -> None:
@@ -139,6 +159,16 @@ def _tell_skipped(files: list[Path]) -> None:
     names = ", ".join(file.name for file in files[:_NAMED])
     more = ", …" if len(files) > _NAMED else ""
     errors.print(f"skipped {what}: {escape(names)}{more}", highlight=False, soft_wrap=True)
+
+
+def _tell_failed(rows: list[dict[str, object]]) -> None:
+    """Why rows have no vector: a few of them tell what is wrong with the others."""
+    for row in rows[:_NAMED]:
+        frame = "" if row["frame"] is None else f", frame {row['frame']}"
+        told = f"not embedded: {row['path']}{frame}: {row['error']}"
+        errors.print(escape(told), highlight=False, soft_wrap=True)
+    if len(rows) > _NAMED:
+        errors.print(f"and {len(rows) - _NAMED} more; the column error says why", highlight=False)
 
 
 @contextmanager

@@ -17,28 +17,39 @@ __all__ = ["evaluate"]
 def evaluate(
     bundles: Annotated[
         list[Path],
-        typer.Argument(help="Bundle folders; several must be different seeds of one recipe."),
+        typer.Argument(
+            help="Bundle folders; several must be different seeds of one recipe.",
+            metavar="FOLDER",
+        ),
     ],
     data: Annotated[
-        Path, typer.Option(help="Folder with the LeRobot folders `train` and `test`.")
+        Path,
+        typer.Option(help="Folder with the LeRobot folders `train` and `test`.", metavar="FOLDER"),
     ] = Path("data/tabletop"),
     test: Annotated[
         Path | None,
         typer.Option(
             help="LeRobot folder to measure on in place of DATA/test; probes stay fitted on "
             "DATA/train. A set that recipe and camera were chosen on flatters: for the last word, "
-            "take one that nothing was chosen on."
+            "take one that nothing was chosen on.",
+            metavar="FOLDER",
         ),
     ] = None,
-    camera: Annotated[str, typer.Option(help="The camera's feature.")] = (
+    camera: Annotated[str, typer.Option(help="The camera's feature.", metavar="FEATURE")] = (
         "observation.images.front"
     ),
-    state: Annotated[str, typer.Option(help="The robot state's feature.")] = "observation.state",
-    action: Annotated[str, typer.Option(help="The actions' feature.")] = "action",
-    cache: Annotated[Path, typer.Option(help="Folder for decoded frames.")] = Path(
-        "~/.cache/tectum/frames"
+    state: Annotated[str, typer.Option(help="The robot state's feature.", metavar="FEATURE")] = (
+        "observation.state"
     ),
-    device: Annotated[str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …")] = "cpu",
+    action: Annotated[str, typer.Option(help="The actions' feature.", metavar="FEATURE")] = (
+        "action"
+    ),
+    cache: Annotated[Path, typer.Option(help="Folder for decoded frames.", metavar="FOLDER")] = (
+        Path("~/.cache/tectum/frames")
+    ),
+    device: Annotated[
+        str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …", metavar="DEVICE")
+    ] = "cpu",
     ceiling: Annotated[
         bool,
         typer.Option(
@@ -47,7 +58,8 @@ def evaluate(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--json", help="Also write the measures as JSON.")
+        Path | None,
+        typer.Option("--json", help="Also write the measures as JSON.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Measure bundles on episodes never trained on."""

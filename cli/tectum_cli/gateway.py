@@ -17,6 +17,7 @@ PREFIX = "TECTUM_GATEWAY_"
 
 
 def gateway(
+    context: typer.Context,
     worker: Annotated[
         str,
         typer.Option(
@@ -74,7 +75,7 @@ def gateway(
         "max_body_bytes": max_body_bytes,
         "log_level": log_level,
     }
-    settings = read_settings(GatewaySettings, flags, PREFIX)
+    settings = read_settings(context, GatewaySettings, flags, PREFIX)
     if end_with_stdin:
         lifeline.end_with_stdin()
     try:

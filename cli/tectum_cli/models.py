@@ -19,13 +19,18 @@ __all__ = ["models"]
 
 def models(
     name: Annotated[
-        str, typer.Argument(help="A model to describe in full, its card included.")
+        str,
+        typer.Argument(help="A model to describe in full, its card included.", metavar="NAME"),
     ] = "",
     worker: Annotated[
-        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
+        str,
+        typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.", metavar="ADDRESS"),
     ] = "127.0.0.1:50051",
     token: Annotated[
-        str, typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.")
+        str,
+        typer.Option(
+            envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.", metavar="TEXT"
+        ),
     ] = "",
 ) -> None:
     """List a worker's models, or describe one."""

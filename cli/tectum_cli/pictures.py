@@ -49,13 +49,13 @@ def latent_plot(
     title: str,
     path: Path,
 ) -> None:
-    """The latent over time, and below it the decoded beside the true actions.
+    """The latent over time, and below it the decoded beside the true actions, if any.
 
     Args:
         vectors: float32[T, D].
         decoded: float32[T, A]; None: the model decodes none.
         true: float32[T, A].
-        names: of the actions' dimensions.
+        names: of the actions' dimensions, with their units.
         interval: seconds between steps.
         title: which episode it is.
         path: a PNG.
@@ -64,7 +64,9 @@ def latent_plot(
         from matplotlib.figure import Figure
     count = true.shape[1]
     figure = Figure(figsize=(8, 3 + 1.3 * count), layout="constrained")
-    axes = figure.subplots(1 + count, 1, sharex=True, height_ratios=[2] + [1] * count)
+    axes = figure.subplots(1 + count, sharex=True, squeeze=False, height_ratios=[2] + [1] * count)[
+        :, 0
+    ]
     seconds = np.arange(len(vectors)) * interval
     limit = float(np.abs(vectors).max()) or 1.0
     extent = (0.0, float(len(vectors) * interval), vectors.shape[1] - 0.5, -0.5)
@@ -72,9 +74,9 @@ def latent_plot(
         vectors.T, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit, extent=extent,
         interpolation="nearest",
     )  # fmt: skip
-    axes[0].set_ylabel("latent")
+    axes[0].set_ylabel("number of z")
     axes[0].locator_params(axis="y", integer=True)
-    figure.colorbar(picture, ax=axes[0])
+    figure.colorbar(picture, ax=axes[0], label="value (no unit)")
     for number, axis in enumerate(axes[1:]):
         axis.plot(seconds, true[:, number], color="black", label="true")
         if decoded is not None:

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tectum_cli.extras import errors, fail, needs
-from tectum_cli.settings import read_settings
+from tectum_cli.settings import given_as, read_settings
 
 if TYPE_CHECKING:
     from tectum_server.worker.settings import WorkerSettings
 
-__all__ = ["serve", "worker_settings"]
+__all__ = ["PREFIX", "serve", "worker_settings"]
+
+PREFIX = "TECTUM_"
+"""Of the environment's variables, one for each of the worker's settings."""
 
 
 def serve(
+    context: typer.Context,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,6 +120,7 @@ def serve(
     TECTUM_MAX_ITEMS; docs/settings.md lists them.
     """
     settings = worker_settings(
+        context,
         models=tuple(model or ()),
         repository=repository,
         host=host,
@@ -146,7 +151,7 @@ def serve(
         raise fail(str(error)) from error
 
 
-def worker_settings(**values: object) -> WorkerSettings:
+def worker_settings(context: typer.Context, **values: object) -> WorkerSettings:
     """Checked settings; the embedded repository where none is named.
 
     What `values` do not have, the environment may: `TECTUM_` and the setting's name in capitals.
@@ -156,4 +161,15 @@ def worker_settings(**values: object) -> WorkerSettings:
         from tectum_server.worker.settings import WorkerSettings
     values["repository"] = values.get("repository") or str(embedded.repository())
     values["models"] = values.get("models") or (embedded.NAME,)
-    return read_settings(WorkerSettings, values, "TECTUM_")
+    settings = read_settings(context, WorkerSettings, values, PREFIX)
+    _check_repository(context, settings.repository)
+    return settings
+
+
+def _check_repository(context: typer.Context, place: str) -> None:
+    """End the command where the repository is no URL, and no folder either."""
+    if "://" not in place and not Path(place).is_dir():
+        where = given_as(context, "repository", PREFIX)
+        raise fail(
+            f"{where}: found {place}, which is no folder; allowed: a folder or an fsspec URL"
+        )

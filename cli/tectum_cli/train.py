@@ -12,26 +12,35 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from tectum_cli.extras import console, errors, fail, needs
+from tectum_cli.publish import publishing, serving, show_line
 
 __all__ = ["check_world", "train"]
 
 _WORLD = Path("data/tabletop")
 """Where a checkout's `make world` puts what the package's recipes learn from."""
+_REPOSITORY = "models"
+"""Of the lines that say how a bundle is published and served."""
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's name (see --list) or a YAML file.")
+        str,
+        typer.Argument(help="A recipe's name (see --list) or a YAML file.", metavar="RECIPE"),
     ] = "",
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change one value: path.to.key=value; repeat for more."),
+        typer.Option(
+            "--set",
+            help="Change one value: path.to.key=value; repeat for more.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             help="Folder for runs, in place of the recipe's (runs); this one goes to "
-            "OUTPUT/<name>-seed<seed>."
+            "OUTPUT/<name>-seed<seed>.",
+            metavar="FOLDER",
         ),
     ] = None,
     resume: Annotated[
@@ -43,9 +52,15 @@ def train(
             "what of the recipe is not used. Without a checkpoint, begins anew.",
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="A torch device: cpu, cuda, cuda:1 …", metavar="DEVICE")
+    ] = "cpu",
     publish: Annotated[
-        Path | None, typer.Option(help="Also publish the bundle to this repository.")
+        str | None,
+        typer.Option(
+            help="Also publish the bundle to this repository, as `tectum publish` does later.",
+            metavar="PLACE",
+        ),
     ] = None,
     evaluate: Annotated[
         bool, typer.Option(help="Evaluate on the held-out episodes before exporting.")
@@ -63,6 +78,7 @@ def train(
         _list_recipes()
         return
     with needs("train"):
+        from tectum_core.bundle import BundleNotFound
         from tectum_train.engine.progress import say
         from tectum_train.engine.run import Interrupted
         from tectum_train.job import run_job
@@ -73,14 +89,21 @@ def train(
         check_world(Path(chosen.data.train))
         bundle, version = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.
-    except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as error:
+    except (
+        ValueError, FloatingPointError, FileExistsError, FileNotFoundError, BundleNotFound
+    ) as error:  # fmt: skip
         raise fail(str(error)) from error
     except Interrupted as error:
-        errors.print(f"{error}; go on with --resume")
+        # Where there is no terminal, the line of the checkpoint said so a moment ago.
+        saved = f"{escape(str(error))}; " if errors.is_terminal else ""
+        errors.print(f"{saved}go on with --resume", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from error
-    console.print(f"bundle {version} in {bundle}", highlight=False)
-    if publish is not None:
-        console.print(f"published {chosen.name}@{version} to {publish}", highlight=False)
+    show_line(f"bundle {version} in {bundle}")
+    if publish is None:
+        show_line(f"publish it: {publishing(bundle, _REPOSITORY)}")
+    else:
+        show_line(f"published {chosen.name}@{version} to {publish}")
+    show_line(f"serve it: {serving(publish or _REPOSITORY, chosen.name)}")
 
 
 def check_world(split: Path) -> None:

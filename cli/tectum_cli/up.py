@@ -33,47 +33,63 @@ _ENDS = {"TECTUM_DRAIN_TIMEOUT": 30.0, "TECTUM_GATEWAY_SHUTDOWN_SECONDS": 30.0}
 """For worker and gateway, what says how many seconds they may finish in, and its default."""
 _MORE_SECONDS = 15.0
 """Beyond that: a worker gives each of its two processes five before it kills them."""
-_PORTS: dict[str, Any] = {"min": 1, "max": 65535}
+_PORTS: dict[str, Any] = {"min": 1, "max": 65535, "metavar": "PORT"}
 """All are told to others before anything listens: none may be chosen by the system."""
+_STARTING = "starting worker and gateway"
 _MAKE = "TECTUM_MAKE"
 """Set by the Makefile's `run` and `demo`, whose ports are make's variables."""
 
 
 def up(
     model: Annotated[
-        list[str] | None, typer.Option(help="As in `tectum serve`; default: tectum-tiny.")
+        list[str] | None,
+        typer.Option(help="As in `tectum serve`; default: tectum-tiny.", metavar="NAME"),
     ] = None,
-    repository: Annotated[str, typer.Option(help="As in `tectum serve`.")] = "",
-    port: Annotated[int, typer.Option(help="The worker's gRPC port.", **_PORTS)] = 50051,
-    gateway_port: Annotated[int, typer.Option(help="The gateway's HTTP port.", **_PORTS)] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="The worker's metrics port.", **_PORTS)] = 9464,
+    repository: Annotated[str, typer.Option(help="As in `tectum serve`.", metavar="PLACE")] = "",
+    port: Annotated[
+        int, typer.Option(envvar="TECTUM_PORT", help="The worker's gRPC port.", **_PORTS)
+    ] = 50051,
+    gateway_port: Annotated[
+        int, typer.Option(envvar="TECTUM_GATEWAY_PORT", help="The gateway's HTTP port.", **_PORTS)
+    ] = 8000,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            envvar="TECTUM_METRICS_PORT",
+            help="The worker's metrics port; 0: none.",
+            **{**_PORTS, "min": 0},
+        ),
+    ] = 9464,
     demo: Annotated[bool, typer.Option("--demo", help="Run the demo once all is up.")] = False,
     leave: Annotated[
         bool, typer.Option("--leave", help="With --demo: end after it, instead of serving on.")
     ] = False,
     data: Annotated[
-        Path | None, typer.Option(help="With --demo: a LeRobot folder to show it on.")
+        Path | None,
+        typer.Option(help="With --demo: a LeRobot folder to show it on.", metavar="FOLDER"),
     ] = None,
-    pictures: Annotated[Path, typer.Option(help="With --demo: folder for its pictures.")] = Path(
-        "demo-output"
-    ),
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+    pictures: Annotated[
+        Path, typer.Option(help="With --demo: folder for its pictures.", metavar="FOLDER")
+    ] = Path("demo-output"),
+    log_level: Annotated[
+        str, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")
+    ] = "warning",
 ) -> None:
     """Serve a model over gRPC and REST on this machine.
 
-    Without arguments, the embedded one.
+    Without arguments, the embedded one. Always on loopback, whatever TECTUM_HOST says.
     """
     options = ["--log-level", log_level]
     for name in model or ():
         options += ["--model", name]
     if repository:
         options += ["--repository", repository]
+    of_worker = f"http://127.0.0.1:{metrics_port}/metrics, " if metrics_port else ""
     with running(port, gateway_port, metrics_port, options) as processes:
         console.print(
             f"\n  gRPC     127.0.0.1:{port}\n"
             f"  REST     http://127.0.0.1:{gateway_port}/docs\n"
-            f"  metrics  http://127.0.0.1:{metrics_port}/metrics, "
-            f"http://127.0.0.1:{gateway_port}/metrics\n",
+            f"  metrics  {of_worker}http://127.0.0.1:{gateway_port}/metrics\n",
             highlight=False,
         )
         if demo:
@@ -90,16 +106,21 @@ def up(
 def running(
     port: int, gateway_port: int, metrics_port: int, options: list[str]
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A worker and a gateway, ready; ended together at the context's end."""
+    """A worker and a gateway, ready; ended together at the context's end.
+
+    A metrics port of 0 is none.
+    """
     for number, flag in (
         (port, "--port"),
         (gateway_port, "--gateway-port"),
         (metrics_port, "--metrics-port"),
     ):
-        if why := _barred(number):
+        if number and (why := _barred(number)):
             variable = flag[2:].replace("-", "_").upper()
             by_make = f"; with make: {variable}=…" if os.environ.get(_MAKE) else ""
             raise fail(f"port {number} {why}; choose another with {flag}{by_make}")
+    if not console.is_terminal:
+        console.print(_STARTING)  # a spinner is for terminals, and it may take a minute
     tectum = [sys.executable, "-m", "tectum_cli"]
     worker = [*tectum, "serve", "--host", _HOST, "--port", str(port)]
     worker += ["--metrics-host", _HOST, "--metrics-port", str(metrics_port), *options]
@@ -150,7 +171,7 @@ def _wait_until_ready(
     with _unbroken():
         from tectum import Client, Health, TectumError
 
-    with console.status("starting worker and gateway"), Client(f"{_HOST}:{port}") as client:
+    with console.status(_STARTING), Client(f"{_HOST}:{port}") as client:
         deadline = time.monotonic() + _READY_SECONDS
         serving = False
         while time.monotonic() < deadline:

@@ -63,7 +63,7 @@ class Running:
     """The command in a process of its own, that can be interrupted; takes its children with it."""
 
     def __init__(self, *arguments: object, folder: Path) -> None:
-        self._mark = f"TECTUM_TEST={uuid.uuid4()}"
+        self._mark = f"TESTED_TECTUM={uuid.uuid4()}"
         # A file: children that outlive the command would hold a pipe open.
         self._path = folder / f"{self._mark}.txt"
         name, _, value = self._mark.partition("=")

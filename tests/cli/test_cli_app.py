@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import typer
 from tests.cli.running import invoke, run_without
 
 from tectum import __version__
-from tectum_cli import extras
+from tectum_cli import extras, main
 from tectum_cli.app import app
 from tectum_cli.extras import fail, needs
 
@@ -19,6 +22,24 @@ COMMANDS = sorted(getattr(GROUP, "commands"))  # noqa: B009
 
 def command(name: str) -> object:
     return getattr(GROUP, "commands")[name]  # noqa: B009
+
+
+# ---------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(sys, "argv", ["tectum", "--version"])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    assert os.environ["OMP_WAIT_POLICY"] == kept
 
 
 # ---------------------------------------------------------------- help
@@ -33,7 +54,8 @@ def test_alone_it_shows_its_commands() -> None:
 
 def test_the_commands_are_those_of_the_documents() -> None:
     assert COMMANDS == [
-        "bench", "demo", "embed", "eval", "gateway", "health", "models", "serve", "train", "up",
+        "bench", "demo", "embed", "eval", "gateway", "health", "models", "publish", "serve",
+        "train", "up",
     ]  # fmt: skip
 
 
@@ -47,7 +69,8 @@ def test_every_command_explains_itself_and_each_option(name: str, flag: str) -> 
     for parameter in command(name).params:  # type: ignore[attr-defined]
         if parameter.name == "help":
             continue
-        shown = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
+        argument = parameter.metavar or parameter.name
+        shown = parameter.opts[0] if parameter.param_type_name == "option" else argument
         assert shown in told
         assert parameter.help, f"{shown} is not explained"
         assert parameter.help in told
@@ -67,6 +90,27 @@ def test_help_fits_a_terminal_of_eighty_columns_and_cuts_no_word(arguments: list
 
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_calls_values_by_plain_words(name: str) -> None:
+    output = invoke(name, "--help").output
+
+    assert re.findall(r"<(?:str|int|float|path|list)[^>]*>", output) == []
+    assert re.findall("[{}]", output.splitlines()[0]) == []
+    for parameter in command(name).params:  # type: ignore[attr-defined]
+        if parameter.param_type_name == "option" and not parameter.is_flag:
+            assert re.search(rf"{parameter.opts[0]} [A-Z=]+\s", output)
+
+
+def test_arguments_are_named_in_the_usage() -> None:
+    for name, usage in (
+        ("embed", "[OPTIONS] PATH...\n"),
+        ("eval", "[OPTIONS] FOLDER...\n"),
+        ("train", "[OPTIONS] [RECIPE]\n"),
+        ("publish", "[OPTIONS] FOLDER\n"),
+    ):
+        assert f"{name} {usage}" in invoke(name, "--help").output
 
 
 def test_help_works_where_nothing_heavy_is_installed() -> None:

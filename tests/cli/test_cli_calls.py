@@ -135,20 +135,31 @@ def test_bench_says_throughput_latency_and_where_time_went(worker: str) -> None:
     )
 
     assert result.exit_code == 0
+    with Client(worker) as client:
+        version = client.get_model().version
+    assert f"tiny@{version}, calls of 3 × 32×32 pixels\n" in result.output
     assert re.search(r"\d+\.\d images/s from 2 callers, \d+ refused", result.output)
     assert re.search(r"latency ms: p50 [\d.]+, p90 [\d.]+, p99 [\d.]+", result.output)
     assert re.search(r"mean batch [\d.]+, queue [\d.]+ ms, compute [\d.]+ ms", result.output)
 
 
-def test_bench_takes_no_time_that_cannot_pass(worker: str) -> None:
-    result = invoke("bench", "--worker", worker, "--seconds", -1)
+@pytest.mark.parametrize("seconds", [-1, 0, 3601, "nan"])
+def test_bench_takes_no_time_that_cannot_pass(worker: str, seconds: object) -> None:
+    result = invoke("bench", "--worker", worker, "--seconds", seconds)
 
     assert result.exit_code == 2
-    assert "--seconds: found -1; allowed: 0 to 3600" in result.stderr
+    assert f"--seconds: found {seconds}; allowed: above 0, at most 3600" in result.stderr
+
+
+def test_bench_asks_for_no_more_pictures_at_once_than_the_worker_takes(worker: str) -> None:
+    result = invoke("bench", "--worker", worker, "--seconds", 0.1, "--batch", 65, "--size", 32)
+
+    assert result.exit_code == 1
+    assert "--batch: found 65; allowed: 1 to 64, the most this worker takes" in result.stderr
 
 
 def test_bench_without_an_answer_says_so(worker: str) -> None:
-    result = invoke("bench", "--worker", worker, "--seconds", 0.0, "--size", 32)
+    result = invoke("bench", "--worker", worker, "--seconds", 1e-9, "--size", 32)
 
     assert result.exit_code == 1
     assert "no call was answered; 0 were refused" in result.stderr
@@ -171,7 +182,7 @@ def test_the_demo_ranks_reconstructs_and_plots(
     assert re.search(r"of all 8 frames, one an episode, those in the table among them, ", words)
     assert re.search(r"have their task first and \d among the first two", words)
     assert "chance: 2 and 4" in words
-    assert "latent actions while it shall 'red block goes left'" in result.output
+    assert "an episode with the instruction 'red block goes left'" in words
     for name in ("reconstructions.png", "latent-actions.png"):
         with Image.open(tmp_path / "shown" / name) as shown:
             assert shown.format == "PNG"
@@ -192,37 +203,70 @@ def test_the_demo_shows_a_model_without_texts_what_it_can(
 
     assert result.exit_code == 0, result.output
     assert "this model reads no texts" in result.output
-    assert "latent actions while it shall" in result.output
+    assert "latent actions of an episode" in result.output
 
 
-def test_the_demo_shows_every_action_and_says_which_are_decoded_no_better_than_their_mean(
+def test_the_demo_draws_the_actions_that_are_decoded_and_names_those_that_are_not(
     worker: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import numpy as np
 
     shown: list[tuple[Any, ...]] = []
 
-    def told() -> str:
+    def told(decoded: Any) -> str:
+        numbers = iter(decoded)
+        monkeypatch.setattr(demo, "_decoded", lambda _: next(numbers))
         given = ["--data", tiny_data / "test", "--pictures", tmp_path]
         result = invoke("demo", "--worker", worker, *given)
         assert result.exit_code == 0, result.output
         return " ".join(result.output.split())
 
     monkeypatch.setattr(pictures, "latent_plot", lambda *given: shown.append(given))
-    told()
-    _, _, true, names, *_ = shown[0]
-    decoded = iter(np.where(np.arange(4) == 0, 9, true))
-    monkeypatch.setattr(demo, "_decoded", lambda _: next(decoded))
-    one = told()
-    decoded = iter(true)
-    none = told()
+    with monkeypatch.context() as models_own:
+        models_own.setattr(demo, "_unread", lambda *_: [])
+        told(np.zeros((99, 4), np.float32))
+    _, _, true, labels, *_ = shown[-1]
+    assert labels == [
+        "hand_dx\n(cm a step)", "hand_dy\n(cm a step)", "hand_dz\n(cm a step)",
+        "gripper_effort\n(+1 closes)",
+    ]  # fmt: skip
+    unread = "decoded no better here than by the mean"
 
-    assert names == ("hand_dx", "hand_dy", "hand_dz", "gripper_effort")
-    assert (
-        "actions: hand_dx, hand_dy, hand_dz; decoded no better here than by the mean: hand_dx "
-        in one
-    )
-    assert "than by the mean" not in none
+    words = told(np.where(np.arange(4) == 0, 9, true))
+    _, decoded, left, drawn, _, title, _ = shown[-1]
+    assert f"actions: hand_dx, hand_dy, hand_dz; {unread}: hand_dx " in words
+    assert title.endswith(f"\nleft out, {unread}: hand_dx")
+    assert drawn == labels[1:]
+    np.testing.assert_array_equal(left, true[:, 1:])
+    np.testing.assert_array_equal(decoded, true[:, 1:])
+
+    words = told(true)
+    assert "than by the mean" not in words + shown[-1][5]
+    assert shown[-1][3] == labels
+
+
+def test_the_demo_hides_other_parts_of_each_picture(
+    worker: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(pictures, "reconstruction_sheet", lambda rows, _: drawn.extend(rows))
+
+    invoke("demo", "--worker", worker, "--data", tiny_data / "test", "--pictures", tmp_path)
+
+    masks = [mask.tobytes() for _, _, mask in drawn]
+    assert len(masks) > 1
+    assert len(set(masks)) > 1
+
+
+def test_the_demo_outside_a_checkout_asks_for_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_CHECKOUT", tmp_path / "nowhere")
+
+    result = invoke("demo", "--pictures", tmp_path)
+
+    assert result.exit_code == 1
+    assert result.stderr == "tectum: the demo's frames come with a checkout; give --data FOLDER\n"
 
 
 @pytest.mark.parametrize(
@@ -265,6 +309,7 @@ def test_pictures_are_drawn_from_plain_arrays(tmp_path: Path) -> None:
 
     reconstruction_sheet([(original, original, mask)] * 2, tmp_path / "sheet.png")
     latent_plot(vectors, None, np.ones((5, 2), np.float32), ["x"], 0.1, "a", tmp_path / "plot.png")
+    latent_plot(vectors, None, np.ones((5, 0), np.float32), [], 0.1, "a", tmp_path / "none.png")
     latent_plot(vectors, np.ones((5, 2), np.float32), np.ones((5, 2), np.float32), [], 0.1, "a",
                 tmp_path / "both.png")  # fmt: skip
 
@@ -273,6 +318,7 @@ def test_pictures_are_drawn_from_plain_arrays(tmp_path: Path) -> None:
     assert (pixels == 96).all(axis=-1).any()  # the mask's grey
     assert (tmp_path / "plot.png").stat().st_size > 0
     assert (tmp_path / "both.png").stat().st_size > 0
+    assert (tmp_path / "none.png").stat().st_size > 0
 
 
 # ---------------------------------------------------------------- without torch

@@ -37,17 +37,6 @@ def write_film(
     return path
 
 
-def write_sound(path: Path) -> Path:
-    """A film without pictures."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
-        silence.rate = 8000
-        container.mux(stream.encode(silence))
-        container.mux(stream.encode())
-    return path
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three pictures of three formats, a film, and what is neither."""
@@ -179,25 +168,6 @@ def test_a_picture_beyond_any_request_costs_only_its_own_row(
     assert "1 with an error" in told
 
 
-@pytest.mark.parametrize(
-    ("content", "why"), [(b"\xff\xd8 no picture", "IMAGE_UNREADABLE: "), (b"", "UNREADABLE: ")]
-)
-@pytest.mark.parametrize("batch", [1, 32])
-def test_pictures_that_are_all_broken_get_a_row_each(
-    worker: str, tmp_path: Path, content: bytes, why: str, batch: int
-) -> None:
-    for name in ("a.jpg", "b.jpg"):
-        (tmp_path / name).write_bytes(content)
-
-    rows, _ = embedded(
-        tmp_path / "out.parquet", tmp_path / "a.jpg", tmp_path / "b.jpg",
-        "--worker", worker, "--batch", batch,
-    )  # fmt: skip
-
-    assert [Path(row["path"]).name for row in rows] == ["a.jpg", "b.jpg"]
-    assert all(row["error"].startswith(why) for row in rows)
-
-
 def test_a_broken_picture_gets_an_error_and_its_neighbours_vectors(
     worker: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -239,14 +209,6 @@ def test_a_film_cut_short_keeps_the_frames_it_has(worker: str, tmp_path: Path) -
     rows, _ = embedded(tmp_path / "out.parquet", whole, "--worker", worker)
 
     assert 0 < sum(row["vector"] is not None for row in rows) < 40
-
-
-def test_a_film_without_pictures_says_so(worker: str, tmp_path: Path) -> None:
-    sound = write_sound(tmp_path / "sound.mkv")
-
-    rows, _ = embedded(tmp_path / "out.parquet", sound, "--worker", worker)
-
-    assert [row["error"] for row in rows] == ["UNREADABLE: has no pictures"]
 
 
 # ---------------------------------------------------------------- failing

@@ -47,15 +47,18 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
 
 
 def test_every_setting_can_be_said_by_the_environment(
-    begun: list[GatewaySettings], monkeypatch: pytest.MonkeyPatch
+    begun: list[GatewaySettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in VALUES.items():
+    values = {**VALUES, "worker_roots": tmp_path / "roots.pem"}
+    values["worker_roots"].touch()
+    for name, value in values.items():
         monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
 
     result = invoke("gateway")
 
     assert result.exit_code == 0, result.output
-    assert begun[0].model_dump() == VALUES
+    assert begun[0].model_dump() == values
+    assert result.stderr == ""
     defaults = GatewaySettings().model_dump()
     assert [name for name in defaults if VALUES[name] == defaults[name]] == []
 
@@ -88,10 +91,14 @@ def test_an_empty_variable_is_one_that_is_not_set(
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("MAX_FILES", "many", "TECTUM_GATEWAY_MAX_FILES Input should be a valid integer"),
-        ("MAX_FILES", "0", "TECTUM_GATEWAY_MAX_FILES Input should be greater than or equal to 1"),
-        ("BODY_SECONDS", "-1", "TECTUM_GATEWAY_BODY_SECONDS Input should be greater than 0"),
-        ("LOG_LEVEL", "loud", "--log-level Input should be 'debug', 'info', 'warning' or 'error'"),
+        ("MAX_FILES", "many", "TECTUM_GATEWAY_MAX_FILES: found many; allowed: a whole number"),
+        ("MAX_FILES", "0", "TECTUM_GATEWAY_MAX_FILES: found 0; allowed: at least 1"),
+        ("BODY_SECONDS", "-1", "TECTUM_GATEWAY_BODY_SECONDS: found -1; allowed: above 0"),
+        (
+            "LOG_LEVEL",
+            "loud",
+            "TECTUM_GATEWAY_LOG_LEVEL: found loud; allowed: debug, info, warning",
+        ),
     ],
 )
 def test_a_setting_that_does_not_hold_is_named_as_it_was_said(
@@ -113,7 +120,28 @@ def test_a_flag_that_does_not_hold_is_named(flags: list[object]) -> None:
     result = invoke("gateway", *flags)
 
     assert result.exit_code == 1
-    assert f"{flags[0]} " in result.stderr
+    assert f"{flags[0]}: found {flags[1] or 'nothing'}; allowed: " in result.stderr
+
+
+def test_the_wider_name_is_told_where_that_said_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TECTUM_LOG_LEVEL", "loud")
+
+    assert "tectum: TECTUM_LOG_LEVEL: found loud; allowed: debug" in invoke("gateway").stderr
+
+
+def test_a_variable_that_is_no_setting_is_warned_of_with_the_nearest_that_is(
+    begun: list[GatewaySettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}MAX_FILE", "1")
+    monkeypatch.setenv("TECTUM_MAX_ITMES", "1")  # the worker warns of its own
+
+    result = invoke("gateway")
+
+    assert result.stderr == (
+        "tectum: warning: TECTUM_GATEWAY_MAX_FILE is no setting, and is ignored; "
+        "did you mean TECTUM_GATEWAY_MAX_FILES?\n"
+    )
+    assert len(begun) == 1
 
 
 def test_every_setting_is_documented_with_its_default_and_its_meaning() -> None:
@@ -164,5 +192,6 @@ def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
     done = run_without([], "gateway", "--port", 0, "--worker-roots", missing)
 
     assert done.returncode == 1
-    assert f"cannot read {missing}" in done.stderr
+    told = f"--worker-roots: found {missing}, which cannot be read (No such file or directory)"
+    assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1

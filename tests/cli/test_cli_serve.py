@@ -58,6 +58,15 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[WorkerSettings]:
     return found
 
 
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    """A value for each setting; what lies on a disk is there."""
+    there = {name: tmp_path / value for name, value in VALUES.items() if isinstance(value, Path)}
+    for file in there.values():
+        file.touch()
+    return {**VALUES, **there, "repository": str(tmp_path)}
+
+
 def say(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]) -> None:
     """Say settings by the environment."""
     for name, value in values.items():
@@ -69,14 +78,15 @@ def say(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]) -> None:
 
 
 def test_every_setting_can_be_said_by_the_environment(
-    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+    begun: list[WorkerSettings], values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say(monkeypatch, VALUES)
+    say(monkeypatch, values)
 
     result = invoke("serve")
 
     assert result.exit_code == 0, result.output
-    assert begun[0].model_dump() == VALUES
+    assert begun[0].model_dump() == values
+    assert result.stderr == ""
     defaults = WorkerSettings(repository="models", models=("one",)).model_dump()
     assert [name for name in defaults if VALUES[name] == defaults[name]] == []
 
@@ -111,25 +121,75 @@ def test_a_variable_that_does_not_hold_is_named(
     result = invoke("serve")
 
     assert result.exit_code == 1
-    assert "TECTUM_MAX_STREAMS Input should be a valid integer" in result.stderr
+    assert "TECTUM_MAX_STREAMS: found many; allowed: a whole number" in result.stderr
     assert begun == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--engine", "remote"], "--engine Input should be 'process' or 'inline'"),
-        (["--port", 70000], "--port Input should be less than or equal to 65535"),
-        (["--log-level", "loud"], "--log-level Input should be 'debug', 'info'"),
-        (["--host", "0.0.0.0"], "without tokens lets anybody call"),
-        (["--tls-key", "key.pem"], "tls_certificate and tls_key come together"),
+        (["--engine", "remote"], "--engine: found remote; allowed: process or inline"),
+        (["--port", 70000], "--port: found 70000; allowed: at most 65535"),
+        (["--log-level", "loud"], "--log-level: found loud; allowed: debug, info, warning or"),
+        (["--host", "0.0.0.0"], "--host: found 0.0.0.0, and listening there without tokens lets"),
+        (["--tls-key", "key.pem"], "--tls-key: found key.pem alone; tls_certificate and tls_key"),
+        (["--tokens", "/no/file"], "--tokens: found /no/file, which cannot be read (No such file"),
+        (["--repository", "/nowhere"], "--repository: found /nowhere, which is no folder; allowed"),
     ],
 )
 def test_settings_that_do_not_hold_are_named(arguments: list[object], words: str) -> None:
     result = invoke("serve", *arguments)
 
     assert result.exit_code == 1
-    assert words in result.stderr
+    assert result.stderr.startswith(f"tectum: {words}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENGINE", "foo"),
+        ("HOST", "0.0.0.0"),
+        ("TOKENS", "/no/file"),
+        ("REPOSITORY", "/nowhere"),
+        ("MAX_ITEMS", "0"),
+    ],
+)
+def test_they_are_named_by_their_variable_where_that_said_them(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"TECTUM_{name}", value)
+
+    result = invoke("serve")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"tectum: TECTUM_{name}: found {value}")
+
+
+def test_a_variable_that_is_no_setting_is_warned_of_with_the_nearest_that_is(
+    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TECTUM_MAX_ITMES", "1")
+
+    result = invoke("serve")
+
+    assert result.stderr == (
+        "tectum: warning: TECTUM_MAX_ITMES is no setting, and is ignored; "
+        "did you mean TECTUM_MAX_ITEMS?\n"
+    )
+    assert begun[0].max_items == 64
+
+
+def test_variables_of_other_commands_and_of_kubernetes_are_not_warned_of(
+    begun: list[WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TECTUM_WORKER", "TECTUM_TOKEN", "TECTUM_GATEWAY_MAX_FILES", "TECTUM_MAKE"):
+        monkeypatch.setenv(name, "1")
+    for name in ("SERVICE_HOST", "SERVICE_PORT_GRPC", "PORT", "PORT_50051_TCP_ADDR"):
+        monkeypatch.setenv(f"TECTUM_ARM_{name}", "1")
+
+    assert invoke("serve").stderr == ""
+    assert len(begun) == 1
 
 
 def test_without_a_model_it_is_the_embedded_one(begun: list[WorkerSettings]) -> None:

@@ -25,7 +25,8 @@ from tectum_server.gateway import GatewaySettings
 from tectum_server.worker import serve as worker_serving
 from tectum_server.worker.settings import WorkerSettings
 
-# By name: the package's own `serve` is the function.
+# By name: the packages' own `serve` and `up` are the functions.
+up = importlib.import_module("tectum_cli.up")
 gateway_serving = importlib.import_module("tectum_server.gateway.serve")
 
 
@@ -44,6 +45,8 @@ def ports() -> dict[str, int]:
 def flags(given: dict[str, int]) -> list[object]:
     return [part for pair in given.items() for part in pair]
 
+
+FLAGS = ("--port", "--gateway-port", "--metrics-port")
 
 # ---------------------------------------------------------------- up
 
@@ -87,8 +90,10 @@ def test_who_started_it_by_make_is_told_makes_way(taken: int, verb: str, variabl
     )
 
 
-@pytest.mark.parametrize("flag", ["--port", "--gateway-port", "--metrics-port"])
-@pytest.mark.parametrize("port", [0, 65536])
+@pytest.mark.parametrize(
+    ("flag", "port"),
+    [("--port", 0), ("--gateway-port", 0), *((flag, 65536) for flag in FLAGS)],
+)
 def test_a_port_that_nobody_could_be_told_is_refused(flag: str, port: int) -> None:
     result = invoke("up", *flags({**ports(), flag: port}))
 
@@ -170,6 +175,56 @@ def test_worker_and_gateway_are_on_loopback_and_in_the_clear_whatever_the_enviro
         assert served[0].host == "127.0.0.1"
         assert served[0].worker_address == f"127.0.0.1:{chosen['--port']}"
         assert served[0].tls is False
+
+
+def test_ports_can_be_said_by_the_environment_and_a_flag_is_stronger(
+    children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {flag: str(port) for flag, port in ports().items()}
+    for flag, port in said.items():
+        monkeypatch.setenv(f"TECTUM_{flag[2:].replace('-', '_').upper()}", port)
+
+    invoke("up")
+    invoke("up", "--port", other := free_port())
+
+    worker, gateway, again, _ = (child.arguments for child in children)
+    assert valued(worker, "--port", "--metrics-port") == [said["--port"], said["--metrics-port"]]
+    assert valued(gateway, "--port", "--worker") == [
+        said["--gateway-port"],
+        f"127.0.0.1:{said['--port']}",
+    ]
+    assert valued(again, "--port") == [str(other)]
+
+
+def valued(arguments: list[str], *names: str) -> list[str]:
+    """What a child's flags were given."""
+    return [arguments[arguments.index(name) + 1] for name in names]
+
+
+def test_metrics_can_be_left_out(children: list[Child], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "_wait_until_ready", lambda *_: None)
+    chosen = {**ports(), "--metrics-port": 0}
+
+    told = invoke("up", *flags(chosen)).stdout
+
+    assert valued(children[0].arguments, "--metrics-port") == ["0"]
+    assert f"metrics  http://127.0.0.1:{chosen['--gateway-port']}/metrics\n" in told
+
+
+def test_without_a_terminal_a_line_says_at_once_what_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(*_: Any, **__: Any) -> None:
+        raise RuntimeError("something was started")
+
+    said = list[str]()
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(up.console, "print", said.append)
+
+    with pytest.raises(RuntimeError, match="something was started"):
+        invoke("up", *flags(ports()))
+
+    assert said == ["starting worker and gateway"]
 
 
 def test_worker_and_gateway_have_the_time_to_end_that_they_were_told(

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file
 from tests.cli.running import Running, invoke
 from tests.training.tiny import job, write_set, write_untrained_bundle
 
 from tectum_core.bundle import Repository, read_bundle
 from tectum_core.bundle.files import content_version
+from tectum_train import job as jobs
 from tectum_train import recipes
 from tectum_train.engine.progress import RunProgress
+from tectum_train.engine.run import Interrupted
 
 
 @pytest.fixture
@@ -61,7 +64,8 @@ def test_a_recipe_becomes_a_published_bundle_that_can_be_evaluated(
     version = content_version(folder)
     told = " ".join(result.stdout.split())
     assert f"bundle {version} in {folder}" in told
-    assert f"published tiny@{version} to {repository}" in told
+    assert f"published tiny@{version} to {repository} " in told
+    assert f"serve it: tectum serve --repository {repository} --model tiny" in told
     assert Repository(repository).latest("tiny") == version
     assert read_bundle(folder, "tiny", version).config.training.metrics
 
@@ -215,7 +219,8 @@ def test_a_run_goes_on_with_the_settings_it_was_begun_with(recipe: Path, tmp_pat
     result = invoke("train", recipe, *moved, "--resume", "--set", "seed=5")
 
     assert result.exit_code == 0, result.output
-    assert f"not used from {recipe}: schedule.steps: 3 → 2\n" in result.stderr
+    told = "its own settings; the recipe now differs: schedule.steps is 3 here, 2 in"
+    assert f"{told} {recipe}\n" in result.stderr
     assert "goes on after step 3" in result.stderr
     summary = read_bundle(tmp_path / "moved" / "tiny-seed5" / "bundle", "tiny").config.training
     assert (summary.steps, summary.seed) == (3, 5)
@@ -261,7 +266,7 @@ def test_without_a_terminal_lines_say_what_is_going_on(
 def test_data_that_names_no_tasks_is_evaluated_as_far_as_it_goes(
     recipe: Path, tmp_path: Path
 ) -> None:
-    write_set(tmp_path / "test", [(0, 0)])
+    write_set(tmp_path / "test", [(0, 0)], seed=700)
     (tmp_path / "test" / "meta" / "world.json").unlink()
 
     result = invoke("train", recipe, "--set", f"data.test={tmp_path / 'test'}")
@@ -318,6 +323,24 @@ def test_a_bundle_is_measured_on_another_set_if_one_is_named(
     assert "of 4 episodes; only 3 training episodes a task" in result.stdout
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_interrupt_says_once_where_the_run_was_saved(
+    terminal: bool, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> None:
+        if not terminal:  # then the checkpoint's line has said so
+            given[-1].print("saved after step 1 in [red]")
+        raise Interrupted("saved after step 1 in [red]")
+
+    monkeypatch.setattr(Console, "is_terminal", terminal)
+    monkeypatch.setattr(jobs, "run_job", interrupted)
+
+    told = invoke("train", recipe).stderr
+
+    assert told.count("saved after step 1") == 1
+    assert "go on with --resume" in told
+
+
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,8 +354,8 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
     result = invoke("train", recipe)
 
     assert result.exit_code == 130
-    assert "saved after step 1" in result.stderr
-    assert "go on with --resume" in result.stderr
+    assert result.stderr.count("saved after step 1") == 1
+    assert result.stderr.endswith("go on with --resume\n")
     assert not (run_folder(tmp_path) / "bundle").exists()
 
 

@@ -82,10 +82,22 @@ def test_the_summary_says_how_it_was_trained(run: Run, bundle: Bundle) -> None:
     assert bundle.config.images == run.recipe.images
 
 
-def test_the_card_has_description_table_and_spaces(bundle: Bundle) -> None:
+def test_the_card_says_only_what_is_true_of_this_bundle(run: Run, tmp_path: Path) -> None:
+    renamed = run.recipe.model_copy(update={"name": "first-steps", "derived_from": "tiny"})
+
+    export(replace(run, recipe=renamed), TEXTS, {}, TABLE, tmp_path / "bundle")
+
+    card = read_bundle(tmp_path / "bundle", "first-steps").card
+    assert card.startswith("# first-steps\n\n| | |\n| --- | --- |\n| recipe | tiny |\n")
+    assert run.recipe.description not in card
+    assert "| steps × batch | 2 × 8 |" in card
+    assert f"| seed, commit | 0, {run.config.training.commit or 'unknown'} |" in card
+
+
+def test_the_card_has_recipe_table_and_spaces(bundle: Bundle) -> None:
     card = bundle.card
 
-    assert card.startswith("# tiny\n\nSix steps, for tests.\n")
+    assert card.startswith("# tiny\n\n| | |\n| --- | --- |\n| recipe | tiny |\n")
     assert TABLE.strip() in card
     assert "image_text × 1, masked_image × 1, masked_language × 0.5" in card
     assert f"| parameters | {sum(p.numel() for p in bundle.model.parameters()):,} |" in card
@@ -319,10 +331,11 @@ def test_a_job_trains_measures_writes_and_publishes(tiny_data: Path, tmp_path: P
     assert "| frame → task, R@1 |" in made.card
     assert (folder.parent / "evaluation.json").exists()
 
-    again, same = run_job(recipe, "cpu", True, False, None, quiet())
+    again = run_job(recipe, "cpu", True, False, repository, quiet())
 
-    assert again == folder
-    assert "Not evaluated." in read_bundle(folder, "tiny", same).card
+    assert again == (folder, version), "resumed without an evaluation it keeps its numbers"
+    assert "| frame → task, R@1 |" in read_bundle(folder, "tiny", version).card
+    assert Repository(repository).latest("tiny") == version
 
 
 def test_a_bundle_is_evaluated_from_its_folder_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,54 @@ def test_splits_that_do_not_fit_are_refused_before_the_training(
     with pytest.raises(DataError, match="slow has 8 frames a second"):
         run_job(
             recipe.model_copy(update={"data": apart}), "cpu", False, True, None, Console(quiet=True)
+        )
+
+
+@pytest.fixture
+def known(tiny_data: Path, tmp_path: Path) -> dict[str, Path]:
+    """Sets that hold what is learnt from: its folder, a copy, and some of it made again."""
+    return {
+        "folder": tiny_data / "train",
+        "copy": Path(shutil.copytree(tiny_data / "train", tmp_path / "copy")),
+        "made again": write_set(tmp_path / "again", [(0, 2), (1, 2)]),
+    }
+
+
+KNOWN = {
+    "folder": "train is the folder that is learnt from; measure on another one",
+    "copy": "12 of the 12 episodes of .*copy are in .*train too",
+    "made again": "2 of the 2 episodes of .*again are in .*train too, by their pictures",
+}
+
+
+@pytest.mark.parametrize("which", KNOWN)
+def test_what_was_learnt_from_is_not_measured_on(
+    which: str, known: dict[str, Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    write_untrained_bundle(tmp_path / "bundle")
+
+    with pytest.raises(DataError, match=KNOWN[which]):
+        evaluate_bundles(
+            [tmp_path / "bundle"], tiny_data, CAMERA, Columns(), tmp_path / "frames", False,
+            Console(quiet=True), known[which],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("which", KNOWN)
+def test_what_will_be_learnt_from_is_refused_as_a_test_before_the_training(
+    which: str,
+    known: dict[str, Path],
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "train", lambda *_: pytest.fail("the training began"))
+    recipe = job_of(tiny_data, tmp_path)
+    data = recipe.data.model_copy(update={"test": str(known[which])})
+
+    with pytest.raises(DataError, match=KNOWN[which]):
+        run_job(
+            recipe.model_copy(update={"data": data}), "cpu", False, True, None, Console(quiet=True)
         )
 
 

@@ -79,6 +79,15 @@ def test_words_folders_and_held_out_episodes_do_not_make_another_run(change: str
     assert read_recipe("tectum-tiny", [change]).identity() == read_recipe("tectum-tiny").identity()
 
 
+def test_a_renamed_recipe_says_what_it_was_called_and_is_no_other_run_for_it() -> None:
+    renamed = read_recipe("tectum-tiny", ["name=first-steps"])
+
+    assert (renamed.name, renamed.derived_from) == ("first-steps", "tectum-tiny")
+    assert read_recipe("tectum-tiny", ["seed=1"]).derived_from == ""
+    unknown = renamed.model_copy(update={"derived_from": ""})
+    assert unknown.identity() == renamed.identity()
+
+
 @pytest.mark.parametrize(
     "change", ["seed=7", "optimiser.lr=1e-4", "model.joint.width=8", "data.train=elsewhere"]
 )
@@ -142,17 +151,59 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("schedule.stepz=5", r"schedule\.stepz: Extra inputs"),
-        ("nonsense=1", r"nonsense: Extra inputs"),
-        ("model.vision.transformer.widht=3", r"model\.vision\.transformer\.widht: Extra"),
-        ("objectives.image_text.temperature=1", r"objectives\.0\.image_text\.temperature: Extra"),
-        ("schedule.steps=0", r"schedule\.steps: .*greater than 0"),
-        ("optimiser.lr=fast", r"optimiser\.lr: .*valid number"),
-        ("augmentation.colour=1.5", r"augmentation\.colour: .*less than or equal to 1"),
-        ("precision=float16", r"precision: .*'float32' or 'bfloat16'"),
-        ("objectives.image_text.kind=guess", r"objectives\.0: .*'image_text', 'masked_image'"),
-        ("objectives.image_text.weight=0", r"weight: .*greater than 0"),
-        ("objectives=[]", r"objectives: .*at least 1 item"),
+        (
+            "schedule.stepz=5",
+            r"unknown key schedule\.stepz; did you mean schedule\.steps\? allowed",
+        ),
+        ("nonsense=1", r"unknown key nonsense; allowed: name, .*, output$"),
+        (
+            "model.vision.transformer.widht=3",
+            r"unknown key model\.vision\.transformer\.widht; "
+            r"did you mean model\.vision\.transformer\.width\? allowed: width, depth",
+        ),
+        (
+            "objectives.image_text.weigth=1",
+            r"unknown key objectives\.0\.weigth; did you mean objectives\.0\.weight\? "
+            "allowed: weight, .*kind",
+        ),
+        (
+            "model.latent_action.bottleneck.codes=1",
+            r"unknown key model\.latent_action\.bottleneck\.codes; allowed: kind, width",
+        ),
+        ("schedule.steps=0", "found 0; allowed: greater than 0$"),
+        ("schedule.steps=1.5", r"found 1\.5; allowed: a whole number$"),
+        ("optimiser.lr=fast", 'found "fast"; allowed: a number$'),
+        ("augmentation.colour=1.5", r"found 1\.5; allowed: at most 1$"),
+        ("augmentation.zoom=1", "found 1; allowed: less than 1$"),
+        ("optimiser.weight_decay=-1", "found -1; allowed: at least 0$"),
+        ("name=[a]", r'found \["a"\]; allowed: text$'),
+        ("model.text.causal=perhaps", 'found "perhaps"; allowed: true or false$'),
+        ("schedule=1", "found 1; allowed: a mapping$"),
+        ("data.pair_steps=4", "found 4; allowed: a list$"),
+        ("precision=float16", r"found \"float16\"; allowed: 'float32' or 'bfloat16'$"),
+        (
+            "objectives.image_text.kind=guess",
+            r"found \"guess\"; allowed: 'image_text', 'masked_image'",
+        ),
+        ("objectives.image_text.weight=0", "found 0; allowed: greater than 0$"),
+        ("objectives=[]", r"found \[\]; allowed: at least 1 of them$"),
+        ("schedule={}", r"schedule\.steps is missing, and has no default$"),
+        ("objectives.0={}", r"objectives\.0\.kind is missing, and has no default$"),
+        ("optimiser.betas=[0.9]", r"optimiser\.betas\.1 is missing"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_is_allowed(
+    file: Path, change: str, words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words) as told:
+        changed(file, change)
+
+    assert f"--set {change}: " in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
         ("model.vision.patch_size=7", r"patch_size \(7\) must divide image_size \(32\)"),
         ("data.action_steps=99", r"action_steps \(99\) must equal model\.actions\.max_steps \(8\)"),
         ("data.action_steps=4", r"action_steps \(4\) must equal model\.actions\.max_steps \(8\)"),
@@ -163,11 +214,35 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("data.action=null", r"latent_action\.decoded_steps need data\.action"),
     ],
 )
-def test_a_wrong_key_or_value_is_named_with_what_is_allowed(
+def test_values_that_contradict_each_other_are_told_with_what_was_set(
     file: Path, change: str, words: str
 ) -> None:
-    with pytest.raises(RecipeError, match=words):
-        changed(file, change)
+    with pytest.raises(RecipeError, match=words) as told:
+        changed(file, "seed=7", change)
+
+    assert str(told.value).startswith("tiny.yaml with --set ")
+    assert f"--set {change}: " in str(told.value)
+
+
+def test_what_the_file_says_wrongly_is_told_with_the_files_name(file: Path) -> None:
+    tree = yaml.safe_load(file.read_text("utf-8"))
+    tree["schedule"] |= {"step": 60, "warmup_steps": -1}
+    file.write_text(yaml.safe_dump(tree), "utf-8")
+
+    with pytest.raises(RecipeError) as told:
+        changed(file, "seed=7", "schedule.batch_size=0")
+
+    assert sorted(str(told.value).splitlines()) == [
+        "--set schedule.batch_size=0: found 0; allowed: greater than 0",
+        "tiny.yaml: schedule.warmup_steps: found -1; allowed: at least 0",
+        "tiny.yaml: unknown key schedule.step; did you mean schedule.steps? allowed: steps, "
+        "batch_size, warmup_steps, final_share, checkpoint_every",
+    ]
+
+
+def test_what_was_found_is_told_in_a_line(file: Path) -> None:
+    with pytest.raises(RecipeError, match=f'found "{"a" * 58}…; allowed: a number$'):
+        changed(file, f"optimiser.lr={'a' * 100}")
 
 
 def test_every_mistake_is_told_at_once(file: Path) -> None:
@@ -206,7 +281,7 @@ def test_one_leaf_is_changed_and_no_other(
         found = getattr(found, key)
     assert found == value
     section = path[0]
-    untouched = Recipe.model_fields.keys() - {section}
+    untouched = Recipe.model_fields.keys() - {section, "derived_from"}
     assert all(getattr(after, key) == getattr(before, key) for key in untouched)
 
 
@@ -236,7 +311,7 @@ def test_a_section_that_the_file_lacks_is_made(file: Path) -> None:
 def test_a_section_that_is_null_is_made_too(file: Path) -> None:
     video = "model.video_decoder.transformer"
 
-    with pytest.raises(RecipeError, match=r"model\.video_decoder\.transformer\.depth: Field req"):
+    with pytest.raises(RecipeError, match=r"model\.video_decoder\.transformer\.depth is miss"):
         changed(file, "model.video_decoder=null", f"{video}.width=8")
 
 

@@ -50,8 +50,9 @@ def test_a_run_goes_on_as_it_was_begun_and_what_was_edited_since_is_told(file: P
 
     assert found == run
     assert told == [
-        f"goes on as it was begun; not used from {file}: "
-        f'data.test: "{run.data.test}" → "elsewhere", optimiser.lr: 0.001 → 0.0003'
+        "goes on with its own settings; the recipe now differs: "
+        f'data.test is "{run.data.test}" here, "elsewhere" in {file}; '
+        f"optimiser.lr is 0.001 here, 0.0003 in {file}"
     ]
 
 
@@ -59,6 +60,13 @@ def test_nothing_is_told_where_nothing_differs(file: Path) -> None:
     run = begun(read_recipe(str(file)))
 
     assert resumed(file) == (run, [])
+
+
+def test_a_renamed_run_goes_on_without_a_word_about_its_name(file: Path) -> None:
+    run = begun(read_recipe(str(file), ["name=other"]))
+
+    assert resumed(file, "name=other") == (run, [])
+    assert run.derived_from == "tiny"
 
 
 def test_what_is_set_goes_on_top_and_is_not_said_to_be_unused(file: Path) -> None:

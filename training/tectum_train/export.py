@@ -61,6 +61,7 @@ def export(
 
 
 def _card(run: Run, bundle: Bundle, table: str) -> str:
+    """What is true of this bundle; the recipe's description has another run's numbers."""
     recipe = run.recipe
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     left = ", ".join(PARTS[part] for part in bundle.config.training.untrained)
@@ -68,10 +69,9 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
     spaces = "\n".join(f"- `{s.name}`: `{s.space_id}`, {s.width} numbers" for s in bundle.spaces)
     return f"""# {recipe.name}
 
-{recipe.description.strip()}
-
 | | |
 | --- | --- |
+| recipe | {recipe.derived_from or recipe.name} |
 | parameters | {parameters:,} |
 | input | {recipe.images.size}×{recipe.images.size} pixels |
 | objectives | {objectives} |

@@ -24,34 +24,43 @@ from tectum_train.recipe import Recipe
 
 __all__ = ["check_device", "evaluate_bundles", "run_job"]
 
+_MEASURED = "evaluation.json"
+"""In a run's folder: what was measured of it, finished."""
+
 
 def run_job(
     recipe: Recipe,
     device: str,
     resume: bool,
     evaluated: bool,
-    publish: Path | None,
+    publish: str | Path | None,
     console: Console,
 ) -> tuple[Path, str]:
     """Train, evaluate, write the bundle; gives its folder and version.
+
+    A finished run that is resumed without an evaluation keeps the one it has.
 
     Args:
         recipe: the run.
         device: a torch device.
         resume: go on from the run's checkpoint.
         evaluated: measure on the held-out episodes before exporting.
-        publish: a repository that gets the bundle too.
+        publish: a repository that gets the bundle too, a folder or an fsspec URL.
         console: where to show progress.
     """
     check_device(device)
+    if publish is not None:
+        Repository(publish).versions(recipe.name)  # a name it cannot have shall be known now
     size = f"{recipe.schedule.steps} steps of {recipe.schedule.batch_size} samples"
     say(console, f"{recipe.name} on {device}: {size}, seed {recipe.seed}, in {recipe.folder}")
     columns = _columns(recipe)
     # Before the training: what is wrong with them shall not be known hours later.
     splits = _fitting_splits(recipe, columns, console) if evaluated else None
+    measured = recipe.folder / _MEASURED
+    if not recipe.checkpoint.exists():
+        measured.unlink(missing_ok=True)  # of a run that is no more
     run = train(recipe, device, resume, console)
     samples = splits[0] if splits else open_samples(recipe, "train", lambda *_: None)
-    measures: list[Measure] = []
     if splits:
         with telling(console, "evaluating") as tell:
             measures = evaluate(
@@ -64,7 +73,9 @@ def run_job(
                 left_out=lambda what: say(console, f"not evaluated: {what}"),
                 device=device,
             )
-        (run.folder / "evaluation.json").write_text(json.dumps(as_json(measures), indent=2) + "\n")
+        measured.write_text(json.dumps(as_json(measures), indent=2) + "\n")
+    else:
+        measures = _measured_before(measured, console)
     table = markdown({recipe.name: measures}) if measures else "Not evaluated."
     folder = run.folder / "bundle"
     if folder.exists():
@@ -73,6 +84,22 @@ def run_job(
     if publish is not None:
         Repository(publish).publish(folder, recipe.name)
     return folder, version
+
+
+def _measured_before(path: Path, console: Console) -> list[Measure]:
+    """What was measured of a run once it was finished, if it was.
+
+    Only a finished run leaves such a file, and its checkpoint lets none go on with other steps.
+    """
+    if not path.exists():
+        return []
+    try:
+        measures = [Measure(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        say(console, f"{path} cannot be read, so the bundle is not evaluated: {error}")
+        return []
+    say(console, f"not evaluated again: the numbers are those of {path}")
+    return measures
 
 
 def _fitting_splits(recipe: Recipe, columns: Columns, console: Console) -> tuple[Samples, Samples]:

@@ -18,6 +18,7 @@ from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train import recipes
 from tectum_train.objectives import ObjectiveConfig
+from tectum_train.refusals import Change, Place, explained
 
 __all__ = [
     "AugmentationConfig",
@@ -111,8 +112,10 @@ class Recipe(Strict):
 
     name: str
     """What the run, and by default its bundle, is called."""
+    derived_from: str = ""
+    """Name of the recipe that was renamed to this one by `--set name=`; empty: none was."""
     description: str
-    """Command, time, expected numbers."""
+    """Command, time, expected numbers, of the recipe as it comes: a changed one has others."""
     data: DataConfig
     """Where samples come from."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -173,7 +176,12 @@ class Recipe(Strict):
         evaluation opens.
         """
         return self.model_dump_json(
-            exclude={"description": True, "output": True, "data": {"cache", "test"}}
+            exclude={
+                "derived_from": True,
+                "description": True,
+                "output": True,
+                "data": {"cache", "test"},
+            }
         )
 
 
@@ -239,39 +247,50 @@ def resumed_recipe(
         raise RecipeError(f"{path} holds no mapping")
     # The folder was found there, wherever it was when the run began.
     begun = _changed(tree, changes, str(path), asked.output)
-    if left := list(differences(_settings(begun), _settings(asked))):
-        tell(f"goes on as it was begun; not used from {name_or_path}: {', '.join(left)}")
+    differing = [
+        f"{key} is {json.dumps(own, ensure_ascii=False)} here, "
+        f"{json.dumps(other, ensure_ascii=False)} in {name_or_path}"
+        for key, own, other in _differing(_settings(begun), _settings(asked))
+    ]
+    if differing:
+        tell(f"goes on with its own settings; the recipe now differs: {'; '.join(differing)}")
     return begun
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any) -> Iterator[str]:
     """Every setting that is not the same in two trees of JSON: `dotted.key: old → new`."""
+    for key, *values in _differing(old, new):
+        yield f"{key}: {' → '.join(json.dumps(one, ensure_ascii=False) for one in values)}"
+
+
+def _differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key, old and new value of each setting that is not the same in both trees."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
             below = f"{path}.{key}" if path else str(key)
-            yield from differences(old.get(key), new.get(key), below)
+            yield from _differing(old.get(key), new.get(key), below)
     elif old != new:
-        told = (json.dumps(value, ensure_ascii=False) for value in (old, new))
-        yield f"{path}: {' → '.join(told)}"
+        yield path, old, new
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """All but words."""
-    return recipe.model_dump(mode="json", exclude={"description"})
+    return recipe.model_dump(mode="json", exclude={"description", "derived_from"})
 
 
 def _changed(tree: dict[str, Any], changes: Sequence[str], name: str, output: str | None) -> Recipe:
-    for change in changes:
-        _apply(tree, change)
+    called = tree.get("name")
+    made = [Change(change, _apply(tree, change)) for change in changes]
     if output is not None:
         tree["output"] = output
+    if isinstance(called, str) and tree.get("name") != called and not tree.get("derived_from"):
+        tree["derived_from"] = called
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {_where(found['loc'])}: {found['msg']}" for found in error.errors()]
-        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(lines)) from error
+        raise RecipeError(explained(error, Recipe, tree, name, made)) from error
 
 
 def expanded(path: str) -> Path:
@@ -279,7 +298,8 @@ def expanded(path: str) -> Path:
     return Path(os.path.expandvars(path)).expanduser()
 
 
-def _apply(tree: dict[str, Any], change: str) -> None:
+def _apply(tree: dict[str, Any], change: str) -> Place:
+    """Make a change; gives where it went."""
     path, equals, text = change.partition("=")
     if not equals or not path:
         raise RecipeError(f"--set wants path.to.key=value, found {change!r}")
@@ -288,25 +308,28 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {change}: the value is no YAML") from error
     *parents, leaf = path.split(".")
-    place: Any = tree
+    here: Any = tree
+    place: Place = ()
     for key in parents:
-        place = _child(place, key, change)
-    if isinstance(place, list):
-        place[_index(place, leaf, change)] = value
-    else:
-        place[leaf] = value
+        place = (*place, _step(here, key, change))
+        here = _child(here, place[-1], change)
+    place = (*place, _step(here, leaf, change))
+    here[place[-1]] = value
+    return place
 
 
-def _child(place: Any, key: str, change: str) -> Any:
-    """The mapping or list under `key`; a section that is absent or null is made."""
-    if isinstance(place, list):
-        child = place[_index(place, key, change)]
-    else:
-        child = place.get(key)
-        if child is None:
-            child = place[key] = {}
+def _step(here: Any, key: str, change: str) -> str | int:
+    """The key itself, or the number of a list's entry."""
+    return _index(here, key, change) if isinstance(here, list) else key
+
+
+def _child(here: Any, step: Any, change: str) -> Any:
+    """The mapping or list at a step; a section that is absent or null is made."""
+    child = here[step] if isinstance(here, list) else here.get(step)
+    if child is None:
+        child = here[step] = {}
     if not isinstance(child, dict | list):
-        raise RecipeError(f"--set {change}: there is nothing below {key!r}")
+        raise RecipeError(f"--set {change}: there is nothing below {str(step)!r}")
     return child
 
 
@@ -318,7 +341,3 @@ def _index(place: list[Any], key: str, change: str) -> int:
     if key.isdigit() and int(key) < len(place):
         return int(key)
     raise RecipeError(f"--set {change}: no entry {key!r}")
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "the whole"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 from tests.bundles import SCALING, tokenizer
+from tests.training.tiny import CAMERA
 
 from tectum_core.tokenizer import Tokenizer
+from tectum_train.engine import provenance
 from tectum_train.engine.provenance import commit_of, fingerprint_of
 
 
@@ -82,6 +86,8 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 def test_where_data_lie_and_when_they_were_written_is_no_matter(
     data: Path, tiny_data: Path
 ) -> None:
+    for path in data.rglob("*"):
+        os.utime(path, (1e9, 1e9))
     (data / "meta" / "world.json").unlink()  # training reads it not
 
     found = fingerprint_of(data, tokenizer(), SCALING)
@@ -97,9 +103,72 @@ def test_every_part_of_the_metadata_counts(data: Path, name: str) -> None:
     before = fingerprint_of(data, tokenizer(), SCALING)
 
     path = data / "meta" / name
-    path.write_bytes(path.read_bytes() + b" ")
+    if path.suffix == ".json":
+        path.write_bytes(path.read_bytes() + b" ")
+    else:
+        parquet.write_table(parquet.read_table(path), path, compression="gzip")
 
     assert fingerprint_of(data, tokenizer(), SCALING) != before
+
+
+ROWS, FILM = "data/chunk-000/file-000.parquet", f"videos/{CAMERA}/chunk-000/file-000.mp4"
+
+
+def replace_byte(path: Path, place: int) -> None:
+    """Another value at one place of a file, which stays as long and as old as it was."""
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", [ROWS, FILM])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_every_byte_of_rows_and_films_counts(data: Path, name: str, place: str) -> None:
+    before = fingerprint_of(data, tokenizer(), SCALING)
+    size = (data / name).stat().st_size
+
+    replace_byte(data / name, {"first": 0, "middle": size // 2, "last": size - 1}[place])
+
+    assert fingerprint_of(data, tokenizer(), SCALING) != before
+
+
+@pytest.mark.parametrize(("place", "counts"), [("first", True), ("middle", False), ("last", True)])
+@pytest.mark.parametrize("name", [ROWS, FILM])
+def test_of_a_large_set_both_ends_of_each_file_count(
+    data: Path, name: str, place: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "_READ_WHOLE", 1000)
+    monkeypatch.setattr(provenance, "_MEBIBYTE", 100)
+    before = fingerprint_of(data, tokenizer(), SCALING)
+    size = (data / name).stat().st_size
+
+    replace_byte(data / name, {"first": 99, "middle": size // 2, "last": size - 100}[place])
+
+    assert (fingerprint_of(data, tokenizer(), SCALING) != before) is counts
+
+
+def test_of_a_large_set_the_size_of_each_file_counts(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "_READ_WHOLE", 1000)
+    monkeypatch.setattr(provenance, "_MEBIBYTE", 100)
+    before = fingerprint_of(data, tokenizer(), SCALING)
+    content = (data / FILM).read_bytes()
+
+    (data / FILM).write_bytes(content[:200] + content[201:])
+
+    assert fingerprint_of(data, tokenizer(), SCALING) != before
+
+
+def test_a_film_that_was_never_fetched_and_files_of_nobody_are_no_obstacle(data: Path) -> None:
+    whole = fingerprint_of(data, tokenizer(), SCALING)
+
+    (data / "videos" / "README.md").write_text("Films.")
+    assert fingerprint_of(data, tokenizer(), SCALING) == whole
+
+    (data / FILM).unlink()
+    assert fingerprint_of(data, tokenizer(), SCALING) != whole
 
 
 def test_the_vocabulary_counts(data: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from tests.training.engine.runs import checkpoint, folder, metrics, same, trained
-from tests.training.tiny import job, latent_action, parts, write_data
+from tests.training.tiny import CAMERA, job, latent_action, parts, write_data, write_set
 
 from tectum_core.architecture import ConvolutionDynamicsConfig, VqBottleneck
 from tectum_train.engine import run as engine
@@ -197,6 +197,28 @@ def test_a_run_does_not_resume_on_data_that_were_generated_anew(
     shutil.copy(tmp_path / "data/test/meta/tasks.parquet", tasks)
     with pytest.raises(CheckpointError, match=r"other data than data\.train has now.*put the"):
         trained(halted, resume=True)
+
+
+def test_a_run_does_not_resume_on_other_pictures_of_the_same_episodes(
+    halted: Recipe, tmp_path: Path
+) -> None:
+    film = f"videos/{CAMERA}/chunk-000/file-000.mp4"
+    episodes = [(family, place % 2) for place in range(3) for family in range(4)]
+    write_set(tmp_path / "other", episodes, seed=900)  # as many, as long, of the same sentences
+
+    shutil.copy(tmp_path / "other" / film, tmp_path / "data/train" / film)
+
+    with pytest.raises(CheckpointError, match=r"other data than data\.train has now: its films"):
+        trained(halted, resume=True)
+
+
+def test_a_run_resumes_on_a_copy_of_its_data(halted: Recipe, tmp_path: Path) -> None:
+    shutil.move(tmp_path / "data/train", tmp_path / "elsewhere")
+    shutil.copytree(tmp_path / "elsewhere", tmp_path / "data/train", copy_function=shutil.copyfile)
+
+    trained(halted, resume=True)
+
+    assert metrics(halted)[-1]["step"] == 6
 
 
 def test_the_held_out_episodes_may_move(halted: Recipe, tmp_path: Path) -> None:

@@ -129,6 +129,21 @@ def test_vision_alone_trains_without_words_or_actions(tiny_data: Path, tmp_path:
     assert run.scaling is None
 
 
+def test_batches_without_a_frame_that_counts_do_not_end_a_run(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_RECORD_EVERY", 1)
+    late = [{"kind": "image_text", "after": 0.9}]
+
+    run = trained(job(tiny_data, tmp_path, objectives=late, schedule__batch_size=4))
+
+    kept = metrics(run.recipe)
+    empty = [one for one in kept if "image_text/accuracy" not in one]
+    assert 0 < len(empty) < len(kept) == 6
+    assert all(one["loss"] == one["gradient"] == 0 for one in empty)
+    assert all(torch.isfinite(tensor).all() for tensor in run.model.state_dict().values())
+
+
 def test_a_robot_without_a_state_trains_its_actions(tiny_data: Path, tmp_path: Path) -> None:
     recipe = job(
         tiny_data, tmp_path, schedule__steps=2, data__state=None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.training.evaluation.scene import FPS, recorded
 from tests.training.tiny import latent_action, parts
 
@@ -29,9 +31,12 @@ def split(
     *,
     fps: float = FPS,
     families: list[dict[str, Any]] | None = FAMILIES,
+    held_out: Sequence[str] = (),
+    instructions: Sequence[str] = ("do it",),
+    frames: NDArray[np.uint8] | None = None,
     **changes: Any,
 ) -> Samples:
-    """Two episodes; a change of None leaves a feature out."""
+    """Two episodes, filmed by every split anew; a change of None leaves a feature out."""
     columns = {
         "state": np.zeros((9, 4), np.float32),
         "action": np.zeros((9, 4), np.float32),
@@ -41,10 +46,22 @@ def split(
     }
     (root / "meta").mkdir(parents=True)
     if families is not None:
-        world = {"families": families, "instructions": []}
+        sentences = [{"text": text, "family": "up", "held_out": True} for text in held_out]
+        world = {"families": families, "instructions": sentences}
         (root / "meta" / "world.json").write_text(json.dumps(world))
     present = {name: values for name, values in columns.items() if values is not None}
-    return recorded([5, 4], present, root=root, fps=fps)
+    frames = film(root.name) if frames is None else frames
+    return recorded([5, 4], present, frames, instructions, root, fps)
+
+
+def film(name: str) -> NDArray[np.uint8]:
+    """uint8[9, 2, 2, 3], other pictures for another name."""
+    return np.random.default_rng([*name.encode()]).integers(0, 256, (9, 2, 2, 3), np.uint8)
+
+
+def moving(seed: int) -> NDArray[np.float32]:
+    """States or actions that differ from frame to frame."""
+    return np.random.default_rng(seed).normal(size=(9, 4)).astype(np.float32)
 
 
 def model(interval: float = 2 / FPS, tolerance: float = 0.001, **changes: Any) -> ModelConfig:
@@ -126,3 +143,69 @@ def test_frames_of_a_family_without_a_name_are_refused(train: Samples, tmp_path:
 
     with pytest.raises(DataError, match=r"test: family has \[3\], which meta/world.json does not"):
         check_fits(model(), COLUMNS, train, test)
+
+
+# ---------------------------------------------------------------- the splits are apart
+
+
+def test_one_folder_is_not_two_splits_by_whatever_name(train: Samples, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(train.dataset.root)
+    linked = recorded([5, 4], {}, film("link"), root=tmp_path / "link")
+
+    for test in (train, linked):
+        with pytest.raises(DataError, match=r"is the folder that is learnt from; .*--test of"):
+            check_fits(model(), COLUMNS, train, test)
+
+
+def test_a_filmed_episode_is_known_again_at_another_place(train: Samples, tmp_path: Path) -> None:
+    frames = film("test")
+    frames[:5] = train.frames[:5]
+    elsewhere = recorded([4, 5], {}, np.roll(frames, 4, axis=0), root=tmp_path)
+
+    told = r"1 of the 2 episodes of .* are in .*train too, .*: number 1 is number 0 there; leave"
+    with pytest.raises(DataError, match=told):
+        check_fits(model(), COLUMNS, train, elsewhere)
+
+
+@pytest.mark.parametrize("feature", ["state", "action"])
+def test_an_episode_that_was_filmed_anew_is_known_by_its_numbers(
+    feature: str, tmp_path: Path
+) -> None:
+    known, others = moving(1), moving(2)
+    others[5:] = known[5:]
+    train, test = (
+        split(tmp_path / name, **dict[str, Any]({feature: values}))
+        for name, values in (("train", known), ("test", others))
+    )
+
+    with pytest.raises(DataError, match=r"1 of the 2 .*number 1 is number 1 there"):
+        check_fits(model(), COLUMNS, train, test)
+
+
+def test_what_several_episodes_may_have_in_common_does_not_make_them_one(tmp_path: Path) -> None:
+    buttons = np.tile(np.array([[0], [1], [0]]), (3, 4))
+    train, test = (
+        split(tmp_path / name, action=buttons, state=np.ones((9, 4))) for name in ("train", "test")
+    )
+
+    check_fits(model(), COLUMNS, train, test)
+
+    assert train.has("action")
+
+
+def test_a_held_out_sentence_must_not_have_been_heard(tmp_path: Path) -> None:
+    train = split(tmp_path / "train", instructions=("lift it", "Raise  the cup"))
+    test = split(tmp_path / "test", held_out=("take it up", "raise the cup"))
+
+    told = r"train has 'raise the cup' among its instructions \(1 such in all\).*test/meta/world"
+    with pytest.raises(DataError, match=told):
+        check_fits(model(), COLUMNS, train, test)
+
+
+def test_a_sentence_may_be_held_out_by_the_set_that_is_learnt_from(tmp_path: Path) -> None:
+    train = split(tmp_path / "train", instructions=("lift it",), held_out=("take it up",))
+    test = split(tmp_path / "test", instructions=("take it up",), held_out=("take it up",))
+
+    check_fits(model(), COLUMNS, train, test)
+
+    assert test.instructions == ["take it up"]

@@ -180,11 +180,21 @@ def test_frames_before_a_share_of_their_episode_do_not_count() -> None:
     assert not torch.equal(ImageText(ImageTextConfig(), network)(made).loss, after)
 
 
-def test_a_batch_without_late_frames_says_what_to_change() -> None:
-    made = batch(4, progress=torch.zeros(4))
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+def test_a_batch_without_late_frames_teaches_nothing_and_ends_no_run(autocast: bool) -> None:
+    network, made = model(), batch(4, progress=torch.zeros(4))
 
-    with pytest.raises(ValueError, match=r"after 0\.9 of its episode; image_text\.after"):
-        ImageText(ImageTextConfig(after=0.9), model())(made)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        outcome = ImageText(ImageTextConfig(after=0.9), network)(made)
+    outcome.loss.backward()
+
+    assert (outcome.loss.item(), outcome.loss.dtype) == (0, torch.float32)
+    assert outcome.metrics.keys() == {"scale"}  # of no frame there is no accuracy
+    for part in (network.vision, network.text, network.joint):
+        assert part is not None
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
+        assert gradients
+        assert all(torch.equal(found, torch.zeros_like(found)) for found in gradients)
 
 
 def test_accuracy_counts_any_frame_of_the_same_task() -> None:

@@ -32,7 +32,7 @@ class Origin:
     recipe: str
     """The run's recipe as JSON; resuming another is refused."""
     data: str
-    """Fingerprint of its training data; resuming on others is refused."""
+    """Fingerprint of its training data (`fingerprint_of`); resuming on others is refused."""
     commits: tuple[str, ...]
     """Of the code that made it, oldest first; several if the run was resumed by another."""
 
@@ -129,8 +129,9 @@ def _check_origin(path: Path, header: dict[str, str], origin: Origin) -> None:
         )
     if header["data"] != origin.data:
         raise CheckpointError(
-            f"{path} was trained on other data than data.train has now: its episodes, tasks, "
-            "vocabulary or action scales differ; put the former data back, or start a new run"
+            f"{path} was trained on other data than data.train has now: its films, rows, "
+            "episodes, tasks, vocabulary or action scales differ; put the former data back, or "
+            "start a new run"
         )
 
 

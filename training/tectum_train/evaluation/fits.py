@@ -1,11 +1,15 @@
-"""Whether a model and two splits of a data set belong together.
+"""Whether a model and two splits of a data set belong together, and the splits are apart.
 
 Asked before anything is measured, and before the training of what shall be measured.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tectum_core.architecture import ModelConfig
 from tectum_core.bundle import Bundle
@@ -17,6 +21,8 @@ from tectum_train.world import read_world
 __all__ = ["check_fits", "check_seeds", "pair_steps"]
 
 _ROUNDING, _INTERVAL_SHARE = 1e-9, 0.01
+_COMPARED_FRAMES = 4
+_HELD_OUT = "episodes never trained on (a recipe's data.test, or --test of tectum eval)"
 
 
 def pair_steps(model: ModelConfig, fps: float) -> int:
@@ -34,7 +40,8 @@ def check_fits(
 ) -> None:
     """That what is fitted on `train` can be asked about `test`, and the model about both.
 
-    What a split lacks altogether is no contradiction: it is measured as far as it goes.
+    What a split lacks altogether is no contradiction: it is measured as far as it goes. Of what is
+    learnt from, nothing may be measured on: no episode, and no sentence that `test` holds out.
 
     Args:
         model: of the bundle, or of the one to be trained.
@@ -44,8 +51,9 @@ def check_fits(
         step_interval: seconds between the actions that the model knows; None: they are `train`'s.
 
     Raises:
-        DataError: they contradict each other; says where and by what.
+        DataError: they contradict each other, or are not apart; says where and by what.
     """
+    _check_folders(train, test)
     fps = train.dataset.info.fps
     if fps != test.dataset.info.fps:
         raise DataError(
@@ -60,6 +68,8 @@ def check_fits(
                     f"{samples.dataset.root}: {name} has {found} numbers; {wanted} are wanted"
                 )
     _check_families(columns, train, test)
+    _check_sentences(train, test)
+    _check_episodes(columns, train, test)
 
 
 def check_seeds(bundles: Sequence[tuple[str, Bundle]]) -> None:
@@ -145,3 +155,76 @@ def _check_families(columns: Columns, train: Samples, test: Samples) -> None:
                     f"{samples.dataset.root}: {columns.family} has {sorted(strange)}, which "
                     "meta/world.json does not name"
                 )
+
+
+def _check_folders(train: Samples, test: Samples) -> None:
+    if train.dataset.root.samefile(test.dataset.root):
+        raise DataError(
+            f"{test.dataset.root} is the folder that is learnt from; measure on another one, of "
+            f"{_HELD_OUT}"
+        )
+
+
+def _check_sentences(train: Samples, test: Samples) -> None:
+    """That what `test` calls held out was not heard, as a tokenizer hears it."""
+    heard = {_spoken(sentence) for sentence in train.instructions}
+    told = [
+        one.text
+        for one in read_world(test.dataset.root).instructions
+        if one.held_out and _spoken(one.text) in heard
+    ]
+    if told:
+        raise DataError(
+            f"{train.dataset.root} has {told[0]!r} among its instructions ({len(told)} such in "
+            f"all), which {test.dataset.root}/meta/world.json holds out; learn from a set without "
+            "them, or hold others out"
+        )
+
+
+def _spoken(sentence: str) -> str:
+    return " ".join(sentence.lower().split())
+
+
+def _check_episodes(columns: Columns, train: Samples, test: Samples) -> None:
+    """That no episode is in both, whatever its number, its file and its neighbours there are."""
+    numbers = [
+        name for name in (columns.state, columns.action) if train.has(name) and test.has(name)
+    ]
+    known = {mark: number for number, marks in _marks(train, numbers) for mark in marks}
+    shared = {
+        number: known[mark]
+        for number, marks in _marks(test, numbers)
+        for mark in marks
+        if mark in known
+    }
+    if shared:
+        here, there = next(iter(shared.items()))
+        raise DataError(
+            f"{len(shared)} of the {len(test.dataset.episodes)} episodes of {test.dataset.root} "
+            f"are in {train.dataset.root} too, by their pictures or their states and actions: "
+            f"number {here} is number {there} there; leave them out of one set, or measure on "
+            f"{_HELD_OUT}"
+        )
+
+
+def _marks(samples: Samples, numbers: Sequence[str]) -> Iterator[tuple[int, list[bytes]]]:
+    """By what each episode is known: its number, and digests of what was seen and what moved.
+
+    Pictures are some frames spread over it, at the model's size. Numbers count where measured
+    ones, not choices among a few, change in it: rest looks alike in many episodes.
+    """
+    for episode in samples.dataset.episodes:
+        stop = episode.dataset_to_index
+        start = stop - episode.length
+        shown = np.linspace(start, stop - 1, _COMPARED_FRAMES).round().astype(np.int64)
+        marks = [_digest(episode.length, samples.frames[shown])]
+        values = [samples.column(name)[start:stop] for name in numbers]
+        if any(np.issubdtype(v.dtype, np.floating) and bool((v != v[0]).any()) for v in values):
+            marks.append(_digest(episode.length, *(v.astype(np.float64) for v in values)))
+        yield episode.index, marks
+
+
+def _digest(length: int, *arrays: NDArray[np.generic]) -> bytes:
+    return hashlib.sha256(
+        b"".join([f"{length} ".encode(), *(a.tobytes() for a in arrays)])
+    ).digest()

@@ -50,27 +50,29 @@ class ImageText(Objective):
         self.model = model
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss, and each frame's accuracy in finding a sentence of its own."""
+        """Outcome with the loss, and each frame's accuracy in finding a sentence of its own.
+
+        Without a frame that counts the loss is 0, its gradients too, and there is no accuracy.
+        """
         joint = self.model.joint
         if joint is None:
             raise ValueError("image_text needs a joint space (model.joint)")
         counted = batch.progress >= self.config.after
-        if not counted.any():
-            raise ValueError(
-                f"no frame of the batch lies after {self.config.after} of its episode; "
-                "image_text.after wants larger batches, or to be smaller"
-            )
         pooled = batch.image(self.model).pooled[counted]
         words = batch.text(self.model).pooled[counted]
         # From here on float32: rounded unit vectors put the gradient off by percents at scale 100.
         with torch.autocast(pooled.device.type, enabled=False):
             image, text = joint.embed_image(pooled.float()), joint.embed_text(words.float())
             logits = joint.logits(image @ text.t())
+            scale = joint.log_scale.detach().exp()
+            if not len(logits):
+                # Which frames a step draws is settled by the seed: an error would come again.
+                return Outcome(logits.sum(), {"scale": scale})
             task = batch.task[counted]
             positive = task[:, None] == task[None, :]
             loss = multi_positive_info_nce(logits, positive)
         hit = positive.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
-        return Outcome(loss, {"accuracy": hit.detach(), "scale": joint.log_scale.detach().exp()})
+        return Outcome(loss, {"accuracy": hit.detach(), "scale": scale})
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -1,0 +1,157 @@
+"""What to say of a recipe that does not hold: who said it, what was found, what is allowed.
+
+Knows pydantic's errors, the tree that they are about and what was changed in it; no recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+__all__ = ["Change", "Place", "explained"]
+
+Place = tuple[str | int, ...]
+"""Keys and numbers that lead to a value in a tree of YAML."""
+_LONGEST = 60
+"""Characters of what was found, at most."""
+_ALLOWED = {
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "{expected_tags}",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a mapping"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    "string_type": "text",
+}
+"""By pydantic's type of error, with the names of its context."""
+_MISSING = frozenset({"missing", "union_tag_not_found"})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that `--set` gave."""
+
+    text: str
+    """As it was written, path.to.key=value."""
+    place: Place
+    """Where it went."""
+
+
+def explained(
+    error: ValidationError,
+    model: type[BaseModel],
+    tree: Mapping[str, Any],
+    name: str,
+    changes: Sequence[Change],
+) -> str:
+    """A line for each mistake.
+
+    Args:
+        error: what was raised.
+        model: the class that the tree was to be.
+        tree: what was read, with the changes in it.
+        name: of the file.
+        changes: made to what the file holds, in their order.
+    """
+    return "\n".join(_line(found, model, tree, name, changes) for found in error.errors())
+
+
+def _line(
+    found: Mapping[str, Any],
+    model: type[BaseModel],
+    tree: Mapping[str, Any],
+    name: str,
+    changes: Sequence[Change],
+) -> str:
+    place, kind = _place(tree, found), found["type"]
+    key = ".".join(map(str, place))
+    touching = [one for one in changes if _overlap(one.place, place)]
+    set_here = f"--set {touching[-1].text}" if touching else name
+    if kind == "extra_forbidden":
+        return f"{set_here}: unknown key {key}{_instead(model, found['loc'], place)}"
+    if kind in _MISSING:
+        return f"{set_here}: {key} is missing, and has no default"
+    if kind in _ALLOWED:
+        allowed = _ALLOWED[kind].format_map(found.get("ctx", {}))
+        what = f"found {_value(found)}; allowed: {allowed}"
+        said = bool(touching) and touching[-1].place == place
+        return f"{set_here}: {what}" if said else f"{set_here}: {key}: {what}"
+    # Several values contradict each other, and the message names them: who is wrong is open.
+    told = found["msg"].removeprefix("Value error, ")
+    given = ", ".join(f"--set {one.text}" for one in touching)
+    return ": ".join(filter(None, (f"{name} with {given}" if given else name, key, told)))
+
+
+def _value(found: Mapping[str, Any]) -> str:
+    value = found["ctx"]["tag"] if found["type"] == "union_tag_invalid" else found["input"]
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _place(tree: Mapping[str, Any], found: Mapping[str, Any]) -> Place:
+    """Where in the tree an error is: pydantic also names the kind of an entry, which is no key."""
+    place, here = list[str | int](), cast("Any", tree)
+    for step in found["loc"]:
+        listed = isinstance(here, list) and isinstance(step, int) and step < len(here)
+        if listed or (isinstance(here, dict) and step in here):
+            place.append(step)
+            here = here[step]
+    if found["type"] == "missing":
+        place.append(found["loc"][-1])
+    elif "discriminator" in found.get("ctx", {}):
+        place.append(found["ctx"]["discriminator"].strip("'"))
+    return tuple(place)
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    """Whether one of them is the other, or lies below it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def _instead(model: type[BaseModel], location: Place, place: Place) -> str:
+    """What the section has, in place of a key that it has not."""
+    section: Any = model
+    for step in location[:-1]:
+        section = _below(section, step)
+    keys = list(_bare(section).model_fields)
+    close = get_close_matches(str(place[-1]), keys, n=1)
+    meant = "".join(f"; did you mean {'.'.join(map(str, (*place[:-1], key)))}?" for key in close)
+    return f"{meant}{'' if meant else ';'} allowed: {', '.join(keys)}"
+
+
+def _below(annotation: Any, step: str | int) -> Any:
+    """The type of what pydantic calls `step` in a value of a type."""
+    bare = _bare(annotation)
+    if isinstance(bare, type) and issubclass(bare, BaseModel):
+        return bare.model_fields[str(step)].annotation
+    members = get_args(bare)
+    if get_origin(bare) is tuple:
+        return members[0]
+    return next(one for one in members if step in get_args(one.model_fields["kind"].annotation))
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without its metadata, and without the None that it may be in place of a value."""
+    while True:
+        origin, members = get_origin(annotation), get_args(annotation)
+        if origin is Annotated:
+            annotation = members[0]
+            continue
+        values = [one for one in members if one is not NoneType]
+        if origin not in (Union, UnionType) or len(values) > 1:
+            return annotation
+        (annotation,) = values
