@@ -2,8 +2,9 @@
 
     python robot_camera.py video.mp4 [host:port]
 
-A video file stands in for the camera: its frames come at 30 Hz, whatever its own rate, stamped
-with the moment they were taken. Needs PyAV beside the SDK (`pip install . av` in a checkout).
+A film stands in for the camera. It is shown in its own time, and a frame taken of it at most 30
+times a second, stamped with the moment when the film showed it: the latent actions are then those
+of the film's own motion. Needs PyAV beside the SDK (`pip install . av` in a checkout).
 """
 
 import sys
@@ -13,24 +14,26 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from tectum import Capability, Client, Frame, FrameStatus
+from tectum import Capability, Client, Frame, FrameStatus, TectumError
 
 RATE = 30.0
-"""Frames a second."""
+"""Frames a second, at most."""
 
 
 def camera(path: str) -> Iterator[Frame]:
-    """Frames as a camera would deliver them."""
-    due = time.time()
-    with av.open(path) as video:
-        for picture in video.decode(video=0):
-            time.sleep(max(0.0, due - time.time()))
-            due += 1 / RATE
-            yield Frame(np.asarray(picture.to_rgb().to_ndarray(), np.uint8), time.time())
+    """Frames as a camera before the film would deliver them."""
+    began, due = time.time(), 0.0
+    with av.open(path) as film:
+        for picture in film.decode(video=0):
+            if picture.time >= due - 0.002:  # some films round times to milliseconds
+                due += 1 / RATE
+                time.sleep(max(0.0, began + picture.time - time.time()))
+                pixels = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+                yield Frame(pixels, began + picture.time)
 
 
 def main(path: str, address: str = "127.0.0.1:50051") -> None:
-    """Stream the file and print what became of each frame that was answered."""
+    """Stream the film and print what became of each frame that was answered."""
     superseded = 0
     with Client(address) as client:
         can = client.get_model().capabilities
@@ -49,4 +52,9 @@ def main(path: str, address: str = "127.0.0.1:50051") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python robot_camera.py video.mp4 [host:port]")
+    try:
+        main(*sys.argv[1:])
+    except (TectumError, av.FFmpegError) as error:
+        sys.exit(f"robot_camera.py: {error}")

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -79,12 +78,17 @@ class AsyncStream:
         self._closed = True
         self._end()
         self._rpc.cancel()
-        # Both must be seen to their end, or asyncio complains about results nobody fetched.
-        for waiting in (self._feeding, self._reading):
-            if waiting is not None and waiting is not asyncio.current_task():
-                waiting.cancel()
-                with contextlib.suppress(asyncio.CancelledError, grpc.RpcError):
-                    await waiting
+        ending = self._unfinished()
+        for one in ending:
+            one.cancel()
+            # Looked at even where the wait below is cancelled: that is meant for whoever closes.
+            one.add_done_callback(_error_of)
+        if ending:
+            await asyncio.wait(ending)
+        for one in ending:
+            error = _error_of(one)
+            if error is not None and not isinstance(error, grpc.RpcError):
+                raise error
 
     async def __aenter__(self) -> Self:
         try:
@@ -194,9 +198,19 @@ class AsyncStream:
         else:
             self.finish()
 
+    def _unfinished(self) -> list[asyncio.Future[Any]]:
+        """What goes on beside the caller: frames being said, a message being read."""
+        both = (self._feeding, self._reading)
+        return [one for one in both if one is not None and one is not asyncio.current_task()]
+
     def _end(self) -> None:
         self._conversation.slot.close()
         self._changed.set()
+
+
+def _error_of(ended: asyncio.Future[Any]) -> BaseException | None:
+    """What it failed with, if it did; once asked for, asyncio does not complain about it."""
+    return None if ended.cancelled() else ended.exception()
 
 
 def _lost_status(error: grpc.RpcError) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypedDict, TypeVar, cast
 from google.protobuf.message import Message
 
 from tectum.errors import DeadlineExceeded, InternalError, TectumError, invalid
-from tectum.requests import text
+from tectum.requests import check_size, text
 from tectum.v1 import call_pb2
 from tectum.vocabulary import Priority
 
@@ -67,6 +67,8 @@ class Defaults:
     timeout: float | None
     retries: int
     token: str | None
+    max_message_bytes: int
+    """Largest message to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def plan(call: Call[Answer], defaults: Defaults) -> Plan[Answer]:
 
     Raises:
         InvalidInput: an option lies outside what it allows.
+        TooLarge: so is the message.
     """
     has_options = "options" in call.request.DESCRIPTOR.fields_by_name
     check_names(call.options, InferenceOptions if has_options else CallOptions)
@@ -136,6 +139,7 @@ def plan(call: Call[Answer], defaults: Defaults) -> Plan[Answer]:
         call.request.MergeFrom(
             type(call.request)(options=request_options(options, defaults, priority))
         )
+    check_size(call.request, defaults.max_message_bytes)
     return Plan(
         call=call,
         request_id=request_id,

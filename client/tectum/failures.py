@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from tectum import errors
 from tectum.durations import seconds
 from tectum.errors import TectumError, Violation
+from tectum.requests import SMALLER
 
 ERROR_DOMAIN = "tectum.dev"
 """ErrorInfo.domain of every reason in the contract; others' reasons are not ours to read."""
@@ -31,7 +32,8 @@ CLASS_BY_CODE: Mapping[grpc.StatusCode, type[TectumError]] = {
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
     grpc.StatusCode.ALREADY_EXISTS: errors.PreconditionFailed,
     grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
-    # The worker's own refusals carry details; bare, this is the transport's message limit.
+    # The worker's own refusals carry details; bare, this is the transport's message limit, or
+    # its limit of calls (`_is_full`).
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.TooLarge,
     grpc.StatusCode.FAILED_PRECONDITION: errors.PreconditionFailed,
     grpc.StatusCode.ABORTED: errors.Unavailable,
@@ -44,6 +46,18 @@ CLASS_BY_CODE: Mapping[grpc.StatusCode, type[TectumError]] = {
     grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
 }
 """What a bare gRPC code raises; total but for OK."""
+
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded!"
+"""What a grpc server says to a call beyond its `maximum_concurrent_rpcs`, before it looks at it."""
+_DEADLINE = "Deadline Exceeded"
+"""What grpc says on this side of a deadline that ran out, alone or as `Stream removed (…)`."""
+_PAUSE_SECONDS = 0.1
+"""Until there may be room for it: as long as the worker itself says of a full queue."""
+
+_TOO_LARGE = re.compile(
+    r"(CLIENT|SERVER): (Sent|Received) message larger than max \((\d+) vs\. (\d+)\)"
+)
+"""What grpc says of a message over a limit: on which side, and which way it went there."""
 
 
 class _Failed(Protocol):
@@ -71,15 +85,34 @@ def from_rpc(failure: grpc.RpcError, request_id: str) -> TectumError:
     return from_status(code, message, status, request_id)
 
 
+def _is_full(code: grpc.StatusCode, message: str) -> bool:
+    """Whether grpc's server refused a bare call for all that it has under way."""
+    return code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in message
+
+
 def _plain(message: str) -> str:
-    """A message as it is, but for those of grpc's for two mistakes in an address."""
+    """A message as it is, but for grpc's own of deadlines, sizes and mistakes in an address."""
+    if _DEADLINE in message:
+        return "the deadline passed before the answer came"
     if "Expected SETTINGS frame" in message or "Trying to connect an http1.x server" in message:
         return f"this is no gRPC port, perhaps the one for REST or metrics ({message})"
+    if size := _TOO_LARGE.search(message):
+        return _about_size(*size.groups())
     found = re.search(r"ipv[46]:(\S+:\d+)", message)
     if "Connection refused" in message and found:
         where = unquote(found[1])
         return f"no worker answers at {where} (start one: tectum up): connection refused"
     return message
+
+
+def _about_size(side: str, way: str, found: str, allowed: str) -> str:
+    """What to say of a message over the transport's limit on one side."""
+    is_answer = (side, way) in {("CLIENT", "Received"), ("SERVER", "Sent")}
+    what, to_do = ("answer", "ask for fewer items at once") if is_answer else ("request", SMALLER)
+    where = "max_message_bytes" if side == "CLIENT" else "by the worker"
+    return (
+        f"{what}: found a message of {found} bytes; allowed: at most {allowed} ({where}); {to_do}"
+    )
 
 
 def from_status(
@@ -108,6 +141,10 @@ def from_status(
         elif detail.Unpack(retry):
             retry_after = seconds(retry.retry_delay)
     raised = errors.class_for_reason(reason) or CLASS_BY_CODE.get(code, errors.InternalError)
+    if status is None and _is_full(code, message):
+        raised, retry_after = errors.Overloaded, _PAUSE_SECONDS
+    if status is None and code is grpc.StatusCode.UNKNOWN and _DEADLINE in message:
+        raised = errors.DeadlineExceeded
     return raised(
         _plain(message) or f"the call failed with {code.name}",
         reason=reason,

@@ -35,7 +35,9 @@ def describe(value: object) -> str:
     return type(value).__name__
 
 
-def put_image(target: image_pb2.Image, value: ImageLike, field: str) -> None:
+def put_image(
+    target: image_pb2.Image, value: ImageLike, field: str, allowed: str = ALLOWED
+) -> None:
     """Write one picture into a message; the pixels are copied, so a buffer may be reused.
 
     In place, because protobuf copies a message that is assigned to another's field by packing
@@ -45,24 +47,25 @@ def put_image(target: image_pb2.Image, value: ImageLike, field: str) -> None:
         target: What to write into.
         value: See `ImageLike`.
         field: Where it stands in the request, for the error.
+        allowed: What may stand there, for the error.
 
     Raises:
         InvalidInput: not a picture, an empty one, or a file that cannot be read.
     """
     if isinstance(value, np.ndarray):
-        _put_pixels(target.raw, value, field)
+        _put_pixels(target.raw, value, field, allowed)
     elif isinstance(value, bytes | bytearray | memoryview):
-        target.encoded = _not_empty(bytes(value), field)
+        target.encoded = _not_empty(bytes(value), field, allowed)
     elif isinstance(value, os.PathLike):
         try:
             content = Path(value).read_bytes()
         except OSError as error:
             problem = f"cannot read {os.fspath(value)}: {error.strerror or error}"
             raise invalid(field, problem, reason="IMAGE_UNREADABLE") from error
-        target.encoded = _not_empty(content, field)
+        target.encoded = _not_empty(content, field, allowed)
     else:
         raise invalid(
-            field, f"found {describe(value)}; allowed: {ALLOWED}", reason="SHAPE_MISMATCH"
+            field, f"found {describe(value)}; allowed: {allowed}", reason="SHAPE_MISMATCH"
         )
 
 
@@ -110,15 +113,15 @@ def pixels(raw: image_pb2.RawImage) -> NDArray[np.uint8]:
     return array.reshape(raw.height, raw.width, 3)
 
 
-def _put_pixels(target: image_pb2.RawImage, array: NDArray[Any], field: str) -> None:
+def _put_pixels(target: image_pb2.RawImage, array: NDArray[Any], field: str, allowed: str) -> None:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         found = describe(array)
-        raise invalid(field, f"found {found}; allowed: {ALLOWED}", reason="SHAPE_MISMATCH")
+        raise invalid(field, f"found {found}; allowed: {allowed}", reason="SHAPE_MISMATCH")
     target.height, target.width, _ = array.shape
     target.data = array.tobytes()
 
 
-def _not_empty(content: bytes, field: str) -> bytes:
+def _not_empty(content: bytes, field: str, allowed: str) -> bytes:
     if not content:
-        raise invalid(field, f"found no bytes; allowed: {ALLOWED}", reason="IMAGE_UNREADABLE")
+        raise invalid(field, f"found no bytes; allowed: {allowed}", reason="IMAGE_UNREADABLE")
     return content

@@ -7,14 +7,15 @@ no round trip and names its field. Pure: no channel, no clock, no defaults of a 
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
 from tectum import images, tensors, vocabulary
 from tectum.durations import duration, timestamp
-from tectum.errors import invalid
+from tectum.errors import TooLarge, Violation, invalid
 from tectum.images import ClipLike, ImageLike, describe, put_image, put_images
 from tectum.inputs import Mask
 from tectum.results import Embedding
@@ -26,9 +27,14 @@ from tectum.vocabulary import MaskKindName, VectorKindName, VectorTypeName
 MAX_TOP_K = 20
 """Candidates for a hidden token (ReconstructRequest.top_k)."""
 
+_COMPARABLE = f"{images.ALLOWED}, a str, or an Embedding"
+
 _KINDS = vocabulary.numbers(call_pb2.VectorKind.DESCRIPTOR)
 _TYPES = vocabulary.numbers(tensor_pb2.DataType.DESCRIPTOR)
 _MASKS = vocabulary.numbers(reconstruct_pb2.MaskKind.DESCRIPTOR)
+
+SMALLER = "send fewer or smaller items at once, or encode pictures as JPEG or PNG"
+"""What helps against a message that is too large."""
 
 SimilarityItem = ImageLike | str | Embedding
 """One side's member in a comparison: a picture, a text, or a vector already in hand."""
@@ -43,6 +49,28 @@ def text(value: str, field: str, *, empty: bool = False) -> str:
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise invalid(field, "found NUL or half a surrogate pair; allowed: Unicode text")
     return value
+
+
+def check_size(request: Message, allowed: int) -> None:
+    """Refuse a request that the transport would not carry, and name what is large in it.
+
+    Args:
+        request: All of it.
+        allowed: Bytes of a message.
+
+    Raises:
+        TooLarge: it has more.
+    """
+    found = request.ByteSize()
+    if found <= allowed:
+        return
+    field = max(request.ListFields(), key=lambda member: _size(member[1]))[0].name
+    description = f"found a message of {found} bytes; allowed: at most {allowed}; {SMALLER}"
+    raise TooLarge(
+        f"{field}: {description}",
+        reason="MESSAGE_TOO_LARGE",
+        violations=[Violation(field, description)],
+    )
 
 
 def vector_options(
@@ -192,6 +220,15 @@ def _put_times(
             raise invalid(f"captured_at[{i}]", description, reason="INTERVAL_MISMATCH")
 
 
+def _size(value: Any) -> int:
+    """About how many bytes a field's value takes; a number is small whatever it is."""
+    if isinstance(value, Message):
+        return value.ByteSize()
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(map(_size, value)) if isinstance(value, Iterable) else 1
+
+
 def _choice(value: str, field: str, allowed: Sequence[str], wire: Mapping[str, int]) -> int:
     if value not in allowed:
         raise invalid(field, f"found {value!r}; allowed: {', '.join(allowed)}")
@@ -229,7 +266,7 @@ def _put_item(target: embed_pb2.SimilarityItem, item: object, field: str) -> Non
         if item.scale is not None:
             target.embedding.scale = item.scale
     elif isinstance(item, np.ndarray | bytes | bytearray | memoryview | os.PathLike):
-        put_image(target.image, item, field)
+        put_image(target.image, item, field, _COMPARABLE)
     else:
-        found = f"found {describe(item)}; allowed: {images.ALLOWED}, a str, or an Embedding"
+        found = f"found {describe(item)}; allowed: {_COMPARABLE}"
         raise invalid(field, found, reason="SHAPE_MISMATCH")

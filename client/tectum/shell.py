@@ -5,6 +5,7 @@ No channel lives here; `client.py` opens grpc's and `aio.py` grpc.aio's from the
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,8 @@ TARGETS = ("dns", "unix", "unix-abstract", "ipv4", "ipv6", "vsock", "xds")
 
 Source: https://github.com/grpc/grpc/blob/master/doc/naming.md
 """
+_HOST_AND_PORT = re.compile(r"(\[.+\]|[^:\[\]]+):[^:]+")
+"""Brackets hold the colons of an IPv6 address. Without a port gRPC would take that of HTTPS."""
 MEBIBYTE = 1024 * 1024
 POLL_INTERVAL = 0.1
 """Seconds between looks at a worker that is not ready yet."""
@@ -74,18 +77,16 @@ class Shell:
             max_message_bytes: Largest message, either way.
 
         Raises:
-            InvalidInput: the address is a URL, or the roots cannot be read.
+            InvalidInput: the address is a URL or has no port, or the roots cannot be read.
         """
-        scheme, is_url, _ = address.partition("://")
-        if is_url and scheme.lower() not in TARGETS:
-            raise invalid("address", f"found {address!r}; allowed: HOST:PORT, without {scheme}://")
-        self.address = address
+        self.address = _known_address(address)
         self._defaults = Defaults(
             model=model,
             priority=calls.known_priority(priority),
             timeout=calls.timeout(timeout),
             retries=calls.bounded_retries(retries),
             token=token,
+            max_message_bytes=max_message_bytes,
         )
         self._tls = _credentials(tls)
         self._channel_options = (
@@ -121,6 +122,19 @@ def still_starting(error: TectumError) -> bool:
 def never_ready(address: str, patience: float, last: object) -> Unavailable:
     """The error for a worker that did not become ready within so many seconds."""
     return Unavailable(f"the worker at {address} is not ready after {patience:g} s: {last}")
+
+
+def _known_address(address: str) -> str:
+    """An address that can lead to a worker: HOST:PORT, or one of gRPC's own targets."""
+    scheme, is_url, _ = address.partition("://")
+    if address.partition(":")[0].lower() in TARGETS and ":" in address:
+        return address
+    if is_url:
+        raise invalid("address", f"found {address!r}; allowed: HOST:PORT, without {scheme}://")
+    if not _HOST_AND_PORT.fullmatch(address):
+        allowed = f"allowed: HOST:PORT, such as {DEFAULT_ADDRESS}"
+        raise invalid("address", f"found {address!r}; {allowed}")
+    return address
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials | None:

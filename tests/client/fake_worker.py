@@ -67,7 +67,12 @@ class Orders:
 class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
     """The worker; a context manager that serves while it is entered."""
 
-    def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+        most_calls: int | None = None,
+    ) -> None:
         self.orders = Orders()
         self.orders.hold_frames.set()
         self.seen: list[Seen] = []
@@ -78,6 +83,7 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=16),
             options=[("grpc.max_receive_message_length", 8 << 20), ("grpc.so_reuseport", 0)],
+            maximum_concurrent_rpcs=most_calls,
         )
         perception_pb2_grpc.add_PerceptionServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(FakeModels(self), self._server)

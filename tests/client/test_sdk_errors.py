@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -130,6 +131,15 @@ async def test_a_worker_that_answers_too_late_is_a_deadline_exceeded(
     assert type(sync) is type(parallel) is tectum.DeadlineExceeded
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN])
+@pytest.mark.parametrize("said", ["Deadline Exceeded", "Stream removed (Deadline Exceeded)"])
+def test_grpcs_words_for_a_deadline_become_a_sentence(code: grpc.StatusCode, said: str) -> None:
+    error = failures.from_status(code, said, None, "a-1")
+
+    assert type(error) is tectum.DeadlineExceeded
+    assert str(error) == "the deadline passed before the answer came"
+
+
 async def test_a_message_over_the_clients_own_limit_is_too_large(worker: FakeWorker) -> None:
     large = np.zeros((200, 200, 3), np.uint8)
     with tectum.Client(worker.address, max_message_bytes=100_000) as client:
@@ -137,8 +147,50 @@ async def test_a_message_over_the_clients_own_limit_is_too_large(worker: FakeWor
     async with tectum.AsyncClient(worker.address, max_message_bytes=100_000) as aclient:
         parallel = await raised(aclient.embed_images([large]))
 
-    assert type(sync) is type(parallel) is tectum.TooLarge
+    for error in (sync, parallel):
+        assert type(error) is tectum.TooLarge
+        assert error.reason == "MESSAGE_TOO_LARGE"
+        ((field, description),) = error.violations
+        assert field == "images"
+        assert re.fullmatch(
+            r"found a message of 120\d\d\d bytes; allowed: at most 100000; "
+            r"send fewer or smaller items at once, or encode pictures as JPEG or PNG",
+            description,
+        )
+        assert str(error) == f"images: {description}"
     assert worker.seen == []
+
+
+async def test_an_answer_over_the_clients_own_limit_is_too_large(worker: FakeWorker) -> None:
+    with tectum.Client(worker.address, max_message_bytes=100) as client:
+        sync = await raised(lambda: client.embed_texts(["a"]))
+    async with tectum.AsyncClient(worker.address, max_message_bytes=100) as aclient:
+        parallel = await raised(aclient.embed_texts(["a"]))
+
+    for error in (sync, parallel):
+        assert type(error) is tectum.TooLarge
+        assert re.fullmatch(
+            r"answer: found a message of \d+ bytes; allowed: at most 100 "
+            r"\(max_message_bytes\); ask for fewer items at once",
+            str(error),
+        )
+
+
+async def test_a_frame_over_the_clients_own_limit_is_too_large(worker: FakeWorker) -> None:
+    large = tectum.Frame(np.zeros((200, 200, 3), np.uint8), 1.0)
+    with (
+        tectum.Client(worker.address, max_message_bytes=100_000) as client,
+        pytest.raises(tectum.TooLarge) as caught,
+        client.stream([large], embed=True) as stream,
+    ):
+        list(stream)
+
+    assert re.fullmatch(
+        r"request: found a message of 120\d\d\d bytes; allowed: at most 100000 "
+        r"\(max_message_bytes\); send fewer or smaller items at once, or encode pictures as JPEG "
+        r"or PNG",
+        str(caught.value),
+    )
 
 
 async def test_a_message_over_the_workers_limit_is_too_large(
@@ -148,6 +200,46 @@ async def test_a_message_over_the_workers_limit_is_too_large(
 
     assert type(await raised(lambda: client.embed_images([large]))) is tectum.TooLarge
     assert type(await raised(aclient.embed_images([large]))) is tectum.TooLarge
+
+
+async def test_a_call_beyond_what_grpc_takes_at_once_is_overloaded() -> None:
+    with FakeWorker(most_calls=1) as worker, tectum.Client(worker.address) as client:
+        worker.orders.delay = 30
+        first = asyncio.create_task(raised(lambda: client.embed_texts(["a"])))
+        await asyncio.to_thread(wait_for, lambda: worker.seen)
+        async with tectum.AsyncClient(worker.address) as aclient:
+            parallel = await raised(aclient.embed_texts(["a"], retries=0))
+        sync = await raised(lambda: client.embed_texts(["a"], retries=0))
+        client.close()
+        await first
+
+    for error in (sync, parallel):
+        assert type(error) is tectum.Overloaded
+        assert error.retry_after == 0.1
+
+
+async def test_a_call_beyond_that_is_tried_again() -> None:
+    with FakeWorker(most_calls=1) as worker, tectum.Client(worker.address) as client:
+        worker.orders.delay = 0.2
+        both = await asyncio.gather(
+            *(asyncio.to_thread(client.embed_texts, ["a"], retries=5) for _ in range(2))
+        )
+
+    assert [answer.vectors.shape for answer in both] == [(1, 8)] * 2
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 8)"),
+        (grpc.StatusCode.INTERNAL, "Concurrent RPC limit exceeded!"),
+    ],
+)
+def test_no_other_bare_failure_is_taken_for_that(code: grpc.StatusCode, message: str) -> None:
+    error = failures.from_status(code, message, None, "a-1")
+
+    assert type(error) is failures.CLASS_BY_CODE[code]
+    assert error.retry_after is None
 
 
 async def test_an_answer_that_contradicts_itself_is_an_internal_error(
@@ -227,7 +319,32 @@ def test_a_url_is_no_address(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["robot", "dns:robot:1", "dns:///robot:1", "DNS://8.8.8.8/robot:1", "unix:///run/a"]
+    "address", ["127.0.0.1", "robot", "robot:", ":1", "", "[::1]", "fe80::1", "dns", "unix"]
+)
+def test_an_address_without_a_port_is_refused_by_name(address: str) -> None:
+    with pytest.raises(tectum.InvalidInput) as caught:
+        tectum.Client(address)
+
+    allowed = "allowed: HOST:PORT, such as 127.0.0.1:50051"
+    assert str(caught.value) == f"address: found {address!r}; {allowed}"
+
+
+@pytest.mark.parametrize("address", ["robot:1", "127.0.0.1:50051", "[::1]:50051", "[fe80::1%a]:1"])
+def test_a_host_and_its_port_are_an_address(address: str) -> None:
+    with tectum.Client(address) as client:
+        assert client.address == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "dns:robot",
+        "dns:robot:1",
+        "dns:///robot",
+        "DNS://8.8.8.8/robot:1",
+        "unix:a",
+        "unix:///run/a",
+    ],
 )
 def test_what_grpc_itself_calls_a_server_is_an_address(address: str) -> None:
     with tectum.Client(address) as client:

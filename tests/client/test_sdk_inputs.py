@@ -66,7 +66,8 @@ REFUSED: list[tuple[str, str, Ask]] = [
     ("frame_interval", "found 0 s", lambda: surface.embed_clips([TWO], 0)),
     ("left", "found one str", lambda: surface.similarity("a", ["b"])),
     ("right", "found none", lambda: surface.similarity(["a"], [])),
-    ("right[0]", "found float64[8]; allowed", lambda: surface.similarity(["a"], [np.zeros(8)])),  # type: ignore[list-item]
+    ("right[0]", "found float64[8]; allowed: a uint8[H, W, 3] array (RGB), the bytes of a JPEG, PNG or WebP file, or a Path to one, a str, or an Embedding", lambda: surface.similarity(["a"], [np.zeros(8)])),  # type: ignore[list-item]
+    ("right[0]", "found no bytes; allowed: a uint8[H, W, 3] array (RGB), the bytes of a JPEG, PNG or WebP file, or a Path to one, a str, or an Embedding", lambda: surface.similarity(["a"], [b""])),
     ("right[0]", "found NoneType; allowed", lambda: surface.similarity(["a"], [None])),  # type: ignore[list-item]
     ("left[0]", "found NaN", lambda: surface.similarity([tectum.Embedding(np.full(2, Nan, np.float32), "s")], ["a"])),
     ("image", "found NoneType", image(None)),

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from tests.client.fake_errors import R
@@ -149,6 +150,25 @@ def test_an_answer_out_of_turn_is_not_read() -> None:
 # Ends
 
 
+@pytest.fixture
+async def complaints() -> list[dict[str, Any]]:
+    """What asyncio says about errors that nobody looked at."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    return told
+
+
+async def slow_to_shut(shutting: asyncio.Event, shut: asyncio.Event) -> AsyncIterator[tectum.Frame]:
+    """A camera that needs a moment at its end."""
+    try:
+        async for frame in paced_async(1000):
+            yield frame
+    finally:
+        shutting.set()
+        await asyncio.sleep(0.3)
+        shut.set()
+
+
 async def test_closing_a_stream_ends_it_on_both_sides(
     worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
 ) -> None:
@@ -178,6 +198,40 @@ async def test_closing_a_client_ends_its_streams(worker: FakeWorker) -> None:
     await aclient.close()
 
     assert await asyncio.gather(*tasks) == [[], []]
+
+
+async def test_who_is_cancelled_while_closing_is_cancelled_and_the_stream_ends_all_the_same(
+    worker: FakeWorker, aclient: tectum.AsyncClient, complaints: list[dict[str, Any]]
+) -> None:
+    shutting, shut = asyncio.Event(), asyncio.Event()
+    stream = aclient.stream(slow_to_shut(shutting, shut), embed=True)
+    await anext(stream)
+    reading = asyncio.create_task(collect(stream))
+
+    closing = asyncio.create_task(stream.close())
+    await shutting.wait()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    assert not shut.is_set()  # and so its end was not waited for
+    await asyncio.wait_for(reading, 2)
+    await asyncio.wait_for(shut.wait(), 2)
+    assert await asyncio.to_thread(worker.seen[0].ended.wait, 2)
+    with pytest.raises(tectum.ClientClosed):
+        stream.send(frames(1)[0])
+    gc.collect()
+    assert complaints == []
+
+
+async def test_closing_waits_until_the_camera_is_shut(aclient: tectum.AsyncClient) -> None:
+    shutting, shut = asyncio.Event(), asyncio.Event()
+    stream = aclient.stream(slow_to_shut(shutting, shut), embed=True)
+    await anext(stream)
+
+    await stream.close()
+
+    assert shut.is_set()
 
 
 async def test_waiting_for_a_result_can_be_given_up_without_harm(

@@ -86,7 +86,7 @@ def test_the_demo_shows_words_pictures_and_latent_actions(product: Up, tmp_path:
     done = tectum("demo", "--worker", product.worker, "--pictures", tmp_path / "shown")
 
     assert done.returncode == 0, done.stderr
-    for words in ("thinks is being done", "chance", "latent actions while", "true action"):
+    for words in ("thinks is being done", "chance", "latent actions of an episode", "true action"):
         assert words in done.stdout
     written = {file.name: file.stat().st_size for file in (tmp_path / "shown").iterdir()}
     assert set(written) == {"reconstructions.png", "latent-actions.png"}

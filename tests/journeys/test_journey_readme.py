@@ -22,7 +22,7 @@ from tests.journeys.product import Up, tectum
 
 from tectum_cli.app import app
 from tectum_train import recipes
-from tectum_train.recipe import read_recipe
+from tectum_train.recipe import Recipe, read_recipe
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -113,6 +113,8 @@ def test_the_python_lines_do_what_their_comments_say(
     assert found["vectors"].vectors.dtype == np.float32
     assert f"{found['interval']} s, five frames" in source
     assert found["later"] == 5
+    (steps,) = re.findall(r"of the (\d+) steps between", source)
+    assert len(found["change"].decoded_actions) == int(steps)
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{len(found['frames']) - 1} ok")
 
 
@@ -131,10 +133,16 @@ def test_the_curl_lines_are_answered(product: Up, line: str, tmp_path: Path) -> 
     answer = json.loads(done.stdout)
     assert "detail" not in answer, answer
     assert "info" in answer or answer["data"]
+    if "right_given_left" in answer:
+        (row,) = answer["right_given_left"]
+        assert len(row) > 1, "one alone is as likely as can be, whatever it is"
 
 
 def test_the_robots_example_streams_a_video_to_it(product: Up, tmp_path: Path) -> None:
-    (line,) = re.findall(r"^python (.*)$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    said = (EXAMPLES / "README.md").read_text()
+    (line,) = re.findall(r"^python (.*)$", said, re.MULTILINE)
+    (film,) = re.findall(r"^FILM=(\S+)$", said, re.MULTILINE)
+    assert (EXAMPLES / film).is_file()
     with av.open(str(tmp_path / "video.mp4"), "w") as video:
         stream = video.add_stream("mpeg4", rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -142,7 +150,8 @@ def test_the_robots_example_streams_a_video_to_it(product: Up, tmp_path: Path) -
             frame = av.VideoFrame.from_ndarray(picture(seed, 48, 64), format="rgb24")
             video.mux(stream.encode(frame))
         video.mux(stream.encode())
-    script, *arguments = line.replace("127.0.0.1:50051", product.worker).split()
+    line = line.replace("127.0.0.1:50051", product.worker).replace("$FILM", "video.mp4")
+    script, *arguments = line.split()
 
     done = subprocess.run(
         [sys.executable, EXAMPLES / script, *arguments],
@@ -215,14 +224,40 @@ def test_the_recipes_are_listed() -> None:
 def test_what_one_line_writes_is_what_the_next_one_reads() -> None:
     (train,) = (shlex.split(line) for line in TECTUM if "--publish" in line)
     (evaluate,) = (shlex.split(line) for line in TECTUM if line.startswith("tectum eval"))
-    (serve,) = (shlex.split(line) for line in TECTUM if line.startswith("tectum serve"))
-    changes = [train[place + 1] for place, word in enumerate(train) if word == "--set"]
+    _, serve = (shlex.split(line) for line in TECTUM if line.startswith("tectum serve"))
 
-    recipe = read_recipe(train[2], changes)
+    recipe = trained_by(train)
 
-    assert evaluate[2] == f"{recipe.output}/{recipe.name}-seed{recipe.seed}/bundle"
-    assert serve[serve.index("--repository") + 1] == train[train.index("--publish") + 1]
-    assert serve[serve.index("--model") + 1] == recipe.name
+    assert evaluate[2] == bundle_of(recipe)
+    assert after("--repository", serve) == after("--publish", train)
+    assert after("--model", serve) == [recipe.name]
+
+
+def test_what_the_first_steps_write_is_what_is_published_and_served() -> None:
+    (train,) = (shlex.split(line) for line in TECTUM if "name=first-steps" in line)
+    (publish,) = (shlex.split(line) for line in TECTUM if line.startswith("tectum publish"))
+    serve, _ = (shlex.split(line) for line in TECTUM if line.startswith("tectum serve"))
+
+    recipe = trained_by(train)
+
+    assert publish[2] == bundle_of(recipe)
+    assert after("--repository", serve) == after("--repository", publish)
+    assert after("--model", serve) == [recipe.name]
+
+
+def trained_by(train: list[str]) -> Recipe:
+    """What a line of `tectum train` trains."""
+    return read_recipe(train[2], after("--set", train))
+
+
+def bundle_of(recipe: Recipe) -> str:
+    """Where a run leaves its bundle."""
+    return f"{recipe.output}/{recipe.name}-seed{recipe.seed}/bundle"
+
+
+def after(flag: str, words: list[str]) -> list[str]:
+    """What a flag is given, each time."""
+    return [words[place + 1] for place, word in enumerate(words) if word == flag]
 
 
 def test_every_link_and_file_that_is_named_is_there() -> None:

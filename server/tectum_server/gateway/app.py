@@ -19,6 +19,7 @@ from tectum_server.gateway.envelope import DOCS, Envelope
 from tectum_server.gateway.limits import BodyLimit, ConcurrencyLimit, most_bytes
 from tectum_server.gateway.metrics import Metrics
 from tectum_server.gateway.problems import MEDIA_TYPE, OPENAI_ROUTE, answer_error
+from tectum_server.gateway.reach import Reach
 from tectum_server.gateway.reading import MOST_VALUES, components
 from tectum_server.gateway.routes import (
     embed,
@@ -79,6 +80,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     )
     _add_documentation(app)
     app.state.client, app.state.metrics, app.state.settings = client, metrics, settings
+    app.state.reach = Reach(settings.worker_address)
     for part in (embed, similarity, reconstruct, latent_actions, models, openai, operations):
         app.include_router(part.router)
     for kind in (tectum.TectumError, RequestValidationError, HTTPException):

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 import tectum
 from tectum import CallOptions, InferenceOptions, Priority
 from tectum_server.gateway.problems import HUNG_UP
+from tectum_server.gateway.reach import Reach
 from tectum_server.gateway.wrong import within
 
 Answer = TypeVar("Answer")
@@ -85,12 +86,23 @@ class Caller:
             if not calling.done():
                 leaving.result()
                 raise tectum.Cancelled("the caller hung up", reason="CANCELLED")
-            return calling.result()
+            return self._result(calling)
         finally:
             for task in (calling, leaving):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, tectum.TectumError, HTTPException):
                     await task
+
+    def _result(self, called: asyncio.Future[Answer]) -> Answer:
+        """What a call that is done has given; the log is told where the worker is out of reach."""
+        reach: Reach = self.request.app.state.reach
+        try:
+            answer = called.result()
+        except tectum.TectumError as error:
+            reach.note(error)
+            raise
+        reach.note(None)
+        return answer
 
     async def _leaves(self) -> None:
         """Returns when the caller has gone.

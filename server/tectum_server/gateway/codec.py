@@ -16,7 +16,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 import tectum
 from tectum_server.gateway import png
-from tectum_server.gateway.wrong import wrong
+from tectum_server.gateway.wrong import NOT_FINITE, wrong
 
 EncodingFormat = Literal["float", "base64"]
 """How vectors are written: a list of numbers, or base64 of their little-endian bytes."""
@@ -125,7 +125,8 @@ def parse_vector(values: list[float] | str, data_type: str) -> NDArray[Any]:
         data_type: `float32`, `float16` or `int8`.
 
     Raises:
-        ValueError: not base64, not a whole number of elements, or a number outside the type.
+        ValueError: not base64, not a whole number of elements, a number outside the type, or one
+            that is none.
     """
     dtype = np.dtype(WIRE_TYPES[data_type])
     if isinstance(values, str):
@@ -133,10 +134,17 @@ def parse_vector(values: list[float] | str, data_type: str) -> NDArray[Any]:
         if len(content) % dtype.itemsize:
             described = f"found {len(content)} bytes; allowed: a multiple of {dtype.itemsize}"
             raise wrong(described, reason="SHAPE_MISMATCH")
-        return np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
-    exact = np.asarray(values, np.float64)
+        return _finite(np.frombuffer(content, dtype)).astype(dtype.newbyteorder("="))
+    exact = _finite(np.asarray(values, np.float64))
     if dtype.kind == "i" and not (np.abs(exact) <= np.iinfo(dtype).max).all():
         raise ValueError("found a number outside −127 to 127, which int8 vectors are made of")
     if dtype.kind == "f" and not (np.abs(exact) <= np.finfo(dtype).max).all():
         raise ValueError(f"found a number that {data_type} cannot hold")
     return exact.astype(dtype.newbyteorder("="))
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    """The same values, if all are numbers."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise wrong(NOT_FINITE, reason="NOT_FINITE", field="values")
+    return values

@@ -82,8 +82,9 @@ REASON_BY_STATUS: Mapping[int, str] = {
     429: "QUEUE_FULL",
     HUNG_UP: "CANCELLED",
     500: "INTERNAL",
+    504: "DEADLINE_PASSED",
 }
-"""The contract's word for failures of the gateway's own, where it has one."""
+"""The contract's word for failures of the gateway's own or of the way, where it has one."""
 
 
 class Violation(BaseModel):

@@ -6,13 +6,15 @@ parsed, and a large one is parsed in a thread.
 """
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+
+from tectum_server.gateway.wrong import kind_of
 
 JSON = "application/json"
 MOST_VALUES = 262_144
@@ -23,6 +25,8 @@ LARGE = 256 * 1024
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+_MOST_ECHOED = 40
+"""Characters of a wrong value that its caller is told."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -51,16 +55,41 @@ def _parse(schema: type[Schema], content: bytes) -> Schema:
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:
-        raise misfit(error) from None
+        raise misfit(error, schema) from None
 
 
-def misfit(error: ValidationError) -> RequestValidationError:
-    """What FastAPI would raise for what pydantic found in a body."""
+def misfit(error: ValidationError, schema: type[BaseModel]) -> RequestValidationError:
+    """What FastAPI would raise for what pydantic found in a body of that schema.
+
+    With it goes what `wrong.py` tells of: an unknown field's neighbours, and of what may be
+    megabytes no more than its kind, its length and its beginning.
+    """
     found: list[Any] = error.errors(include_url=False)
     for one in found:
-        if not isinstance(one["input"], int | float):  # what is no number may be megabytes
+        given = one["input"]
+        one["kind"] = kind_of(given)
+        if isinstance(given, str):
+            one["length"], one["input"] = len(given), given[:_MOST_ECHOED]
+        elif not isinstance(given, int | float):
             del one["input"]
+        if one["type"] == "extra_forbidden":
+            one["allowed"] = _fields_at(schema, one["loc"][:-1])
     return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found])
+
+
+def _fields_at(schema: type[BaseModel], place: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The fields of the part of a request that lies at a place, `("left", 0, "embedding")`."""
+    for part in place:
+        if part in schema.model_fields:
+            schema = _part_of(schema.model_fields[str(part)].annotation) or schema
+    return tuple(schema.model_fields)
+
+
+def _part_of(annotation: Any) -> type[BaseModel] | None:
+    """The schema in a field's type: `Clip` of `list[Clip] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_part_of, get_args(annotation))), None)
 
 
 def media_type_of(request: Request) -> str:

@@ -27,6 +27,7 @@ def serve(settings: GatewaySettings) -> None:
     """
     listener = listen(settings.host, settings.port)
     set_up_logs("gateway", settings.log_level)
+    logging.getLogger("uvicorn.error").addFilter(_without_colour)
     host, port = listener.getsockname()[:2]
     where = {"host": host, "port": port, "worker": settings.worker_address}
     config = uvicorn.Config(
@@ -54,6 +55,12 @@ def serve(settings: GatewaySettings) -> None:
     finally:
         listener.close()
     LOGGER.info("stopped", extra=where)
+
+
+def _without_colour(record: logging.LogRecord) -> bool:
+    """Take from uvicorn's records what they carry for terminals: the same message again."""
+    vars(record).pop("color_message", None)
+    return True
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 __all__ = ["WorkerSettings"]
 
@@ -92,11 +93,15 @@ class WorkerSettings(BaseModel):
     @model_validator(mode="after")
     def _safe_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key come together")
+            given = "tls_certificate" if self.tls_key is None else "tls_key"
+            told = f"found {getattr(self, given)} alone; tls_certificate and tls_key come together"
+            raise _wrong(given, told)
         if self.tokens is None and not self.allow_anonymous and not _loopback(self.host):
-            raise ValueError(
-                f"listening on {self.host} without tokens lets anybody call; set tokens, or "
-                "allow_anonymous if the network is private by other means"
+            raise _wrong(
+                "host",
+                f"found {self.host}, and listening there without tokens lets anybody call; "
+                "allowed: loopback, or with --tokens, or with --allow-anonymous if the network is "
+                "private by other means",
             )
         return self
 
@@ -117,6 +122,12 @@ class WorkerSettings(BaseModel):
         """Where the worker listens."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def _wrong(field: str, description: str) -> PydanticCustomError:
+    """What does not hold of one setting because of another."""
+    told = {"field": field, "description": description}
+    return PydanticCustomError("together", "{description}", told)
 
 
 def _loopback(host: str) -> bool:

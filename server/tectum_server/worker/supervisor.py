@@ -46,6 +46,10 @@ _LONGEST_SOCKET = 100
 """Bytes in a Unix socket's path; Linux takes 107, others a few less."""
 
 
+_TOLD_OF_DROPPED = 200
+"""Bytes of a line that was too long, for the log."""
+
+
 class CannotServe(RuntimeError):
     """The worker could not start, or not finish what it had accepted; says why and what to do."""
 
@@ -184,6 +188,8 @@ class Supervisor:
         if (await _hear(front)).get("ready"):
             self._served_once = True
             self._on_ready(port)
+        while await _hear(front):  # nothing more is expected, but a full pipe would stop the front
+            pass
         code = await front.wait()
         if not self._stop.is_set():
             raise CannotServe(f"the front ended with code {code}; its log says why")
@@ -250,7 +256,7 @@ async def _hear(process: asyncio.subprocess.Process) -> dict[str, object]:
     """The next thing the process says; nothing if it has ended."""
     if process.stdout is None:
         raise AssertionError("stdout was asked for")
-    while line := await process.stdout.readline():
+    while line := await _next_line(process.stdout):
         try:
             found = json.loads(line)
         except ValueError:
@@ -260,6 +266,28 @@ async def _hear(process: asyncio.subprocess.Process) -> dict[str, object]:
         # A library's, no word of ours.
         _log.debug("a child wrote", extra={"line": line.decode(errors="replace")})
     return {}
+
+
+async def _next_line(said: asyncio.StreamReader) -> bytes:
+    """The next line that the reader has room for, the last one perhaps cut; nothing at the end.
+
+    A longer one is a library's, no word of ours: it is read to its end and dropped.
+    """
+    begins, dropped = b"", 0
+    while True:
+        try:
+            line = await said.readuntil()
+        except asyncio.LimitOverrunError as error:
+            part = await said.readexactly(error.consumed)
+            begins, dropped = begins or part[:_TOLD_OF_DROPPED], dropped + len(part)
+            continue
+        except asyncio.IncompleteReadError as error:
+            line = error.partial
+        if not dropped:
+            return line
+        about = {"bytes": dropped + len(line), "begins": begins.decode(errors="replace")}
+        _log.warning("a child's line was too long", extra=about)
+        begins, dropped = b"", 0
 
 
 def _temporary() -> str | None:

@@ -16,6 +16,7 @@ from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
 from tests.journeys.openapi import Documentation
 
+import tectum
 from tectum_server.gateway import GatewaySettings, create_app, examples
 from tectum_server.logs import set_up_logs
 
@@ -122,6 +123,63 @@ async def test_a_log_line_is_json(
 
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "mine-2" in line]
     assert [line["status"] for line in lines] == [200]
+
+
+async def test_a_worker_out_of_reach_is_logged_once_and_once_when_it_is_back(
+    http: httpx.AsyncClient, app: FastAPI, worker: FakeWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> list[str]:
+        found = [r for r in caplog.records if r.levelno == logging.WARNING]
+        assert {vars(r)["worker"] for r in found} <= {worker.address}
+        return [r.getMessage() for r in found]
+
+    await http.post("/v1/embed/texts", json=TEXTS)
+    worker.refuse(R.ERROR_REASON_DRAINING, retry_after=1)  # it answers, if only with a refusal
+    await http.post("/v1/embed/texts", json=TEXTS)
+    assert warnings() == []
+
+    reached = app.state.client.embed_texts
+    app.state.client.embed_texts = gone
+    for path in ("/v1/embed/texts", "/v1/embed/texts", "/v1/embed/texts"):
+        assert (await http.post(path, json=TEXTS)).status_code == 503
+    await http.post("/v1/embed/texts", json={"texts": []})  # no word of the worker's
+    assert warnings() == ["the worker cannot be reached"]
+
+    app.state.client.embed_texts = reached
+    await http.post("/v1/embed/texts", json=TEXTS)
+    await http.get("/readyz")
+    assert warnings() == ["the worker cannot be reached", "the worker answers again"]
+
+
+async def gone(*_: Any, **__: Any) -> Any:
+    """A call of a worker that nobody answers for."""
+    raise tectum.Unavailable("no worker answers", request_id="a-1")
+
+
+async def test_probes_find_a_worker_out_of_reach_too(
+    http: httpx.AsyncClient, worker: FakeWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.__exit__()
+
+    for _ in range(2):
+        await http.get("/readyz")
+
+    found = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert found == ["the worker cannot be reached"]
+
+
+def test_uvicorns_colours_stay_out_of_the_log() -> None:
+    code = (
+        "import os, signal, threading\n"
+        "from tectum_server.gateway import GatewaySettings, serve\n"
+        "threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "serve(GatewaySettings(port=0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "uvicorn.error" in {line["logger"] for line in lines}
+    assert not any("color_message" in line for line in lines)
 
 
 @pytest.mark.parametrize("given", ["", "two words", "x" * 129, "semi;colon"])

@@ -107,7 +107,10 @@ async def test_a_deadline_that_passes_is_a_504(worker: FakeWorker, http: httpx.A
 
     late = await http.post("/v1/embed/texts", json=TEXTS, headers=headers)
 
-    assert checked(late, 504)["title"] == "Gateway Timeout"
+    found = checked(late, 504)
+    assert (found["reason"], found["title"]) == ("DEADLINE_PASSED", "Deadline passed")
+    assert found["type"] == "urn:tectum:problem:deadline-passed"
+    assert found["detail"] == "the deadline passed before the answer came"
     assert len(worker.seen) == 1
 
 

@@ -121,6 +121,24 @@ async def test_numbers_that_are_none_are_not_finite(http: httpx.AsyncClient) -> 
     assert found["violations"][0]["field"] == "actions[0][0]"
 
 
+@pytest.mark.parametrize("data_type", ["float32", "float16"])
+@pytest.mark.parametrize("values", ["[NaN]", "[1e400]", '"AADAfw=="'])
+async def test_a_vector_of_no_numbers_is_refused_alike_in_either_encoding(
+    values: str, data_type: str, http: httpx.AsyncClient
+) -> None:
+    if values.startswith('"') and data_type == "float16":
+        values = '"AH4="'
+    given = f'{{"values": {values}, "space_id": "s", "data_type": "{data_type}"}}'
+    content = f'{{"left": [{{"embedding": {given}}}], "right": [{{"text": "a"}}]}}'
+    headers = {"Content-Type": "application/json"}
+
+    found = checked(await http.post("/v1/similarity", content=content, headers=headers), 422)
+
+    assert found["reason"] == "NOT_FINITE"
+    told = "found NaN or infinity; allowed: finite numbers"
+    assert found["violations"] == [{"field": "left[0].embedding.values", "description": told}]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -118,7 +118,7 @@ async def read_images(request: Request) -> EmbedImages:
     try:
         return EmbedImages.model_validate(await _form(request))
     except ValidationError as error:
-        raise misfit(error) from None
+        raise misfit(error, EmbedImages) from None
 
 
 def _misplaced(name: str, why: str) -> RequestValidationError:

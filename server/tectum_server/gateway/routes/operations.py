@@ -28,8 +28,10 @@ async def ready(request: Request) -> Response:
             state.settings.readiness_model, timeout=PATIENCE, retries=0
         )
     except tectum.TectumError as error:
+        state.reach.note(error)
         found = f"no answer from the worker at {state.settings.worker_address}: {error}"
     else:
+        state.reach.note(None)
         if health is tectum.Health.SERVING:
             return JSONResponse({"status": "ready"})
         found = f"the worker at {state.settings.worker_address} is {health.value}"

@@ -9,7 +9,8 @@ The rules:
 - A batch is formed when the engine is free, from what waits: the first in order, and
   whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
-  (`returning`): never with a CONTROL call or another key waiting, nor to anybody's deadline.
+  (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
+  waiting, nor close to anybody's deadline.
 - While CONTROL calls come, a batch with others in it stays within the operator's limit.
 - What cannot be met is refused when it asks; what expires while waiting never runs.
 - What a request itself costs is taken at its best of late, and now and then one that would be
@@ -20,6 +21,7 @@ The rules:
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,12 +31,15 @@ from tectum_server.worker.engine.cost import Cost
 from tectum_server.worker.engine.returning import Returning
 from tectum_server.worker.shares import has_room
 
-__all__ = ["Admitted", "Batch", "Batching", "Reason", "Refused", "Waiting"]
+__all__ = ["Admitted", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
 
 _CONTROL = 1
 """The highest class, as `jobs.Priority` has it."""
 _EXPECTED_MS = 10_000
 """So long after a CONTROL call more of them are expected."""
+_SLACK = 0.25
+"""Of a batch's cost that must be left before every deadline when a free engine waits: costs are
+medians, and the answer has a way to go."""
 _PROBE_MS, _PROBE_COSTS = 1000, 10
 """So long, and so many times its cost, a key that is refused must not have run before a request is
 let in to see: what then comes too late takes a tenth of the engine's time at most."""
@@ -63,6 +68,8 @@ class Waiting:
     """Lower goes first."""
     deadline_ms: int
     """By when its answer is due."""
+    request: int | None = None
+    """Equal for items of one request, which is answered with the last of them; None: it is one."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -76,12 +83,31 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecast:
+    """Why a deadline cannot be met."""
+
+    left_ms: int
+    """Until the deadline, from the moment that counts: the request's arrival or now."""
+    takes_ms: int
+    """Until the answer, from the same moment."""
+    alone: bool
+    """Whether that is for the request itself; else for what waits before it as well."""
+
+    @classmethod
+    def of(cls, deadline_ms: int, done_ms: float, since_ms: int, *, alone: bool) -> Forecast:
+        """For an answer that is due at one moment and done at a later one."""
+        return cls(deadline_ms - since_ms, math.ceil(done_ms - since_ms), alone)
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The request was not taken."""
 
     reason: Reason
     retry_after_ms: int | None = None
     """When asking again may help; None: it cannot."""
+    forecast: Forecast | None = None
+    """Why its deadline cannot be met; None: it has passed, or is not the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +146,7 @@ class Batching:
         self._refused_since_ms: dict[Hashable, int] = {}
         self._waiting: dict[int, Waiting] = {}
         self._busy_until_ms = 0
-        self._running: Batch | None = None
+        self._running: list[Waiting] = []
         self._returning = Returning()
 
     def __len__(self) -> int:
@@ -152,9 +178,10 @@ class Batching:
         alone, own = self._time_for(items), self._best_time_for(items)
         if now_ms + own > first.deadline_ms:
             if not self._probes(items, alone, now_ms):
-                if (now_ms if arrived_ms is None else arrived_ms) + own > first.deadline_ms:
-                    return Refused(Reason.DEADLINE_INFEASIBLE)
-                return _unreachable(now_ms + own, first.deadline_ms)
+                since_ms = now_ms if arrived_ms is None else arrived_ms
+                if since_ms + own > first.deadline_ms:
+                    return _infeasible(first.deadline_ms, since_ms + own, since_ms)
+                return _unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
             own = 0.0
         if not has_room(self._max_queued, len(self._waiting), len(items), first.priority):
             return Refused(Reason.QUEUE_FULL, max(1, round(self._time_for(self._waiting.values()))))
@@ -162,7 +189,7 @@ class Batching:
         starts_ms = max(now_ms, self._busy_until_ms)
         done_ms = starts_ms + self._time_for([*ahead, *items]) - alone + own
         if done_ms > first.deadline_ms:
-            return _unreachable(done_ms, first.deadline_ms)
+            return _unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
             self._waiting[item.item] = item
             self._returning.came(item.key, 1, now_ms)
@@ -184,13 +211,14 @@ class Batching:
         if not self._waiting or self._control_expected(now_ms):
             return 0
         key, *others = {waiting.key for waiting in self._waiting.values()}
-        missing, left_ms = self._returning.missing(key, now_ms)
+        priority = min(waiting.priority for waiting in self._waiting.values())
+        missing, left_ms = self._returning.missing(key, priority, now_ms)
         cost = self._cost(key)
         if others or not missing or cost is None or len(self._waiting) >= self._max_batch:
             return 0
         due_ms = min(waiting.deadline_ms for waiting in self._waiting.values())
-        done_ms = now_ms + left_ms + cost.of(min(self._max_batch, len(self._waiting) + missing))
-        return left_ms if done_ms <= due_ms else 0
+        takes_ms = cost.of(min(self._max_batch, len(self._waiting) + missing))
+        return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
         """What to run on a free engine; None if nothing waits. Call `expire` and `pause` first."""
@@ -203,21 +231,31 @@ class Batching:
         )[: self._max_batch]
         cost = self._cost(first.key)
         size = len(mates) if cost is None else self._size(mates, cost, now_ms)
-        items = tuple(waiting.item for waiting in mates[:size])
-        self.cancel(items)
+        chosen = mates[:size]
+        self.cancel(waiting.item for waiting in chosen)
         self._refused_since_ms.pop(first.key, None)
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
-        self._running = Batch(first.key, items)
-        return self._running
+        self._running = chosen
+        return Batch(first.key, tuple(waiting.item for waiting in chosen))
 
     def idle(self, now_ms: int) -> None:
         """The engine has finished its batch."""
         self._busy_until_ms = 0
-        if self._running is not None:
-            key, cost = self._running.key, self._cost(self._running.key)
-            fixed_ms = 0.0 if cost is None else cost.fixed_ms
-            self._returning.answered(key, len(self._running.items), fixed_ms, now_ms)
-            self._running = None
+        if not self._running:
+            return
+        # Who has items waiting still is not answered yet, and has no reason to come back.
+        unanswered = {waiting.request for waiting in self._waiting.values()} - {None}
+        back = [ran for ran in self._running if ran.request not in unanswered]
+        cost = self._cost(self._running[0].key) or Cost(0.0, 0.0)
+        self._returning.answered(
+            self._running[0].key,
+            len(back),
+            max((ran.priority for ran in back), default=_CONTROL),
+            cost.fixed_ms,
+            cost.of(len(self._running)),
+            now_ms,
+        )
+        self._running = []
 
     def _control_expected(self, now_ms: int) -> bool:
         return self._control_until_ms is not None and now_ms < self._control_until_ms
@@ -266,9 +304,19 @@ class Batching:
                 yield batches * cost.fixed_ms + count * cost.per_item_ms, cost.least
 
 
-def _unreachable(done_ms: float, deadline_ms: int) -> Refused:
+def _infeasible(deadline_ms: int, done_ms: float, since_ms: int) -> Refused:
+    """Done too late, whatever waits."""
+    forecast = Forecast.of(deadline_ms, done_ms, since_ms, alone=True)
+    return Refused(Reason.DEADLINE_INFEASIBLE, forecast=forecast)
+
+
+def _unreachable(deadline_ms: int, done_ms: float, now_ms: int, *, alone: bool = False) -> Refused:
     """Done too late, as things are."""
-    return Refused(Reason.DEADLINE_UNREACHABLE, max(1, round(done_ms - deadline_ms)))
+    return Refused(
+        Reason.DEADLINE_UNREACHABLE,
+        retry_after_ms=max(1, round(done_ms - deadline_ms)),
+        forecast=Forecast.of(deadline_ms, done_ms, now_ms, alone=alone),
+    )
 
 
 def _fitting(mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:

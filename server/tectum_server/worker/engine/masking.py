@@ -16,9 +16,37 @@ from tectum_core import masks
 from tectum_core.predictor import Predictor
 from tectum_core.tokenizer import EncodedText
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import MaskSpec
+from tectum_server.worker.jobs import (
+    FillActions,
+    FillClip,
+    FillImage,
+    FillText,
+    Item,
+    MaskSpec,
+    Operation,
+)
 
-__all__ = ["clip_mask", "image_mask", "step_mask", "token_mask"]
+__all__ = ["check_mask", "clip_mask", "image_mask", "step_mask", "token_mask"]
+
+
+def check_mask(predictor: Predictor, operation: Operation, item: Item) -> None:
+    """Refuse a mask that its target does not allow, before the item joins a batch.
+
+    Of a text only the kind is looked at: its tokens are counted where it is computed.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE, a kind that is not for this target, or listed elements that
+            are not there, twice, none or all.
+    """
+    match operation:
+        case FillImage(mask=spec) if spec.kind in ("explicit", "tube"):  # no other is refused
+            image_mask(predictor, spec, item.arrays[0])
+        case FillClip(mask=spec) if spec.kind == "explicit":
+            clip_mask(predictor, spec, item.arrays[0])
+        case FillActions(mask=spec):
+            step_mask(predictor, spec, item.arrays[0].shape[0])
+        case FillText(mask=MaskSpec(kind="block" | "importance" | "tube" as kind)):
+            raise _not_for(kind, "a text")
 
 
 def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -> Tensor:

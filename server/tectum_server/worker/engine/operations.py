@@ -1,12 +1,14 @@
 """What each operation means to the predictor: which items share a batch, and how a batch runs.
 
 One function an operation, all of one shape: a predictor and items in, an output for
-each item. Knows no queues and no wire.
+each item. What can be seen to be wrong with an item's mask is refused with its key, before
+it joins others. Knows no queues and no wire.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +18,14 @@ from tectum.v1 import errors_pb2
 from tectum_core.masks import hidden_count
 from tectum_core.model.vision import VisionTransformer
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.masking import clip_mask, image_mask, step_mask, token_mask
+from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.masking import (
+    check_mask,
+    clip_mask,
+    image_mask,
+    step_mask,
+    token_mask,
+)
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
     EmbedClips,
@@ -41,37 +50,45 @@ def batch_key(model: str, operation: Operation, item: Item, predictor: Predictor
     """Items with equal keys may run together: same model, same operation, same shapes inside.
 
     Raises:
-        Failure: CAPABILITY_MISSING, the model has no such part.
+        Failure: CAPABILITY_MISSING, the model has no such part; or as `check_mask`.
     """
-    key: tuple[Hashable, ...] = (model, operation.name)
+    key = (model, operation.name, *_shape(operation, item, predictor))
+    check_mask(predictor, operation, item)
+    return key
+
+
+def _shape(operation: Operation, item: Item, predictor: Predictor) -> tuple[Hashable, ...]:
+    """What must be equal among an operation's items that run together."""
     match operation:
         case EmbedImages() | EmbedClips():
-            return (*key, operation.vector)
+            return (operation.vector,)
         case EmbedTexts():
-            return key
+            return ()
         case FillImage():
-            return (*key, _hidden(predictor.model.vision, operation, predictor), bool(item.text))
+            return (_hidden(predictor.model.vision, operation, predictor), bool(item.text))
         case FillClip():
             video = predictor.model.video
             if video is None:
                 raise Failure(
                     errors_pb2.ERROR_REASON_CAPABILITY_MISSING, "this model has no video path"
                 )
-            return (*key, _hidden(video, operation, predictor))
+            return (_hidden(video, operation, predictor),)
         case FillText():
-            return (*key, bool(item.arrays), operation.top_k)
+            return (bool(item.arrays), operation.top_k)
         case FillActions():
             flags = (operation.has_state, operation.has_image, bool(item.text))
-            return (*key, *flags, item.arrays[0].shape[0])
+            return (*flags, item.arrays[0].shape[0])
         case LatentActions():
-            return (*key, operation.decode_actions, operation.predict_frame)
+            return (operation.decode_actions, operation.predict_frame)
 
 
-def run_batch(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> list[ItemOutput]:
-    """Run items of equal keys together; one output each, in order.
+def run_batch(
+    predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
+) -> Sequence[ItemOutput | Failure]:
+    """Run items of equal keys together; for each, in order, its output or why it has none.
 
     Raises:
-        Failure: an item cannot be computed; the caller finds out which by running them alone.
+        Failure: items cannot be computed; the caller finds out which by running fewer.
     """
     items = [item for _, item in batch]
     match batch[0][0]:
@@ -138,27 +155,52 @@ def _fill_pictures(
     ]
 
 
-def _fill_texts(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> list[ItemOutput]:
+def _fill_texts(
+    predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
+) -> list[ItemOutput | Failure]:
+    """Fill in what can be masked; the others' failures cost it nothing."""
+    read = [_masked_text(predictor, operation, item) for operation, item in batch]
+    masked = [one for one in read if not isinstance(one, Failure)]
+    filled = iter(_fill_masked_texts(predictor, masked) if masked else ())
+    return [one if isinstance(one, Failure) else next(filled) for one in read]
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedText:
+    """A text, and the places in its ids that are hidden."""
+
+    item: Item
+    text: EncodedText
+    hidden: frozenset[int]
+    top_k: int
+
+
+def _masked_text(predictor: Predictor, operation: Operation, item: Item) -> _MaskedText | Failure:
+    if not isinstance(operation, FillText):
+        raise TypeError(f"{operation.name} does not belong in a batch of {FillText.name}")
+    text = predictor.encode(item.text)
+    try:
+        hidden = token_mask(predictor, operation.mask, text)
+    except Failure as failure:
+        return failure
+    return _MaskedText(item, text, hidden, operation.top_k)
+
+
+def _fill_masked_texts(predictor: Predictor, batch: Sequence[_MaskedText]) -> list[ItemOutput]:
     tokenizer = predictor.bundle.tokenizer
     if tokenizer is None or tokenizer.mask_id is None:
         raise Failure(
             errors_pb2.ERROR_REASON_CAPABILITY_MISSING, "this model's tokenizer has no [MASK]"
         )
-    encoded = [predictor.encode(item.text) for _, item in batch]
-    hidden = [
-        token_mask(predictor, operation.mask, text)
-        for (operation, _), text in zip(batch, encoded, strict=True)
-        if isinstance(operation, FillText)
+    ids = [
+        [tokenizer.mask_id if place in one.hidden else i for place, i in enumerate(one.text.ids)]
+        for one in batch
     ]
-    masked = [
-        [tokenizer.mask_id if place in places else token for place, token in enumerate(text.ids)]
-        for text, places in zip(encoded, hidden, strict=True)
-    ]
-    images = [item.arrays[0] for _, item in batch] if batch[0][1].arrays else None
-    probabilities = predictor.fill_texts(masked, images).probabilities
+    images = [one.item.arrays[0] for one in batch] if batch[0].item.arrays else None
+    probabilities = predictor.fill_texts(ids, images).probabilities
     outputs = []
-    for row, ((operation, _), text, places) in enumerate(zip(batch, encoded, hidden, strict=True)):
-        top_k = operation.top_k if isinstance(operation, FillText) else 0
+    for row, one in enumerate(batch):
+        text, places = one.text, one.hidden
         tokens, best = [], list(text.ids)
         for place in text.content:
             token = tokenizer.token(text.ids[place])
@@ -167,7 +209,7 @@ def _fill_texts(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -
                 continue
             spread = probabilities[row, place]
             # Only what the tokenizer can write, best first; ties go to the lower id.
-            order = np.argsort(-spread[: tokenizer.vocabulary_size], kind="stable")[:top_k]
+            order = np.argsort(-spread[: tokenizer.vocabulary_size], kind="stable")[: one.top_k]
             best[place] = int(order[0])
             candidates = tuple((tokenizer.token(int(i)), float(spread[i])) for i in order)
             known = text.ids[place] != tokenizer.mask_id

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
-from tectum_server.worker.engine.batching import Batching, Reason, Refused, Waiting
+from tectum_server.worker.engine.batching import (
+    Batching,
+    Forecast,
+    Reason,
+    Refused,
+    Waiting,
+)
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.failure import Failure
@@ -35,12 +41,7 @@ _REASONS = {
     Reason.DEADLINE_INFEASIBLE: errors_pb2.ERROR_REASON_DEADLINE_INFEASIBLE,
     Reason.DEADLINE_PASSED: errors_pb2.ERROR_REASON_DEADLINE_PASSED,
 }
-_MESSAGES = {
-    Reason.QUEUE_FULL: "the queue is full",
-    Reason.DEADLINE_UNREACHABLE: "with what waits now, the deadline cannot be met",
-    Reason.DEADLINE_INFEASIBLE: "the deadline is shorter than the model's cost alone",
-    Reason.DEADLINE_PASSED: "the deadline passed before the engine could take the request",
-}
+_PASSED = "the deadline passed before the engine could take the request"
 
 
 @dataclass(slots=True, eq=False)
@@ -153,12 +154,14 @@ class Scheduler:
     def _admit(self, progress: _Progress) -> None:
         job = progress.job
         model = f"{job.model}@{progress.predictor.bundle.version}"
+        request = next(self._numbers)
         waiting = [
             Waiting(
                 item=next(self._numbers),
                 key=batch_key(model, job.operation, item, progress.predictor),
                 priority=job.priority,
                 deadline_ms=int(job.deadline * 1000),
+                request=request,
             )
             for item in job.items
         ]
@@ -169,7 +172,7 @@ class Scheduler:
             _log.info("refused", extra={**_named(job), "reason": verdict.reason.value})
             raise Failure(
                 _REASONS[verdict.reason],
-                _MESSAGES[verdict.reason],
+                _why(verdict),
                 retry_after=None if after is None else after / 1000,
             )
         progress.items = [item.item for item in waiting]
@@ -249,9 +252,7 @@ class Scheduler:
             progress = self._places.pop(number).progress
             if not progress.done.done():
                 _log.info("expired while waiting", extra=_named(progress.job))
-                progress.done.set_exception(
-                    Failure(_REASONS[Reason.DEADLINE_PASSED], _MESSAGES[Reason.DEADLINE_PASSED])
-                )
+                progress.done.set_exception(Failure(_REASONS[Reason.DEADLINE_PASSED], _PASSED))
 
     def _forget(self, items: list[int]) -> None:
         self._policy.cancel(items)
@@ -268,18 +269,24 @@ class _Answers:
 
     outputs: list[ItemOutput | Exception]
     clean: bool
-    """Whether it ran as one batch; what it took says nothing of others else."""
+    """Whether it ran as one batch, all of it; what it took says nothing of others else."""
 
 
 def _run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> _Answers:
-    """Run a batch; if it fails, run its items alone, so that one bad item costs only itself."""
+    """Run a batch; if it fails, run its halves, so that one bad item fails alone.
+
+    One bad item costs the others about two more batches: the first, then ever smaller halves.
+    """
     try:
-        return _Answers(list(run_batch(predictor, work)), clean=True)
+        outputs = run_batch(predictor, work)
     except Exception as error:
         if len(work) == 1:
             return _Answers([error], clean=False)
-    alone = (_run_safely(predictor, [one]).outputs[0] for one in work)
-    return _Answers(list(alone), clean=False)
+    else:
+        return _Answers(list(outputs), clean=not any(isinstance(o, Failure) for o in outputs))
+    half = len(work) // 2
+    halves = [_run_safely(predictor, part) for part in (work[:half], work[half:])]
+    return _Answers([output for part in halves for output in part.outputs], clean=False)
 
 
 def _failure(error: Exception, job: Job, index: int) -> ItemFailure:
@@ -296,6 +303,17 @@ def _failure(error: Exception, job: Job, index: int) -> ItemFailure:
         )
     _log.info("an item has no answer", extra={**named, "error": failure.message})
     return failure
+
+
+def _why(verdict: Refused) -> str:
+    """A refusal as its caller is told: what was found, and what it would take."""
+    match verdict.forecast:
+        case Forecast(left_ms, takes_ms, alone=True):
+            return f"the deadline is {left_ms} ms away; this takes about {takes_ms} ms alone"
+        case Forecast(left_ms, takes_ms):
+            told = f"with what waits now it takes about {takes_ms} ms"
+            return f"the deadline is {left_ms} ms away; {told}"
+    return _PASSED if verdict.reason is Reason.DEADLINE_PASSED else "the queue is full"
 
 
 def _named(job: Job) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What every call passes through, whatever it asks: the one place for what all share.
 
-Credentials, size, draining, model and spaces, deadline, request id, failures, metrics,
-log. A servicer's method is left with reading its request and building its answer.
+Size, draining, model and spaces, deadline, request id, failures, metrics, log. A servicer's
+method is left with reading its request and building its answer; who may call at all was asked
+before the request came (`admission`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +18,6 @@ import grpc
 
 from tectum.v1 import call_pb2, errors_pb2
 from tectum_server.worker.failure import Failure, reason_name
-from tectum_server.worker.front.access import Access, Role
 from tectum_server.worker.front.call import (
     Call,
     Context,
@@ -58,7 +58,6 @@ class Calls:
         settings: limits and deadlines.
         engine: what computes.
         catalogue: what serves.
-        access: who may call.
         metrics: where requests are counted.
     """
 
@@ -67,7 +66,6 @@ class Calls:
         settings: WorkerSettings,
         engine: Engine,
         catalogue: Catalogue,
-        access: Access,
         metrics: FrontMetrics,
     ) -> None:
         self.settings = settings
@@ -79,7 +77,6 @@ class Calls:
         self._draining = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._gave_up = False
-        self._access = access
         self._items = 0
         self._streams = 0
 
@@ -111,11 +108,10 @@ class Calls:
         work: Callable[[Any, Call], Awaitable[_Answer]],
     ) -> _Answer:
         """Answer a PerceptionService call whose request has `options`."""
-        metadata = metadata_of(context)
-        record = Record(rpc, request_id_of(metadata))
+        record = Record(rpc, request_id_of(metadata_of(context)))
 
         async def answer() -> _Answer:
-            self.admit(metadata, "infer")
+            self.refuse_if_draining()
             message, size = self.unpack(request)
             record.priority = read_priority(message.options, Priority.INTERACTIVE)
             left = time_left(context)
@@ -143,18 +139,17 @@ class Calls:
         rpc: str,
         request: Any,
         context: Context,
-        role: Role,
         work: Callable[[Any], Awaitable[_Answer]],
     ) -> _Answer:
         """Answer a ModelService call."""
-        metadata = metadata_of(context)
 
         async def answer() -> _Answer:
-            self.admit(metadata, role)
+            self.refuse_if_draining()
             message, _ = self.unpack(request)
             return await work(message)
 
-        return await self.account(Record(rpc, request_id_of(metadata)), context, answer)
+        record = Record(rpc, request_id_of(metadata_of(context)))
+        return await self.account(record, context, answer)
 
     async def account(
         self, record: Record, context: Context, work: Callable[[], Awaitable[_Answer]]
@@ -195,15 +190,14 @@ class Calls:
             await context.abort_with_status(to_grpc(failure, record.request_id))
         raise AssertionError("abort_with_status() always raises")
 
-    def admit(self, metadata: Mapping[str, str | bytes], role: Role) -> None:
-        """What can be refused before the request is there, or before it is looked at.
+    def refuse_if_draining(self) -> None:
+        """Let pass what comes in time: as a call begins, and again once its request is there.
 
         Raises:
-            Failure: DRAINING, or bad credentials.
+            Failure: DRAINING.
         """
         if self.draining:
             raise shutting_down()
-        self._access.check(metadata.items(), role)
 
     def unpack(self, request: Packed, field: str = "") -> tuple[Any, int]:
         """The message, and how many bytes it came in.

@@ -1,7 +1,9 @@
-"""The standard health service, whose watchers do not depend on each other.
+"""The standard health service: what serves, asked for once or watched.
 
-The library's forgets all of a service's watchers as one of them leaves, so the others hear of no
-change any more; and it tells them one after another, so that one who does not read stops the rest.
+Its watchers do not depend on each other: one who leaves does not make the others deaf, and one who
+does not read does not keep them waiting.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
 from __future__ import annotations
@@ -9,35 +11,54 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 __all__ = ["Health"]
 
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-class Health(HealthServicer):
-    """Statuses by service, to be checked and watched."""
 
-    _server_status: dict[str, Any]
+class Health(health_pb2_grpc.HealthServicer):
+    """Statuses by service; the worker as a whole has the empty name, and does not serve yet."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._statuses: dict[str, int] = {"": _NOT_SERVING}
         self._changed = asyncio.Condition()
+        self._ending = False
 
-    async def Watch(  # noqa: N802 - the rpc has this name
+    async def Check(  # noqa: N802 - the rpcs have these names
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        """The status now; NOT_FOUND for a service that was never told of."""
+        status = self._statuses.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> None:
         """Tell the status now, and each that differs from the one told last."""
-        unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         told = None
         while True:
             async with self._changed:
-                while (status := self._server_status.get(request.service, unknown)) == told:
+                while (status := self._statuses.get(request.service, _UNKNOWN)) == told:
                     await self._changed.wait()
             told = status
             await context.write(health_pb2.HealthCheckResponse(status=status))
 
-    async def _set(self, service: str, status: Any) -> None:
+    async def set(self, service: str, status: int) -> None:
+        """Tell a service's ServingStatus; while the worker ends, none changes any more."""
         async with self._changed:
-            self._server_status[service] = status
+            if not self._ending:
+                self._statuses[service] = status
+                self._changed.notify_all()
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Nothing serves from now on."""
+        async with self._changed:
+            self._ending = True
+            self._statuses = dict.fromkeys(self._statuses, _NOT_SERVING)
             self._changed.notify_all()

@@ -29,8 +29,9 @@ from tectum_server.worker.jobs import Item, ItemOutput, LatentActions
 __all__ = ["FLOAT32", "Interval", "latent_action", "predict", "require"]
 
 FLOAT32 = tensor_pb2.DATA_TYPE_FLOAT32
-_ROUNDING = 1e-9
-"""Seconds by which decimal fractions may fail to add up."""
+_ROUNDING = 1e-6
+"""Seconds by which fractions may fail to add up: the time of day as a float64 has steps of a
+quarter of a microsecond."""
 _Request = latent_action_pb2.PredictLatentActionsRequest
 
 

@@ -27,7 +27,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             models = [served.description for served in self._catalogue.all()]
             return model_pb2.ListModelsResponse(models=models)
 
-        return await self._calls.admin("ListModels", request, context, "infer", work)
+        return await self._calls.admin("ListModels", request, context, work)
 
     async def GetModel(  # noqa: N802
         self, request: model_pb2.GetModelRequest, context: Context
@@ -40,7 +40,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             response.model.card = served.entry.card
             return response
 
-        return await self._calls.admin("GetModel", request, context, "infer", work)
+        return await self._calls.admin("GetModel", request, context, work)
 
     async def LoadModel(  # noqa: N802
         self, request: model_pb2.LoadModelRequest, context: Context
@@ -52,7 +52,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             await self._calls.engine.load_model(name, request.version, request.make_default)
             return model_pb2.LoadModelResponse(model=self._catalogue.find(name, "name").description)
 
-        return await self._calls.admin("LoadModel", request, context, "admin", work)
+        return await self._calls.admin("LoadModel", request, context, work)
 
     async def UnloadModel(  # noqa: N802
         self, request: model_pb2.UnloadModelRequest, context: Context
@@ -63,7 +63,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             await self._calls.engine.unload_model(_required(request.name))
             return model_pb2.UnloadModelResponse()
 
-        return await self._calls.admin("UnloadModel", request, context, "admin", work)
+        return await self._calls.admin("UnloadModel", request, context, work)
 
 
 def _required(name: str) -> str:

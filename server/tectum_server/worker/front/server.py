@@ -14,8 +14,10 @@ from prometheus_client import CollectorRegistry
 from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_grpc
 from tectum_server.listening import cannot_listen, check_pair, what_is_wrong
 from tectum_server.worker.front.access import Access
+from tectum_server.worker.front.admission import Admission
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
+from tectum_server.worker.front.guests import Bounds, Guests
 from tectum_server.worker.front.health import Health
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.models import Models
@@ -33,11 +35,18 @@ _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"],
 )
 _PERCEPTION, _MODELS = (service.full_name for service in _SERVICES)
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
 _SPARE_RPCS = 2048
 """Calls at once beyond what streams and the queue can hold: being refused, being sent, health. grpc
 itself refuses what exceeds that, health too and without details, so it must be out of the way."""
+_GUESTS = {
+    f"/{_HEALTH}/Check": Bounds(places=256, patience=5.0),
+    f"/{_HEALTH}/Watch": Bounds(places=64, patience=5.0),
+    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Bounds(places=16, patience=60.0),
+}
+"""What may be asked without credentials; it leaves most of the spare calls to who has some."""
 _GRACE_SECONDS = 1.0
 """For calls whose request is still on its way when all others are done."""
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.1, 2.0
@@ -60,9 +69,11 @@ class Front:
         self._settings = settings
         self._images = ImageReader(settings.decode_threads, settings.max_pixels, metrics)
         catalogue = Catalogue(engine, settings, metrics)
-        self._calls = Calls(settings, engine, catalogue, Access(settings.tokens), metrics)
+        self._access = Access(settings.tokens)
+        self._calls = Calls(settings, engine, catalogue, metrics)
         self._catalogue = catalogue
         self._health = Health()
+        self._guests = Guests(_GUESTS)
         self._healthy: set[str] = set()
         self._updates: set[asyncio.Task[None]] = set()
         self._telling = asyncio.Lock()
@@ -85,7 +96,6 @@ class Front:
         except RuntimeError as error:  # grpc's, which does not say why
             why = what_is_wrong(settings.host, settings.port) or OSError(str(error))
             raise cannot_listen(settings.address, why, "--host", "--port") from error
-        await self._set_health(set())  # grpc's own servicer begins by saying that all is well
         await self._server.start()
         self._catalogue.on_change(self._tell_health)
         return port
@@ -130,7 +140,11 @@ class Front:
     def _build(self) -> grpc.aio.Server:
         limit = self._settings.max_message_bytes + _SLACK_BYTES
         server = grpc.aio.server(
-            interceptors=[Unpacking(_SERVICES, self._settings.max_items)],
+            interceptors=[
+                Admission(*_SERVICES, self._access, self._calls),
+                Unpacking(_SERVICES, self._settings.max_items),
+                self._guests,
+            ],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
@@ -152,7 +166,7 @@ class Front:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            names = (_PERCEPTION, _MODELS, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            names = (_PERCEPTION, _MODELS, _HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
         return server
 

@@ -43,8 +43,7 @@ async def compare(
         items = [*request.left, *request.right]
         truncated: list[int] = []
         vectors = await _vectors(items, fields, call, calls, images, truncated)
-    failures = [vector for vector in vectors if isinstance(vector, Failure)]
-    raise_if_all_failed(failures, len(vectors))
+    _raise_if_a_side_failed(vectors[:split], vectors[split:])
     space = call.served.describe("joint")
     left, right = (_stack(side, space.dimensions) for side in (vectors[:split], vectors[split:]))
     cosine = np.clip(left @ right.T, -1, 1)
@@ -128,6 +127,21 @@ async def _vectors(
 
     await together(fill(EmbedImages("joint"), pictures), fill(EmbedTexts(), texts))
     return [vector for vector in vectors if vector is not None]
+
+
+def _raise_if_a_side_failed(
+    left: Sequence[Vector | Failure], right: Sequence[Vector | Failure]
+) -> None:
+    """A request with nothing left to compare on one side fails as a whole, naming every field.
+
+    Raises:
+        Failure: that side's first, with all violations of both.
+    """
+    for side, other in ((left, right), (right, left)):
+        failures = [one for one in side if isinstance(one, Failure)]
+        if len(failures) == len(side):
+            failures += [one for one in other if isinstance(one, Failure)]
+            raise_if_all_failed(failures, len(failures))
 
 
 def _stack(vectors: Sequence[Vector | Failure], width: int) -> Vector:

@@ -65,10 +65,8 @@ class PerceptionStream:
         self._calls = calls
         self._images = images
         self._context = context
-        self._metadata = metadata_of(context)
-        self._record = Record(
-            "StreamPerception", request_id_of(self._metadata), priority=Priority.CONTROL
-        )
+        request_id = request_id_of(metadata_of(context))
+        self._record = Record("StreamPerception", request_id, priority=Priority.CONTROL)
         self._newest: Frame | None = None
         self._arrived = asyncio.Event()
         self._ended = False
@@ -80,7 +78,6 @@ class PerceptionStream:
         await self._calls.account(self._record, self._context, self._converse)
 
     async def _converse(self) -> None:
-        self._calls.admit(self._metadata, "infer")
         with self._calls.one_more_stream():
             try:
                 async with asyncio.timeout(_SETUP_SECONDS):

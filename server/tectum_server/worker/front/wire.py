@@ -206,7 +206,7 @@ def read_embedding(
     """A caller's vector, float32[D], of unit length.
 
     Raises:
-        Failure: another space or shape, a type that is no vector's, or no direction.
+        Failure: another space or shape, a type that is no vector's, or of no finite length above 0.
     """
     if message.space_id != space_id:
         raise Failure(
@@ -219,8 +219,11 @@ def read_embedding(
     scale = message.scale if message.HasField("scale") else 1.0
     vector = values.astype(np.float32) * np.float32(scale)
     norm = float(np.linalg.norm(vector))
-    if not math.isfinite(norm) or norm == 0:
-        raise Failure(errors_pb2.ERROR_REASON_NOT_FINITE, "the vector has no direction", field)
+    if not math.isfinite(norm):
+        why = "the vector's length is not finite"
+        raise Failure(errors_pb2.ERROR_REASON_NOT_FINITE, why, field)
+    if norm == 0:
+        raise out_of_range(field, "a vector of length zero has no direction")
     return vector / np.float32(norm)
 
 

@@ -11,6 +11,7 @@ from tectum_server.worker.engine.batching import (
     Admitted,
     Batch,
     Batching,
+    Forecast,
     Reason,
     Refused,
     Waiting,
@@ -31,6 +32,17 @@ def item(
     number: int = 0, key: str = "c", priority: int = INTERACTIVE, deadline_ms: int = 10_000
 ) -> Waiting:
     return Waiting(number, key, priority, deadline_ms)
+
+
+def infeasible(left_ms: int, takes_ms: int) -> Refused:
+    """What a deadline that the request's own cost rules out is refused with."""
+    return Refused(Reason.DEADLINE_INFEASIBLE, None, Forecast(left_ms, takes_ms, alone=True))
+
+
+def unreachable(left_ms: int, takes_ms: int, *, alone: bool = False) -> Refused:
+    """What a deadline is refused with that can be met a little later."""
+    forecast = Forecast(left_ms, takes_ms, alone)
+    return Refused(Reason.DEADLINE_UNREACHABLE, takes_ms - left_ms, forecast)
 
 
 def admitted(policy: Batching, *items: Waiting, now_ms: int = 0) -> Batching:
@@ -125,28 +137,26 @@ def test_who_would_be_late_even_alone_does_not_bind_the_others() -> None:
 def test_a_request_whose_deadline_cannot_be_met_at_all_is_refused_for_good() -> None:
     policy = batching(a=Cost(10, 2))
 
-    assert policy.admit([item(1, "a", deadline_ms=11)], 0) == Refused(Reason.DEADLINE_INFEASIBLE)
+    assert policy.admit([item(1, "a", deadline_ms=11)], 0) == infeasible(11, 12)
     assert policy.admit([item(1, "a", deadline_ms=12)], 0) == Admitted()
 
 
 def test_its_own_cost_rules_a_request_out_only_at_its_best() -> None:
     policy = batching(a=Cost(10, 2, least=0.5))
 
-    assert policy.admit([item(1, "a", deadline_ms=5)], 0) == Refused(Reason.DEADLINE_INFEASIBLE)
+    assert policy.admit([item(1, "a", deadline_ms=5)], 0) == infeasible(5, 6)
     assert policy.admit([item(1, "a", deadline_ms=6)], 0) == Admitted()
     # What waits before it counts as it usually is.
-    assert policy.admit([item(2, "a", deadline_ms=7)], 0) == Refused(
-        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
-    )
+    assert policy.admit([item(2, "a", deadline_ms=7)], 0) == unreachable(7, 8)
 
 
 def test_time_that_the_worker_has_lost_is_no_fault_of_the_deadline() -> None:
     policy, late = batching(a=Cost(10, 2)), [item(1, "a", deadline_ms=111)]
 
-    assert policy.admit(late, 100, arrived_ms=99) == Refused(
-        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
-    )
-    assert policy.admit(late, 100, arrived_ms=100) == Refused(Reason.DEADLINE_INFEASIBLE)
+    assert policy.admit(late, 100, arrived_ms=99) == unreachable(11, 12, alone=True)
+    assert policy.admit(late, 100, arrived_ms=100) == infeasible(11, 12)
+    # What can never be met is told as the caller set it, before the worker lost any of it.
+    assert policy.admit([item(1, "a", deadline_ms=110)], 103, arrived_ms=100) == infeasible(10, 12)
 
 
 def test_now_and_then_one_that_would_be_refused_is_let_in_to_see() -> None:
@@ -175,7 +185,7 @@ def test_where_its_key_runs_for_others_nobody_is_let_in_to_see() -> None:
         policy.idle(now_ms)
         verdicts.append(policy.admit([item(now_ms + 1, "a", deadline_ms=now_ms + 80)], now_ms))
 
-    assert set(verdicts) == {Refused(Reason.DEADLINE_INFEASIBLE)}
+    assert set(verdicts) == {infeasible(80, 90)}
 
 
 def test_what_is_let_in_to_see_still_waits_for_its_turn() -> None:
@@ -186,9 +196,7 @@ def test_what_is_let_in_to_see_still_waits_for_its_turn() -> None:
     assert policy.admit([item(3, "a", deadline_ms=2029)], 2000) == Admitted()  # before the other
     policy.cancel([3])
     policy.next_batch(2000)
-    assert policy.admit([item(4, "a", deadline_ms=2029)], 2000) == Refused(
-        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
-    )
+    assert policy.admit([item(4, "a", deadline_ms=2029)], 2000) == unreachable(29, 30)
 
 
 def test_a_request_that_would_make_it_but_for_the_queue_is_told_when_to_come_back() -> None:
@@ -197,7 +205,7 @@ def test_a_request_that_would_make_it_but_for_the_queue_is_told_when_to_come_bac
 
     verdict = policy.admit([item(2, "a", deadline_ms=41)], 0)
 
-    assert verdict == Refused(Reason.DEADLINE_UNREACHABLE, retry_after_ms=1)  # 42 − 41
+    assert verdict == unreachable(41, 42)
 
 
 def test_what_waits_behind_a_request_does_not_count_against_it() -> None:
@@ -211,9 +219,7 @@ def test_the_batch_that_runs_counts_against_whoever_comes() -> None:
     policy = admitted(batching(a=Cost(10, 2), b=Cost(30, 0)), item(1, "b"))
     policy.next_batch(0)  # runs until 30
 
-    assert policy.admit([item(2, "a", deadline_ms=41)], 5) == Refused(
-        Reason.DEADLINE_UNREACHABLE, retry_after_ms=1
-    )
+    assert policy.admit([item(2, "a", deadline_ms=41)], 5) == unreachable(36, 37)
     policy.idle(5)
     assert policy.admit([item(2, "a", deadline_ms=41)], 5) == Admitted()
 

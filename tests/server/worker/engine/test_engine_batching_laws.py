@@ -116,16 +116,6 @@ def check_batch(batch: Batch, queue: dict[int, Waiting], now_ms: int, max_batch:
         assert harms(len(members) + 1)  # no artificial smallness
 
 
-def check_pause(pause_ms: int, queue: dict[int, Waiting], now_ms: int, free_ms: int) -> None:
-    """What every pause must be, given what waited and since when the engine is free."""
-    (key,) = {waiting.key for waiting in queue.values()}
-    cost = COSTS[key]
-    assert now_ms + pause_ms <= free_ms + cost.fixed_ms
-    for waiting in queue.values():
-        assert waiting.priority != CONTROL
-        assert now_ms + pause_ms + cost.of(len(queue)) <= waiting.deadline_ms
-
-
 def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
     """A day of arrivals before an engine that takes just what batches cost; checks as it goes."""
     policy = Batching(max_queued, max_batch, COSTS.get)
@@ -148,6 +138,8 @@ def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
             if isinstance(verdict, Refused):
                 retries = (Reason.QUEUE_FULL, Reason.DEADLINE_UNREACHABLE)
                 assert (verdict.retry_after_ms is not None) == (reason in retries)
+                if verdict.forecast is not None:  # what it takes is more than what is left
+                    assert verdict.forecast.takes_ms > verdict.forecast.left_ms
                 continue
             new = {waiting.item: waiting for waiting in items}
             queue |= new
@@ -163,11 +155,10 @@ def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
         for one in [*gone, *late]:
             day.ends[one] += 1
             del queue[one]
-        if now_ms >= free_ms and (pause_ms := policy.pause(now_ms)):
-            check_pause(pause_ms, queue, now_ms, free_ms)
-        elif now_ms >= free_ms:
+        if now_ms >= free_ms:
+            assert policy.pause(now_ms) == 0  # a twentieth of such short batches is no time
             batch = policy.next_batch(now_ms)
-            assert (batch is None) == (not queue)  # beside pauses, it never idles while work waits
+            assert (batch is None) == (not queue)  # it never idles while work waits
             if batch is not None:
                 check_batch(batch, queue, now_ms, max_batch)
                 cost = COSTS.get(batch.key, Cost(1, 0))

@@ -1,14 +1,16 @@
 """Each operation on the predictor: which items may share a batch, and what a batch answers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from tests.bundles import SCALING, actions, clip, picture
 
 from tectum.v1 import errors_pb2
-from tectum_core.masks import hidden_count
+from tectum_core.outputs import FilledTexts
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.masking import clip_mask, image_mask, step_mask, token_mask
+from tectum_server.worker.engine.masking import image_mask
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
@@ -30,8 +32,14 @@ IMAGE, OTHER, CLIP = picture(1), picture(2, 64, 33), clip(1)
 SECRET = MaskSpec("explicit", hidden=(0, 3))
 
 
+def outputs(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> list[ItemOutput]:
+    """Of a batch in which every item has one."""
+    found = run_batch(predictor, batch)
+    return [output for output in found if isinstance(output, ItemOutput)]
+
+
 def run(predictor: Predictor, operation: Operation, *items: Item) -> list[ItemOutput]:
-    return run_batch(predictor, [(operation, item) for item in items])
+    return outputs(predictor, [(operation, item) for item in items])
 
 
 # ---------------------------------------------------------------- keys
@@ -113,7 +121,7 @@ def test_a_filled_image_comes_with_its_mask_and_errors(full: Predictor) -> None:
         (FillImage(spec), Item((image,))) for spec, image in zip(specs, (IMAGE, OTHER), strict=True)
     ]
 
-    found = run_batch(full, batch)
+    found = outputs(full, batch)
 
     for output, spec, image in zip(found, specs, (IMAGE, OTHER), strict=True):
         seen, filled, mask, error = output.arrays
@@ -157,6 +165,44 @@ def test_a_hidden_token_whose_truth_is_known_has_its_surprise(full: Predictor) -
     assert [token.error for token in found.tokens if not token.hidden] == [None, None]
 
 
+def test_a_text_that_cannot_be_masked_costs_its_neighbours_nothing(
+    full: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    fill = full.fill_texts
+
+    def counted(ids: Sequence[Sequence[int]], images: None = None) -> FilledTexts:
+        computed.append(len(ids))
+        return fill(ids, images)
+
+    monkeypatch.setattr(full, "fill_texts", counted)
+    operation = FillText(SECRET, 3)
+    texts = ["open the red door", "open", "close the red drawer", "open the door"]
+
+    found = run_batch(full, [(operation, Item(text=text)) for text in texts])
+
+    assert computed == [2]
+    alone = [run(full, operation, Item(text=texts[place]))[0] for place in (0, 2)]
+    for place, one in zip((0, 2), alone, strict=True):
+        together = found[place]
+        assert isinstance(together, ItemOutput)
+        assert (together.text, len(together.tokens)) == (one.text, len(one.tokens))
+    for place, words in ((1, "at least 2 tokens"), (3, "index 3 lies outside 0..2")):
+        failure = found[place]
+        assert isinstance(failure, Failure)
+        assert words in failure.message
+
+
+def test_a_batch_of_nothing_but_such_texts_computes_nothing(
+    full: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Predictor, "fill_texts")
+
+    found = run_batch(full, [(FillText(None, 3), Item(text="open"))] * 2)
+
+    assert [isinstance(one, Failure) for one in found] == [True, True]
+
+
 def test_filled_actions_keep_what_was_visible_and_measure_what_was_not(full: Predictor) -> None:
     given = actions(3)
     (found,) = run(full, FillActions(MaskSpec("block"), False, False), Item((given,)))
@@ -187,129 +233,3 @@ def test_latent_actions_answer_only_what_was_asked(full: Predictor) -> None:
     assert [array.shape for array in plain.arrays] == [(8,), (2,), (0,), (0,)]
     assert [array.shape for array in whole.arrays] == [(8,), (2,), (4, 4), (16, 16, 3)]
     np.testing.assert_allclose(whole.arrays[0], plain.arrays[0], rtol=1e-6)
-
-
-# ---------------------------------------------------------------- masks
-
-
-def refused(predictor: Predictor, target: str, spec: MaskSpec) -> Failure:
-    with pytest.raises(Failure) as caught:
-        match target:
-            case "image":
-                image_mask(predictor, spec, IMAGE)
-            case "clip":
-                clip_mask(predictor, spec, CLIP)
-            case "actions":
-                step_mask(predictor, spec, 8)
-            case _:
-                token_mask(predictor, spec, predictor.encode("open the red door"))
-    return caught.value
-
-
-@pytest.mark.parametrize("ratio", [None, 0.3])
-@pytest.mark.parametrize("kind", ["random", "block", "importance"])
-def test_an_image_mask_hides_the_models_own_share_unless_told(
-    full: Predictor, kind: str, ratio: float | None
-) -> None:
-    mask = image_mask(full, MaskSpec(kind, ratio), IMAGE)  # type: ignore[arg-type]
-
-    assert int(mask.sum()) == hidden_count(16, ratio or 0.75)
-
-
-@pytest.mark.parametrize(
-    ("kind", "count"), [("random", 24), ("importance", 24), ("tube", 24), ("block", 24)]
-)
-def test_a_clip_mask_hides_its_share(full: Predictor, kind: str, count: int) -> None:
-    mask = clip_mask(full, MaskSpec(kind), CLIP)  # type: ignore[arg-type]
-
-    assert int(mask.sum()) == count
-    if kind in ("tube", "block"):
-        assert torch.equal(mask[:16], mask[16:])
-
-
-def test_importance_hides_what_the_trunk_attends_to(full: Predictor) -> None:
-    mask = image_mask(full, MaskSpec("importance", 0.25), IMAGE)
-
-    scores = full.image_importance(IMAGE)
-    assert scores[mask.numpy()].min() >= scores[~mask.numpy()].max()
-
-
-@pytest.mark.parametrize(("kind", "count"), [("random", 4), ("block", 4)])
-def test_a_step_mask_hides_its_share(full: Predictor, kind: str, count: int) -> None:
-    assert int(step_mask(full, MaskSpec(kind), 8).sum()) == count  # type: ignore[arg-type]
-
-
-def test_equal_seeds_hide_equal_elements_and_others_do_not(full: Predictor) -> None:
-    draws = [image_mask(full, MaskSpec(seed=s), IMAGE).tolist() for s in (7, 7, 8, 2**64 - 1)]
-
-    assert draws[0] == draws[1]
-    assert len({tuple(draw) for draw in draws}) == 3
-
-
-def test_a_written_mask_alone_hides_nothing_else(full: Predictor) -> None:
-    encoded = full.encode("open [MASK] red [MASK]")
-
-    assert token_mask(full, None, encoded) == {2, 4}
-    assert token_mask(full, MaskSpec("explicit", hidden=(0,)), encoded) == {1, 2, 4}
-
-
-def test_a_text_without_a_written_mask_hides_the_models_own_share(full: Predictor) -> None:
-    encoded = full.encode("open the red door")
-
-    assert len(token_mask(full, None, encoded)) == hidden_count(4, 0.15)
-
-
-def test_nothing_else_is_hidden_for_a_mask_written_beyond_what_is_read(full: Predictor) -> None:
-    encoded = full.encode("open the red door " * 4 + "[MASK]")
-
-    with pytest.raises(Failure, match="reads 10 tokens of this text, and no .MASK.") as caught:
-        token_mask(full, None, encoded)
-
-    assert caught.value.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
-    assert caught.value.field == "text.text"
-    assert token_mask(full, MaskSpec("explicit", hidden=(0,)), encoded) == {1}
-
-
-def test_of_several_written_masks_those_that_are_read_are_hidden(full: Predictor) -> None:
-    encoded = full.encode("[MASK] the red door " * 4)
-
-    assert token_mask(full, None, encoded) == {1, 5, 9}
-
-
-@pytest.mark.parametrize(
-    ("target", "kind"),
-    [
-        ("image", "tube"),
-        ("actions", "tube"),
-        ("actions", "importance"),
-        ("text", "tube"),
-        ("text", "block"),
-        ("text", "importance"),
-    ],
-)
-def test_a_kind_that_the_target_does_not_allow_is_named(
-    full: Predictor, target: str, kind: str
-) -> None:
-    failure = refused(full, target, MaskSpec(kind))  # type: ignore[arg-type]
-
-    assert failure.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
-    assert failure.field == "mask.kind"
-    assert kind in failure.message
-
-
-@pytest.mark.parametrize(
-    ("target", "count"), [("image", 16), ("clip", 32), ("actions", 8), ("text", 4)]
-)
-def test_an_index_beyond_the_target_is_named(full: Predictor, target: str, count: int) -> None:
-    failure = refused(full, target, MaskSpec("explicit", hidden=(count,)))
-
-    assert failure.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
-    assert failure.field == "mask.hidden"
-    assert f"index {count} lies outside 0..{count - 1}" in failure.message
-
-
-def test_a_text_of_one_token_cannot_be_masked(full: Predictor) -> None:
-    with pytest.raises(Failure, match="at least 2 tokens, the text has 1") as caught:
-        token_mask(full, MaskSpec(), full.encode("open"))
-
-    assert caught.value.field == "text.text"

@@ -70,6 +70,36 @@ async def test_versions_of_a_model_share_no_batch(rig: Rig) -> None:
     assert newer.batches == [["new"]]
 
 
+# ---------------------------------------------------------------- pauses
+
+
+def pausing(rig: Rig, first_ms: int) -> None:
+    """Let a free engine wait so long the first time that something waits, and never again."""
+    pauses = iter([first_ms])
+    policy = rig.scheduler._policy
+    policy.pause = lambda _: next(pauses, 0) if len(policy) else 0  # type: ignore[method-assign,assignment]
+    rig.predictor.open()
+
+
+async def test_whoever_comes_during_a_pause_is_looked_at_at_once(rig: Rig) -> None:
+    pausing(rig, 60_000)
+    first = rig.submit("a")
+    await settle()
+    assert rig.predictor.batches == []
+
+    second = rig.submit("bb", priority=P.CONTROL)
+
+    assert lengths(await asyncio.wait_for(second, 10)) == [2]
+    assert lengths(await first) == [1]
+    assert rig.predictor.batches == [["bb", "a"]]
+
+
+async def test_a_pause_ends_by_itself(rig: Rig) -> None:
+    pausing(rig, 20)
+
+    assert lengths(await asyncio.wait_for(rig.submit("a"), 10)) == [1]
+
+
 # ---------------------------------------------------------------- failures
 
 
@@ -182,6 +212,21 @@ async def test_refusals_of_the_policy_become_failures_with_their_delay(rig: Rig)
     assert unreachable.reason == errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE
     assert unreachable.retry_delay == pytest.approx(0.05)
     assert passed.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+
+
+async def test_a_refused_deadline_is_told_with_how_far_it_is_and_what_it_would_take(
+    rig: Rig,
+) -> None:
+    rig.scheduler.costs.observe(("m@v1", "embed_texts"), 1, 12.5)
+    await rig.busy()
+
+    infeasible = await refusal(rig.submit("a", within=0.0056))
+    unreachable = await refusal(rig.submit("a", within=0.0206))
+
+    # Whole milliseconds, and never fewer than it takes.
+    assert infeasible.message == "the deadline is 5 ms away; this takes about 13 ms alone"
+    told = "the deadline is 20 ms away; with what waits now it takes about 25 ms"
+    assert unreachable.message == told
 
 
 async def test_after_a_stall_the_class_is_served_again(rig: Rig) -> None:

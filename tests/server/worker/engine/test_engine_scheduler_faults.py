@@ -2,14 +2,65 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.server.worker.engine.gated import Rig, lengths, refusal, settle
 
 from tectum.v1 import errors_pb2
+from tectum_core.predictor import Predictor
+from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.scheduler import _run_safely
+from tectum_server.worker.jobs import EmbedTexts, Item, ItemFailure, ItemOutput, Operation
 
 KEY = ("m@v1", "embed_texts")
+
+# ---------------------------------------------------------------- what failures cost
+
+
+@pytest.mark.parametrize("place", [0, 13, 31])
+async def test_one_bad_item_of_32_costs_about_two_more_batches(rig: Rig, place: int) -> None:
+    rig.predictor.open()
+    texts = ["a"] * 32
+    texts[place] = "poison"
+
+    outputs = (await rig.submit(*texts)).outputs
+
+    assert [i for i, one in enumerate(outputs) if isinstance(one, ItemFailure)] == [place]
+    assert len(rig.predictor.batches) == 1 + 2 * 5  # two halves, five times
+    assert sum(map(len, rig.predictor.batches)) <= 3 * 32
+
+
+class Reader:
+    """Embeds texts as their lengths, and no batch with a negative one."""
+
+    def encode(self, text: str) -> EncodedText:
+        return EncodedText(ids=[], tokens=[text], content=[])
+
+    def embed_encoded(self, encoded: list[EncodedText]) -> NDArray[np.float32]:
+        if any(text.tokens[0].startswith("-") for text in encoded):
+            raise ZeroDivisionError
+        return np.array([[len(text.tokens[0])] for text in encoded], np.float32)
+
+
+@given(st.lists(st.integers(-9, 99), min_size=1, max_size=40))
+def test_whoever_is_not_bad_is_answered_as_if_nobody_was(numbers: list[int]) -> None:
+    work: list[tuple[Operation, Item]] = [(EmbedTexts(), Item(text=str(n))) for n in numbers]
+
+    answers = _run_safely(cast("Predictor", Reader()), work)
+
+    for number, output in zip(numbers, answers.outputs, strict=True):
+        if number < 0:
+            assert isinstance(output, ZeroDivisionError)
+        else:
+            assert isinstance(output, ItemOutput)
+            assert output.arrays[0] == len(str(number))
+    assert answers.clean == (min(numbers) >= 0)
+
 
 # ---------------------------------------------------------------- what failures teach
 
@@ -30,7 +81,7 @@ async def test_a_batch_that_fails_says_nothing_of_what_others_cost(rig: Rig) -> 
     assert rig.scheduler.costs.cost(KEY) == before
 
 
-async def test_neither_does_one_whose_items_had_to_be_run_alone(rig: Rig) -> None:
+async def test_neither_does_one_whose_items_had_to_be_run_apart(rig: Rig) -> None:
     rig.predictor.open()
 
     await rig.submit("a", "poison", "b")

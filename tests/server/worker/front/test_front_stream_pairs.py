@@ -116,3 +116,14 @@ def test_a_wide_tolerance_reaches_neither_back_in_time_nor_to_the_frame_itself(
     spec = model_pb2.LatentActionInput(interval=seconds(0.05), tolerance=seconds(0.07))
 
     assert Interval(spec).holds(gap) is holds
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.075, 0.0625, 0.0500000001])
+def test_a_pair_at_the_tolerance_holds_whatever_the_time_of_day(gap: float) -> None:
+    interval = Interval(
+        model_pb2.LatentActionInput(interval=seconds(0.0625), tolerance=seconds(0.0125))
+    )
+    clock = [1_795_000_000 + moment / 7 for moment in range(1000)]  # steps of 2.4e-7 s
+
+    assert all(interval.holds((at + gap) - at) for at in clock)
+    assert not any(interval.holds((at + 0.0751) - at) for at in clock)

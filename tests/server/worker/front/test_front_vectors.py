@@ -237,3 +237,48 @@ def test_a_failed_row_is_nan_and_takes_no_part(worker: Caller) -> None:
         (embed_pb2.SIDE_LEFT, 1, "left[1].image.encoded"),
         (embed_pb2.SIDE_RIGHT, 1, "right[1].text"),
     ]
+
+
+def lone(values: NDArray[np.float32], space: str) -> dict[str, Any]:
+    """A vector to compare, in hand."""
+    sent = tensor_pb2.Tensor(
+        data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=values.shape, data=values.tobytes()
+    )
+    return {"embedding": {"values": sent, "space_id": space}}
+
+
+@pytest.fixture
+def joint(full: Predictor) -> str:
+    """The id of the space that can be compared in."""
+    return {space.name: space.space_id for space in full.bundle.spaces}["joint"]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_comparison_with_nothing_left_on_one_side_fails_as_a_whole(
+    worker: Caller, joint: str, side: str
+) -> None:
+    bad = [lone(np.ones(15, np.float32), joint), lone(np.ones(16, np.float32), "elsewhere")]
+    good = [{"text": TEXTS[0]}, {"text": " "}]
+    other = "right" if side == "left" else "left"
+
+    request = embed_pb2.ComputeSimilarityRequest(**{side: bad, other: good})  # type: ignore[arg-type]
+    told = worker.refused("ComputeSimilarity", request)
+
+    assert (told.code, told.reason) == ("INVALID_ARGUMENT", "SHAPE_MISMATCH")
+    assert told.fields == (
+        f"{side}[0].embedding.values",
+        f"{side}[1].embedding.space_id",
+        f"{other}[1].text",
+    )
+
+
+def test_a_vector_of_length_zero_is_told_to_have_no_direction(worker: Caller, joint: str) -> None:
+    request = embed_pb2.ComputeSimilarityRequest(
+        left=[lone(np.zeros(16, np.float32), joint)],  # type: ignore[list-item]
+        right=[{"text": TEXTS[0]}],  # type: ignore[list-item]
+    )
+
+    told = worker.refused("ComputeSimilarity", request)
+
+    assert (told.reason, told.fields) == ("FIELD_OUT_OF_RANGE", ("left[0].embedding",))
+    assert told.message == "left[0].embedding: a vector of length zero has no direction"

@@ -67,13 +67,25 @@ async def test_answers_are_the_same_as_without_the_link(
 
 async def test_an_items_failure_crosses_with_its_field(local: tuple[Rig, LocalEngine]) -> None:
     rig, engine = local
-    work = job(IMAGE, operation=FillImage(MaskSpec("explicit", hidden=(99,))))
+    work = job(operation=FillText(MaskSpec("explicit", hidden=(9,)), 5), text="open the drawer")
 
     here, there = await engine.submit(work), await rig.remote.submit(work)
 
     assert isinstance(there.outputs[0], ItemFailure)
     assert there.outputs == here.outputs
     assert there.outputs[0].field == "mask.hidden"
+
+
+async def test_a_mask_that_is_refused_at_admission_crosses_with_its_field(
+    local: tuple[Rig, LocalEngine],
+) -> None:
+    rig, _ = local
+    work = job(IMAGE, operation=FillImage(MaskSpec("explicit", hidden=(99,))))
+
+    told = await failure(asyncio.create_task(rig.remote.submit(work)))
+
+    assert told.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
+    assert (told.field, told.message) == ("mask.hidden", "index 99 lies outside 0..15 (patches)")
 
 
 async def test_a_job_crosses_with_the_version_it_was_prepared_for_and_its_name(
