@@ -28,7 +28,7 @@ NOT_IN_REST = {
     "all bad": "the same; `all files bad` is asked instead",
 }
 """Rows that a REST caller has no words for."""
-OTHER_WORDS = {"pooled texts": "not permitted"}
+OTHER_WORDS = {"pooled texts": "unknown field"}
 """Rows that the gateway's schema refuses in words of its own: the route has no such field."""
 
 

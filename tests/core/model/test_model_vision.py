@@ -52,12 +52,12 @@ def test_patches_run_as_a_convolution_of_that_stride_reads_them() -> None:
 
 
 def test_tubelets_run_as_a_convolution_over_time_reads_them() -> None:
-    clip = torch.randn(2, 3, 6, 8, 8)
-    kernel = torch.randn(5, 3, 2, 4, 4)
+    clip = torch.randn(2, 3, 6, 8, 8, dtype=torch.float64)
+    kernel = torch.randn(5, 3, 2, 4, 4, dtype=torch.float64)
 
     wanted = F.conv3d(clip, kernel, stride=(2, 4, 4)).flatten(2).transpose(1, 2)
 
-    assert_close(patchify(clip, 4, 2) @ kernel.flatten(1).T, wanted, rtol=0, atol=1e-5)
+    assert_close(patchify(clip, 4, 2) @ kernel.flatten(1).T, wanted, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 9, 8), (1, 3, 2, 8, 9), (1, 3, 3, 8, 8)])
