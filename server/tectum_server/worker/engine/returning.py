@@ -17,7 +17,7 @@ from collections.abc import Hashable
 
 __all__ = ["Returning"]
 
-_SHARE = 0.05
+_SHARE = 0.1
 """Of the batch's time that is waited at most."""
 _NEWEST, _HABIT = 0.3, 0.5
 """Weight of the newest batch in the habit, and the habit from which on they are waited for."""

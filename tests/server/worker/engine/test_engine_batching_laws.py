@@ -156,7 +156,7 @@ def live(arrivals: Sequence[Arrival], max_queued: int, max_batch: int) -> Day:
             day.ends[one] += 1
             del queue[one]
         if now_ms >= free_ms:
-            assert policy.pause(now_ms) == 0  # a twentieth of such short batches is no time
+            assert policy.pause(now_ms) == 0  # what such short batches would allow is no time
             batch = policy.next_batch(now_ms)
             assert (batch is None) == (not queue)  # it never idles while work waits
             if batch is not None:

@@ -1,4 +1,4 @@
-"""Callers in a closed loop: a free engine waits for them, a small share of what their batch took.
+"""Callers in a closed loop: a free engine waits for them, a tenth of what their batch took.
 
 Time is in whole milliseconds and passed in; nothing here sleeps.
 """
@@ -15,8 +15,8 @@ from tectum_server.worker.engine.cost import Cost
 
 CONTROL, INTERACTIVE, BULK = 1, 2, 3
 COST = Cost(40, 90)
-"""A batch of four takes 400 ms, of which a twentieth is 20."""
-TAKES_MS, WINDOW_MS = 400, 20
+"""A batch of four takes 400 ms, of which a tenth is 40."""
+TAKES_MS, WINDOW_MS = 400, 40
 LENGTH_MS = 30_000
 """Of a simulated day."""
 
@@ -69,7 +69,7 @@ def test_callers_that_come_back_at_once_are_waited_for() -> None:
     assert policy.next_batch(ended_ms + 6) == Batch("c", (90, 91, 92, 93))
 
 
-def test_nobody_is_waited_for_longer_than_a_twentieth_of_the_batch() -> None:
+def test_nobody_is_waited_for_longer_than_a_tenth_of_the_batch() -> None:
     policy = batching()
     ended_ms = in_a_loop(policy)
 
@@ -157,8 +157,8 @@ def test_who_is_not_yet_answered_in_full_is_not_waited_for() -> None:
         (item(99, priority=CONTROL), False),
         (item(99, key="d"), False),
         (item(99, priority=BULK), True),
-        (item(99, deadline_ms=1202 + 500), False),  # 18 + 400 and a quarter of it again are 518
-        (item(99, deadline_ms=1202 + 520), True),
+        (item(99, deadline_ms=1202 + 520), False),  # 40 + 400 and a quarter of it again are 540
+        (item(99, deadline_ms=1202 + 540), True),
     ],
     ids=["control", "another key", "bulk", "a near deadline", "a farther deadline"],
 )
@@ -247,8 +247,8 @@ def test_callers_that_are_back_at_once_share_every_batch(callers: int, seed: int
     mean_batch, paused_ms, longest_ms = day(callers, (1, 3), seed)
 
     assert mean_batch >= 0.8 * callers
-    assert paused_ms <= 0.05 * LENGTH_MS
-    assert longest_ms <= 0.05 * COST.of(callers) + 1
+    assert paused_ms <= 0.1 * LENGTH_MS
+    assert longest_ms <= 0.1 * COST.of(callers) + 1
 
 
 @settings(max_examples=20)
