@@ -19,7 +19,15 @@ from torch.nn import functional as F
 
 from tectum_core.architecture import Strict
 
-__all__ = ["ActionScaling", "ImagePreprocessing", "normalise", "preprocess", "resample", "resize"]
+__all__ = [
+    "ActionScaling",
+    "ImagePreprocessing",
+    "normalise",
+    "preprocess",
+    "resample",
+    "resize",
+    "resized_intrinsics",
+]
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _ORDINARY = 16
@@ -144,8 +152,27 @@ def resample(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     )
 
 
+def resized_intrinsics(camera: Tensor, height: int, width: int, spec: ImagePreprocessing) -> Tensor:
+    """What `resize` makes of a pinhole camera.
+
+    Args:
+        camera: float[..., 4], (fx, fy, cx, cy) in pixels of pictures of H×W, the first pixel's
+            middle at 0.
+        height, width: H and W.
+        spec: as in `resize`.
+
+    Returns:
+        float[..., 4] in pixels of the model's input, likewise.
+    """
+    rows, columns = _target(height, width, spec)
+    scale = camera.new_tensor([columns / width, rows / height])
+    cut = camera.new_tensor([(columns - spec.size) // 2, (rows - spec.size) // 2])
+    centre = (camera[..., 2:] + 0.5) * scale - 0.5 - cut
+    return torch.cat([camera[..., :2] * scale, centre], dim=-1)
+
+
 def _target(height: int, width: int, spec: ImagePreprocessing) -> tuple[int, int]:
-    """Rows and columns of the whole picture once it is resampled."""
+    """Height and width that `resample` brings a picture to."""
     if spec.resize_to is None:
         return spec.size, spec.size
     shorter = min(height, width)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.training.ranks import Ranks
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +18,13 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training.tiny import write_data
 
     return write_data(tmp_path_factory.mktemp("tabletop"))
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """Two processes with gloo between them."""
+    from tests.training.ranks import Ranks
+
+    both = Ranks()
+    yield both
+    both.close()

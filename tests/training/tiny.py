@@ -33,12 +33,12 @@ from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling, ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 from tectum_core.untrained import write_untrained
-from tectum_train.objectives import Batch
+from tectum_train.objectives import Batch, Clip
 from tectum_train.recipe import Recipe
 
 __all__ = [
-    "CAMERA", "FPS", "LENGTH", "batch", "job", "latent_action", "model", "parts", "tokenizer",
-    "vision_alone", "write_data", "write_set", "write_untrained_bundle",
+    "CAMERA", "FPS", "LENGTH", "batch", "clip", "job", "latent_action", "model", "parts",
+    "tokenizer", "vision_alone", "write_data", "write_set", "write_untrained_bundle",
 ]  # fmt: skip
 
 FPS, LENGTH, INTERVAL_STEPS = 16, 20, 2
@@ -242,10 +242,28 @@ def batch(size: int = 8, seed: int = 0, **changes: Any) -> Batch:
         "ids_seen": ids != tokenizer().pad_id,
         "content": content,
         "task": instruction,
+        "episode": torch.arange(size) // 2,
         "actions": torch.randn(size, 8, 4, generator=draw),
         "padded": torch.zeros(size, 8, dtype=torch.bool),
         "state": torch.randn(size, 4, generator=draw),
+        "views": torch.stack([earlier, earlier.roll(1, dims=2)], dim=1),
+        "crops": earlier[:, None, :, :16, :16].repeat(1, 2, 1, 1, 1),
+        "clip": clip(earlier, draw),
+        "moments": torch.stack([earlier.roll(2 * step, dims=3) for step in range(5)], dim=1),
+        "labels": {"task_family": instruction % 4},
         "noise": 0,
         "generator": torch.Generator().manual_seed(seed),
     }
     return Batch(**{**given, **changes})
+
+
+def clip(first: torch.Tensor, draw: torch.Generator) -> Clip:
+    """Four frames that go on from the first, two steps apart."""
+    size = len(first)
+    return Clip(
+        frames=torch.stack([first.roll(2 * step, dims=3) for step in range(4)], dim=1),
+        inside=torch.ones(size, 4, dtype=torch.bool),
+        actions=torch.randn(size, 4, 2, 4, generator=draw),
+        acted=torch.ones(size, 4, 2, dtype=torch.bool),
+        states=torch.randn(size, 4, 4, generator=draw),
+    )

@@ -17,11 +17,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train import recipes
-from tectum_train.objectives import ObjectiveConfig
+from tectum_train.augment.settings import AugmentationConfig
+from tectum_train.objectives import ObjectiveConfig, Reads
 from tectum_train.refusals import Change, Place, explained
 
 __all__ = [
-    "AugmentationConfig",
+    "ClipConfig",
     "DataConfig",
     "OptimiserConfig",
     "Recipe",
@@ -38,6 +39,15 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 class RecipeError(ValueError):
     """A recipe that cannot be read; names the key and what it allows."""
+
+
+class ClipConfig(Strict):
+    """Frames in a row of one episode."""
+
+    frames: Annotated[int, Field(ge=2)] = 8
+    """How many."""
+    steps: PositiveInt = 5
+    """Steps between two of them."""
 
 
 class DataConfig(Strict):
@@ -62,21 +72,12 @@ class DataConfig(Strict):
     """Steps between the two frames of a pair; one is drawn for each sample."""
     action_steps: PositiveInt = 16
     """Length of an action sequence; equals `model.actions.max_steps`."""
-
-
-class AugmentationConfig(Strict):
-    """Random views of pictures, drawn for each sample; all its frames are changed alike."""
-
-    shift: Annotated[int, Field(ge=0)] = 4
-    """Moved at most so many pixels each way; what comes in at the border repeats it."""
-    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Scaled by 1 − zoom to 1 + zoom about the middle."""
-    colour: _Share = 0.2
-    """Brightness, contrast and saturation, each times 1 − colour to 1 + colour."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Hues turned at most by so much of the whole circle."""
-    grey: _Share = 0.0
-    """Share of samples that lose their colours."""
+    intrinsics: str | None = None
+    """Feature that holds the camera's (fx, fy, cx, cy) in pixels of the recorded pictures. It
+    follows the robot's state as four numbers more, in pixels of the model's input, and is moved as
+    augmentation moves the pixels. None: not read."""
+    clip: ClipConfig | None = None
+    """Frames in a row, for objectives that read clips; None: there are none."""
 
 
 class OptimiserConfig(Strict):
@@ -157,6 +158,33 @@ class Recipe(Strict):
                 f"model.latent_action.decoded_steps ({decoded}) may be at most data.pair_steps "
                 f"({min(self.data.pair_steps)}) and data.action_steps ({self.data.action_steps})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> Self:
+        clips = [one.kind for one in self.objectives if Reads.CLIP in one.reads]
+        if clips and self.data.clip is None:
+            raise ValueError(f"{', '.join(clips)} read clips, so data.clip must say which")
+        if self.data.intrinsics is not None and self.model.actions is None:
+            raise ValueError("data.intrinsics belongs to the state, which needs model.actions")
+        return self
+
+    @model_validator(mode="after")
+    def _mirrors_what_it_reads(self) -> Self:
+        flip = self.augmentation.flip
+        if flip is None:
+            return self
+        read = {
+            "actions": (self.data.action is not None, flip.actions),
+            "states": (self.data.state is not None and self.model.actions is not None, flip.states),
+            "words": (self.model.text is not None, flip.words),
+        }
+        for name, (is_read, told) in read.items():
+            if is_read and told is None:
+                raise ValueError(
+                    f"augmentation.flip.{name} must say what a mirror does to {name} ('()' or "
+                    f"'{{}}' if nothing), since this recipe reads them"
+                )
         return self
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data import DataError, LeRobotDataset
-from tectum_train.data.samples import RawBatch, Samples, order_of
+from tectum_train.data.samples import Samples, order_of
 
 CAMERA = "observation.images.front"
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
@@ -48,12 +48,6 @@ def recorded(lengths: list[int]) -> Samples:
     return Samples(cast("LeRobotDataset", dataset), frames)
 
 
-def take(samples: Samples, index: int, gap: int = 2, **changes: Any) -> RawBatch:
-    given = {"action": "action", "action_steps": 4, "state": "observation.state", **changes}
-    task = samples.tasks(None)[[index]]
-    return samples.take(np.array([index]), np.array([gap]), task, task, **given)
-
-
 # ---------------------------------------------------------------- order
 
 
@@ -62,148 +56,139 @@ def test_every_epoch_visits_every_sample_once(total: int, size: int, seed: int) 
     epochs = 3
     steps = -(-epochs * total // size)
 
-    taken = np.concatenate([order_of(seed, step, size, total) for step in range(steps)])
+    parts = [order_of(seed, step, size, total) for step in range(steps)]
 
+    taken, seen = (np.concatenate(some) for some in zip(*parts, strict=True))
     for epoch in range(epochs):
-        visited = taken[epoch * total : (epoch + 1) * total]
-        assert sorted(visited) == list(range(total))
+        visited = slice(epoch * total, (epoch + 1) * total)
+        assert sorted(taken[visited]) == list(range(total))
+        assert (seen[visited] == epoch).all()
 
 
 @given(st.integers(0, 1000), st.integers(1, 17), st.integers(1, 40), st.integers(0, 2**32))
 def test_a_steps_samples_depend_on_nothing_but_seed_and_step(
     step: int, size: int, total: int, seed: int
 ) -> None:
-    first = order_of(seed, step, size, total)
+    first, _ = order_of(seed, step, size, total)
     np.random.default_rng().permutation(total)
 
     assert first.dtype == np.int64
-    assert np.array_equal(first, order_of(seed, step, size, total))
+    assert np.array_equal(first, order_of(seed, step, size, total)[0])
 
 
 @given(st.integers(1, 17), st.integers(1, 4), st.integers(0, 99))
 def test_the_batch_size_cuts_one_stream_of_samples(size: int, factor: int, seed: int) -> None:
-    whole = order_of(seed, 0, size * factor, 23)
+    whole, _ = order_of(seed, 0, size * factor, 23)
 
-    parts = [order_of(seed, step, size, 23) for step in range(factor)]
+    parts = [order_of(seed, step, size, 23)[0] for step in range(factor)]
 
     assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_a_batch_across_the_end_of_an_epoch_begins_the_next_one() -> None:
-    ended, begun = order_of(0, 1, 6, 10)[:4], order_of(0, 1, 6, 10)[4:]
+    taken, epoch = order_of(0, 1, 6, 10)
 
-    assert set(order_of(0, 0, 6, 10)) | set(ended) == set(range(10))
-    assert np.array_equal(begun, order_of(0, 1, 10, 10)[:2])
+    assert epoch.tolist() == [0, 0, 0, 0, 1, 1]
+    assert set(order_of(0, 0, 6, 10)[0]) | set(taken[:4]) == set(range(10))
+    assert np.array_equal(taken[4:], order_of(0, 1, 10, 10)[0][:2])
 
 
 def test_a_batch_larger_than_the_data_set_goes_round() -> None:
-    taken = order_of(0, 0, 7, 3)
+    taken, _ = order_of(0, 0, 7, 3)
 
     assert np.bincount(taken).tolist() in ([2, 2, 3], [2, 3, 2], [3, 2, 2])
 
 
 def test_epochs_and_seeds_are_shuffled_differently() -> None:
-    first = order_of(0, 0, 50, 50)
+    first, _ = order_of(0, 0, 50, 50)
 
-    assert not np.array_equal(first, order_of(0, 1, 50, 50))
-    assert not np.array_equal(first, order_of(1, 0, 50, 50))
+    assert not np.array_equal(first, order_of(0, 1, 50, 50)[0])
+    assert not np.array_equal(first, order_of(1, 0, 50, 50)[0])
 
 
-# ---------------------------------------------------------------- pairs
+# ---------------------------------------------------------------- frames that go together
 
 
 @given(LENGTHS, st.data())
-def test_a_pair_lies_within_one_episode_its_gap_apart(lengths: list[int], data: Any) -> None:
+def test_a_later_frame_lies_in_the_same_episode_as_far_on_as_that_goes(
+    lengths: list[int], data: Any
+) -> None:
     samples = recorded(lengths)
     index = np.array(data.draw(st.lists(st.integers(0, sum(lengths) - 1), min_size=1)))
-    asked = np.array(data.draw(st.lists(st.integers(1, 12), min_size=1)))
-    asked = np.resize(asked, len(index))
+    steps = np.array(data.draw(st.lists(st.integers(0, 12), min_size=1)))
+    steps = np.resize(steps, len(index))
 
-    raw = samples.take(index, asked, index, index, "action", 4, None)
+    later, inside = samples.later(index, steps), samples.inside(index, steps)
 
-    later = raw.later[:, 0, 0, 0].astype(int)
     assert np.array_equal(samples.episode[later], samples.episode[index])
-    whole = raw.gap > 0
-    assert np.array_equal(later[whole] - index[whole], asked[whole])
-    assert np.array_equal(later[~whole], samples.last[index[~whole]])
-    assert np.array_equal(whole, index + asked <= samples.last[index])
+    assert np.array_equal(later[inside] - index[inside], steps[inside])
+    assert np.array_equal(later[~inside], samples.last[index[~inside]])
+    assert np.array_equal(inside, index + steps <= samples.last[index])
 
 
-def test_a_pair_that_the_episode_is_too_short_for_has_gap_zero_and_its_last_frame() -> None:
-    samples = recorded([5, 5])
+def test_frames_in_a_row_are_asked_for_in_any_shape() -> None:
+    samples, steps = recorded([5, 5]), np.arange(4).reshape(1, 2, 2)
 
-    raw = take(samples, index=3, gap=2)
-
-    assert raw.gap.tolist() == [0]
-    assert raw.later[0, 0, 0, 0] == 4
+    assert samples.later(np.array([3]), steps).tolist() == [[[3, 4], [4, 4]]]
+    assert samples.inside(np.array([3]), steps).tolist() == [[[True, True], [False, False]]]
 
 
-def test_a_pair_that_ends_on_the_last_frame_is_whole() -> None:
-    raw = take(recorded([5, 5]), index=2, gap=2)
-
-    assert raw.gap.tolist() == [2]
-    assert raw.later[0, 0, 0, 0] == 4
-
-
-# ---------------------------------------------------------------- actions and states
-
-
-def test_actions_go_on_from_this_frame() -> None:
-    raw = take(recorded([9]), index=2)
-
-    assert raw.actions[0, :, 0].tolist() == [2, 3, 4, 5]
-    assert raw.actions[0, :, 1].tolist() == [-2, -3, -4, -5]
-    assert not raw.padded.any()
-
-
-def test_beyond_the_episodes_end_the_last_action_is_repeated_and_flagged() -> None:
-    raw = take(recorded([5, 5]), index=3)
-
-    assert raw.actions[0, :, 0].tolist() == [3, 4, 4, 4]
-    assert raw.padded.tolist() == [[False, False, True, True]]
-
-
-@given(LENGTHS, st.integers(1, 12))
-def test_a_step_is_padded_exactly_where_the_episode_had_ended(
-    lengths: list[int], steps: int
+@given(LENGTHS, st.integers(2, 5), st.integers(1, 3))
+def test_a_clip_lies_in_its_frames_episode_and_holds_the_frame_if_it_fits(
+    lengths: list[int], frames: int, steps: int
 ) -> None:
     samples = recorded(lengths)
     index = np.arange(sum(lengths))
 
-    raw = samples.take(index, np.ones_like(index), index, index, "action", steps, None)
+    start = samples.clip(index, frames, steps)
 
-    found = raw.actions[:, :, 0].astype(int)
-    assert np.array_equal(samples.episode[found], samples.episode[index][:, None].repeat(steps, 1))
-    assert np.array_equal(~raw.padded, found == index[:, None] + np.arange(steps))
-    assert not raw.padded[:, 0].any()
-
-
-def test_without_a_state_there_are_no_numbers_of_it() -> None:
-    raw = take(recorded([5]), index=1, state=None)
-
-    assert raw.state.shape == (1, 0)
+    assert np.array_equal(samples.episode[start], samples.episode[index])
+    assert (start <= index).all()
+    span = (frames - 1) * steps
+    long = samples.last[index] - (index - samples.step[index]) >= span
+    assert (start + span <= samples.last[index])[long].all()
+    assert (samples.step[start] == 0)[~long].all()
+    fits = index + span <= samples.last[index]
+    assert np.array_equal(start[fits], index[fits])  # no farther back than it must
 
 
-def test_the_state_is_this_frames() -> None:
-    raw = take(recorded([5]), index=1)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(0, 2**32))
+def test_moments_are_a_start_three_in_order_and_a_goal(lengths: list[int], seed: int) -> None:
+    samples = recorded(lengths)
+    index = np.arange(sum(lengths))
+    drawn = np.random.default_rng(seed).random((len(index), 5))
 
-    assert raw.state.tolist() == [[1.5]]
+    moments = samples.moments(index, drawn)
+
+    first = index - samples.step[index]
+    length = samples.last[index] + 1 - first
+    assert np.array_equal(
+        samples.episode[moments], np.repeat(samples.episode[index][:, None], 5, axis=1)
+    )
+    fifth = np.maximum(length // 5, 1)
+    assert (moments[:, 0] - first < fifth).all()
+    assert (samples.last[index] - moments[:, 4] < fifth).all()
+    order = np.diff(moments[:, 1:4], axis=1)
+    assert (order >= 0).all()
+    assert (order[length >= 3] > 0).all()
 
 
-def test_an_action_and_a_state_of_one_number_keep_their_dimension() -> None:
-    raw = take(recorded([5]), index=1, action="gripper", state="gripper")
-
-    assert raw.actions.tolist() == [[[1], [2], [3], [4]]]
-    assert raw.state.tolist() == [[1]]
+# ---------------------------------------------------------------- numbers
 
 
-def test_instruction_and_task_are_taken_along() -> None:
-    index, gap = np.array([0, 3, 4]), np.array([1, 1, 1])
+def test_numbers_are_those_of_the_frames_in_any_shape() -> None:
+    samples, at = recorded([9]), np.array([[2, 3], [7, 8]])
 
-    raw = recorded([2, 2, 2]).take(index, gap, np.array([5, 6, 7]), gap, "action", 1, None)
+    assert samples.numbers("action", at).tolist() == [[[2, -2], [3, -3]], [[7, -7], [8, -8]]]
+    assert samples.numbers("observation.state", at[:, 0]).tolist() == [[2.5], [7.5]]
 
-    assert raw.instruction.tolist() == [5, 6, 7]
-    assert raw.task.tolist() == [1, 1, 1]
+
+def test_a_feature_of_one_number_keeps_its_dimension() -> None:
+    assert recorded([5]).numbers("gripper", np.array([1, 2])).tolist() == [[1], [2]]
+
+
+def test_without_a_name_there_are_no_numbers() -> None:
+    assert recorded([5]).numbers(None, np.zeros((2, 3), np.int64)).shape == (2, 3, 0)
 
 
 # ---------------------------------------------------------------- tasks

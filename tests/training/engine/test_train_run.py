@@ -265,7 +265,7 @@ def test_an_error_on_the_batches_thread_ends_the_run(
     def gone(*_: Any) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(Samples, "take", gone)
+    monkeypatch.setattr(Samples, "later", gone)
 
     with pytest.raises(OSError, match="the disk is gone"):
         trained(job(tiny_data, tmp_path))

@@ -17,6 +17,7 @@ from tectum_core.architecture import (
     VqBottleneck,
 )
 from tectum_core.model import PerceptionModel
+from tectum_train.objectives.batch import given
 from tectum_train.objectives.latent_action import LatentAction, LatentActionObjectiveConfig
 
 DYNAMICS = {
@@ -65,7 +66,7 @@ def test_the_loss_is_the_error_over_copyings_in_float64() -> None:
 
     outcome = objective(learner)(made)
 
-    earlier, later = module.frames(made.earlier), module.frames(made.later)
+    earlier, later = module.frames(made.earlier), module.frames(given(made.later, "later frames"))
     said = module.predict(earlier, module.infer(earlier, later).vectors).detach()
     error = (said.double() - later.double()).square().mean()
     copying = (earlier.double() - later.double()).square().mean()
@@ -79,7 +80,7 @@ def test_the_unit_follows_the_data_slowly() -> None:
     learnt(batch())
     first = float(learnt.copy_error)
 
-    learnt(batch(later=still + 2 * (batch().later - still)))
+    learnt(batch(later=still + 2 * (given(batch().later, "later frames") - still)))
 
     assert float(learnt.copy_error) == pytest.approx(first * (0.99 + 0.01 * 4), rel=1e-4)
 
@@ -111,8 +112,10 @@ def test_frames_that_do_not_change_cost_little_and_stay_finite() -> None:
 def test_unpaired_samples_do_not_count(dynamics: Any) -> None:
     learner = network(dynamics=dynamics)
     paired = torch.arange(8) % 2 == 0
-    noise = torch.randn(batch().later.shape, generator=torch.Generator().manual_seed(1))
-    spoilt = torch.where(paired[:, None, None, None], batch().later, noise)
+    noise = torch.randn(
+        given(batch().later, "later frames").shape, generator=torch.Generator().manual_seed(1)
+    )
+    spoilt = torch.where(paired[:, None, None, None], given(batch().later, "later frames"), noise)
 
     plain = objective(learner, decode_weight=1.0)(batch(paired=paired))
     other = objective(learner, decode_weight=1.0)(batch(paired=paired, later=spoilt))
@@ -193,7 +196,7 @@ def test_the_first_steps_actions_are_decoded_in_standard_deviations() -> None:
 
     outcome = objective(learner, decode_weight=0.5)(made)
 
-    earlier, later = module.frames(made.earlier), module.frames(made.later)
+    earlier, later = module.frames(made.earlier), module.frames(given(made.later, "later frames"))
     vectors = module.infer(earlier, later).vectors
     said = module.decode_actions(vectors, learner.vision(made.earlier).pooled).detach()
     expected = float((said.double() - made.actions[:, :2].double()).square().mean())
@@ -233,7 +236,7 @@ def test_the_later_frame_reaches_the_prediction_only_through_the_latent() -> Non
     module = learner.latent_action
     assert module is not None
     earlier = module.frames(batch().earlier)
-    later = module.frames(batch().later).requires_grad_()
+    later = module.frames(given(batch().later, "later frames")).requires_grad_()
 
     vectors = module.infer(earlier, later).vectors
     module.predict(earlier, vectors.detach().requires_grad_()).sum().backward()

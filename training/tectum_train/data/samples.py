@@ -3,14 +3,12 @@
 Which samples a step takes is a pure function of (seed, step), so that a resumed run
 sees what the uninterrupted one would have seen.
 
-Letters: N frames of the data set, B batch, S the model's side, T action steps, A numbers
-in an action, P numbers in a state.
+Letters: N frames of the data set, B batch, S the model's side, P numbers in a state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,32 +20,7 @@ from tectum_train.data.cache import FrameCache
 from tectum_train.data.errors import DataError
 from tectum_train.data.lerobot import LeRobotDataset
 
-__all__ = ["RawBatch", "Samples", "order_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class RawBatch:
-    """Samples as they were recorded."""
-
-    index: NDArray[np.int64]
-    """[B], frame in the data set."""
-    earlier: NDArray[np.uint8]
-    """[B, S, S, 3]."""
-    later: NDArray[np.uint8]
-    """[B, S, S, 3], some steps on; the episode's last frame where it ends before."""
-    gap: NDArray[np.int64]
-    """[B], steps between them that there really were; 0: the episode had ended."""
-    instruction: NDArray[np.int64]
-    """[B], index into `Samples.instructions`; one of the task's, drawn anew."""
-    task: NDArray[np.int64]
-    """[B], equal where the task is."""
-    actions: NDArray[np.float32]
-    """[B, T, A], from this frame on; the last one repeated where the episode ends; A is 0 without
-    actions."""
-    padded: NDArray[np.bool_]
-    """[B, T], True where the episode had ended."""
-    state: NDArray[np.float32]
-    """[B, P]; P is 0 without states."""
+__all__ = ["Samples", "order_of"]
 
 
 class Samples:
@@ -134,33 +107,57 @@ class Samples:
         tasks, sentences = self.tasks(feature), self.column("task_index").astype(np.int64)
         return {int(task): np.unique(sentences[tasks == task]) for task in np.unique(tasks)}
 
-    def take(
-        self,
-        index: NDArray[np.int64],
-        gap: NDArray[np.int64],
-        instruction: NDArray[np.int64],
-        task: NDArray[np.int64],
-        action: str | None,
-        action_steps: int,
-        state: str | None,
-    ) -> RawBatch:
-        """Samples at frames `index`, each paired with the frame `gap` steps on."""
-        last = self.last[index]
-        later = np.minimum(index + gap, last)
-        steps = index[:, None] + np.arange(action_steps)
-        return RawBatch(
-            index=index,
-            earlier=self.frames[index],
-            later=self.frames[later],
-            gap=np.where(index + gap <= last, gap, 0),
-            instruction=instruction,
-            task=task,
-            actions=self._numbers(action, np.minimum(steps, last[:, None])),
-            padded=steps > last[:, None],
-            state=self._numbers(state, index),
-        )
+    def later(self, index: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Frames so many steps on, shaped as `steps`; the episode's last at most.
 
-    def _numbers(self, name: str | None, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        Args:
+            index: [B], frames.
+            steps: [B, …].
+        """
+        return np.minimum(_beside(index, steps) + steps, _beside(self.last[index], steps))
+
+    def inside(self, index: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the episode went on for so many steps, shaped as `steps`."""
+        return _beside(index, steps) + steps <= _beside(self.last[index], steps)
+
+    def clip(self, index: NDArray[np.int64], frames: int, steps: int) -> NDArray[np.int64]:
+        """Where a clip about each frame begins: there, or earlier, so that it fits the episode.
+
+        Args:
+            index: [B], frames.
+            frames: of the clip.
+            steps: between two of them.
+
+        Returns:
+            [B]; an episode shorter than the clip gives its own first frame.
+        """
+        first = index - self.step[index]
+        return np.clip(index, first, np.maximum(first, self.last[index] - (frames - 1) * steps))
+
+    def moments(self, index: NDArray[np.int64], drawn: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Five frames of each frame's episode, as R3M takes them.
+
+        Args:
+            index: [B], frames.
+            drawn: [B, 5], in [0, 1).
+
+        Returns:
+            [B, 5]: one of the first fifth, three in order (apart from each other where the episode
+            has that many), one of the last fifth.
+
+        Source: R3M (arXiv:2203.12601).
+        """
+        first = (index - self.step[index])[:, None]
+        length = self.last[index][:, None] + 1 - first
+        fifth = np.maximum(length // 5, 1)
+        start = (drawn[:, :1] * fifth).astype(np.int64)
+        goal = length - 1 - (drawn[:, 1:2] * fifth).astype(np.int64)
+        room = np.maximum(length - 2, 1)
+        middle = np.sort((drawn[:, 2:] * room).astype(np.int64), axis=1) + np.arange(3)
+        middle = np.minimum(middle, length - 1)
+        return first + np.concatenate([start, middle, goal], axis=1)
+
+    def numbers(self, name: str | None, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """A feature at frames of any shape, [*index.shape, n]; n is 0 without a name."""
         if name is None:
             return np.zeros((*index.shape, 0), np.float32)
@@ -168,15 +165,23 @@ class Samples:
         return self.column(name)[index].astype(np.float32).reshape(*index.shape, -1)
 
 
-def order_of(seed: int, step: int, batch_size: int, total: int) -> NDArray[np.int64]:
-    """Which samples step `step` takes: int64[batch_size].
+def order_of(
+    seed: int, step: int, batch_size: int, total: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which samples step `step` takes, and in which epoch: int64[batch_size] each.
 
     Every epoch is its own shuffle of all samples; a batch may reach into the next one.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // total
     taken = np.empty(batch_size, np.int64)
-    for epoch in np.unique(positions // total):
-        inside = positions // total == epoch
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
         shuffled = np.random.default_rng([seed, int(epoch)]).permutation(total)
         taken[inside] = shuffled[positions[inside] % total]
-    return taken
+    return taken, epochs
+
+
+def _beside(values: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[B] so that it broadcasts against [B, …]."""
+    return values.reshape(len(values), *(1,) * (steps.ndim - 1))

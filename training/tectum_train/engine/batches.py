@@ -6,20 +6,26 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator
+from torch import Generator, Tensor
 
-from tectum_core.preprocess import ActionScaling, normalise
+from tectum_core.preprocess import ActionScaling, normalise, resized_intrinsics
 from tectum_core.tokenizer import Tokenizer
-from tectum_train.augment import Augmentation
+from tectum_train.augment import Draws, Frames, Placement, Views
 from tectum_train.data.samples import Samples, order_of
-from tectum_train.objectives import Batch
+from tectum_train.engine.words import Words
+from tectum_train.objectives import Batch, Clip, Reads
 from tectum_train.recipe import Recipe
 
-__all__ = ["BatchMaker", "Prefetch"]
+__all__ = ["CAMERA_NAMES", "BatchMaker", "Prefetch", "camera_of"]
+
+CAMERA_NAMES = ("camera_fx", "camera_fy", "camera_cx", "camera_cy")
+"""Of what `data.intrinsics` adds to the state."""
 
 
 class BatchMaker:
@@ -45,66 +51,131 @@ class BatchMaker:
         self._samples = samples
         self._scaling = scaling
         self._device = device
-        self._augment = Augmentation(recipe.images.size, recipe.augmentation)
-        self._ids, self._seen, self._content = _encoded(recipe, samples.instructions, tokenizer)
-        self._tasks = samples.tasks(recipe.data.task)
-        self._paraphrases = samples.paraphrases(recipe.data.task)
+        self._frames = Frames(recipe.images.size, recipe.augmentation)
+        self._views = Views(recipe.images.size, recipe.augmentation.views)
+        self._words = Words(recipe, samples, tokenizer)
+        self._reads = reduce(or_, (one.reads for one in recipe.objectives), Reads.FRAME)
+        self._labels = {name for one in recipe.objectives for name in one.labels}
 
     def make(self, step: int) -> Batch:
         """The batch of step `step`; always the same one."""
-        recipe, size = self._recipe, self._recipe.schedule.batch_size
+        recipe, samples = self._recipe, self._samples
+        size = recipe.schedule.batch_size
         # Streams of their own: what two draws have in common, one gives away of the other.
-        drawing, augmenting, noise = (
+        drawing, noise = (
             int(stream.generate_state(1, np.uint64)[0] >> 1)
-            for stream in np.random.SeedSequence([recipe.seed, step]).spawn(3)
+            for stream in np.random.SeedSequence([recipe.seed, step]).spawn(2)
         )
-        generator = Generator().manual_seed(drawing)
-        index = order_of(recipe.seed, step, size, len(self._samples))
-        choices = torch.tensor(recipe.data.pair_steps)
-        gap = choices[torch.randint(len(choices), (size,), generator=generator)].numpy()
-        tasks = self._tasks[index]
-        raw = self._samples.take(
-            index,
-            gap,
-            self._sentences(tasks, generator),
-            tasks,
-            recipe.data.action,
-            recipe.data.action_steps,
-            recipe.data.state,
-        )
-        frames = np.stack([raw.earlier, raw.later], axis=1).transpose(0, 1, 4, 2, 3)
-        augmented = self._augment(torch.from_numpy(np.ascontiguousarray(frames)), augmenting)
-        pixels = normalise(augmented.to(self._device), recipe.images)
-        actions, state = torch.from_numpy(raw.actions), torch.from_numpy(raw.state)
-        if self._scaling is not None:
-            actions = self._scaling.standardise(actions)
-            state = self._scaling.standardise_state(state)
-        instruction = torch.from_numpy(raw.instruction)
-        return Batch(
-            earlier=pixels[:, 0],
-            later=pixels[:, 1],
-            paired=torch.from_numpy(raw.gap > 0).to(self._device),
-            progress=torch.from_numpy(self._samples.progress[index]).to(self._device),
-            ids=self._ids[instruction].to(self._device),
-            ids_seen=self._seen[instruction].to(self._device),
-            content=self._content[instruction].to(self._device),
-            task=torch.from_numpy(raw.task).to(self._device),
-            actions=actions.to(self._device),
-            padded=torch.from_numpy(raw.padded).to(self._device),
-            state=state.to(self._device),
-            generator=generator,
+        index, epoch = order_of(recipe.seed, step, size, len(samples))
+        draws = Draws(recipe.seed, epoch, index)
+        placement = self._frames.placement(draws)
+        flipped = self._frames.flipped(draws)
+        words = self._words.of(index, draws, flipped)
+        gap = self._gap(draws)
+        moving = np.arange(recipe.data.action_steps)[None].repeat(size, 0)
+        made = Batch(
+            earlier=self._seen(index[:, None], draws)[:, 0],
+            paired=self._to(samples.inside(index, gap)),
+            progress=self._to(samples.progress[index]),
+            ids=words.ids.to(self._device),
+            ids_seen=words.seen.to(self._device),
+            content=words.content.to(self._device),
+            task=words.task.to(self._device),
+            episode=self._to(samples.episode[index]),
+            actions=self._actions(samples.later(index, moving), flipped),
+            padded=self._to(~samples.inside(index, moving)),
+            state=self._states(index, placement, flipped),
+            labels={name: self._to(samples.tasks(name)[index]) for name in sorted(self._labels)},
+            generator=Generator().manual_seed(drawing),
             noise=noise,
         )
+        if Reads.LATER in self._reads:
+            made.later = self._seen(samples.later(index, gap)[:, None], draws)[:, 0]
+        if Reads.VIEWS in self._reads:
+            whole, small = self._views(_channels_first(samples.frames[index]), draws)
+            made.views, made.crops = self._normalised(whole), self._normalised(small)
+        if Reads.MOMENTS in self._reads:
+            drawn = draws.uniform("moments", 5).numpy()
+            made.moments = self._seen(samples.moments(index, drawn), draws)
+        if Reads.CLIP in self._reads:
+            made.clip = self._clip(index, draws, placement, flipped)
+        return made
 
-    def _sentences(self, tasks: NDArray[np.int64], generator: Generator) -> NDArray[np.int64]:
-        """One of each task's sentences."""
-        draws = torch.rand(len(tasks), generator=generator).tolist()
-        return np.array(
-            [
-                self._paraphrases[int(task)][int(draw * len(self._paraphrases[int(task)]))]
-                for task, draw in zip(tasks, draws, strict=True)
-            ]
+    def _gap(self, draws: Draws) -> NDArray[np.int64]:
+        """[B], steps from each frame to the later one of its pair."""
+        choices = np.array(self._recipe.data.pair_steps)
+        return choices[(draws.uniform("gap")[:, 0].numpy() * len(choices)).astype(np.int64)]
+
+    def _clip(
+        self, index: NDArray[np.int64], draws: Draws, placement: Placement, flipped: Tensor
+    ) -> Clip:
+        recipe, samples = self._recipe, self._samples
+        if recipe.data.clip is None:
+            raise ValueError("an objective reads clips; data.clip says which")
+        count, steps = recipe.data.clip.frames, recipe.data.clip.steps
+        start = samples.clip(index, count, steps)
+        at = steps * np.arange(count)[None].repeat(len(index), 0)
+        moving = at[:, :, None] + np.arange(steps)
+        frames = samples.later(start, at)
+        return Clip(
+            frames=self._seen(frames, draws),
+            inside=self._to(samples.inside(start, at)),
+            actions=self._actions(samples.later(start, moving), flipped),
+            acted=self._to(samples.inside(start, moving)),
+            states=self._states(frames, placement, flipped),
         )
+
+    def _seen(self, at: NDArray[np.int64], draws: Draws) -> Tensor:
+        """Frames at [B, F], augmented alike and normalised: float[B, F, 3, S, S]."""
+        return self._normalised(self._frames(_channels_first(self._samples.frames[at]), draws))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels.to(self._device), self._recipe.images)
+
+    def _actions(self, at: NDArray[np.int64], flipped: Tensor) -> Tensor:
+        """Actions at frames [B, …], standardised; those of a mirrored picture mirrored too."""
+        actions = torch.from_numpy(self._samples.numbers(self._recipe.data.action, at))
+        flip = self._recipe.augmentation.flip
+        actions = _mirrored(actions, flipped, None if flip is None else flip.actions)
+        if self._scaling is not None:
+            actions = self._scaling.standardise(actions)
+        return actions.to(self._device)
+
+    def _states(self, at: NDArray[np.int64], placement: Placement, flipped: Tensor) -> Tensor:
+        """States at frames [B, …], standardised; the camera's moved as its pixels are."""
+        data, flip = self._recipe.data, self._recipe.augmentation.flip
+        state = torch.from_numpy(self._samples.numbers(data.state, at))
+        state = _mirrored(state, flipped, None if flip is None else flip.states)
+        if data.intrinsics is not None:
+            camera = placement.intrinsics(camera_of(self._recipe, self._samples, at))
+            state = torch.cat([state, camera], dim=-1)
+        if self._scaling is not None:
+            state = self._scaling.standardise_state(state)
+        return state.to(self._device)
+
+    def _to(self, values: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+
+def camera_of(recipe: Recipe, samples: Samples, at: NDArray[np.int64]) -> Tensor:
+    """The pinhole at frames [B, …], in pixels of the model's input: float32[B, …, 4]."""
+    height, width = samples.dataset.info.features[recipe.data.camera].picture_size
+    recorded = torch.from_numpy(samples.numbers(recipe.data.intrinsics, at))
+    return resized_intrinsics(recorded, height, width, recipe.images)
+
+
+def _channels_first(frames: NDArray[np.uint8]) -> Tensor:
+    """uint8[…, S, S, 3] to uint8[…, 3, S, S]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3)))
+
+
+def _mirrored(values: Tensor, flipped: Tensor, places: tuple[int, ...] | None) -> Tensor:
+    """float[B, …, n] with these of the n numbers negated where bool[B] says so."""
+    if not places:
+        return values
+    sign = torch.ones(len(values), values.shape[-1], dtype=values.dtype)
+    sign[:, list(places)] = torch.where(flipped, -1.0, 1.0).to(values.dtype)[:, None]
+    return values * sign.view(len(values), *(1,) * (values.dim() - 2), -1)
 
 
 class Prefetch:
@@ -147,21 +218,3 @@ class Prefetch:
             except Exception as error:
                 self._ready.put(error)
                 return
-
-
-def _encoded(
-    recipe: Recipe, instructions: list[str], tokenizer: Tokenizer | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """int64[I, L] ids, bool[I, L] of those that are no padding, bool[I, L] of content."""
-    text = recipe.model.text
-    if tokenizer is None or text is None:
-        nothing = torch.zeros(len(instructions), 1, dtype=torch.long)
-        return nothing, nothing == 0, nothing > 0
-    encoded = [tokenizer.encode(instruction, text.max_tokens) for instruction in instructions]
-    ids = torch.tensor(tokenizer.pad([e.ids for e in encoded], text.max_tokens))
-    seen = torch.zeros(ids.shape, dtype=torch.bool)
-    content = torch.zeros(ids.shape, dtype=torch.bool)
-    for row, one in enumerate(encoded):
-        seen[row, : len(one.ids)] = True
-        content[row, one.content] = True
-    return ids, seen, content

@@ -21,9 +21,8 @@ from tectum_core.model import PerceptionModel
 from tectum_core.numerics import exact_float32
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
-from tectum_train.augment import global_generator
 from tectum_train.data.samples import Samples
-from tectum_train.engine.batches import BatchMaker, Prefetch
+from tectum_train.engine.batches import CAMERA_NAMES, BatchMaker, Prefetch, camera_of
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
@@ -131,7 +130,7 @@ def train(
                     torch.bfloat16,
                     enabled=recipe.precision == "bfloat16",
                 )
-                with global_generator, autocast:
+                with autocast:
                     # Codes that are drawn anew are a function of the step too.
                     torch.manual_seed(batch.noise)
                     outcome = objective(batch)
@@ -243,15 +242,20 @@ def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:
     if recipe.data.action is None:
         raise RecipeError("model.actions needs data.action")
     names, mean, spread = summary(recipe.data.action)
-    state = ((), (), ()) if recipe.data.state is None else summary(recipe.data.state)
+    states = [] if recipe.data.state is None else [summary(recipe.data.state)]
+    if recipe.data.intrinsics is not None:
+        camera = camera_of(recipe, samples, np.arange(len(samples))).double()
+        # However still the camera, augmentation moves what it sees by some pixels.
+        wide = camera.std(dim=0).clamp(min=1.0)
+        states.append((CAMERA_NAMES, tuple(camera.mean(dim=0).tolist()), tuple(wide.tolist())))
     return ActionScaling(
         names=names,
         mean=mean,
         standard_deviation=spread,
         step_interval=1 / fps,
-        state_names=state[0],
-        state_mean=state[1],
-        state_standard_deviation=state[2],
+        state_names=tuple(name for one in states for name in one[0]),
+        state_mean=tuple(value for one in states for value in one[1]),
+        state_standard_deviation=tuple(value for one in states for value in one[2]),
     )
 
 

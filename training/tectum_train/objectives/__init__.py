@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.objectives.base import Objective, Outcome
-from tectum_train.objectives.batch import Batch
+from tectum_train.objectives.batch import Batch, Clip, Reads
 from tectum_train.objectives.image_text import ImageText, ImageTextConfig
 from tectum_train.objectives.latent_action import LatentAction, LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import (
@@ -27,8 +27,19 @@ from tectum_train.objectives.masked_action import (
 )
 from tectum_train.objectives.masked_image import MaskedImage, MaskedImageConfig
 from tectum_train.objectives.masked_language import MaskedLanguage, MaskedLanguageConfig
+from tectum_train.objectives.mo_co import MoCo, MoCoConfig
+from tectum_train.objectives.sim_clr import SimClr, SimClrConfig
 
-__all__ = ["Batch", "Objective", "ObjectiveConfig", "Outcome", "WeightedSum", "objective_for"]
+__all__ = [
+    "Batch",
+    "Clip",
+    "Objective",
+    "ObjectiveConfig",
+    "Outcome",
+    "Reads",
+    "WeightedSum",
+    "objective_for",
+]
 
 ObjectiveConfig = Annotated[
     ImageTextConfig
@@ -36,7 +47,9 @@ ObjectiveConfig = Annotated[
     | MaskedLanguageConfig
     | MaskedActionConfig
     | ActionPredictionConfig
-    | LatentActionObjectiveConfig,
+    | LatentActionObjectiveConfig
+    | SimClrConfig
+    | MoCoConfig,
     Field(discriminator="kind"),
 ]
 
@@ -64,6 +77,10 @@ def objective_for(
             return ActionPrediction(config, model)
         case LatentActionObjectiveConfig():
             return LatentAction(config, model)
+        case SimClrConfig():
+            return SimClr(config, model)
+        case MoCoConfig():
+            return MoCo(config, model)
         case _:
             assert_never(config)
 

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from tectum_core.architecture import Strict
-from tectum_train.objectives.batch import Batch
+from tectum_train.objectives.batch import Batch, Reads
 
 __all__ = ["Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
 
@@ -33,6 +33,16 @@ class ObjectiveSettings(Strict):
 
     weight: PositiveFloat = 1.0
     """Factor of its loss in the sum."""
+
+    @property
+    def reads(self) -> Reads:
+        """What it takes of a sample beside its frame, words, actions and state."""
+        return Reads.FRAME
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Features of the data set whose values it learns."""
+        return ()
 
 
 class PartSettings(ObjectiveSettings):

@@ -1,19 +1,57 @@
 """A batch as objectives see it: preprocessed tensors, and what several of them share.
 
 The whole-image pass of the trunk and the texts' pass are made once a step, by whoever
-asks first. Letters: B batch, S the model's side, L text tokens, T action steps, A numbers
-in an action, P numbers in a state.
+asks first. What an objective reads beside a frame and its words (`Reads`) is there if its
+configuration says so.
+
+Letters: B batch, S the model's side, L text tokens, T action steps or frames of a clip, A numbers
+in an action, P numbers in a state, V small views of side s, k action steps between two frames.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from enum import Flag, auto
+from typing import TypeVar
 
 from torch import Generator, Tensor
 
 from tectum_core.model import PerceptionModel, TextOutput, VisionOutput
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Clip", "Reads", "given"]
+
+_Value = TypeVar("_Value")
+
+
+class Reads(Flag):
+    """What is made of a sample beside its frame, its words, actions and state."""
+
+    FRAME = 0
+    """Nothing else."""
+    LATER = auto()
+    """The later frame of a pair."""
+    VIEWS = auto()
+    """Two views of the frame, and small ones if `augmentation.views.crops` says so."""
+    CLIP = auto()
+    """Frames in a row, `data.clip`."""
+    MOMENTS = auto()
+    """Five frames of its episode: the start, three in order, the goal."""
+
+
+@dataclass(slots=True)
+class Clip:
+    """Frames in a row of one episode, changed alike."""
+
+    frames: Tensor
+    """float[B, T, 3, S, S], normalised and augmented."""
+    inside: Tensor
+    """bool[B, T], False where the episode had ended and its last frame is repeated."""
+    actions: Tensor
+    """float[B, T, k, A], standardised, from each frame on; A is 0 without actions."""
+    acted: Tensor
+    """bool[B, T, k], False where the episode had ended."""
+    states: Tensor
+    """float[B, T, P], standardised; P is 0 without states."""
 
 
 @dataclass(slots=True)
@@ -22,8 +60,6 @@ class Batch:
 
     earlier: Tensor
     """float[B, 3, S, S], normalised and augmented."""
-    later: Tensor
-    """float[B, 3, S, S], under the same augmentation."""
     paired: Tensor
     """bool[B], whether the episode went on long enough for `later` to be what it says."""
     progress: Tensor
@@ -36,6 +72,8 @@ class Batch:
     """bool[B, L], True at the instruction's own tokens, special ones left out."""
     task: Tensor
     """int64[B], equal where the task is, and with it what the instruction means."""
+    episode: Tensor
+    """int64[B], equal where the episode is."""
     actions: Tensor
     """float[B, T, A], standardised."""
     padded: Tensor
@@ -46,6 +84,19 @@ class Batch:
     """Of this step's random choices, on the CPU."""
     noise: int
     """Seed of what can only draw from torch's global generator."""
+    later: Tensor | None = None
+    """float[B, 3, S, S], under the same augmentation; for `Reads.LATER`."""
+    views: Tensor | None = None
+    """float[B, 2, 3, S, S], two views of the frame, each augmented by itself; for `Reads.VIEWS`."""
+    crops: Tensor | None = None
+    """float[B, V, 3, s, s], small views, likewise."""
+    clip: Clip | None = None
+    """For `Reads.CLIP`."""
+    moments: Tensor | None = None
+    """float[B, 5, 3, S, S]: one of the episode's first fifth, three in order, one of its last
+    fifth; one augmentation for all. For `Reads.MOMENTS`."""
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    """int64[B] by the feature's name, for supervised objectives."""
     _image: VisionOutput | None = field(default=None, repr=False)
     _text: TextOutput | None = field(default=None, repr=False)
 
@@ -65,3 +116,24 @@ class Batch:
                 raise ValueError("this model has no text trunk")
             self._text = model.text(self.ids, self.ids_seen)
         return self._text
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Samples `start` to `stop`, without what was computed of them; draws go on as they are."""
+        cut: dict[str, object] = {"_image": None, "_text": None}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Tensor):
+                cut[one.name] = value[start:stop]
+        if self.clip is not None:
+            cut["clip"] = Clip(
+                *(getattr(self.clip, one.name)[start:stop] for one in fields(self.clip))
+            )
+        cut["labels"] = {name: value[start:stop] for name, value in self.labels.items()}
+        return replace(self, **cut)  # type: ignore[arg-type]
+
+
+def given(value: _Value | None, what: str) -> _Value:
+    """What an objective's `reads` asked for."""
+    if value is None:
+        raise ValueError(f"this batch was made without {what}; its objective does not ask for them")
+    return value

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tectum_core.model import PerceptionModel
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
-from tectum_train.objectives.batch import Batch
+from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["LatentAction", "LatentActionObjectiveConfig"]
 
@@ -27,6 +27,11 @@ class LatentActionObjectiveConfig(PartSettings):
     decode_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of decoding the robot's own actions from latents that it cannot change; 0: the run
     sees no action labels."""
+
+    @property
+    def reads(self) -> Reads:
+        """The later frame too."""
+        return Reads.LATER
 
 
 class LatentAction(Objective):
@@ -57,10 +62,11 @@ class LatentAction(Objective):
         if module is None:
             raise ValueError("latent_action needs model.latent_action")
         used = self.config.used(batch)
-        earlier, later = module.frames(batch.earlier[:used]), module.frames(batch.later[:used])
+        seen_later = given(batch.later, "later frames")[:used]
+        earlier, later = module.frames(batch.earlier[:used]), module.frames(seen_later)
         trunk = None
         if module.config.reads_trunk:
-            after = self.model.vision(batch.later[:used]).tokens
+            after = self.model.vision(seen_later).tokens
             trunk = (batch.image(self.model).tokens[:used], after)
         bottled = module.infer(earlier, later, trunk)
         predicted = module.predict(earlier, bottled.vectors, None if trunk is None else trunk[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tectum_train.augment import Augmentation
-from tectum_train.recipe import AugmentationConfig
+from tectum_train.augment import AugmentationConfig, Draws, Frames
 
 SIDE = 16
 
@@ -29,10 +26,19 @@ def ramp(samples: int = 1) -> Tensor:
     return torch.stack([red, green, torch.zeros_like(red)]).expand(samples, 1, 3, SIDE, SIDE)
 
 
-def augmentation(**strengths: float) -> Augmentation:
-    """At most what is named; all else is off."""
-    off = {"shift": 0, "zoom": 0.0, "colour": 0.0, "hue": 0.0, "grey": 0.0}
-    return Augmentation(SIDE, AugmentationConfig.model_validate({**off, **strengths}))
+class Changed:
+    """Frames as these strengths change them; what is not named is off."""
+
+    def __init__(self, **strengths: float) -> None:
+        off = {"shift": 0, "zoom": 0.0, "colour": 0.0, "hue": 0.0, "grey": 0.0}
+        self.frames = Frames(SIDE, AugmentationConfig.model_validate({**off, **strengths}))
+
+    def __call__(self, given_: Tensor, seed: int) -> Tensor:
+        index = np.arange(len(given_))
+        return self.frames(given_, Draws(seed, np.zeros_like(index), index))
+
+
+augmentation = Changed
 
 
 each = pytest.mark.parametrize(
@@ -160,6 +166,18 @@ def test_colours_change_without_moving_anything() -> None:
     assert (right.amax(-1) == right.amin(-1)).all()
 
 
+@each
+def test_a_sample_is_changed_alike_whatever_its_batch(strengths: dict[str, float]) -> None:
+    changing, given_ = augmentation(**strengths).frames, frames(samples=8)
+    place, epoch = np.arange(8), np.full(8, 3)
+    whole = changing(given_, Draws(5, epoch, place))
+    some = [6, 1, 3]
+
+    part = changing(given_[some], Draws(5, epoch[some], place[some]))
+
+    assert (part.int() - whole[some].int()).abs().max() <= 1  # sums in another order, rounded
+
+
 def test_the_global_generator_is_left_as_it_was() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -168,26 +186,3 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     augmentation(shift=2, colour=0.3, hue=0.1)(frames(), 99)
 
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_thread_that_draws_at_the_same_time_changes_nothing() -> None:
-    augment = augmentation(shift=2, colour=0.3, hue=0.1)
-    alone = [augment(frames(16), seed) for seed in range(60)]
-    ended = threading.Event()
-
-    def draw() -> None:
-        from tectum_train.augment import global_generator
-
-        while not ended.is_set():
-            with global_generator:
-                torch.rand(50)
-
-    other = threading.Thread(target=draw)
-    other.start()
-    try:
-        disturbed = [augment(frames(16), seed) for seed in range(60)]
-    finally:
-        ended.set()
-        other.join()
-
-    assert all(np.array_equal(a, b) for a, b in zip(alone, disturbed, strict=True))

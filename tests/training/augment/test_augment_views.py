@@ -1,0 +1,77 @@
+"""Views of one picture: two whole ones and small ones, each changed by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tectum_train.augment import Draws, Views, ViewsConfig
+
+SIDE, SAMPLES = 32, 5
+STILL: dict[str, Any] = {
+    "area": (1.0, 1.0), "aspect": 1, "colour": 0, "hue": 0, "grey": 0, "blur": 0, "flip": 0,
+}  # fmt: skip
+
+
+def pictures() -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(256, (SAMPLES, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
+
+
+def viewed(seed: int = 0, **settings: Any) -> tuple[Tensor, Tensor]:
+    index = np.arange(SAMPLES)
+    config = ViewsConfig.model_validate(settings)
+    return Views(SIDE, config)(pictures(), Draws(seed, np.zeros_like(index), index))
+
+
+def test_there_are_two_whole_views_and_as_many_small_ones_as_asked_for() -> None:
+    whole, small = viewed(crops=3, crop_size=16)
+
+    assert whole.shape == (SAMPLES, 2, 3, SIDE, SIDE)
+    assert small.shape == (SAMPLES, 3, 3, 16, 16)
+    assert whole.dtype == small.dtype == torch.uint8
+
+
+def test_without_crops_there_are_no_small_ones() -> None:
+    assert viewed()[1].shape[1] == 0
+
+
+def test_views_differ_from_each_other_and_repeat_by_seed() -> None:
+    whole, small = viewed(crops=2)
+    again, small_again = viewed(crops=2)
+
+    assert torch.equal(whole, again)
+    assert torch.equal(small, small_again)
+    assert not torch.equal(whole[:, 0], whole[:, 1])
+    assert not torch.equal(small[:, 0], small[:, 1])
+    assert not torch.equal(viewed(seed=1)[0], whole)
+
+
+def test_at_zero_a_whole_view_is_the_picture() -> None:
+    whole, _ = viewed(**STILL)
+
+    assert (whole[:, 0].int() - pictures().int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("change", [{"colour": 0.4}, {"hue": 0.1}, {"grey": 1.0}, {"blur": 1.0}])
+def test_each_change_can_be_alone(change: dict[str, float]) -> None:
+    whole, _ = viewed(**{**STILL, "colour_share": 1.0, **change})
+
+    assert not torch.equal(whole[:, 0], pictures())
+
+
+def test_grey_views_have_no_colour_and_blurred_ones_fewer_edges() -> None:
+    grey, _ = viewed(**{**STILL, "grey": 1.0})
+    blurred, _ = viewed(**{**STILL, "blur": 1.0})
+
+    assert (grey.amax(2) == grey.amin(2)).all()
+    assert blurred.float().diff(dim=-1).abs().mean() < pictures().float().diff(dim=-1).abs().mean()
+
+
+def test_an_area_from_more_to_less_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"crop_area goes from least to most"):
+        ViewsConfig(crop_area=(0.5, 0.1))

@@ -1,0 +1,92 @@
+"""Colours of a picture: brighter, paler, turned, grey, blurred; drawn for each sample.
+
+Letters: B samples, F frames of each, H×W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from kornia.enhance import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from tectum_train.augment.draws import Draws
+
+__all__ = ["Colours"]
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_BLUR = (0.1, 2.0)
+"""Standard deviations of SimCLR's blur at 224 pixels; scaled with the picture's side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """How far colours go, and how often."""
+
+    strength: float
+    """Brightness, contrast and saturation go by 1 − strength to 1 + strength."""
+    hue: float
+    """Hues turned at most by so much of the whole circle."""
+    share: float = 1.0
+    """Of samples whose colours are changed at all."""
+    grey: float = 0.0
+    """Share of samples that lose their colours."""
+    blur: float = 0.0
+    """Share of samples that are blurred."""
+
+    def applied(self, frames: Tensor, draws: Draws, view: str = "") -> Tensor:
+        """All frames of a sample alike.
+
+        Args:
+            frames: float[B, F, 3, H, W], 0 to 1.
+            draws: of the samples.
+            view: by another name the same samples come out otherwise.
+
+        Returns:
+            float[B, F, 3, H, W], 0 to 1.
+        """
+        frames = self._jittered(frames, draws, view)
+        if self.grey:
+            weights = torch.tensor(_GREY, device=frames.device).view(1, 1, 3, 1, 1)
+            flat = (frames * weights).sum(dim=2, keepdim=True).expand_as(frames)
+            frames = torch.where(
+                _spread(draws.chosen(f"grey{view}", self.grey), frames), flat, frames
+            )
+        if self.blur:
+            frames = self._blurred(frames, draws, view)
+        return frames
+
+    def _jittered(self, frames: Tensor, draws: Draws, view: str) -> Tensor:
+        if not (self.strength or self.hue):
+            return frames
+        each, flat = frames.shape[1], frames.flatten(0, 1)
+        drawn = (2 * draws.uniform(f"colour{view}", 4) - 1).float().to(frames.device)
+        brightness, contrast, saturation = self.strength * drawn[:, :3].repeat_interleave(each, 0).T
+        if self.strength:
+            flat = adjust_brightness(flat, brightness)
+            flat = adjust_contrast(flat, 1 + contrast)
+            flat = adjust_saturation(flat, 1 + saturation)
+        if self.hue:
+            turn = 2 * torch.pi * self.hue * drawn[:, 3].repeat_interleave(each)
+            flat = adjust_hue(flat, turn)
+        changed = flat.view_as(frames)
+        if self.share >= 1:
+            return changed
+        return torch.where(
+            _spread(draws.chosen(f"jitter{view}", self.share), frames), changed, frames
+        )
+
+    def _blurred(self, frames: Tensor, draws: Draws, view: str) -> Tensor:
+        side, each = frames.shape[-1], frames.shape[1]
+        sigma = draws.between(f"sigma{view}", *_BLUR).float().to(frames.device) * side / 224
+        size = max(3, side // 20 * 2 + 1)  # a tenth of the side, and odd
+        sigma = sigma.repeat_interleave(each, 0).expand(-1, 2).clamp(min=1e-2)
+        blurred = gaussian_blur2d(frames.flatten(0, 1), (size, size), sigma).view_as(frames)
+        return torch.where(_spread(draws.chosen(f"blur{view}", self.blur), frames), blurred, frames)
+
+
+def _spread(which: Tensor, frames: Tensor) -> Tensor:
+    """bool[B] over all of a sample's numbers."""
+    return which.to(frames.device).view(-1, 1, 1, 1, 1)

@@ -1,0 +1,93 @@
+"""What a recipe says of its augmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from tectum_core.architecture import Strict
+
+__all__ = ["AugmentationConfig", "FlipConfig", "ViewsConfig"]
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Areas = tuple[
+    Annotated[float, Field(gt=0, le=1)],
+    Annotated[float, Field(gt=0, le=1)],
+]
+
+
+class FlipConfig(Strict):
+    """Left and right exchanged: in pictures, and in everything that speaks of them.
+
+    A mirrored picture with the action or the words of the unmirrored one teaches that they do not
+    matter, so what the mirror does to each must be said, or the recipe is refused.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of samples that are mirrored."""
+    actions: tuple[NonNegativeInt, ...] | None = None
+    """Numbers of an action that change their sign, by place; () if none does. Must be given where
+    actions are read."""
+    states: tuple[NonNegativeInt, ...] | None = None
+    """Numbers of a state that change their sign, likewise."""
+    words: dict[str, str] | None = None
+    """Words that are exchanged, both ways: {left: right}; {} if the texts name no side. Must be
+    given where instructions are read."""
+
+
+class ViewsConfig(Strict):
+    """Views of one picture for objectives that compare them (SimCLR, MoCo, DINO)."""
+
+    area: _Areas = (0.2, 1.0)
+    """Share of the picture in a whole view, least and most."""
+    aspect: Annotated[float, Field(ge=1, le=4)] = 4 / 3
+    """Widest that the part shown is, in its heights; narrowest is one over that."""
+    crops: NonNegativeInt = 0
+    """Small views beside the two whole ones (DINO's local crops)."""
+    crop_area: _Areas = (0.05, 0.32)
+    """Share of the picture in a small view, least and most."""
+    crop_size: PositiveInt = 32
+    """Side of a small view, pixels; a multiple of the patch."""
+    colour: _Share = 0.4
+    """Brightness, contrast and saturation, each by 1 − colour to 1 + colour."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Hues turned at most by so much of the whole circle."""
+    colour_share: _Share = 0.8
+    """Share of views whose colours change."""
+    grey: _Share = 0.2
+    """Share of views that lose their colours."""
+    blur: _Share = 0.5
+    """Share of views that are blurred."""
+    flip: _Share = 0.0
+    """Share of views that are mirrored; for objectives that read pictures alone."""
+
+    @model_validator(mode="after")
+    def _least_is_least(self) -> Self:
+        for name in ("area", "crop_area"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name} goes from least to most, not from {least} to {most}")
+        return self
+
+
+class AugmentationConfig(Strict):
+    """Random views of pictures, drawn for each sample; all its frames are changed alike."""
+
+    shift: Annotated[int, Field(ge=0)] = 4
+    """Moved at most so many pixels each way; what comes in at the border repeats it."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Scaled by 1 − zoom to 1 + zoom about the middle."""
+    colour: _Share = 0.2
+    """Brightness, contrast and saturation, each times 1 − colour to 1 + colour."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Hues turned at most by so much of the whole circle."""
+    grey: _Share = 0.0
+    """Share of samples that lose their colours."""
+    flip: FlipConfig | None = None
+    """Left and right exchanged in a share of samples; None: never, as robots and sentences know
+    their sides."""
+    action_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of noise on actions that are shown, in their own standard deviations."""
+    views: ViewsConfig = ViewsConfig()
+    """Views of single pictures, for objectives that compare them."""
