@@ -104,16 +104,17 @@ def computed(name: str, wide: bool = True, **given_: Any) -> Arrays:
     return {key: value.numpy() for key, value in found.items()}
 
 
-def check_two_ranks(ranks: Ranks, name: str, **given_: Any) -> None:
+def departure(ranks: Ranks, name: str, **given_: Any) -> float:
+    """How far two ranks' loss and gradients are from one rank's, relative to the largest."""
     alone = computed(name, **given_)
     both = ranks.run(computed, name=name, **given_)
-
-    assert np.isclose(np.mean([one["loss"] for one in both]), alone["loss"], rtol=1e-9)
-    assert set(both[0]) == set(alone)
+    found = {"loss": np.mean([one["loss"] for one in both])}
     for key in set(alone) - {"loss"}:
         parts = [one[key] for one in both]
-        whole = parts[0] if alone[key].ndim == 0 else np.concatenate(parts)
-        assert np.allclose(whole, alone[key], rtol=1e-6, atol=1e-12), key
+        found[key] = parts[0] if alone[key].ndim == 0 else np.concatenate(parts)
+    return max(
+        float(np.abs(found[key] - alone[key]).max() / np.abs(alone[key]).max()) for key in alone
+    )
 
 
 # ---------------------------------------------------------------- InfoNCE
@@ -137,10 +138,12 @@ def test_info_nce_over_two_ranks_is_that_of_one_however_unequally_samples_count(
 ) -> None:
     counted = np.array([True, False, False, False, True, True, True, True])
 
-    check_two_ranks(
+    far = departure(
         ranks, "info_nce", left=units(8, 1), right=units(8, 2), scale=np.array(14.0),
         group=np.array([0, 1, 0, 2, 1, 1, 3, 0]), counted=counted, bias=np.array(-1.0),
     )  # fmt: skip
+
+    assert far <= 1e-6
 
 
 def test_info_nce_of_equal_vectors_is_the_logarithm_of_their_number() -> None:
@@ -178,10 +181,12 @@ def test_sigmoid_pairs_are_their_formula(
 
 @pytest.mark.parametrize("way", ["ring", "gather"])
 def test_sigmoid_pairs_over_two_ranks_are_those_of_one(ranks: Ranks, way: str) -> None:
-    check_two_ranks(
+    far = departure(
         ranks, way, left=units(6, 1), right=units(6, 2), scale=np.array(10.0),
         bias=np.array(-10.0), group=np.array([0, 1, 2, 0, 4, 5]),
     )  # fmt: skip
+
+    assert far <= 1e-6
 
 
 # ---------------------------------------------------------------- NT-Xent
@@ -200,7 +205,7 @@ def test_nt_xent_is_its_formula(pictures: int, seed: int, temperature: float) ->
 def test_nt_xent_over_two_ranks_is_that_of_one(ranks: Ranks) -> None:
     first, second = np.random.default_rng(3).normal(size=(2, 6, 5))
 
-    check_two_ranks(ranks, "nt_xent", first=first, second=second, temperature=0.2)
+    assert departure(ranks, "nt_xent", first=first, second=second, temperature=0.2) <= 1e-6
 
 
 def test_nt_xent_of_equal_views_is_the_logarithm_of_all_the_others() -> None:
@@ -227,7 +232,7 @@ def test_a_queues_loss_is_its_formula(rows: int, length: int, seed: int) -> None
 def test_a_queues_loss_over_two_ranks_is_that_of_one(ranks: Ranks) -> None:
     given_ = {"queries": units(6, 1), "keys": units(6, 2), "queue_shared": units(4, 3)}
 
-    check_two_ranks(ranks, "queue", **given_)
+    assert departure(ranks, "queue", **given_) <= 1e-6
 
 
 # ---------------------------------------------------------------- laws

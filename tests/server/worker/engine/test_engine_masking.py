@@ -193,5 +193,5 @@ def test_a_key_needs_no_look_at_the_picture(
     monkeypatch.delattr(Predictor, "encode")
 
     for kind in ("random", "block", "importance"):
-        batch_key("m", FillImage(MaskSpec(kind)), Item((IMAGE,)), full)
-    batch_key("m", FillText(listed(0, 3), 5), Item(text="open the door"), full)
+        assert batch_key("m", FillImage(MaskSpec(kind)), Item((IMAGE,)), full)
+    assert batch_key("m", FillText(listed(0, 3), 5), Item(text="open the door"), full)

@@ -175,6 +175,7 @@ def test_a_check_is_answered_however_many_calls_say_nothing(
 
     until(lambda: front.client.health() == "SERVING")
 
+    assert front.client.health() == "SERVING"
     for call in calls:
         call.hang_up()
 
