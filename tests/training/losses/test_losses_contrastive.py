@@ -108,7 +108,7 @@ def departure(ranks: Ranks, name: str, **given_: Any) -> float:
     """How far two ranks' loss and gradients are from one rank's, relative to the largest."""
     alone = computed(name, **given_)
     both = ranks.run(computed, name=name, **given_)
-    found = {"loss": np.mean([one["loss"] for one in both])}
+    found: dict[str, Any] = {"loss": np.mean([one["loss"] for one in both])}
     for key in set(alone) - {"loss"}:
         parts = [one[key] for one in both]
         found[key] = parts[0] if alone[key].ndim == 0 else np.concatenate(parts)
