@@ -325,8 +325,7 @@ class Predictor:
         )
 
     def _pixels(self, images: Sequence[Uint8Image]) -> Tensor:
-        tensors = [torch.from_numpy(np.require(image, requirements=["C", "W"])) for image in images]
-        return preprocess(tensors, self.config.images, self.device)
+        return preprocess(images, self.config.images, self.device)
 
     def _clip_pixels(self, clips: Sequence[Uint8Image]) -> Tensor:
         """float32[B, 3, T, S, S]."""

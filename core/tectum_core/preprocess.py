@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from tectum_core.architecture import Strict
+from tectum_core.outputs import Uint8Image
 
 __all__ = [
     "ActionScaling",
@@ -231,11 +233,13 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 def normalise(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:
-    """uint8[..., 3, S, S] to the float32 that the model sees."""
-    mean = torch.tensor(spec.mean, device=pixels.device).view(3, 1, 1)
-    deviation = torch.tensor(spec.standard_deviation, device=pixels.device).view(3, 1, 1)
-    own = pixels.to(torch.float32, copy=True)
-    return own.div_(255).sub_(mean).div_(deviation)
+    """uint8[..., 3, S, S] to the float32 that the model sees: (p / 255 - mean) / deviation."""
+    channels = list(zip(spec.mean, spec.standard_deviation, strict=True))
+    scale = torch.tensor([[[1 / (255 * spread)]] for _, spread in channels], device=pixels.device)
+    shift = torch.tensor([[[-mean / spread]] for mean, spread in channels], device=pixels.device)
+    # Laid out and made float in one pass, scaled and shifted in another one.
+    own = torch.empty(pixels.shape, device=pixels.device).copy_(pixels)
+    return torch.addcmul(shift, own, scale, out=own)
 
 
 def to_pixels(normalised: Tensor, spec: ImagePreprocessing) -> Tensor:
@@ -246,7 +250,9 @@ def to_pixels(normalised: Tensor, spec: ImagePreprocessing) -> Tensor:
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
-def preprocess(images: Sequence[Tensor], spec: ImagePreprocessing, device: torch.device) -> Tensor:
+def preprocess(
+    images: Sequence[Uint8Image], spec: ImagePreprocessing, device: torch.device
+) -> Tensor:
     """Pictures of any sizes to one batch; those of equal size are resized together.
 
     Args:
@@ -259,9 +265,20 @@ def preprocess(images: Sequence[Tensor], spec: ImagePreprocessing, device: torch
     """
     by_size: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
-        by_size.setdefault(tuple(image.shape), []).append(index)
+        by_size.setdefault(image.shape, []).append(index)
+    resized = {
+        size: resize(_stacked([images[index] for index in indices]).to(device), spec)
+        for size, indices in by_size.items()
+    }
+    if len(resized) == 1:
+        (only,) = resized.values()
+        return normalise(only, spec)
     batch = torch.empty(len(images), 3, spec.size, spec.size, device=device, dtype=torch.uint8)
-    for indices in by_size.values():
-        group = torch.stack([images[index] for index in indices]).to(device)
-        batch[indices] = resize(group, spec)
+    for size, indices in by_size.items():
+        batch[indices] = resized[size]
     return normalise(batch, spec)
+
+
+def _stacked(images: Sequence[Uint8Image]) -> Tensor:
+    """One tensor of its own: torch takes no memory that it may not write."""
+    return torch.from_numpy(np.stack(images))

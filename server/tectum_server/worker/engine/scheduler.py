@@ -215,6 +215,8 @@ class Scheduler:
             self._account(places, started, took)
             for place, answer in zip(places, answers.outputs, strict=True):
                 self._deliver(place, answer)
+            # Whoever waits goes first: a turn of the loop later, the answers are on their way.
+            loop.call_soon(self._observe, places, started, took)
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""
@@ -224,19 +226,24 @@ class Scheduler:
                 await self._wake.wait()
 
     def _account(self, places: list[_Place], started: float, took: float) -> None:
-        job = places[0].progress.job
-        operation = job.operation.name
-        self._metrics.compute_duration.labels(job.model, operation).observe(took)
-        self._metrics.batch_size.labels(job.model, operation).observe(len(places))
+        """Tell the jobs of a batch what it took."""
         for progress in {id(place.progress): place.progress for place in places}.values():
             progress.compute_seconds += took
             progress.batch_size = max(progress.batch_size, len(places))
         for place in places:
             waited = started - place.progress.arrived
             place.progress.queue_seconds = max(place.progress.queue_seconds, waited)
+
+    def _observe(self, places: list[_Place], started: float, took: float) -> None:
+        """Tell the metrics of a batch what it took."""
+        job = places[0].progress.job
+        operation = job.operation.name
+        self._metrics.compute_duration.labels(job.model, operation).observe(took)
+        self._metrics.batch_size.labels(job.model, operation).observe(len(places))
+        for place in places:
             self._metrics.queue_duration.labels(
                 job.model, operation, place.progress.job.priority.name.lower()
-            ).observe(waited)
+            ).observe(started - place.progress.arrived)
 
     def _deliver(self, place: _Place, answer: ItemOutput | Exception) -> None:
         progress = place.progress

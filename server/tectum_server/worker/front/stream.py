@@ -49,6 +49,9 @@ __all__ = ["PerceptionStream"]
 _SETUP_SECONDS = 5.0
 """So long a stream may hold its place before it has said what it wants."""
 _OUTBOX = 64
+_HANGING_UP = 0.02
+"""Seconds from the end of what a client says to its cancellation, if it has hung up: grpc tells the
+one and then the other, and a call that is over by then would count as one that went well."""
 _Response = stream_pb2.StreamPerceptionResponse
 
 
@@ -364,7 +367,10 @@ class PerceptionStream:
         finally:
             reading.cancel()
             draining.cancel()
-        return None if message is grpc.aio.EOF else message
+        if message is grpc.aio.EOF:
+            await asyncio.sleep(_HANGING_UP)
+            return None
+        return message
 
     async def _write(self) -> None:
         while (response := await self._outbox.get()) is not None:

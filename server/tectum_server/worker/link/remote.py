@@ -232,9 +232,11 @@ class RemoteEngine:
                 case Loaded():
                     future.set_result(message)
         link.waiting.pop(message.request, None)
-        # Here and nowhere else: whether the caller will still take the result, nobody knows.
+        # Here and nowhere else: whether the caller will still take the result, nobody knows. But a
+        # turn of the loop later: whoever waits goes first.
         if isinstance(message, Answer) and message.span is not None:
-            link.channel.send(Released(message.span))
+            released = Released(message.span)
+            asyncio.get_running_loop().call_soon(link.channel.send, released)
 
     def _lose(self) -> None:
         link, self._link = self._link, None
