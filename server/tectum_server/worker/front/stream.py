@@ -363,7 +363,7 @@ class PerceptionStream:
             await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 raise shutting_down()
-            message = reading.result()
+            message: Packed | None = reading.result()
         finally:
             reading.cancel()
             draining.cancel()
