@@ -363,14 +363,14 @@ class PerceptionStream:
             await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 raise shutting_down()
-            message: Packed | None = reading.result()
+            message = reading.result()
         finally:
             reading.cancel()
             draining.cancel()
-        if message is grpc.aio.EOF:
+        ended = message is grpc.aio.EOF
+        if ended:
             await asyncio.sleep(_HANGING_UP)
-            return None
-        return message
+        return None if ended else message
 
     async def _write(self) -> None:
         while (response := await self._outbox.get()) is not None:
