@@ -9,7 +9,13 @@ from tectum_core.model.latent_action import LatentActionModel
 from tectum_core.model.perception import Joint, PerceptionModel
 from tectum_core.model.pixel_decoder import PatchPrediction, PatchTarget, PixelDecoder
 from tectum_core.model.text import TextOutput, TextTransformer
-from tectum_core.model.vision import VisionOutput, VisionTransformer, patchify, unpatchify
+from tectum_core.model.vision import (
+    Replaced,
+    VisionOutput,
+    VisionTransformer,
+    patchify,
+    unpatchify,
+)
 
 __all__ = [
     "Context",
@@ -20,6 +26,7 @@ __all__ = [
     "PatchTarget",
     "PerceptionModel",
     "PixelDecoder",
+    "Replaced",
     "TextOutput",
     "TextTransformer",
     "VisionOutput",

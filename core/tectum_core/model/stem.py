@@ -1,7 +1,6 @@
 """How pixels become patch tokens: one linear map of each patch, or a few convolutions first.
 
-Letters: B batch, H×W pixels, P patch side, g patches along a side, N patches, K kept ones, D width,
-C channels.
+Letters: B batch, H×W pixels, P patch side, g patches along a side, N patches, D width, C channels.
 """
 
 from __future__ import annotations
@@ -49,26 +48,33 @@ class ConvolutionStem(nn.Module):
         )
         self.project = nn.Linear(config.widths[-1], width)
 
-    def forward(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+    def forward(self, pixels: Tensor, shown: Tensor | None) -> Tensor:
         """Embed pictures.
 
         Args:
-            pixels: float[B, 3, H, W], normalised.
-            keep: int64[B, K], which patches may be seen; None: all.
+            pixels: float[B, 3, H, W], normalised; P divides H and W.
+            shown: bool[B, N], which patches may be seen; None: all.
 
         Returns:
             float[B, N, D]; what stands at hidden patches says nothing of their pixels.
+
+        Raises:
+            ValueError: P does not divide H and W.
         """
-        x = pixels if keep is None else self._blanked(pixels, keep)
+        height, width = pixels.shape[2:]
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"{height}×{width} pixels cannot be cut into patches of {self.patch}×{self.patch}"
+            )
+        x = pixels if shown is None else self._blanked(pixels, shown)
         x = self.stages(x.contiguous(memory_format=torch.channels_last))
         return self.project(x.permute(0, 2, 3, 1).flatten(1, 2))
 
-    def _blanked(self, pixels: Tensor, keep: Tensor) -> Tensor:
+    def _blanked(self, pixels: Tensor, shown: Tensor) -> Tensor:
         """Zero, the normalised grey, wherever a patch is hidden."""
         rows, columns = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
-        shown = torch.zeros(len(pixels), rows * columns, dtype=pixels.dtype, device=pixels.device)
-        shown = shown.scatter(1, keep, 1.0).view(-1, 1, rows, columns)
-        return pixels * F.interpolate(shown, scale_factor=float(self.patch), mode="nearest")
+        factor = shown.to(pixels.dtype).view(-1, 1, rows, columns)
+        return pixels * F.interpolate(factor, scale_factor=float(self.patch), mode="nearest")
 
 
 class _Block(nn.Module):

@@ -3,7 +3,8 @@
 Knows pixels that are already normalised, nothing of files, resizing or text.
 
 Letters: B batch, T frames, H×W pixels, P patch side, t tubelet frames, N patch tokens,
-K kept patch tokens, D width. An image is a clip of one frame wherever a shape says T.
+K kept patch tokens, D width, g tokens along one side, r×c of a picture of another size. An image is
+a clip of one frame wherever a shape says T.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tectum_core.architecture import VisionConfig
 from tectum_core.model.stem import ConvolutionStem
 from tectum_core.model.transformer import AttentionPool, Transformer
 
-__all__ = ["VisionOutput", "VisionTransformer", "patchify", "sincos_positions", "unpatchify"]
+__all__ = [
+    "Replaced",
+    "VisionOutput",
+    "VisionTransformer",
+    "patchify",
+    "resampled_positions",
+    "sincos_positions",
+    "unpatchify",
+]
 
 
 def patchify(pixels: Tensor, patch_size: int, tubelet_frames: int = 1) -> Tensor:
@@ -93,6 +103,46 @@ def _sincos(width: int, places: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def resampled_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """Positions of one grid for another one that spans the same picture.
+
+    Args:
+        positions: float[g, g, D].
+        rows: r.
+        columns: c.
+
+    Returns:
+        float[r, c, D], bicubic and antialiased; `positions` itself where g = r = c.
+
+    Source: DINOv2 (arXiv:2304.07193), as its models with registers do it (arXiv:2309.16588).
+    """
+    if positions.shape[:2] == (rows, columns):
+        return positions
+    grid = positions.shape[0]
+    # As two products: the kernel's own backward pass on a GPU adds up in no fixed order.
+    with torch.autocast(positions.device.type, enabled=False):
+        down, across = (_resampling(grid, new).to(positions) for new in (rows, columns))
+        return torch.einsum("rg,ch,ghd->rcd", down, across, positions)
+
+
+def _resampling(old: int, new: int) -> Tensor:
+    """How much each of `new` places along a side takes of each of `old`: float64[new, old]."""
+    each = torch.eye(old, dtype=torch.float64).view(1, old, 1, old)
+    # Across, not down: of pictures one pixel wide torch 2.13 gets the latter wrong.
+    shares = F.interpolate(each, (1, new), mode="bicubic", antialias=True, align_corners=False)
+    return shares[0, :, 0].t()
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Patches that are not shown, and what stands in their places ([MASK] of BEiT and iBOT)."""
+
+    where: Tensor
+    """bool[B, N], however many of each picture."""
+    by: Tensor
+    """float[D], in place of a patch's embedding; its position is added as to any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class VisionOutput:
     """What the trunk says of a batch."""
@@ -132,18 +182,26 @@ class VisionTransformer(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
         self.pool = AttentionPool(config.transformer) if config.pooling == "attention" else None
 
-    def forward(self, pixels: Tensor, keep: Tensor | None = None) -> VisionOutput:
+    def forward(
+        self, pixels: Tensor, keep: Tensor | None = None, replaced: Replaced | None = None
+    ) -> VisionOutput:
         """Encode images or clips.
 
         Args:
-            pixels: float[B, 3, H, W] or float[B, 3, T, H, W], normalised.
+            pixels: float[B, 3, H, W] or float[B, 3, T, H, W], normalised; P divides H and W, which
+                need not be those of the configuration: positions are resampled then.
             keep: int64[B, K], which patches are shown, ascending; None: all. The others cost
                 the transformer nothing, as in MAE.
+            replaced: patches that are hidden behind an embedding, as in BEiT; None: none.
 
         Returns:
             Pooled and patch vectors.
+
+        Raises:
+            ValueError: pixels that cannot be cut into patches, clips of another length, or patches
+                that are both left out and replaced.
         """
-        x = self.final_norm(self.transformer(self._sequence(pixels, keep)))
+        x = self.final_norm(self.transformer(self._sequence(pixels, keep, replaced)))
         prefix, tokens = x[:, : self.prefix], x[:, self.prefix :]
         if self.pool is not None:
             pooled = self.pool(x)
@@ -168,22 +226,56 @@ class VisionTransformer(nn.Module):
         queries = 1 if self.config.class_token else x.shape[1]
         return self.transformer.last_attention(x, queries)[:, self.prefix :]
 
-    def _sequence(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
-        positions = self.positions
+    def _sequence(
+        self, pixels: Tensor, keep: Tensor | None, replaced: Replaced | None = None
+    ) -> Tensor:
+        if keep is not None and replaced is not None:
+            raise ValueError("hidden patches are left out or replaced, not both")
+        positions = self._positions_of(pixels)
         if keep is not None:
             positions = take(positions.expand(keep.shape[0], -1, -1), keep)
-        x = self._embedded(pixels, keep) + positions
+        x = self._embedded(pixels, keep, replaced) + positions
         if self.prefix:
             x = torch.cat([self.prefix_tokens.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         return self.input_norm(x)
 
-    def _embedded(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
+    def _positions_of(self, pixels: Tensor) -> Tensor:
+        """float[1, N, D], for the grid that these pixels make."""
+        rows, columns = (side // self.config.patch_size for side in pixels.shape[-2:])
+        frames = pixels.shape[2] if pixels.dim() == 5 else 1
+        if frames != self.config.frames:
+            raise ValueError(f"this trunk reads {self.config.frames} frames, not {frames}")
+        grid = self.config.grid
+        if rows == columns == grid:
+            return self.positions
+        steps = self.positions[0].unflatten(0, (self.config.steps, grid, grid))
+        return torch.stack([resampled_positions(one, rows, columns) for one in steps]).view(
+            1, -1, self.positions.shape[2]
+        )
+
+    def _embedded(self, pixels: Tensor, keep: Tensor | None, replaced: Replaced | None) -> Tensor:
         if isinstance(self.embed, ConvolutionStem):
-            tokens: Tensor = self.embed(pixels, keep)
-            return tokens if keep is None else take(tokens, keep)
-        patches = patchify(pixels, self.config.patch_size, self.config.tubelet_frames)
-        # Select before embedding: hidden patches are never multiplied.
-        return self.embed(patches if keep is None else take(patches, keep))
+            tokens = self.embed(pixels, self._shown(pixels, keep, replaced))
+            tokens = tokens if keep is None else take(tokens, keep)
+        else:
+            patches = patchify(pixels, self.config.patch_size, self.config.tubelet_frames)
+            # Select before embedding: hidden patches are never multiplied.
+            tokens = self.embed(patches if keep is None else take(patches, keep))
+        if replaced is None:
+            return tokens
+        return torch.where(replaced.where[:, :, None], replaced.by.to(tokens.dtype), tokens)
+
+    def _shown(
+        self, pixels: Tensor, keep: Tensor | None, replaced: Replaced | None
+    ) -> Tensor | None:
+        """bool[B, N], which patches convolutions may see; None: all."""
+        if replaced is not None:
+            return ~replaced.where
+        if keep is None:
+            return None
+        count = pixels.shape[-2] * pixels.shape[-1] // self.config.patch_size**2
+        none = torch.zeros(len(keep), count, dtype=torch.bool, device=keep.device)
+        return none.scatter(1, keep, True)
 
 
 def take(tokens: Tensor, indices: Tensor) -> Tensor:

@@ -190,6 +190,15 @@ def test_a_vision_family_is_a_configuration(family: str) -> None:
     assert_close(output.pooled, numbers["pooled"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", ["smaller", "larger"])
+def test_a_picture_of_another_size_is_read_as_dinov2_does(size: str) -> None:
+    config, weights, numbers = dinov2("dinov2_registers", 3)
+
+    output = build(config, weights)(numbers[f"{size}_pixels"])
+
+    assert_close(output.tokens, numbers[f"{size}_tokens"], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["DINOv2", "DINOv2 with registers"])
 def test_importance_is_the_last_blocks_attention_from_the_class_token(family: str) -> None:
     config, weights, numbers = VISION[family]()

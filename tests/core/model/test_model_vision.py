@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from tectum_core.architecture import StemConfig
-from tectum_core.model import VisionTransformer, patchify, unpatchify
+from tectum_core.model import Replaced, VisionTransformer, patchify, unpatchify
 from tectum_core.model.stem import ConvolutionStem
-from tectum_core.model.vision import sincos_positions
+from tectum_core.model.vision import resampled_positions, sincos_positions
 
 SMALL = st.integers(1, 3)
 
@@ -107,6 +107,34 @@ def test_sincos_needs_a_width_that_four_divides() -> None:
         sincos_positions(6, 1, 2)
 
 
+# A picture one pixel wide is scaled wrongly by torch 2.13 itself.
+@given(st.integers(2, 6), st.integers(1, 6), st.integers(2, 6))
+def test_positions_are_resampled_as_a_picture_is(grid: int, rows: int, columns: int) -> None:
+    table = torch.randn(grid, grid, 3, dtype=torch.float64)
+
+    found = resampled_positions(table, rows, columns)
+
+    picture = table.permute(2, 0, 1)[None]
+    wanted = F.interpolate(picture, (rows, columns), mode="bicubic", antialias=True)
+    assert_close(found, wanted[0].permute(1, 2, 0), rtol=0, atol=1e-12)
+
+
+@given(st.integers(1, 8))
+def test_positions_of_the_same_grid_are_the_same_to_the_last_bit(grid: int) -> None:
+    table = torch.randn(grid, grid, 4)
+
+    assert resampled_positions(table, grid, grid) is table
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
+def test_a_position_that_is_everywhere_the_same_stays_so(
+    grid: int, rows: int, columns: int
+) -> None:
+    table = torch.ones(grid, grid, 2, dtype=torch.float64)
+
+    assert_close(resampled_positions(table, rows, columns), torch.ones(rows, columns, 2).double())
+
+
 # ---------------------------------------------------------------- the trunk
 
 
@@ -158,6 +186,86 @@ def test_patches_that_are_not_kept_change_nothing(stem: StemConfig | None) -> No
 
     assert_close(found.tokens, model(pixels, keep).tokens)
     assert_close(found.pooled, model(pixels, keep).pooled)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_replacing_no_patch_changes_nothing(stem: StemConfig | None) -> None:
+    model, pixels = VisionTransformer(vision(stem=stem)).eval(), torch.randn(2, 3, 32, 32)
+    none = Replaced(torch.zeros(2, 16, dtype=torch.bool), torch.full((32,), torch.nan))
+
+    assert_close(model(pixels, replaced=none).tokens, model(pixels).tokens)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_of_a_replaced_patch_nothing_is_seen(stem: StemConfig | None) -> None:
+    model, pixels = VisionTransformer(vision(stem=stem)).eval(), torch.randn(2, 3, 32, 32)
+    where = torch.zeros(2, 16, dtype=torch.bool)
+    where[0, [1, 2, 6]], where[1, 15] = True, True  # not equally many
+    changed = patchify(pixels, 8).masked_fill(where[:, :, None], 100.0)
+    mask = Replaced(where, torch.randn(32))
+
+    found = model(unpatchify(changed, 8, 1, 1).squeeze(2), replaced=mask)
+
+    assert_close(found.tokens, model(pixels, replaced=mask).tokens)
+    assert found.tokens.shape == (2, 16, 32)
+    other = model(pixels, replaced=Replaced(where, torch.randn(32)))
+    assert not torch.allclose(found.tokens, other.tokens, atol=1e-3)
+
+
+def test_what_stands_for_a_patch_has_the_patchs_position_and_learns() -> None:
+    model = VisionTransformer(vision())
+    where, by = torch.ones(1, 16, dtype=torch.bool), torch.randn(32, requires_grad=True)
+
+    sequence = model._sequence(torch.randn(1, 3, 32, 32), None, Replaced(where, by))
+
+    assert_close(sequence, by + model.positions)
+    sequence.sum().backward()
+    assert_close(by.grad, torch.full((32,), 16.0))
+
+
+def test_patches_are_left_out_or_replaced_not_both() -> None:
+    where = Replaced(torch.zeros(1, 16, dtype=torch.bool), torch.zeros(32))
+
+    with pytest.raises(ValueError, match="left out or replaced"):
+        VisionTransformer(vision())(torch.zeros(1, 3, 32, 32), torch.tensor([[0]]), where)
+
+
+@pytest.mark.parametrize("positions", ["learnt", "sincos"])
+@pytest.mark.parametrize("stem", STEMS[:2])
+def test_a_picture_of_another_size_has_a_token_for_each_patch(
+    stem: StemConfig | None, positions: str
+) -> None:
+    model = VisionTransformer(vision(stem=stem, positions=positions, class_token=True)).eval()
+
+    output = model(torch.randn(2, 3, 16, 40))
+
+    assert output.tokens.shape == (2, 2 * 5, 32)
+    assert output.pooled.shape == (2, 32)
+
+
+def test_a_smaller_clip_keeps_its_steps_apart() -> None:
+    model = VisionTransformer(vision(frames=4, tubelet_frames=2, frame_interval=0.1)).eval()
+    with torch.no_grad():
+        model.positions[:, :16] = 0  # of the first step
+
+    sequence = model._sequence(torch.zeros(1, 3, 4, 16, 16), None)
+
+    assert sequence.shape == (1, 8, 32)
+    assert_close(sequence[:, :4], model.embed.bias.expand(1, 4, -1))  # type: ignore[operator]
+    assert bool((sequence[:, 4:] != sequence[:, :1]).any(dim=2).all())
+
+
+@pytest.mark.parametrize("stem", STEMS[:2])
+def test_a_picture_that_cannot_be_cut_is_refused(stem: StemConfig | None) -> None:
+    with pytest.raises(ValueError, match="30×32 pixels cannot be cut into patches of"):
+        VisionTransformer(vision(stem=stem))(torch.zeros(1, 3, 30, 32))
+
+
+def test_a_clip_of_another_length_is_refused() -> None:
+    trunk = VisionTransformer(vision(frames=4, tubelet_frames=2, frame_interval=0.1))
+
+    with pytest.raises(ValueError, match="reads 4 frames, not 2"):
+        trunk(torch.zeros(1, 3, 2, 32, 32))
 
 
 @pytest.mark.parametrize("stem", STEMS[:2])
@@ -227,7 +335,7 @@ def test_a_hidden_patch_is_one_of_the_normalised_grey(stem: StemConfig) -> None:
 
     grey = unpatchify(patches * shown[:, :, None], 8, 1, 1).squeeze(2)
 
-    assert_close(model(pixels, keep), model(grey, None))
+    assert_close(model(pixels, shown), model(grey, None))
 
 
 def test_a_stem_normalises_each_picture_by_itself() -> None:
