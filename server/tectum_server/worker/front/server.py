@@ -38,15 +38,24 @@ _PERCEPTION, _MODELS = (service.full_name for service in _SERVICES)
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
+_UNASKED_BYTES = 2**18
+"""Of a call's messages, so much may come before anybody reads it: any usual frame, but not much of
+2,000 calls that are being refused. Left to itself, grpc lets a fast sender have 26 MiB and more; a
+message that is read comes as a whole in either case."""
 _SPARE_RPCS = 2048
 """Calls at once beyond what streams and the queue can hold: being refused, being sent, health. grpc
 itself refuses what exceeds that, health too and without details, so it must be out of the way."""
 _GUESTS = {
-    f"/{_HEALTH}/Check": Bounds(places=256, patience=5.0),
-    f"/{_HEALTH}/Watch": Bounds(places=64, patience=5.0),
-    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Bounds(places=16, patience=60.0),
+    f"/{_HEALTH}/Check": Bounds(places=256, patience=1.0),
+    f"/{_HEALTH}/Watch": Bounds(places=64, patience=1.0),
+    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Bounds(places=16, patience=1.0),
 }
-"""What may be asked without credentials; it leaves most of the spare calls to who has some."""
+"""What may be asked without credentials; it leaves most of the spare calls to who has some. Clients
+send a request with its call, and a reflection stream's questions one upon the other: a second is
+for packets that are sent again. Who asks more later opens a new stream."""
+_GUESTS_HEARD = 8
+"""Of these, so many are read from at once, for a millisecond if they are honest. It bounds what
+strangers make the worker hold: `guests` reckons it out."""
 _GRACE_SECONDS = 1.0
 """For calls whose request is still on its way when all others are done."""
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.1, 2.0
@@ -73,7 +82,7 @@ class Front:
         self._calls = Calls(settings, engine, catalogue, metrics)
         self._catalogue = catalogue
         self._health = Health()
-        self._guests = Guests(_GUESTS)
+        self._guests = Guests(_GUESTS, _GUESTS_HEARD)
         self._healthy: set[str] = set()
         self._updates: set[asyncio.Task[None]] = set()
         self._telling = asyncio.Lock()
@@ -149,6 +158,8 @@ class Front:
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", 16 * 1024),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
                 # Two workers on one port would share callers by chance.
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", 30_000),
