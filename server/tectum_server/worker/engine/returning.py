@@ -48,8 +48,8 @@ class Returning:
             key: of its items.
             items: how many belong to requests that are answered now, in full.
             priority: the least urgent of these.
-            fixed_ms: what a batch of that key usually costs, however few are in it; waiting longer would
-                cost more than it saves.
+            fixed_ms: what a batch of that key usually costs, however few are in it; waiting longer
+                would cost more than it saves.
             took_ms: how long this batch itself took.
             now_ms: now.
         """

@@ -83,7 +83,7 @@ class Front:
         self._catalogue = catalogue
         self._health = Health()
         self._guests = Guests(_GUESTS, _GUESTS_HEARD)
-        self._healthy: set[str] = set()
+        self._known = {""}
         self._updates: set[asyncio.Task[None]] = set()
         self._telling = asyncio.Lock()
         self._ready = asyncio.Event()
@@ -195,22 +195,21 @@ class Front:
         if self._calls.draining:
             return
         services = {"", _PERCEPTION, _MODELS} if names else set()
-        healthy = names | services
-        task = asyncio.get_running_loop().create_task(self._set_health(healthy))
+        task = asyncio.get_running_loop().create_task(self._set_health(names | services))
         self._updates.add(task)
         task.add_done_callback(self._updates.discard)
 
     async def _set_health(self, healthy: set[str]) -> None:
+        """What an engine lacks is gone; one that serves nothing is away, with all that it had."""
         async with self._telling:  # else an older change could have the last word
-            for name in self._healthy | healthy | {""}:
-                serving = name in healthy
-                await self._health.set(
-                    name,
-                    health_pb2.HealthCheckResponse.SERVING
-                    if serving
-                    else health_pb2.HealthCheckResponse.NOT_SERVING,
-                )
-            self._healthy = healthy
+            for name in healthy:
+                await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            for name in self._known - healthy:
+                if healthy:
+                    await self._health.forget(name)
+                else:
+                    await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._known = healthy or self._known
         if healthy:
             self._ready.set()
         else:
