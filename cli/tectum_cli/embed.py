@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,29 @@ _NAMED = 3
 _OF_PICTURES = re.compile(r"images(\[|$)")
 _MOST_BYTES = 32 * 2**20
 """Of pictures in one request: half of what a worker takes unless its operator said otherwise."""
+
+
+@dataclass
+class _Failed:
+    """The rows without a vector, of which this keeps a few: the file has all."""
+
+    count: int = 0
+    first: list[dict[str, object]] = field(default_factory=list)
+
+    def note(self, rows: list[dict[str, object]]) -> None:
+        """Count those that failed among some rows."""
+        failed = [row for row in rows if row["error"] is not None]
+        self.count += len(failed)
+        self.first += failed[: _NAMED - len(self.first)]
+
+    def tell(self) -> None:
+        """Why rows have no vector: a few of them tell what is wrong with the others."""
+        for row in self.first:
+            frame = "" if row["frame"] is None else f", frame {row['frame']}"
+            told = f"not embedded: {row['path']}{frame}: {row['error']}"
+            errors.print(escape(told), highlight=False, soft_wrap=True)
+        if more := self.count - len(self.first):
+            errors.print(f"and {more} more; the column error says why", highlight=False)
 
 
 def embed(
@@ -99,7 +123,7 @@ def embed(
         "error": pa.string(),
     }
     schema = pa.schema(fields)
-    failed: list[dict[str, object]] = []
+    failed = _Failed()
     skipped: list[Path] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with ending_as_interrupts(), _drafted(out, force) as draft:
@@ -121,7 +145,7 @@ def embed(
                 asked = partial(_asked, client, Patience(patience, tell), kind)
                 for group in _groups(pictures_in(paths, every, skipped), batch):
                     rows = _rows(asked, group)
-                    failed += [row for row in rows if row["error"] is not None]
+                    failed.note(rows)
                     writer.write_table(pa.Table.from_pylist(rows, schema))
                     progress.advance(task, len(group))
                 done = int(progress.tasks[0].completed)
@@ -133,13 +157,13 @@ def embed(
     own, home = {draft.name, out.name}, out.parent.resolve()
     if foreign := [f for f in skipped if f.name not in own or f.parent.resolve() != home]:
         _tell_skipped(foreign)
-    _tell_failed(failed)
-    wrong = f", {len(failed)} with an error" if failed else ""
+    failed.tell()
+    wrong = f", {failed.count} with an error" if failed.count else ""
     errors.print(
-        f"{done - len(failed)} embedded{wrong}: {done} rows in {escape(str(out))}",
+        f"{done - failed.count} embedded{wrong}: {done} rows in {escape(str(out))}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    if len(failed) == done:
+    if failed.count == done:
         raise typer.Exit(1)
 
 
@@ -159,16 +183,6 @@ def _tell_skipped(files: list[Path]) -> None:
     names = ", ".join(file.name for file in files[:_NAMED])
     more = ", …" if len(files) > _NAMED else ""
     errors.print(f"skipped {what}: {escape(names)}{more}", highlight=False, soft_wrap=True)
-
-
-def _tell_failed(rows: list[dict[str, object]]) -> None:
-    """Why rows have no vector: a few of them tell what is wrong with the others."""
-    for row in rows[:_NAMED]:
-        frame = "" if row["frame"] is None else f", frame {row['frame']}"
-        told = f"not embedded: {row['path']}{frame}: {row['error']}"
-        errors.print(escape(told), highlight=False, soft_wrap=True)
-    if len(rows) > _NAMED:
-        errors.print(f"and {len(rows) - _NAMED} more; the column error says why", highlight=False)
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class AsyncStream:
 
         Raises:
             InvalidInput: not a frame the stream may carry now.
+            TooLarge: it makes a larger message than the client sends; others may follow.
             ClientClosed: the stream has ended.
         """
         frame_id = self._conversation.say(frame)

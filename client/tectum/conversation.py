@@ -167,6 +167,8 @@ class Conversation:
 
     request_id: str
     """The id that the stream was opened with."""
+    max_message_bytes: int
+    """Largest message to send; the transport would end the stream over one that is larger."""
     slot: Slot = field(default_factory=Slot)
     """What waits to be sent."""
     ready: StreamReady | None = None
@@ -184,6 +186,7 @@ class Conversation:
 
         Raises:
             InvalidInput: not a frame the stream may carry now.
+            TooLarge: it makes a larger message than the client sends.
             ClientClosed: the stream has ended.
         """
         self.slot.check()
@@ -204,6 +207,7 @@ class Conversation:
             message.captured_at.CopyFrom(timestamp(captured_at, "captured_at"))
         if frame.lifespan is not None:
             message.lifespan.CopyFrom(duration(_lifespan(frame.lifespan), "lifespan"))
+        requests.check_size(request, self.max_message_bytes, message)
         self.slot.put(request)
         self._last_id = frame_id
         self._last_capture = self._last_capture if captured_at is None else captured_at
@@ -281,7 +285,7 @@ def opening(options: StreamOptions, defaults: Defaults) -> Opening:
     patience = timeout(options.get("timeout"))
     return Opening(
         setup=setup(options, defaults),
-        conversation=Conversation(request_id),
+        conversation=Conversation(request_id, defaults.max_message_bytes),
         metadata=metadata,
         patience=LONGEST_WAIT[Priority.CONTROL] if patience is None else patience,
     )

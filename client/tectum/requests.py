@@ -51,12 +51,13 @@ def text(value: str, field: str, *, empty: bool = False) -> str:
     return value
 
 
-def check_size(request: Message, allowed: int) -> None:
+def check_size(request: Message, allowed: int, parts: Message | None = None) -> None:
     """Refuse a request that the transport would not carry, and name what is large in it.
 
     Args:
         request: All of it.
         allowed: Bytes of a message.
+        parts: Of which message in it to name the largest field. None: of itself.
 
     Raises:
         TooLarge: it has more.
@@ -64,7 +65,8 @@ def check_size(request: Message, allowed: int) -> None:
     found = request.ByteSize()
     if found <= allowed:
         return
-    field = max(request.ListFields(), key=lambda member: _size(member[1]))[0].name
+    fields = (request if parts is None else parts).ListFields()
+    field = max(fields, key=lambda member: _size(member[1]))[0].name
     description = f"found a message of {found} bytes; allowed: at most {allowed}; {SMALLER}"
     raise TooLarge(
         f"{field}: {description}",

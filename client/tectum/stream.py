@@ -123,6 +123,7 @@ class Stream:
 
         Raises:
             InvalidInput: not a frame the stream may carry now.
+            TooLarge: it makes a larger message than the client sends; others may follow.
             ClientClosed: the stream has ended.
         """
         return self._outbox.say(frame)

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from tests.cli.running import invoke
 
+from tectum_cli import embed as embedding
+
 
 def embedded_nothing(out: Path, *arguments: object) -> tuple[list[dict[str, Any]], str]:
     """The rows of a call that writes them, but could embed no picture."""
@@ -74,3 +76,16 @@ def test_of_many_failures_a_few_are_told_and_the_rows_have_them_all(
     assert lines == [f"not embedded: {row['path']}: UNREADABLE: is empty" for row in rows[:3]]
     assert "and 2 more; the column error says why\n" in told
     assert len(rows) == 5
+
+
+def test_however_many_rows_fail_only_a_few_are_kept_in_mind() -> None:
+    failed = embedding._Failed()
+    rows: list[dict[str, object]] = [
+        {"path": str(one), "error": one % 2 or None} for one in range(10)
+    ]
+
+    for _ in range(1000):
+        failed.note(rows)
+
+    assert failed.count == 5000
+    assert [row["path"] for row in failed.first] == ["1", "3", "5"]

@@ -176,7 +176,42 @@ async def test_an_answer_over_the_clients_own_limit_is_too_large(worker: FakeWor
         )
 
 
-async def test_a_frame_over_the_clients_own_limit_is_too_large(worker: FakeWorker) -> None:
+async def test_a_frame_over_the_clients_own_limit_is_too_large_and_the_stream_goes_on(
+    worker: FakeWorker,
+) -> None:
+    large, small = (tectum.Frame(np.zeros((side, side, 3), np.uint8)) for side in (200, 4))
+    with (
+        tectum.Client(worker.address, max_message_bytes=100_000) as client,
+        client.stream(embed=True) as stream,
+    ):
+        sync = await raised(lambda: stream.send(large))
+        assert stream.send(small) == 0  # the other one took no number
+        stream.finish()
+        assert [result.frame_id for result in stream] == [0]
+    async with (
+        tectum.AsyncClient(worker.address, max_message_bytes=100_000) as aclient,
+        aclient.stream(embed=True) as astream,
+    ):
+        parallel = await raised(lambda: astream.send(large))
+        assert astream.send(small) == 0
+        astream.finish()
+        assert [result.frame_id async for result in astream] == [0]
+
+    for error in (sync, parallel):
+        assert type(error) is tectum.TooLarge
+        assert error.reason == "MESSAGE_TOO_LARGE"
+        ((field, description),) = error.violations
+        assert field == "image"
+        assert re.fullmatch(
+            r"found a message of 120\d\d\d bytes; allowed: at most 100000; "
+            r"send fewer or smaller items at once, or encode pictures as JPEG or PNG",
+            description,
+        )
+
+
+async def test_frames_given_as_an_iterable_end_with_one_that_is_too_large(
+    worker: FakeWorker,
+) -> None:
     large = tectum.Frame(np.zeros((200, 200, 3), np.uint8), 1.0)
     with (
         tectum.Client(worker.address, max_message_bytes=100_000) as client,
@@ -185,12 +220,7 @@ async def test_a_frame_over_the_clients_own_limit_is_too_large(worker: FakeWorke
     ):
         list(stream)
 
-    assert re.fullmatch(
-        r"request: found a message of 120\d\d\d bytes; allowed: at most 100000 "
-        r"\(max_message_bytes\); send fewer or smaller items at once, or encode pictures as JPEG "
-        r"or PNG",
-        str(caught.value),
-    )
+    assert [violation.field for violation in caught.value.violations] == ["image"]
 
 
 async def test_a_message_over_the_workers_limit_is_too_large(

@@ -128,7 +128,7 @@ async def test_frames_that_the_link_cannot_take_give_way_to_newer_ones(
 
 
 def test_a_frame_that_was_not_accepted_takes_no_number() -> None:
-    conversation = Conversation("a-1")
+    conversation = Conversation("a-1", 2**20)
     with pytest.raises(tectum.InvalidInput):
         conversation.say(tectum.Frame(b""))
 
@@ -149,7 +149,7 @@ def test_a_frame_that_was_not_accepted_takes_no_number() -> None:
 def test_a_frame_out_of_order_or_out_of_range_is_refused(
     field: str, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    conversation = Conversation("a-1")
+    conversation = Conversation("a-1", 2**20)
     conversation.say(tectum.Frame(**{"image": SMALL, **first}))
 
     with pytest.raises(tectum.InvalidInput) as caught:

@@ -136,7 +136,7 @@ async def test_a_worker_that_dies_is_unavailable_and_ends_sending(
 def test_an_answer_out_of_turn_is_not_read() -> None:
     result = stream_pb2.StreamPerceptionResponse(result=stream_pb2.FrameResult(frame_id=1))
     ready = stream_pb2.StreamPerceptionResponse(ready=stream_pb2.StreamReady())
-    conversation = Conversation("a-1")
+    conversation = Conversation("a-1", 2**20)
 
     with pytest.raises(ValueError, match="result out of turn"):
         conversation.hear(result)

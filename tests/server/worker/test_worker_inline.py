@@ -88,7 +88,7 @@ def test_another_model_comes_becomes_the_default_and_the_old_one_goes(
     admin.health_becomes("SERVING", "leg")
     assert version(admin) == leg
     admin.ask("UnloadModel", model_pb2.UnloadModelRequest(name="arm"))
-    admin.health_becomes("NOT_SERVING", "arm")
+    admin.health_becomes("SERVICE_UNKNOWN", "arm")
 
     told = admin.refused("EmbedImages", images(options=options(model="arm")))
     assert (told.code, told.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")

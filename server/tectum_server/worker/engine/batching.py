@@ -145,7 +145,7 @@ class Batching:
         self._control_until_ms: int | None = None
         self._refused_since_ms: dict[Hashable, int] = {}
         self._waiting: dict[int, Waiting] = {}
-        self._busy_until_ms = 0
+        self._busy_since_ms = self._busy_until_ms = 0
         self._running: list[Waiting] = []
         self._returning = Returning()
 
@@ -234,12 +234,13 @@ class Batching:
         chosen = mates[:size]
         self.cancel(waiting.item for waiting in chosen)
         self._refused_since_ms.pop(first.key, None)
+        self._busy_since_ms = now_ms
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
         self._running = chosen
         return Batch(first.key, tuple(waiting.item for waiting in chosen))
 
     def idle(self, now_ms: int) -> None:
-        """The engine has finished its batch."""
+        """The engine has finished the batch that it was last given."""
         self._busy_until_ms = 0
         if not self._running:
             return
@@ -252,7 +253,7 @@ class Batching:
             len(back),
             max((ran.priority for ran in back), default=_CONTROL),
             cost.fixed_ms,
-            cost.of(len(self._running)),
+            now_ms - self._busy_since_ms,
             now_ms,
         )
         self._running = []

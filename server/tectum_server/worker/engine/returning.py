@@ -39,7 +39,7 @@ class Returning:
         items: int,
         priority: int,
         fixed_ms: float,
-        took_ms: float,
+        took_ms: int,
         now_ms: int,
     ) -> None:
         """A batch has ended.
@@ -48,9 +48,9 @@ class Returning:
             key: of its items.
             items: how many belong to requests that are answered now, in full.
             priority: the least urgent of these.
-            fixed_ms: what a batch of that key costs, however few are in it; waiting longer would
-                cost more than it saves.
-            took_ms: what this batch cost.
+            fixed_ms: what a batch of that key usually costs, however few are in it; waiting longer
+                would cost more than it saves.
+            took_ms: how long this batch itself took.
             now_ms: now.
         """
         if key != self._key:

@@ -38,15 +38,24 @@ _PERCEPTION, _MODELS = (service.full_name for service in _SERVICES)
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
+_UNASKED_BYTES = 2**18
+"""Of a call's messages, so much may come before anybody reads it: any usual frame, but not much of
+2,000 calls that are being refused. Left to itself, grpc lets a fast sender have 26 MiB and more; a
+message that is read comes as a whole in either case."""
 _SPARE_RPCS = 2048
 """Calls at once beyond what streams and the queue can hold: being refused, being sent, health. grpc
 itself refuses what exceeds that, health too and without details, so it must be out of the way."""
 _GUESTS = {
-    f"/{_HEALTH}/Check": Bounds(places=256, patience=5.0),
-    f"/{_HEALTH}/Watch": Bounds(places=64, patience=5.0),
-    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Bounds(places=16, patience=60.0),
+    f"/{_HEALTH}/Check": Bounds(places=256, patience=1.0),
+    f"/{_HEALTH}/Watch": Bounds(places=64, patience=1.0),
+    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Bounds(places=16, patience=1.0),
 }
-"""What may be asked without credentials; it leaves most of the spare calls to who has some."""
+"""What may be asked without credentials; it leaves most of the spare calls to who has some. Clients
+send a request with its call, and a reflection stream's questions one upon the other: a second is
+for packets that are sent again. Who asks more later opens a new stream."""
+_GUESTS_HEARD = 8
+"""Of these, so many are read from at once, for a millisecond if they are honest. It bounds what
+strangers make the worker hold: `guests` reckons it out."""
 _GRACE_SECONDS = 1.0
 """For calls whose request is still on its way when all others are done."""
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.1, 2.0
@@ -73,8 +82,8 @@ class Front:
         self._calls = Calls(settings, engine, catalogue, metrics)
         self._catalogue = catalogue
         self._health = Health()
-        self._guests = Guests(_GUESTS)
-        self._healthy: set[str] = set()
+        self._guests = Guests(_GUESTS, _GUESTS_HEARD)
+        self._known = {""}
         self._updates: set[asyncio.Task[None]] = set()
         self._telling = asyncio.Lock()
         self._ready = asyncio.Event()
@@ -149,6 +158,8 @@ class Front:
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", 16 * 1024),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
                 # Two workers on one port would share callers by chance.
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", 30_000),
@@ -184,22 +195,21 @@ class Front:
         if self._calls.draining:
             return
         services = {"", _PERCEPTION, _MODELS} if names else set()
-        healthy = names | services
-        task = asyncio.get_running_loop().create_task(self._set_health(healthy))
+        task = asyncio.get_running_loop().create_task(self._set_health(names | services))
         self._updates.add(task)
         task.add_done_callback(self._updates.discard)
 
     async def _set_health(self, healthy: set[str]) -> None:
+        """What an engine lacks is gone; one that serves nothing is away, with all that it had."""
         async with self._telling:  # else an older change could have the last word
-            for name in self._healthy | healthy | {""}:
-                serving = name in healthy
-                await self._health.set(
-                    name,
-                    health_pb2.HealthCheckResponse.SERVING
-                    if serving
-                    else health_pb2.HealthCheckResponse.NOT_SERVING,
-                )
-            self._healthy = healthy
+            for name in healthy:
+                await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            for name in self._known - healthy:
+                if healthy:
+                    await self._health.forget(name)
+                else:
+                    await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._known = healthy or self._known
         if healthy:
             self._ready.set()
         else:

@@ -79,6 +79,21 @@ def test_nobody_is_waited_for_longer_than_a_tenth_of_the_batch() -> None:
     assert policy.pause(ended_ms + WINDOW_MS) == 0
 
 
+@pytest.mark.parametrize(("took_ms", "waits_ms"), [(100, 10), (300, 30), (1000, 40)])
+def test_it_is_a_tenth_of_what_that_batch_took_whatever_others_did(
+    took_ms: int, waits_ms: int
+) -> None:
+    policy = batching()  # batches of four usually take 400 ms, and cost 40 whoever is in them
+    began_ms = in_a_loop(policy) + 1
+    admitted(policy, *(item(80 + one) for one in range(4)), now_ms=began_ms)
+    policy.next_batch(began_ms)
+    policy.idle(began_ms + took_ms)
+
+    admitted(policy, item(90), now_ms=began_ms + took_ms)
+
+    assert policy.pause(began_ms + took_ms) == waits_ms
+
+
 def test_nor_longer_than_a_batch_costs_without_its_items() -> None:
     policy = batching(c=Cost(5, 98))
     ended_ms = in_a_loop(policy)

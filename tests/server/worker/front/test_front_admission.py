@@ -330,7 +330,7 @@ def test_without_the_default_model_who_names_none_gets_no_other(
     client = fronted().client
     engine.answers(zeros)
     engine.serves({"bare": entries["bare"]})
-    client.health_becomes("NOT_SERVING", "full")
+    client.health_becomes("SERVICE_UNKNOWN", "full")
 
     told = client.refused("EmbedImages", images())
 

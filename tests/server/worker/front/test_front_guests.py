@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from tests.server.worker.serving import (
     until,
     zeros,
 )
+from tests.server.worker.strangers import Stranger
 
 from tectum_server.worker.front import guests
 from tectum_server.worker.front import server as serving
 from tectum_server.worker.front.guests import Bounds
+from tectum_server.worker.settings import WorkerSettings
 
 Starter = Callable[..., Fronted]
 Ask = reflection_pb2.ServerReflectionRequest
@@ -35,9 +38,12 @@ UNHURRIED = 3600.0
 def within(fronted: Starter, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fronted]:
     """Start a front whose guests have these bounds."""
 
-    def start(places: int, patience: float = UNHURRIED, spare: int = 2048) -> Fronted:
+    def start(
+        places: int, patience: float = UNHURRIED, spare: int = 2048, turns: int = 16
+    ) -> Fronted:
         bounds = dict.fromkeys(serving._GUESTS, Bounds(places, patience))
         monkeypatch.setattr(serving, "_GUESTS", bounds)
+        monkeypatch.setattr(serving, "_GUESTS_HEARD", turns)
         monkeypatch.setattr(serving, "_SPARE_RPCS", spare)
         return fronted(max_streams=1, max_queued_items=1)
 
@@ -139,25 +145,33 @@ def test_as_shipped_64_may_watch_and_strangers_leave_most_spare_calls_to_others(
 
 
 @pytest.mark.parametrize("method", [CHECK, WATCH, REFLECT])
-def test_the_longest_silent_call_gives_way_to_one_that_comes(
-    within: Callable[..., Fronted], method: str, monkeypatch: pytest.MonkeyPatch
+def test_a_silent_call_loses_its_turn_once_another_waits_whatever_that_asks(
+    within: Callable[..., Fronted], method: str
 ) -> None:
-    monkeypatch.setattr(guests, "_MOMENT", 0.0)
-    front = within(places=2)
-    first, second = silent(front, method, 2)
+    front = within(places=2, turns=1)
+    (first,) = silent(front, method, 1)
 
-    third = Silent(front.client, method)
+    assert front.client.health() == "SERVING"
     told = first.ended()
 
     assert (told.code, told.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_PASSED")
-    assert "or before another call needed the place" in told.message
-    assert [call.say(b"\xff").message for call in (second, third)] == ["the message is damaged"] * 2
+    assert "or 0.05 s while others waited to be heard" in told.message
 
 
-def test_a_call_that_has_only_just_begun_keeps_its_place(
+def test_a_call_that_has_only_just_begun_keeps_its_turn(
     within: Callable[..., Fronted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guests, "_MOMENT", 60.0)
+    front = within(places=2, turns=1)
+    first, second = silent(front, CHECK, 2)
+
+    assert first.say(b"\xff").message == "the message is damaged"
+    assert second.say(b"\xff").message == "the message is damaged"
+
+
+def test_silent_calls_within_their_turns_give_way_to_nobody_beyond_their_places(
+    within: Callable[..., Fronted],
+) -> None:
     front = within(places=1)
     (first,) = silent(front, CHECK, 1)
 
@@ -169,8 +183,8 @@ def test_a_call_that_has_only_just_begun_keeps_its_place(
 def test_a_check_is_answered_however_many_calls_say_nothing(
     within: Callable[..., Fronted], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(guests, "_MOMENT", 0.0)
-    front = within(places=2, spare=8)
+    monkeypatch.setattr(guests, "_MOMENT", 0.001)
+    front = within(places=2, spare=8, turns=1)
     calls = [Silent(front.client, method) for _ in range(40)]
 
     until(lambda: front.client.health() == "SERVING")
@@ -210,6 +224,51 @@ def test_a_call_that_ends_without_a_word_is_told_so(
     told = Silent(within(places=1).client, method).say()
 
     assert (told.code, told.reason) == ("INVALID_ARGUMENT", "FIELD_MISSING")
+
+
+# ---------------------------------------------------------------- who says much
+
+
+def test_of_strangers_long_messages_only_a_few_come_and_the_others_wait_outside(
+    within: Callable[..., Fronted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guests, "_MOMENT", UNHURRIED)
+    front = within(places=4, turns=2)
+    methods = (CHECK, WATCH, REFLECT, CHECK, WATCH, REFLECT)
+    with ExitStack() as calls:
+        strangers = [calls.enter_context(Stranger(front.port, one, 2**22)) for one in methods]
+        heard: list[Stranger] = []
+        for _ in range(3):
+            left = [one for one in strangers if one not in heard]
+            until(lambda: sum(one.said_all for one in left) == 2)  # noqa: B023 - asked at once
+            until(lambda: sum(one.sent == 2**18 for one in left) == len(left) - 2)  # noqa: B023
+            speaking = [one for one in left if one.said_all]
+            for one in speaking:
+                one.hang_up()
+            heard += speaking
+
+    assert len(heard) == 6
+
+
+def test_a_long_message_that_takes_too_long_is_not_waited_for(
+    within: Callable[..., Fronted],
+) -> None:
+    front = within(places=2, patience=0.5)
+
+    with Stranger(front.port, WATCH, 2**22) as stranger:
+        until(lambda: stranger.ended)
+
+    until(lambda: taken(front, WATCH) == 0)
+
+
+def test_as_shipped_strangers_make_the_worker_hold_what_guests_says_they_can() -> None:
+    settings = WorkerSettings.model_validate({"repository": "r", "models": ("m",)})
+    largest = settings.max_message_bytes + serving._SLACK_BYTES
+    places = sum(bounds.places for bounds in serving._GUESTS.values())
+
+    assert serving._GUESTS_HEARD * largest == 576 * 2**20
+    assert places * serving._UNASKED_BYTES == 84 * 2**20
+    assert max(bounds.patience for bounds in serving._GUESTS.values()) <= 2
 
 
 # ---------------------------------------------------------------- reflection

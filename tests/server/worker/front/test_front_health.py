@@ -82,6 +82,24 @@ async def test_a_service_has_the_status_that_was_told_last() -> None:
     assert (first, await check(health, "arm")) == (Status.SERVING, Status.NOT_SERVING)
 
 
+async def test_a_service_that_is_gone_is_unknown_until_it_is_told_again() -> None:
+    health = Health()
+    watching = Watching(health)
+    await health.set("arm", Status.SERVING)
+    await settled()
+
+    await health.forget("arm")
+    await settled()
+    gone = await check(health, "arm")
+    await health.set("arm", Status.SERVING)
+    await settled()
+
+    watching.task.cancel()
+    assert gone is grpc.StatusCode.NOT_FOUND
+    known, unknown = Status.SERVING, Status.SERVICE_UNKNOWN
+    assert watching.told == [known, unknown, known]
+
+
 async def test_at_first_the_worker_does_not_serve_and_nothing_else_is_known() -> None:
     health = Health()
 
@@ -100,6 +118,7 @@ async def test_a_worker_that_ends_serves_nothing_whatever_is_told_meanwhile() ->
         *(health.set(name, Status.SERVING) for name in ("a", "b")),
         health.enter_graceful_shutdown(),
         *(health.set(name, Status.SERVING) for name in ("arm", "c")),
+        health.forget("arm"),
     )
     await settled()
 

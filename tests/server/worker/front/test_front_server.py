@@ -39,17 +39,37 @@ def test_health_is_told_for_the_worker_its_services_and_each_model(
     assert (gone, client.health(service)) == ("NOT_SERVING", "SERVING")
 
 
-def test_a_model_that_goes_is_not_serving_while_the_worker_is(
+def test_a_model_that_is_gone_is_unknown_while_the_worker_serves(
     fronted: Starter, engine: ScriptedEngine, entries: Mapping[str, ModelEntry]
 ) -> None:
     client = fronted().client
     client.health_becomes("SERVING", "bare")
 
     engine.serves({"full": entries["full"]})
-    client.health_becomes("NOT_SERVING", "bare")
+    client.health_becomes("SERVICE_UNKNOWN", "bare")
 
     assert client.health("full") == client.health() == "SERVING"
-    assert client.health("never heard of") == "NOT_FOUND"
+    assert client.health("bare") == client.health("never heard of") == "NOT_FOUND"
+
+
+def test_a_model_that_a_restarted_engine_lacks_is_gone_and_may_come_back(
+    fronted: Starter, engine: ScriptedEngine, entries: Mapping[str, ModelEntry]
+) -> None:
+    client = fronted().client
+    client.health_becomes("SERVING", "bare")
+
+    engine.serves({})
+    client.health_becomes("NOT_SERVING", "bare")
+    engine.serves({"full": entries["full"]})
+    client.health_becomes("SERVICE_UNKNOWN", "bare")
+    gone = client.health("bare")
+    engine.serves({})
+    client.health_becomes("NOT_SERVING", "full")
+    still_gone = client.health("bare")
+    engine.serves(entries)
+    client.health_becomes("SERVING", "bare")
+
+    assert (gone, still_gone, client.health("bare")) == ("NOT_FOUND", "NOT_FOUND", "SERVING")
 
 
 def test_before_any_model_serves_nothing_does(loop: Loop) -> None:
@@ -78,7 +98,7 @@ def test_the_last_change_has_the_last_word(
     engine.serves({})
     engine.serves(entries)
     engine.serves({"full": entries["full"]})
-    front.client.health_becomes("NOT_SERVING", "bare")
+    front.client.health_becomes("SERVICE_UNKNOWN", "bare")
     front.client.health_becomes("SERVING", "full")
 
     assert loop.run(settled(front)) == {"", PERCEPTION, MODELS, "full"}
@@ -89,7 +109,7 @@ async def settled(front: Fronted) -> set[str]:
     """Who is healthy once all that was told has been said."""
     while front.front._updates:
         await next(iter(front.front._updates))
-    return front.front._healthy
+    return front.front._known
 
 
 def test_a_draining_worker_is_not_serving(fronted: Starter, engine: ScriptedEngine) -> None:

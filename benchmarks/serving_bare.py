@@ -1,0 +1,141 @@
+"""The bare forward pass, in a process of its own, asked line by line.
+
+A process's memory lies where it fell when the process began, which moves its forward pass by some
+percent for as long as it lives. So the benchmark begins this process anew as often as the worker.
+
+    python benchmarks/serving_bare.py REPOSITORY    reads "BATCH SECONDS", writes images a second
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from tectum_core.architecture import (
+    JointConfig,
+    ModelConfig,
+    TextConfig,
+    TransformerConfig,
+    VisionConfig,
+)
+from tectum_core.bundle import Repository, read_bundle
+from tectum_core.predictor import Predictor
+from tectum_core.preprocess import ImagePreprocessing
+from tectum_core.tokenizer import Tokenizer
+from tectum_core.untrained import write_untrained
+
+__all__ = ["NAME", "SIDE", "Bare", "bare", "make_bundle"]
+
+NAME, SIDE = "vit-b-32", 224
+
+
+def make_bundle(folder: Path) -> Path:
+    """A repository with a random ViT-B/32 CLIP-shaped bundle."""
+    tokenizer = Tokenizer.train(["open the drawer", "close the door"], 200)
+    config = ModelConfig(
+        vision=VisionConfig(
+            transformer=TransformerConfig(
+                width=768, depth=12, heads=12, hidden=3072, activation="quick_gelu"
+            ),
+            image_size=SIDE,
+            patch_size=32,
+            class_token=True,
+            input_norm=True,
+            patch_bias=False,
+            pooling="class",
+        ),
+        text=TextConfig(
+            transformer=TransformerConfig(width=64, depth=1, heads=2, hidden=128),
+            vocabulary_size=tokenizer.vocabulary_size,
+            max_tokens=16,
+        ),
+        joint=JointConfig(width=512),
+    )
+    bundle = folder / "bundle"
+    write_untrained(bundle, config, ImagePreprocessing(size=SIDE), tokenizer)
+    repository = folder / "repository"
+    Repository(repository).publish(bundle, NAME)
+    return repository
+
+
+class Bare:
+    """A bare forward that runs elsewhere."""
+
+    def __init__(self, requests: IO[str], answers: IO[str]) -> None:
+        self._requests = requests
+        self._answers = answers
+
+    def throughput(self, size: int, seconds: float) -> float:
+        """Images a second in batches of one size, for so long, but one batch at least."""
+        self._requests.write(f"{size} {seconds}\n")
+        self._requests.flush()
+        return float(self._answers.readline())
+
+    def one(self) -> float:
+        """Seconds of one forward of one image."""
+        return 1 / self.throughput(1, 0.0)
+
+
+@contextmanager
+def bare(repository: Path) -> Iterator[Bare]:
+    """A fresh process that has loaded the bundle."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(repository)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        asked = Bare(process.stdin, process.stdout)
+        asked.one()
+        yield asked
+    finally:
+        process.stdin.close()
+        process.wait(60)
+
+
+def forward(predictor: Predictor, pixels: torch.Tensor) -> None:
+    """The trunk and projection on a ready tensor [B, 3, SIDE, SIDE], nothing around it."""
+    joint = predictor.model.joint
+    assert joint is not None
+    with torch.inference_mode():
+        joint.embed_image(predictor.model.vision(pixels).pooled)
+
+
+@cache
+def ready(size: int) -> torch.Tensor:
+    """A tensor [size, 3, SIDE, SIDE], always the same."""
+    return torch.randn(size, 3, SIDE, SIDE)
+
+
+def throughput(predictor: Predictor, size: int, seconds: float) -> float:
+    """Images a second of the bare forward in batches of one size; one batch at least."""
+    pixels = ready(size)
+    started, done = time.perf_counter(), 0
+    while not done or time.perf_counter() - started < seconds:
+        forward(predictor, pixels)
+        done += size
+    return done / (time.perf_counter() - started)
+
+
+def main(repository: str) -> None:
+    """Answer until nothing more is asked."""
+    located, _ = Repository(repository).locate(NAME)
+    predictor = Predictor(read_bundle(located, NAME))
+    for line in sys.stdin:
+        size, seconds = line.split()
+        print(throughput(predictor, int(size), float(seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
