@@ -44,6 +44,12 @@ def evaluate(
     action: Annotated[str, typer.Option(help="The actions' feature.", metavar="FEATURE")] = (
         "action"
     ),
+    intrinsics: Annotated[
+        str,
+        typer.Option(
+            help="The camera intrinsics' feature, for bundles that read them.", metavar="FEATURE"
+        ),
+    ] = "camera.intrinsics",
     cache: Annotated[Path, typer.Option(help="Folder for decoded frames.", metavar="FOLDER")] = (
         Path("~/.cache/tectum/frames")
     ),
@@ -68,7 +74,7 @@ def evaluate(
         from tectum_train.evaluation.context import Columns
         from tectum_train.evaluation.report import as_json, markdown
         from tectum_train.job import evaluate_bundles
-    columns = Columns(state=state, action=action)
+    columns = Columns(state=state, action=action, intrinsics=intrinsics)
     try:
         runs = evaluate_bundles(
             bundles, data, camera, columns, cache.expanduser(), ceiling, errors, test, device

@@ -1,5 +1,7 @@
 """Resizing as PIL resizes, and a normalisation that can be undone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from tectum_core.preprocess import (
     preprocess,
     resample,
     resize,
+    resized_intrinsics,
     to_pixels,
 )
 
@@ -269,6 +272,55 @@ def test_pixels_beyond_the_range_are_clipped() -> None:
 def test_a_specification_that_cannot_be_is_refused(given: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         spec(**given)
+
+
+# ---------------------------------------------------------------- the camera
+
+
+@given(
+    st.integers(24, 70), st.integers(24, 70),
+    st.sampled_from(
+        [
+            {"size": 40},
+            {"size": 16},
+            {"size": 24, "resize_mode": "center_crop", "resize_to": 31},
+        ]
+    ),
+)  # fmt: skip
+def test_a_point_is_seen_where_the_resized_camera_projects_it(
+    height: int, width: int, given_: dict[str, Any]
+) -> None:
+    spec_ = spec(**given_)
+    # Pixels that say where they are: column in red, row in green.
+    places = np.zeros((1, height, width, 3), np.uint8)
+    places[0, :, :, 0] = 3 * np.arange(width)[None]
+    places[0, :, :, 1] = 3 * np.arange(height)[:, None]
+    camera = torch.tensor([30.0, 28.0, 12.0, 11.0], dtype=torch.float64)
+
+    seen = resize(torch.from_numpy(places), spec_)[0, :2].double() / 3
+    focal, centre = resized_intrinsics(camera, height, width, spec_).split(2)
+
+    # Each pixel of the input, projected back to a ray, meets the point that it shows.
+    grid = torch.arange(spec_.size, dtype=torch.float64)
+    pixels = torch.stack(torch.meshgrid(grid, grid, indexing="xy"))
+    rays = (pixels - centre[:, None, None]) / focal[:, None, None]
+    source = rays * camera[:2, None, None] + camera[2:, None, None]
+    inner = slice(4, -4)  # about the border less is averaged
+    assert (seen - source)[:, inner, inner].abs().max() < 0.5
+
+
+def test_a_camera_of_the_models_size_stays_as_it_is() -> None:
+    camera = torch.rand(3, 5, 4) * 40
+
+    assert torch.equal(resized_intrinsics(camera, 32, 32, spec(size=32)), camera)
+
+
+def test_halved_pictures_have_half_the_lens_and_the_middle_where_it_was() -> None:
+    camera = torch.tensor([40.0, 60.0, 15.5, 20.0])
+
+    halved = resized_intrinsics(camera, 32, 64, spec(size=16))
+
+    assert halved.tolist() == [10.0, 30.0, 3.5, 9.75]  # the first pixel's middle is at 0
 
 
 # ---------------------------------------------------------------- actions

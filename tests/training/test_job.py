@@ -160,6 +160,18 @@ def test_splits_that_do_not_fit_are_refused_before_the_training(
         )
 
 
+def test_sentences_that_a_mirror_would_let_be_heard_are_refused_before_the_training(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "train", lambda *_: pytest.fail("the training began"))
+    words = {"shove red to the": "red block goes"}
+    flip = {"actions": [0], "states": [0], "words": words}
+    recipe = job_of(tiny_data, tmp_path, augmentation={"flip": flip})
+
+    with pytest.raises(DataError, match="'red block goes left' among .*, as augmentation.flip.wo"):
+        run_job(recipe, "cpu", False, True, None, Console(quiet=True))
+
+
 @pytest.fixture
 def known(tiny_data: Path, tmp_path: Path) -> dict[str, Path]:
     """Sets that hold what is learnt from: its folder, a copy, and some of it made again."""

@@ -15,6 +15,7 @@ from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_train.data.samples import Samples
 from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import open_samples, train
+from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, check_seeds
 from tectum_train.evaluation.measure import Measure
@@ -108,7 +109,15 @@ def _fitting_splits(recipe: Recipe, columns: Columns, console: Console) -> tuple
         train_split, test_split = (
             open_samples(recipe, split, tell.decoding) for split in ("train", "test")
         )
-    check_fits(recipe.model, columns, train_split, test_split)
+    flip = recipe.augmentation.flip
+    check_fits(
+        recipe.model,
+        columns,
+        train_split,
+        test_split,
+        shown=StateFeatures(recipe.data.state, recipe.data.intrinsics),
+        exchanged={} if flip is None else flip.words or {},
+    )
     return train_split, test_split
 
 
@@ -118,6 +127,7 @@ def _columns(recipe: Recipe) -> Columns:
         "state": recipe.data.state,
         "action": recipe.data.action,
         "family": recipe.data.task,
+        "intrinsics": recipe.data.intrinsics,
     }
     return replace(Columns(), **{key: name for key, name in own.items() if name is not None})
 

@@ -165,26 +165,37 @@ class Recipe(Strict):
         clips = [one.kind for one in self.objectives if Reads.CLIP in one.reads]
         if clips and self.data.clip is None:
             raise ValueError(f"{', '.join(clips)} read clips, so data.clip must say which")
-        if self.data.intrinsics is not None and self.model.actions is None:
-            raise ValueError("data.intrinsics belongs to the state, which needs model.actions")
+        crops = self.augmentation.views.crops
+        if crops and not any(Reads.CROPS in one.reads for one in self.objectives):
+            kinds = ", ".join(one.kind for one in self.objectives)
+            raise ValueError(
+                f"augmentation.views.crops: found {crops}; allowed: 0, as no objective reads small "
+                f"views ({kinds})"
+            )
         return self
 
     @model_validator(mode="after")
-    def _mirrors_what_it_reads(self) -> Self:
-        flip = self.augmentation.flip
-        if flip is None:
+    def _camera_is_in_the_state(self) -> Self:
+        if self.data.intrinsics is None:
             return self
-        read = {
-            "actions": (self.data.action is not None, flip.actions),
-            "states": (self.data.state is not None and self.model.actions is not None, flip.states),
-            "words": (self.model.text is not None, flip.words),
-        }
-        for name, (is_read, told) in read.items():
-            if is_read and told is None:
-                raise ValueError(
-                    f"augmentation.flip.{name} must say what a mirror does to {name} ('()' or "
-                    f"'{{}}' if nothing), since this recipe reads them"
-                )
+        takes = None if self.model.actions is None else self.model.actions.state_dimensions
+        if takes is None or takes < 4 or (takes > 4) != (self.data.state is not None):
+            raise ValueError(
+                "data.intrinsics are four numbers of the state, behind those of data.state: "
+                f"model.actions.state_dimensions must count both, and is {takes or 0}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_suits(self) -> Self:
+        flip, vision = self.augmentation.flip, self.model.vision
+        if flip is not None:
+            flip.check_told(
+                actions=self.data.action is not None,
+                states=self.data.state is not None and self.model.actions is not None,
+                words=self.model.text is not None,
+            )
+        self.augmentation.views.check_crops(vision.patch_size, vision.image_size)
         return self
 
     @property

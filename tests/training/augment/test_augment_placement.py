@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 from tectum_train.augment import Draws, Placement
@@ -32,9 +33,9 @@ def seen(pixels: Tensor) -> Tensor:
     return (pixels[:, 0, :2] + 1) / 2 * (SIDE - 1)
 
 
-def inner(found: Tensor) -> Tensor:
-    """Where neither coordinate repeats the border."""
-    return ((found > 0.01) & (found < SIDE - 1.01)).all(dim=1)
+def inner(source: Tensor, reach: Tensor) -> Tensor:
+    """Where neither coordinate repeats the border, which a pixel is made of so far about it."""
+    return ((source > reach - 1) & (source < SIDE - reach)).all(dim=1)
 
 
 def kinds(seed: int, mirror: bool) -> list[Placement]:
@@ -56,10 +57,15 @@ def test_every_pixel_comes_from_where_the_map_says(seed: int, mirror: bool) -> N
 
         source = (view - placement.offset[:, :, None, None]) / placement.scale[:, :, None, None]
 
-        kept = inner(found)
+        reach = (1 / placement.scale.abs()).clamp(min=1)[:, :, None, None]
+        kept = inner(source, reach)
         assert kept.any()
-        wrong = (found - source).abs().amax(dim=1)
-        assert wrong[kept].max() < 0.01
+        wrong = (found - source).abs()
+        larger = (reach == 1).expand(wrong.shape) & kept[:, None]
+        smaller = (reach > 1).expand(wrong.shape) & kept[:, None]
+        assert wrong[larger].numpy().max(initial=0) < 0.001
+        # A triangle over pixels is not quite as heavy on both sides of its middle.
+        assert wrong[smaller].numpy().max(initial=0) < 0.1
 
 
 @given(SEEDS, st.booleans())
@@ -72,7 +78,21 @@ def test_a_point_is_seen_where_the_moved_camera_projects_it(seed: int, mirror: b
 
         expected = placement.scale * pixel + placement.offset
 
-        assert torch.allclose((moved[:, :2] * ray + moved[:, 2:]).double(), expected, atol=1e-4)
+        # In a mirrored picture the camera looks at the mirrored point, through the same lens.
+        turned = ray * torch.where(placement.flipped[:, None], torch.tensor([-1.0, 1.0]), 1.0)
+        assert torch.allclose((moved[:, :2] * turned + moved[:, 2:]).double(), expected, atol=1e-4)
+        assert (moved[:, :2] > 0).all()
+
+
+def test_a_mirror_changes_nothing_of_a_camera_but_the_side_of_its_middle() -> None:
+    camera = torch.tensor([30.0, 28.0, 11.0, 12.5]).expand(SAMPLES, 4)
+    still = Placement.moved(draws(0), SIDE, 0, 0.0)
+
+    turned = still.mirrored(torch.ones(SAMPLES, dtype=torch.bool))
+
+    assert turned.flipped.all()
+    assert not still.flipped.any()
+    assert turned.intrinsics(camera)[0].tolist() == [30, 28, SIDE - 1 - 11, 12.5]
 
 
 def test_a_clips_cameras_move_like_its_frames() -> None:
@@ -100,6 +120,86 @@ def test_mirrored_pixels_are_flipped() -> None:
     turned = still.mirrored(torch.ones(SAMPLES, dtype=torch.bool)).applied(places())
 
     assert torch.allclose(turned, places().flip(-1), atol=1e-5)
+
+
+# ---------------------------------------------------------------- smaller and larger
+
+
+def checkers(side: int) -> Tensor:
+    """The finest pattern there is: every pixel unlike its neighbours."""
+    grid = torch.arange(side)
+    return ((grid[:, None] + grid) % 2).float().expand(1, 1, 3, side, side)
+
+
+def shown(scale: float, side: int, offset: float = 0.3) -> Placement:
+    return Placement(
+        torch.full((1, 2), scale, dtype=torch.float64),
+        torch.full((1, 2), offset, dtype=torch.float64),
+        side,
+    )
+
+
+@given(st.floats(0.2, 0.55), st.floats(0, 5))
+def test_a_pattern_too_fine_for_the_view_becomes_its_grey(scale: float, offset: float) -> None:
+    view = shown(scale, int(96 * scale) - 4, offset).applied(checkers(96))
+
+    assert (view[..., 6:-6, 6:-6] - 0.5).abs().max() < 0.07
+
+
+@given(st.integers(9, 23), st.integers(0, 2**32))
+def test_a_whole_picture_made_smaller_is_what_torch_makes_of_it(side: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    frames = torch.rand(2, 2, 3, SIDE, SIDE, generator=draw)
+    scale = side / SIDE
+
+    made = shown(scale, side, scale * 0.5 - 0.5)
+    view = Placement(made.scale.expand(2, 2), made.offset.expand(2, 2), side).applied(frames)
+
+    expected = torch.nn.functional.interpolate(
+        frames.flatten(0, 1), (side, side), mode="bilinear", antialias=True
+    )
+    # Beyond the border this repeats it, and torch leaves it out.
+    margin = slice(2, side - 2)
+    wrong = (view.flatten(0, 1) - expected)[..., margin, margin]
+    assert wrong.abs().max() < 1e-5
+
+
+@given(SEEDS)
+def test_what_becomes_larger_is_interpolated_between_its_neighbours(seed: int) -> None:
+    placement = Placement.cropped(draws(seed), "view", SIDE, SIDE, (0.2, 0.9))
+    draw = torch.Generator().manual_seed(seed)
+    frames = torch.rand(SAMPLES, 1, 3, SIDE, SIDE, generator=draw)
+    larger = (placement.scale >= 1).all(dim=1)
+    matrix = torch.zeros(SAMPLES, 2, 3)
+    matrix[:, 0, 0], matrix[:, 1, 1] = placement.scale.float().unbind(1)
+    matrix[:, :, 2] = placement.offset.float()
+
+    warped = warp_affine(frames[:, 0], matrix, (SIDE, SIDE), padding_mode="border")
+
+    wrong = (placement.applied(frames)[:, 0] - warped).abs().amax(dim=(1, 2, 3))
+    assert wrong[larger].numpy().max(initial=0) < 1e-4
+
+
+def test_whole_pixels_of_shift_move_pixels_as_they_are() -> None:
+    frames = torch.rand(1, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+    view = shown(1.0, SIDE, 3.0).applied(frames)
+
+    assert torch.equal(view[..., 3:, 3:], frames[..., :-3, :-3])
+    assert torch.equal(view[..., 3:, 0], frames[..., :-3, 0])  # the border, again
+
+
+@given(SEEDS)
+def test_a_samples_view_is_the_same_whatever_its_batch(seed: int) -> None:
+    index = np.arange(SAMPLES)
+    frames = torch.rand(SAMPLES, 1, 3, SIDE, SIDE)
+    alone = [Draws(seed, np.zeros(1, np.int64), index[row : row + 1]) for row in range(SAMPLES)]
+
+    whole = Placement.cropped(draws(seed), "view", SIDE, 10, (0.05, 1.0)).applied(frames)
+
+    for row, one in enumerate(alone):
+        view = Placement.cropped(one, "view", SIDE, 10, (0.05, 1.0)).applied(frames[row : row + 1])
+        assert torch.allclose(view[0], whole[row], atol=1e-6)
 
 
 @given(SEEDS, st.floats(0.05, 0.9))

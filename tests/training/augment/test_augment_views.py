@@ -25,7 +25,8 @@ def pictures() -> Tensor:
 def viewed(seed: int = 0, **settings: Any) -> tuple[Tensor, Tensor]:
     index = np.arange(SAMPLES)
     config = ViewsConfig.model_validate(settings)
-    return Views(SIDE, config)(pictures(), Draws(seed, np.zeros_like(index), index))
+    views, draws = Views(SIDE, config), Draws(seed, np.zeros_like(index), index)
+    return views.whole(pictures(), draws), views.small(pictures(), draws)
 
 
 def test_there_are_two_whole_views_and_as_many_small_ones_as_asked_for() -> None:
@@ -70,6 +71,14 @@ def test_grey_views_have_no_colour_and_blurred_ones_fewer_edges() -> None:
 
     assert (grey.amax(2) == grey.amin(2)).all()
     assert blurred.float().diff(dim=-1).abs().mean() < pictures().float().diff(dim=-1).abs().mean()
+
+
+def test_mirrored_views_are_as_often_as_asked_for() -> None:
+    whole, small = viewed(**{**STILL, "flip": 1.0, "crops": 1, "crop_area": (1.0, 1.0)})
+
+    assert (whole[:, 0].int() - pictures().flip(-1).int()).abs().max() <= 1
+    assert small.shape == (SAMPLES, 1, 3, 32, 32)
+    assert (small[:, 0].int() - pictures().flip(-1).int()).abs().max() <= 1
 
 
 def test_an_area_from_more_to_less_is_refused_by_name() -> None:

@@ -193,22 +193,6 @@ def test_what_gradients_do_not_update_is_updated_after_each_step(
     assert joint.log_scale.exp().item() == pytest.approx(100)
 
 
-@pytest.mark.parametrize(
-    ("found", "names"),
-    [
-        (["x", "y"], ("x", "y")),
-        ({"motors": ["x", "y"]}, ("x", "y")),
-        (None, ("0", "1")),
-        (["x"], ("0", "1")),
-        ({"motors": ["x", "y"], "more": ["z"]}, ("0", "1")),
-    ],
-)
-def test_names_are_the_data_sets_own_in_any_of_its_forms(
-    found: object, names: tuple[str, ...]
-) -> None:
-    assert engine._names(found, 2) == names
-
-
 def test_resuming_what_is_finished_gives_the_same_model(finished: Run) -> None:
     again = trained(finished.recipe, resume=True)
 

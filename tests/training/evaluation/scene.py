@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tectum_core.bundle import Part, TrainingSummary
 from tectum_train.data import LeRobotDataset
 from tectum_train.data.samples import Samples
+from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.context import Columns, Context
 from tectum_train.world import World
 
@@ -72,7 +73,7 @@ def context(train: Samples, test: Samples, **changes: Any) -> Context:
     given = {
         "predictor": None, "twin": None, "train": train, "test": test,
         "world": world({"left": None}), "columns": Columns("state", "action"), "pair_steps": 2,
-        **changes,
+        "shown": StateFeatures("state"), **changes,
     }  # fmt: skip
     return Context(**given)
 

@@ -133,6 +133,18 @@ def test_straight_actions_are_interpolations_own() -> None:
     assert worse.passed is False
 
 
+def test_the_mean_action_is_the_training_datas_own_whatever_the_model_is_scaled_by() -> None:
+    samples = moving(straight=False)
+    actions = samples.column("action").astype(np.float32)
+    elsewhere = recorded([22, 18], {"action": actions + 50, "state": np.zeros((40, 4))})
+    filler = Filler(actions, error=0.1)
+
+    (measure,) = measure_masked_actions(context(elsewhere, samples, predictor=filler))
+
+    # By 50 beside what is measured, in deviations of 2 and 4.
+    assert measure.controls["mean action"] == pytest.approx((25**2 + 12.5**2) / 2, rel=0.1)
+
+
 def test_windows_lie_within_one_episode() -> None:
     samples = moving(straight=True)
     seen: list[NDArray[np.float32]] = []
@@ -225,7 +237,7 @@ def test_a_chunks_error_is_in_standard_deviations_and_the_controls_are_told() ->
 
 
 def test_who_is_worse_than_repeating_the_last_action_does_not_pass() -> None:
-    slow = np.repeat(np.linspace(0, 0.4, 40, dtype=np.float32)[:, None], 2, axis=1)
+    slow = np.repeat(np.linspace(0, 4, 40, dtype=np.float32)[:, None], 2, axis=1)
 
     measure, _ = foretold(slow, error=0.5)
 

@@ -16,6 +16,7 @@ from tests.training.tiny import latent_action, parts
 from tectum_core.architecture import ModelConfig
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
+from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, pair_steps
 
@@ -131,6 +132,32 @@ def test_what_is_missing_or_never_read_is_no_contradiction(train: Samples, tmp_p
     assert not odd.has("action")
 
 
+SEEING = {"dimensions": 4, "state_dimensions": 8, "max_steps": 8}
+BOTH = StateFeatures("state", "lens")
+
+
+def test_a_state_of_robot_and_camera_is_as_wide_as_both(tmp_path: Path) -> None:
+    train, test = (split(tmp_path / name, lens=np.ones((9, 4))) for name in ("train", "test"))
+
+    check_fits(model(actions=SEEING), COLUMNS, train, test, shown=BOTH)
+
+    alone = model(actions=SEEING | {"state_dimensions": 4})
+    check_fits(alone, COLUMNS, train, test, shown=StateFeatures(None, "lens"))
+    with pytest.raises(DataError, match="train: state has 4 numbers; 8 are wanted"):
+        check_fits(model(actions=SEEING), COLUMNS, train, test)
+
+
+@pytest.mark.parametrize(("feature", "found", "wanted"), [("state", 8, 4), ("lens", 9, 4)])
+def test_a_robot_or_camera_of_another_width_is_refused(
+    feature: str, found: int, wanted: int, tmp_path: Path
+) -> None:
+    columns: dict[str, Any] = {"lens": np.ones((9, 4)), feature: np.ones((9, found))}
+    train, test = (split(tmp_path / name, **columns) for name in ("train", "test"))
+
+    with pytest.raises(DataError, match=f"{feature} has {found} numbers; {wanted} are wanted"):
+        check_fits(model(actions=SEEING), COLUMNS, train, test, shown=BOTH)
+
+
 def test_other_families_are_refused(train: Samples, tmp_path: Path) -> None:
     test = split(tmp_path / "test", families=FAMILIES[::-1])
 
@@ -200,6 +227,17 @@ def test_a_held_out_sentence_must_not_have_been_heard(tmp_path: Path) -> None:
     told = r"train has 'raise the cup' among its instructions \(1 such in all\).*test/meta/world"
     with pytest.raises(DataError, match=told):
         check_fits(model(), COLUMNS, train, test)
+
+
+def test_a_held_out_sentence_must_not_be_heard_in_a_mirror(tmp_path: Path) -> None:
+    train = split(tmp_path / "train", instructions=("push it Left", "lift it"))
+    test = split(tmp_path / "test", held_out=("push it right", "move it right"))
+
+    check_fits(model(), COLUMNS, train, test)
+
+    told = r"'push it right' among its .*, as augmentation\.flip\.words mirrors them \(1 such in"
+    with pytest.raises(DataError, match=told):
+        check_fits(model(), COLUMNS, train, test, exchanged={"left": "right"})
 
 
 def test_a_sentence_may_be_held_out_by_the_set_that_is_learnt_from(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 Every draw is a pure function of (seed, epoch, index): see `draws`.
 
-Letters: B samples, F frames of each, S the model's side, s the side of a crop.
+Letters: B samples, F frames of each, S the model's side, V small views of side s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tectum_train.augment.colour import Colours
@@ -25,6 +29,8 @@ __all__ = [
     "Views",
     "ViewsConfig",
 ]
+
+_Numbers = NDArray[np.float64]
 
 
 class Frames:
@@ -46,10 +52,29 @@ class Frames:
             return placed
         return placed.mirrored(draws.chosen("flip", self._config.flip.share))
 
-    def flipped(self, draws: Draws) -> Tensor:
-        """bool[B], samples whose left and right are exchanged."""
-        flip = self._config.flip
-        return draws.chosen("flip", 0.0 if flip is None else flip.share)
+    def camera_moments(self, mean: _Numbers, variance: _Numbers) -> tuple[_Numbers, _Numbers]:
+        """What mean and variance of a pinhole's numbers become behind `placement`.
+
+        Args:
+            mean, variance: float64[4] each, of (fx, fy, cx, cy) in pixels of the frames.
+
+        Zoom and shift are uniform about 1 and 0, so their variances are a third of their squares.
+        """
+        middle = np.array([0.0, 0.0, *[(self._side - 1) / 2] * 2])
+        away, zoomed = mean - middle, self._config.zoom**2 / 3
+        spread = (1 + zoomed) * variance + zoomed * away**2
+        spread[2:] += self._config.shift**2 / 3
+        turned, spread = self.mirrored_moments(away, spread, (2,))
+        return middle + turned, spread
+
+    def mirrored_moments(
+        self, mean: _Numbers, variance: _Numbers, places: Sequence[int]
+    ) -> tuple[_Numbers, _Numbers]:
+        """What mean and variance of numbers become, float64[n] each, if a mirror negates some."""
+        share = 0.0 if self._config.flip is None else self._config.flip.share
+        signs, between = np.ones_like(mean), np.zeros_like(mean)
+        signs[list(places)], between[list(places)] = 1 - 2 * share, 4 * share * (1 - share)
+        return signs * mean, variance + between * mean**2
 
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
         """uint8[B, F, 3, S, S] to the same."""
@@ -70,19 +95,24 @@ class Views:
             config.colour, config.hue, config.colour_share, config.grey, config.blur
         )
 
-    def __call__(self, pictures: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8[B, 3, S, S] to two whole views uint8[B, 2, 3, S, S] and uint8[B, n, 3, s, s]."""
+    def whole(self, pictures: Tensor, draws: Draws) -> Tensor:
+        """Two whole views: uint8[B, 3, S, S] to uint8[B, 2, 3, S, S]."""
         config = self._config
-        whole = [
+        views = [
             self._view(pictures, draws, f"view {number}", self._side, config.area)
             for number in range(2)
         ]
-        crops = [
+        return torch.stack(views, dim=1)
+
+    def small(self, pictures: Tensor, draws: Draws) -> Tensor:
+        """`crops` small views: uint8[B, 3, S, S] to uint8[B, V, 3, s, s]."""
+        config = self._config
+        views = [
             self._view(pictures, draws, f"crop {number}", config.crop_size, config.crop_area)
             for number in range(config.crops)
         ]
         none = pictures.new_empty(len(pictures), 0, 3, config.crop_size, config.crop_size)
-        return torch.stack(whole, dim=1), torch.stack(crops, dim=1) if crops else none
+        return torch.stack(views, dim=1) if views else none
 
     def _view(
         self, pictures: Tensor, draws: Draws, name: str, side: int, area: tuple[float, float]

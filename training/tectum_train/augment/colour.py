@@ -1,4 +1,7 @@
-"""Colours of a picture: brighter, paler, turned, grey, blurred; drawn for each sample.
+"""Colours of a picture: brighter, flatter, paler, turned, grey, blurred; drawn for each sample.
+
+What each change does is torchvision's and PIL's definition, as SimCLR has them (arXiv:2002.05709,
+appendix A), always in the order of this list; 0 to 1 is kept after each.
 
 Letters: B samples, F frames of each, H×W pixels.
 """
@@ -8,7 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kornia.enhance import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+from kornia.color import rgb_to_grayscale
+from kornia.enhance import (
+    adjust_brightness_accumulative,
+    adjust_contrast_with_mean_subtraction,
+    adjust_hue,
+    adjust_saturation_with_gray_subtraction,
+)
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
@@ -16,7 +25,6 @@ from tectum_train.augment.draws import Draws
 
 __all__ = ["Colours"]
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _BLUR = (0.1, 2.0)
 """Standard deviations of SimCLR's blur at 224 pixels; scaled with the picture's side."""
 
@@ -26,7 +34,8 @@ class Colours:
     """How far colours go, and how often."""
 
     strength: float
-    """Brightness, contrast and saturation go by 1 − strength to 1 + strength."""
+    """Brightness, contrast and saturation have factors from 1 − strength to 1 + strength: of the
+    picture itself, of its distance from its mean grey, and of each pixel's from its own grey."""
     hue: float
     """Hues turned at most by so much of the whole circle."""
     share: float = 1.0
@@ -49,8 +58,7 @@ class Colours:
         """
         frames = self._jittered(frames, draws, view)
         if self.grey:
-            weights = torch.tensor(_GREY, device=frames.device).view(1, 1, 3, 1, 1)
-            flat = (frames * weights).sum(dim=2, keepdim=True).expand_as(frames)
+            flat = rgb_to_grayscale(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
             frames = torch.where(
                 _spread(draws.chosen(f"grey{view}", self.grey), frames), flat, frames
             )
@@ -63,11 +71,12 @@ class Colours:
             return frames
         each, flat = frames.shape[1], frames.flatten(0, 1)
         drawn = (2 * draws.uniform(f"colour{view}", 4) - 1).float().to(frames.device)
-        brightness, contrast, saturation = self.strength * drawn[:, :3].repeat_interleave(each, 0).T
         if self.strength:
-            flat = adjust_brightness(flat, brightness)
-            flat = adjust_contrast(flat, 1 + contrast)
-            flat = adjust_saturation(flat, 1 + saturation)
+            factors = 1 + self.strength * drawn[:, :3].repeat_interleave(each, 0)
+            brightness, contrast, saturation = factors.unbind(1)
+            flat = adjust_brightness_accumulative(flat, brightness)
+            flat = adjust_contrast_with_mean_subtraction(flat, contrast)
+            flat = adjust_saturation_with_gray_subtraction(flat, saturation)
         if self.hue:
             turn = 2 * torch.pi * self.hue * drawn[:, 3].repeat_interleave(each)
             flat = adjust_hue(flat, turn)

@@ -1,18 +1,19 @@
 """Where a picture sits in its view: shifted, zoomed, cropped, mirrored; one resampling for all.
 
-The matrix that moves the pixels also moves what the robot's camera says of itself, so that pixels
-and camera state stay of one world.
+The map that moves the pixels also moves what the robot's camera says of itself, so that pixels and
+camera state stay of one world.
 
-Letters: B samples, F frames of each, H×W pixels of a frame, S side of the view.
+Letters: B samples, F frames of each, H×W pixels of a frame, n pixels along one of its axes, S side
+of the view.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 from tectum_train.augment.draws import Draws
@@ -66,6 +67,11 @@ class Placement:
         scale = side / wide
         return cls(scale, scale * (0.5 - first) - 0.5, side)
 
+    @property
+    def flipped(self) -> Tensor:
+        """bool[B], samples whose left and right are exchanged."""
+        return self.scale[:, 0] < 0
+
     def mirrored(self, which: Tensor) -> Self:
         """Those samples bool[B] with left and right exchanged."""
         sign = torch.where(which, -1.0, 1.0).to(self.scale.dtype)
@@ -75,27 +81,64 @@ class Placement:
         return type(self)(scale, offset, self.side)
 
     def applied(self, frames: Tensor) -> Tensor:
-        """float[B, F, 3, H, W] to float[B, F, 3, S, S]; what comes in at the border repeats it."""
+        """Resample frames, antialiased where they become smaller.
+
+        What comes in at the border repeats it.
+
+        Args:
+            frames: float[B, F, 3, H, W].
+
+        Returns:
+            float[B, F, 3, S, S].
+        """
         batch, each, _, height, width = frames.shape
-        same = torch.allclose(self.scale, torch.ones_like(self.scale))
-        if same and not bool(self.offset.any()) and height == width == self.side:
+        still = bool((self.scale == 1).all()) and not bool(self.offset.any())
+        if still and height == width == self.side:
             return frames
-        matrix = torch.zeros(batch, 2, 3)
-        matrix[:, 0, 0], matrix[:, 1, 1] = self.scale[:, 0].float(), self.scale[:, 1].float()
-        matrix[:, :, 2] = self.offset.float()
-        matrix = matrix.to(frames.device).repeat_interleave(each, dim=0)
-        moved = warp_affine(
-            frames.flatten(0, 1), matrix, (self.side, self.side), padding_mode="border"
+        # Nothing turns, so rows and columns are resampled one after the other.
+        across, down = (
+            _weights(self.scale[:, axis], self.offset[:, axis], length, self.side).to(frames)
+            for axis, length in enumerate((width, height))
         )
-        return moved.view(batch, each, 3, self.side, self.side)
+        rows = frames.reshape(batch, -1, width) @ across.transpose(1, 2)  # [B, F·3·H, S]
+        placed = down[:, None] @ rows.view(batch, each * 3, height, self.side)
+        return placed.view(batch, each, 3, self.side, self.side)
 
     def intrinsics(self, source: Tensor) -> Tensor:
         """A pinhole's (fx, fy, cx, cy) behind the placement, float[B, …, 4] either way.
+
+        A mirrored picture is what a camera of positive focal lengths sees of the mirrored world.
 
         Args:
             source: in pixels of the frames that are placed, counted from the first pixel's middle.
         """
         spread = (len(self.scale), *(1,) * (source.dim() - 2), 2)
         scale, offset = self.scale.view(spread), self.offset.view(spread)
-        focal, centre = source[..., :2] * scale, source[..., 2:] * scale + offset
+        focal, centre = source[..., :2] * scale.abs(), source[..., 2:] * scale + offset
         return torch.cat([focal, centre], dim=-1).to(source.dtype)
+
+
+def _weights(scale: Tensor, offset: Tensor, length: int, side: int) -> Tensor:
+    """How the pixels of one axis of the view are made of those of the source.
+
+    Bilinear where the picture becomes larger; where smaller, the triangle is as wide as the pixels
+    of the view are in the source, as `tectum_core.preprocess.resize` has it.
+
+    Args:
+        scale, offset: float64[B], of the axis.
+        length: n of the source.
+        side: S.
+
+    Returns:
+        float32[B, S, n]; all shares of one pixel sum to 1.
+    """
+    middle = (torch.arange(side, dtype=torch.float64) - offset[:, None]) / scale[:, None]
+    reach = (1 / scale.abs()).clamp(min=1)[:, None, None]
+    most = math.ceil(float(reach.max()))
+    near = middle.floor()[:, :, None] + torch.arange(1 - most, most + 1, dtype=torch.float64)
+    share = (1 - (near - middle[:, :, None]).abs() / reach).clamp(min=0)
+    share = share / share.sum(dim=-1, keepdim=True)
+    # Beyond the border lies its last pixel, again and again.
+    place = near.clamp(0, length - 1).long()
+    whole = torch.zeros(len(scale), side, length, dtype=torch.float64)
+    return whole.scatter_add_(2, place, share).float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tectum_core.architecture import Strict
 
@@ -32,8 +32,42 @@ class FlipConfig(Strict):
     states: tuple[NonNegativeInt, ...] | None = None
     """Numbers of a state that change their sign, likewise."""
     words: dict[str, str] | None = None
-    """Words that are exchanged, both ways: {left: right}; {} if the texts name no side. Must be
-    given where instructions are read."""
+    """Words that are exchanged, both ways and whatever their capitals: {left: right}; {} if the
+    texts name no side. Must be given where instructions are read."""
+
+    @field_validator("words")
+    @classmethod
+    def _words_are_pairs(cls, words: dict[str, str] | None) -> dict[str, str] | None:
+        """Each pair once, in small letters; a word in two of them would lose one."""
+        if words is None:
+            return None
+        pairs, opposite = dict[str, str](), dict[str, str]()
+        for pair in words.items():
+            one, other = (" ".join(word.lower().split()) for word in pair)
+            if not one or not other or one == other:
+                raise ValueError(f"{pair[0]!r}: {pair[1]!r} are no two words that are exchanged")
+            for word, against in ((one, other), (other, one)):
+                if opposite.setdefault(word, against) != against:
+                    raise ValueError(
+                        f"{word!r} is exchanged with {opposite[word]!r} and with {against!r}; "
+                        "allowed: one word for each"
+                    )
+            if other not in pairs:
+                pairs[one] = other
+        return pairs
+
+    def check_told(self, **read: bool) -> None:
+        """That it says what it does to everything that is read.
+
+        Raises:
+            ValueError: of some of `actions`, `states` and `words` that are read it does not.
+        """
+        for name, is_read in read.items():
+            if is_read and getattr(self, name) is None:
+                raise ValueError(
+                    f"augmentation.flip.{name} must say what a mirror does to {name} ('()' or "
+                    f"'{{}}' if nothing), since this recipe reads them"
+                )
 
 
 class ViewsConfig(Strict):
@@ -44,13 +78,14 @@ class ViewsConfig(Strict):
     aspect: Annotated[float, Field(ge=1, le=4)] = 4 / 3
     """Widest that the part shown is, in its heights; narrowest is one over that."""
     crops: NonNegativeInt = 0
-    """Small views beside the two whole ones (DINO's local crops)."""
+    """Small views beside the two whole ones (DINO's local crops), for objectives that read them."""
     crop_area: _Areas = (0.05, 0.32)
     """Share of the picture in a small view, least and most."""
     crop_size: PositiveInt = 32
-    """Side of a small view, pixels; a multiple of the patch."""
+    """Side of a small view, pixels; a multiple of the patch, and at most the whole view's."""
     colour: _Share = 0.4
-    """Brightness, contrast and saturation, each by 1 − colour to 1 + colour."""
+    """Brightness, contrast and saturation have factors from 1 − colour to 1 + colour: of a picture,
+    of its distance from its mean grey, and of each pixel's from that pixel's own grey."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Hues turned at most by so much of the whole circle."""
     colour_share: _Share = 0.8
@@ -70,6 +105,19 @@ class ViewsConfig(Strict):
                 raise ValueError(f"{name} goes from least to most, not from {least} to {most}")
         return self
 
+    def check_crops(self, patch_size: int, image_size: int) -> None:
+        """That small views are whole patches, of which a stem's stages leave whole pixels.
+
+        Raises:
+            ValueError: they are not, or they are larger than whole views.
+        """
+        if self.crops and (self.crop_size % patch_size or self.crop_size > image_size):
+            raise ValueError(
+                f"augmentation.views.crop_size: found {self.crop_size}; allowed: multiples of "
+                f"model.vision.patch_size ({patch_size}) up to model.vision.image_size "
+                f"({image_size})"
+            )
+
 
 class AugmentationConfig(Strict):
     """Random views of pictures, drawn for each sample; all its frames are changed alike."""
@@ -79,7 +127,7 @@ class AugmentationConfig(Strict):
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Scaled by 1 − zoom to 1 + zoom about the middle."""
     colour: _Share = 0.2
-    """Brightness, contrast and saturation, each times 1 − colour to 1 + colour."""
+    """Brightness, contrast and saturation, as in `views`."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """Hues turned at most by so much of the whole circle."""
     grey: _Share = 0.0

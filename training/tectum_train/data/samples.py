@@ -15,19 +15,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tectum_core.preprocess import ImagePreprocessing, resize
+from tectum_core.preprocess import ImagePreprocessing, resize, resized_intrinsics
 from tectum_train.data.cache import FrameCache
 from tectum_train.data.errors import DataError
 from tectum_train.data.lerobot import LeRobotDataset
 
 __all__ = ["Samples", "order_of"]
 
+_INTRINSICS = 4
+
 
 class Samples:
-    """One data set, ready to be drawn from."""
+    """One data set, ready to be drawn from.
 
-    def __init__(self, dataset: LeRobotDataset, frames: NDArray[np.uint8]) -> None:
+    Args:
+        dataset: the recorded one.
+        frames: uint8[N, S, S, 3].
+        camera: feature of the pictures that became `frames`.
+        images: how they did; None: they are `frames`.
+    """
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        frames: NDArray[np.uint8],
+        camera: str = "",
+        images: ImagePreprocessing | None = None,
+    ) -> None:
         self.dataset = dataset
+        self._camera, self._images = camera, images
         self.frames = frames
         self.instructions: list[str] = list(dataset.tasks)
         episodes = dataset.episodes
@@ -73,7 +89,7 @@ class Samples:
         frames = FrameCache.open(
             dataset, camera, to_size, resize_identity=shape, folder=cache, progress=progress
         ).frames
-        return cls(dataset, frames)
+        return cls(dataset, frames, camera, images)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -163,6 +179,31 @@ class Samples:
             return np.zeros((*index.shape, 0), np.float32)
         # A feature of one number has no dimension of its own in the data set.
         return self.column(name)[index].astype(np.float32).reshape(*index.shape, -1)
+
+    def intrinsics(self, name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The camera's (fx, fy, cx, cy) at frames of any shape, in pixels of `frames`.
+
+        Args:
+            name: the feature that has them in pixels of the recorded pictures.
+            index: frames.
+
+        Returns:
+            [*index.shape, 4].
+
+        Raises:
+            DataError: no such feature, or one of other numbers.
+        """
+        recorded = self.numbers(name, index)
+        if recorded.shape[-1] != _INTRINSICS:
+            raise DataError(
+                f"{self.dataset.root}: {name} has {recorded.shape[-1]} numbers; wanted are "
+                "the camera's four: fx, fy, cx, cy"
+            )
+        if self._images is None:
+            return recorded
+        height, width = self.dataset.info.features[self._camera].picture_size
+        resized = resized_intrinsics(torch.from_numpy(recorded), height, width, self._images)
+        return resized.numpy()
 
 
 def order_of(

@@ -14,18 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from tectum_core.preprocess import ActionScaling, normalise, resized_intrinsics
+from tectum_core.preprocess import ActionScaling, normalise
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Placement, Views
 from tectum_train.data.samples import Samples, order_of
+from tectum_train.engine.states import StateFeatures, mirrored_numbers
 from tectum_train.engine.words import Words
 from tectum_train.objectives import Batch, Clip, Reads
 from tectum_train.recipe import Recipe
 
-__all__ = ["CAMERA_NAMES", "BatchMaker", "Prefetch", "camera_of"]
-
-CAMERA_NAMES = ("camera_fx", "camera_fy", "camera_cx", "camera_cy")
-"""Of what `data.intrinsics` adds to the state."""
+__all__ = ["BatchMaker", "Prefetch"]
 
 
 class BatchMaker:
@@ -54,6 +52,7 @@ class BatchMaker:
         self._frames = Frames(recipe.images.size, recipe.augmentation)
         self._views = Views(recipe.images.size, recipe.augmentation.views)
         self._words = Words(recipe, samples, tokenizer)
+        self._state = StateFeatures(recipe.data.state, recipe.data.intrinsics)
         self._reads = reduce(or_, (one.reads for one in recipe.objectives), Reads.FRAME)
         self._labels = {name for one in recipe.objectives for name in one.labels}
 
@@ -69,8 +68,7 @@ class BatchMaker:
         index, epoch = order_of(recipe.seed, step, size, len(samples))
         draws = Draws(recipe.seed, epoch, index)
         placement = self._frames.placement(draws)
-        flipped = self._frames.flipped(draws)
-        words = self._words.of(index, draws, flipped)
+        words = self._words.of(index, draws, placement.flipped)
         gap = self._gap(draws)
         moving = np.arange(recipe.data.action_steps)[None].repeat(size, 0)
         made = Batch(
@@ -82,9 +80,9 @@ class BatchMaker:
             content=words.content.to(self._device),
             task=words.task.to(self._device),
             episode=self._to(samples.episode[index]),
-            actions=self._actions(samples.later(index, moving), flipped),
+            actions=self._actions(samples.later(index, moving), placement),
             padded=self._to(~samples.inside(index, moving)),
-            state=self._states(index, placement, flipped),
+            state=self._states(index, placement),
             labels={name: self._to(samples.tasks(name)[index]) for name in sorted(self._labels)},
             generator=Generator().manual_seed(drawing),
             noise=noise,
@@ -92,13 +90,16 @@ class BatchMaker:
         if Reads.LATER in self._reads:
             made.later = self._seen(samples.later(index, gap)[:, None], draws)[:, 0]
         if Reads.VIEWS in self._reads:
-            whole, small = self._views(_channels_first(samples.frames[index]), draws)
-            made.views, made.crops = self._normalised(whole), self._normalised(small)
+            whole = self._views.whole(_channels_first(samples.frames[index]), draws)
+            made.views = self._normalised(whole)
+        if Reads.CROPS in self._reads:
+            small = self._views.small(_channels_first(samples.frames[index]), draws)
+            made.crops = self._normalised(small)
         if Reads.MOMENTS in self._reads:
             drawn = draws.uniform("moments", 5).numpy()
             made.moments = self._seen(samples.moments(index, drawn), draws)
         if Reads.CLIP in self._reads:
-            made.clip = self._clip(index, draws, placement, flipped)
+            made.clip = self._clip(index, draws, placement)
         return made
 
     def _gap(self, draws: Draws) -> NDArray[np.int64]:
@@ -106,9 +107,7 @@ class BatchMaker:
         choices = np.array(self._recipe.data.pair_steps)
         return choices[(draws.uniform("gap")[:, 0].numpy() * len(choices)).astype(np.int64)]
 
-    def _clip(
-        self, index: NDArray[np.int64], draws: Draws, placement: Placement, flipped: Tensor
-    ) -> Clip:
+    def _clip(self, index: NDArray[np.int64], draws: Draws, placement: Placement) -> Clip:
         recipe, samples = self._recipe, self._samples
         if recipe.data.clip is None:
             raise ValueError("an objective reads clips; data.clip says which")
@@ -120,9 +119,9 @@ class BatchMaker:
         return Clip(
             frames=self._seen(frames, draws),
             inside=self._to(samples.inside(start, at)),
-            actions=self._actions(samples.later(start, moving), flipped),
+            actions=self._actions(samples.later(start, moving), placement),
             acted=self._to(samples.inside(start, moving)),
-            states=self._states(frames, placement, flipped),
+            states=self._states(frames, placement),
         )
 
     def _seen(self, at: NDArray[np.int64], draws: Draws) -> Tensor:
@@ -132,23 +131,22 @@ class BatchMaker:
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels.to(self._device), self._recipe.images)
 
-    def _actions(self, at: NDArray[np.int64], flipped: Tensor) -> Tensor:
+    def _actions(self, at: NDArray[np.int64], placement: Placement) -> Tensor:
         """Actions at frames [B, …], standardised; those of a mirrored picture mirrored too."""
         actions = torch.from_numpy(self._samples.numbers(self._recipe.data.action, at))
         flip = self._recipe.augmentation.flip
-        actions = _mirrored(actions, flipped, None if flip is None else flip.actions)
+        actions = mirrored_numbers(
+            actions, placement.flipped, None if flip is None else flip.actions
+        )
         if self._scaling is not None:
             actions = self._scaling.standardise(actions)
         return actions.to(self._device)
 
-    def _states(self, at: NDArray[np.int64], placement: Placement, flipped: Tensor) -> Tensor:
-        """States at frames [B, …], standardised; the camera's moved as its pixels are."""
-        data, flip = self._recipe.data, self._recipe.augmentation.flip
-        state = torch.from_numpy(self._samples.numbers(data.state, at))
-        state = _mirrored(state, flipped, None if flip is None else flip.states)
-        if data.intrinsics is not None:
-            camera = placement.intrinsics(camera_of(self._recipe, self._samples, at))
-            state = torch.cat([state, camera], dim=-1)
+    def _states(self, at: NDArray[np.int64], placement: Placement) -> Tensor:
+        """States at frames [B, …], standardised; moved and mirrored as the pixels are."""
+        flip = self._recipe.augmentation.flip
+        mirrored = None if flip is None else flip.states
+        state = self._state.read(self._samples, at, placement, mirrored)
         if self._scaling is not None:
             state = self._scaling.standardise_state(state)
         return state.to(self._device)
@@ -157,25 +155,9 @@ class BatchMaker:
         return torch.from_numpy(values).to(self._device)
 
 
-def camera_of(recipe: Recipe, samples: Samples, at: NDArray[np.int64]) -> Tensor:
-    """The pinhole at frames [B, …], in pixels of the model's input: float32[B, …, 4]."""
-    height, width = samples.dataset.info.features[recipe.data.camera].picture_size
-    recorded = torch.from_numpy(samples.numbers(recipe.data.intrinsics, at))
-    return resized_intrinsics(recorded, height, width, recipe.images)
-
-
 def _channels_first(frames: NDArray[np.uint8]) -> Tensor:
     """uint8[…, S, S, 3] to uint8[…, 3, S, S]."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3)))
-
-
-def _mirrored(values: Tensor, flipped: Tensor, places: tuple[int, ...] | None) -> Tensor:
-    """float[B, …, n] with these of the n numbers negated where bool[B] says so."""
-    if not places:
-        return values
-    sign = torch.ones(len(values), values.shape[-1], dtype=values.dtype)
-    sign[:, list(places)] = torch.where(flipped, -1.0, 1.0).to(values.dtype)[:, None]
-    return values * sign.view(len(values), *(1,) * (values.dim() - 2), -1)
 
 
 class Prefetch:

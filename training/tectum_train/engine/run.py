@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from rich.console import Console
@@ -22,11 +22,13 @@ from tectum_core.numerics import exact_float32
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
-from tectum_train.engine.batches import CAMERA_NAMES, BatchMaker, Prefetch, camera_of
+from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
+from tectum_train.engine.scaling import scaling_of
+from tectum_train.engine.words import sentences
 from tectum_train.objectives import WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
 
@@ -53,15 +55,22 @@ class Run:
 
 
 def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None]) -> Samples:
-    """The recipe's `train` or `test` data, its frames decoded and cached."""
+    """The recipe's `train` or `test` data, its frames decoded and cached.
+
+    Raises:
+        DataError: the folder is not as it should be.
+        RecipeError: `augmentation.flip` names numbers that the data set has not.
+    """
     root = recipe.data.train if split == "train" else recipe.data.test
-    return Samples.open(
+    samples = Samples.open(
         expanded(root),
         recipe.data.camera,
         recipe.images,
         expanded(recipe.data.cache),
         progress,
     )
+    _check_mirror(recipe, samples)
+    return samples
 
 
 def train(
@@ -168,6 +177,25 @@ def _repeat_exactly() -> None:
     torch.backends.cudnn.benchmark = False  # would choose kernels by how fast they just were
 
 
+def _check_mirror(recipe: Recipe, samples: Samples) -> None:
+    """What a mirror is said to change are numbers that the data set has."""
+    flip, known = recipe.augmentation.flip, samples.dataset.info.features
+    if flip is None:
+        return
+    for key, feature, places in (
+        ("actions", recipe.data.action, flip.actions),
+        ("states", recipe.data.state, flip.states),
+    ):
+        if feature not in known or not places:
+            continue  # what is missing is told by who reads it
+        width = math.prod(known[feature].shape)
+        if max(places) >= width:
+            raise RecipeError(
+                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
+                f"numbers of {feature}"
+            )
+
+
 def _check_interval(recipe: Recipe, fps: float) -> None:
     """The frames of a pair lie as far apart as the bundle will say that they should."""
     latent = recipe.model.latent_action
@@ -185,9 +213,11 @@ def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     """Tokenizer from the instructions, scales from the actions, model from the recipe."""
     text = recipe.model.text
     tokenizer = (
-        None if text is None else Tokenizer.train(samples.instructions, text.vocabulary_size)
+        None
+        if text is None
+        else Tokenizer.train(sentences(recipe, samples.instructions), text.vocabulary_size)
     )
-    scaling = None if recipe.model.actions is None else _scaling(recipe, samples)
+    scaling = None if recipe.model.actions is None else scaling_of(recipe, samples)
     summary = TrainingSummary(
         recipe=recipe.name,
         data=recipe.data.train,
@@ -228,44 +258,6 @@ def _untrained(model: PerceptionModel, adam: AdamW) -> tuple[Part, ...]:
         if own and not any(bool(squares.any()) for squares in moments):
             found.append(part)
     return tuple(found)
-
-
-def _scaling(recipe: Recipe, samples: Samples) -> ActionScaling:
-    fps = samples.dataset.info.fps
-
-    def summary(name: str) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-        values = samples.column(name).astype(np.float64).reshape(len(samples), -1)
-        names = _names(samples.dataset.info.features[name].names, values.shape[1])
-        spread = np.maximum(values.std(axis=0), 1e-3)
-        return names, tuple(values.mean(axis=0).tolist()), tuple(spread.tolist())
-
-    if recipe.data.action is None:
-        raise RecipeError("model.actions needs data.action")
-    names, mean, spread = summary(recipe.data.action)
-    states = [] if recipe.data.state is None else [summary(recipe.data.state)]
-    if recipe.data.intrinsics is not None:
-        camera = camera_of(recipe, samples, np.arange(len(samples))).double()
-        # However still the camera, augmentation moves what it sees by some pixels.
-        wide = camera.std(dim=0).clamp(min=1.0)
-        states.append((CAMERA_NAMES, tuple(camera.mean(dim=0).tolist()), tuple(wide.tolist())))
-    return ActionScaling(
-        names=names,
-        mean=mean,
-        standard_deviation=spread,
-        step_interval=1 / fps,
-        state_names=tuple(name for one in states for name in one[0]),
-        state_mean=tuple(value for one in states for value in one[1]),
-        state_standard_deviation=tuple(value for one in states for value in one[2]),
-    )
-
-
-def _names(found: object, count: int) -> tuple[str, ...]:
-    """The data set's own names, in whichever form it has them, or numbers."""
-    if isinstance(found, dict) and len(found) == 1:
-        found = next(iter(found.values()))
-    if isinstance(found, list) and len(found) == count:
-        return tuple(map(str, found))
-    return tuple(str(number) for number in range(count))
 
 
 @contextmanager

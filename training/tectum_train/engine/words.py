@@ -1,11 +1,12 @@
-"""The words of samples: one of their task's sentences each, in tokens.
+"""The words of samples, one of their task's sentences each, in tokens; and their mirror images.
 
-Letters: I instructions, B samples, L text tokens.
+Letters: I instructions, B samples, L text tokens, K tasks.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from tectum_train.augment import Draws
 from tectum_train.data.samples import Samples
 from tectum_train.recipe import Recipe
 
-__all__ = ["Spoken", "Words", "mirrored"]
+__all__ = ["Spoken", "Words", "heard", "mirrored", "mirrored_tasks", "sentences"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +43,20 @@ class Words:
         feature = recipe.data.task
         self._tasks = samples.tasks(feature)
         self._paraphrases = samples.paraphrases(feature)
-        said = samples.instructions
-        flip = recipe.augmentation.flip
-        other = [mirrored(text, flip.words or {}) for text in said] if flip else said
-        self._plain, self._turned = (_encoded(recipe, texts, tokenizer) for texts in (said, other))
-        self._turned_task = _tasks_of(said, other, self._paraphrases)
+        said, pairs = samples.instructions, _exchanged(recipe)
+        self._plain = self._turned = _encoded(recipe, said, tokenizer)
+        if pairs:
+            turned = [mirrored(text, pairs) for text in said]
+            self._turned = _encoded(recipe, turned, tokenizer)
+        self._mirror = mirrored_tasks(said, self._paraphrases, pairs)
 
     def of(self, index: NDArray[np.int64], draws: Draws, flipped: Tensor) -> Spoken:
         """One of each sample's task's sentences, mirrored where its picture is."""
-        tasks = self._tasks[index]
+        tasks = self._tasks[index].tolist()
         drawn = draws.uniform("sentence")[:, 0].tolist()
         sentence = torch.tensor(
             [
-                int(self._paraphrases[int(task)][int(draw * len(self._paraphrases[int(task)]))])
+                int(self._paraphrases[task][int(draw * len(self._paraphrases[task]))])
                 for task, draw in zip(tasks, drawn, strict=True)
             ]
         )
@@ -62,41 +64,88 @@ class Words:
             torch.where(flipped[:, None], turned[sentence], plain[sentence])
             for plain, turned in zip(self._plain, self._turned, strict=True)
         )
-        task = torch.where(flipped, self._turned_task[sentence], torch.from_numpy(tasks))
+        turned_task = torch.tensor([self._mirror[task] for task in tasks])
+        task = torch.where(flipped, turned_task, torch.tensor(tasks))
         return Spoken(ids, seen, content, task)
 
 
-def mirrored(text: str, words: dict[str, str]) -> str:
-    """The text with these words exchanged, both ways; capitals at their beginning stay."""
-    both = {**{b: a for a, b in words.items()}, **words}
+def sentences(recipe: Recipe, instructions: Sequence[str]) -> list[str]:
+    """All that a run may hear: the instructions, and behind them those that mirrors add."""
+    pairs = _exchanged(recipe)
+    return list(dict.fromkeys([*instructions, *(mirrored(text, pairs) for text in instructions)]))
+
+
+def heard(sentence: str) -> str:
+    """A sentence as a tokenizer hears it: without capitals and without wide spaces."""
+    return " ".join(sentence.lower().split())
+
+
+def mirrored(text: str, pairs: Mapping[str, str]) -> str:
+    """The text with these words exchanged, both ways; capitals at their beginning stay.
+
+    Args:
+        text: any.
+        pairs: {left: right}, in small letters; words, or several with a space between.
+    """
+    both = {**{other: one for one, other in pairs.items()}, **pairs}
     if not both:
         return text
-    pattern = "|".join(re.escape(word) for word in sorted(both, key=len, reverse=True))
+    words = sorted(both, key=len, reverse=True)  # the longest that fits is meant
+    pattern = "|".join("(" + r"\s+".join(map(re.escape, word.split())) + ")" for word in words)
 
     def exchanged(found: re.Match[str]) -> str:
-        word = found[0]
-        other = both[word.lower()]
-        return other.capitalize() if word[0].isupper() else other
+        other = both[words[(found.lastindex or 1) - 1]]
+        return other.capitalize() if found[0][0].isupper() else other
 
-    return re.sub(rf"\b({pattern})\b", exchanged, text, flags=re.IGNORECASE)
+    return re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", exchanged, text, flags=re.IGNORECASE)
 
 
-def _tasks_of(
-    said: list[str], other: list[str], paraphrases: dict[int, NDArray[np.int64]]
-) -> Tensor:
-    """int64[I], the task of each mirrored sentence: that of who says the same, or a new one."""
-    task_of = {int(place): task for task, places in paraphrases.items() for place in places}
-    by_text = {text: task_of[place] for place, text in enumerate(said) if place in task_of}
-    new = max(paraphrases, default=0) + 1
-    tasks = []
-    for place, (plain, turned) in enumerate(zip(said, other, strict=True)):
-        own = task_of.get(place, 0)
-        tasks.append(own if plain == turned else by_text.get(turned, new + own))
-    return torch.tensor(tasks)
+def mirrored_tasks(
+    instructions: Sequence[str],
+    paraphrases: Mapping[int, NDArray[np.int64]],
+    pairs: Mapping[str, str],
+) -> dict[int, int]:
+    """What task each becomes where pictures are mirrored.
+
+    Decided for a task as a whole, by its sentences that name a side. It stays what it is if there
+    are none, or if it says their mirror images itself. It becomes the other task that says all of
+    these and names no other side; if there is not exactly one such, it becomes a task of its own,
+    whichever of its sentences is drawn. Mirrored twice, a task of the data set is itself again.
+
+    Args:
+        instructions: I.
+        paraphrases: by task, the places of its sentences among them; K.
+        pairs: words that are exchanged.
+    """
+    sided, turned = dict[int, frozenset[str]](), dict[int, frozenset[str]]()
+    for task, places in paraphrases.items():
+        said = [instructions[int(place)] for place in places]
+        images = {heard(text): heard(mirrored(text, pairs)) for text in said}
+        images = {text: image for text, image in images.items() if text != image}
+        sided[task], turned[task] = frozenset(images), frozenset(images.values())
+    saying: dict[frozenset[str], list[int]] = {}
+    for task, names in sided.items():
+        saying.setdefault(names, []).append(task)
+    found, new = dict[int, int](), max(paraphrases, default=-1) + 1
+    for number, task in enumerate(sorted(paraphrases)):
+        others = saying.get(turned[task], [])
+        if sided[task] == turned[task]:
+            found[task] = task
+        elif len(others) == 1 and len(saying[sided[task]]) == 1:
+            found[task] = others[0]
+        else:
+            found[task] = new + number
+    return found
+
+
+def _exchanged(recipe: Recipe) -> dict[str, str]:
+    """Words that the recipe's mirrors exchange."""
+    flip = recipe.augmentation.flip
+    return {} if flip is None else flip.words or {}
 
 
 def _encoded(
-    recipe: Recipe, instructions: list[str], tokenizer: Tokenizer | None
+    recipe: Recipe, instructions: Sequence[str], tokenizer: Tokenizer | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """int64[I, L] ids, bool[I, L] of those that are no padding, bool[I, L] of content."""
     text = recipe.model.text

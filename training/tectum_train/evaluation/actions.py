@@ -1,9 +1,10 @@
 """Actions: hidden runs filled in, whole chunks predicted, and read off what moved between frames.
 
-Every error is squared, in standard deviations of the training data's actions, over windows
+Every error is squared, in standard deviations of the actions that training showed, over windows
 that lie within their episode: the mean action costs about 1, and padding never counts.
 
-Letters: n windows, T steps, A numbers in an action, P numbers in a state, k decoded steps.
+Letters: n windows, T steps, A numbers in an action, P numbers in what the model reads as a state,
+k decoded steps.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def measure_masked_actions(context: Context) -> list[Measure]:
     model = error(filled)
     controls = {
         gates.INTERPOLATION: error(np.stack(straight)),
-        gates.MEAN_ACTION: error(_mean_action(scaling, windows.actions)),
+        gates.MEAN_ACTION: error(_mean_action(context, windows.actions)),
     }
     return [
         Measure(
@@ -94,7 +95,7 @@ def measure_action_prediction(context: Context) -> list[Measure]:
 
     model = error(_filled(context.predictor, windows, nothing, hidden))
     controls = {
-        gates.MEAN_ACTION: error(_mean_action(scaling, windows.actions)),
+        gates.MEAN_ACTION: error(_mean_action(context, windows.actions)),
         gates.LAST_ACTION: error(np.broadcast_to(last, windows.actions.shape)),
         "no picture": error(_filled(context.predictor, windows, nothing, hidden, pictures=False)),
     }
@@ -138,7 +139,7 @@ def measure_decoded_actions(context: Context) -> list[Measure]:
     others = scaling.restore(module.decode_actions(z[torch.from_numpy(strangers)], scene).float())
     model = _error(decoded, actions, scaling)
     controls = {
-        gates.MEAN_ACTION: _error(_mean_action(scaling, actions), actions, scaling),
+        gates.MEAN_ACTION: _error(_mean_action(context, actions), actions, scaling),
         gates.OTHER_Z: _error(others.cpu().numpy(), actions, scaling),
     }
     return [
@@ -166,7 +167,7 @@ def _windows(context: Context, stream: str, *, after_first: bool = False) -> _Wi
     index = context.generator(stream).permutation(whole)[:_WINDOWS]
     states = None
     if config.state_dimensions:
-        states = context.states(test)[index].astype(np.float32)
+        states = context.shown.read(test, index).numpy()
     return _Windows(
         index,
         context.actions(test)[index[:, None] + np.arange(config.max_steps)],
@@ -208,8 +209,9 @@ def _error(guess: NDArray[np.float32], true: NDArray[np.float32], scaling: Actio
     return float(np.square((guess - true) / np.array(scaling.standard_deviation)).mean())
 
 
-def _mean_action(scaling: ActionScaling, like: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.broadcast_to(np.array(scaling.mean, np.float32), like.shape)
+def _mean_action(context: Context, like: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The training data's own: a model that saw mirrored actions too has another mean."""
+    return np.broadcast_to(context.actions(context.train).mean(axis=0), like.shape)
 
 
 def _interpolated(actions: NDArray[np.float32], hidden: NDArray[np.bool_]) -> NDArray[np.float32]:

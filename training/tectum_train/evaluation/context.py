@@ -17,6 +17,7 @@ from tectum_core.model import PerceptionModel
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import normalise
 from tectum_train.data.samples import Samples
+from tectum_train.engine.states import StateFeatures
 from tectum_train.world import World
 
 __all__ = [
@@ -50,6 +51,8 @@ class Columns:
     """The task family's index."""
     extrinsics: str = "camera.extrinsics"
     """The 4×4 world-to-camera matrix, row by row."""
+    intrinsics: str = "camera.intrinsics"
+    """The camera's fx, fy, cx, cy in pixels of its recorded pictures; for models that read them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Context:
     """Where what is measured stands."""
     pair_steps: int
     """Steps between the frames of a pair."""
+    shown: StateFeatures
+    """What of the data the model reads as its state."""
     seed: int = 0
     """Of choices such as masks and shuffles."""
 
@@ -91,7 +96,7 @@ class Context:
         return samples.tasks(family if samples.has(family) else None)
 
     def states(self, samples: Samples) -> NDArray[np.float64]:
-        """[N, P], the robot's state in each frame."""
+        """[N, P], where the robot is in each frame, whatever the model reads of it."""
         return samples.column(self.columns.state).astype(np.float64).reshape(len(samples), -1)
 
     def actions(self, samples: Samples) -> NDArray[np.float32]:

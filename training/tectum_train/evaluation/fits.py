@@ -6,7 +6,8 @@ Asked before anything is measured, and before the training of what shall be meas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from tectum_core.architecture import ModelConfig
 from tectum_core.bundle import Bundle
 from tectum_train.data.errors import DataError
 from tectum_train.data.samples import Samples
+from tectum_train.engine.states import StateFeatures
+from tectum_train.engine.words import heard, mirrored
 from tectum_train.evaluation.context import Columns
 from tectum_train.world import read_world
 
@@ -37,11 +40,14 @@ def check_fits(
     train: Samples,
     test: Samples,
     step_interval: float | None = None,
+    shown: StateFeatures | None = None,
+    exchanged: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """That what is fitted on `train` can be asked about `test`, and the model about both.
 
     What a split lacks altogether is no contradiction: it is measured as far as it goes. Of what is
-    learnt from, nothing may be measured on: no episode, and no sentence that `test` holds out.
+    learnt from, nothing may be measured on: no episode, and no sentence that `test` holds out, even
+    in a mirror.
 
     Args:
         model: of the bundle, or of the one to be trained.
@@ -49,6 +55,8 @@ def check_fits(
         train: where probes are fitted.
         test: what is measured on.
         step_interval: seconds between the actions that the model knows; None: they are `train`'s.
+        shown: what the model reads as its state; None: the robot's own, if it reads any.
+        exchanged: words that mirrored sentences exchanged in training.
 
     Raises:
         DataError: they contradict each other, or are not apart; says where and by what.
@@ -61,14 +69,15 @@ def check_fits(
             f"{train.dataset.root} {fps:g}; probes want them equal"
         )
     _check_time(model, fps, step_interval)
+    shown = shown or StateFeatures(columns.state)
     for samples in (train, test):
-        for name, found, wanted in _widths(model, columns, samples):
+        for name, found, wanted in _widths(model, columns, shown, samples):
             if found != wanted:
                 raise DataError(
                     f"{samples.dataset.root}: {name} has {found} numbers; {wanted} are wanted"
                 )
     _check_families(columns, train, test)
-    _check_sentences(train, test)
+    _check_sentences(train, test, exchanged)
     _check_episodes(columns, train, test)
 
 
@@ -126,12 +135,13 @@ def _check_time(model: ModelConfig, fps: float, step_interval: float | None) -> 
 
 
 def _widths(
-    model: ModelConfig, columns: Columns, samples: Samples
+    model: ModelConfig, columns: Columns, shown: StateFeatures, samples: Samples
 ) -> Iterator[tuple[str, int, int]]:
     """Features that are read: how many numbers each has, and how many it should have."""
     actions, wanted = model.actions, dict[str, int]()
     if actions is not None:
-        wanted = {columns.action: actions.dimensions, columns.state: actions.state_dimensions}
+        wanted = {columns.action: actions.dimensions}
+        wanted |= shown.widths(actions.state_dimensions)
     if model.latent_action is not None:
         wanted[columns.extrinsics] = 16
     for name, width in wanted.items():
@@ -165,24 +175,22 @@ def _check_folders(train: Samples, test: Samples) -> None:
         )
 
 
-def _check_sentences(train: Samples, test: Samples) -> None:
+def _check_sentences(train: Samples, test: Samples, exchanged: Mapping[str, str]) -> None:
     """That what `test` calls held out was not heard, as a tokenizer hears it."""
-    heard = {_spoken(sentence) for sentence in train.instructions}
+    said = {heard(sentence) for sentence in train.instructions}
+    turned = {heard(mirrored(sentence, exchanged)) for sentence in train.instructions}
     told = [
         one.text
         for one in read_world(test.dataset.root).instructions
-        if one.held_out and _spoken(one.text) in heard
+        if one.held_out and heard(one.text) in said | turned
     ]
     if told:
+        how = "" if heard(told[0]) in said else ", as augmentation.flip.words mirrors them"
         raise DataError(
-            f"{train.dataset.root} has {told[0]!r} among its instructions ({len(told)} such in "
-            f"all), which {test.dataset.root}/meta/world.json holds out; learn from a set without "
-            "them, or hold others out"
+            f"{train.dataset.root} has {told[0]!r} among its instructions{how} ({len(told)} such "
+            f"in all), which {test.dataset.root}/meta/world.json holds out; learn from a set "
+            "without them, or hold others out"
         )
-
-
-def _spoken(sentence: str) -> str:
-    return " ".join(sentence.lower().split())
 
 
 def _check_episodes(columns: Columns, train: Samples, test: Samples) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from tectum_core.bundle import Bundle, BundleConfig
 from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
+from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.actions import (
     measure_action_prediction,
     measure_decoded_actions,
@@ -56,7 +57,9 @@ class _Part:
         ]
 
 
-def _parts(config: BundleConfig, columns: Columns, *, ceiling: bool) -> Iterator[_Part]:
+def _parts(
+    config: BundleConfig, columns: Columns, shown: StateFeatures, *, ceiling: bool
+) -> Iterator[_Part]:
     """What there is to measure of a bundle with these trained heads, in the report's order."""
     model, learnt = config.model, config.training.learnt
     if model.joint is not None and learnt("joint"):
@@ -67,8 +70,7 @@ def _parts(config: BundleConfig, columns: Columns, *, ceiling: bool) -> Iterator
     if model.fusion is not None and learnt("fusion.token_head"):
         yield _Part("masked words", measure_masked_words)
     if model.actions is not None and learnt("fusion.action_head"):
-        states = (columns.state,) if model.actions.state_dimensions else ()
-        acting = (columns.action, *states)
+        acting = (columns.action, *shown.features)
         if learnt("fusion.actions.embed"):
             yield _Part("masked actions", measure_masked_actions, acting)
         yield _Part("action prediction", measure_action_prediction, acting)
@@ -109,8 +111,11 @@ def evaluate(
         DataError: bundle and data contradict each other (see `check_fits`).
     """
     columns, config = columns or Columns(), bundle.config
-    known = None if config.actions is None else config.actions.step_interval
-    check_fits(config.model, columns, train, test, known)
+    known, names = None, tuple[str, ...]()
+    if config.actions is not None:
+        known, names = config.actions.step_interval, config.actions.state_names
+    shown = StateFeatures.of_bundle(names, columns.state, columns.intrinsics)
+    check_fits(config.model, columns, train, test, known, shown)
     # Controls read an untrained trunk too: what random features know is what they are for.
     left = tuple(part for part in config.training.untrained if part.partition(".")[0] != "vision")
     readable = config.training.model_copy(update={"untrained": left})
@@ -123,10 +128,11 @@ def evaluate(
         world=read_world(test.dataset.root),
         columns=columns,
         pair_steps=pair_steps(config.model, test.dataset.info.fps),
+        shown=shown,
         seed=seed,
     )
     measures: list[Measure] = []
-    for part in _parts(config, columns, ceiling=ceiling):
+    for part in _parts(config, columns, shown, ceiling=ceiling):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")
             continue

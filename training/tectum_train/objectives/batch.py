@@ -31,11 +31,13 @@ class Reads(Flag):
     LATER = auto()
     """The later frame of a pair."""
     VIEWS = auto()
-    """Two views of the frame, and small ones if `augmentation.views.crops` says so."""
+    """Two views of the frame."""
     CLIP = auto()
     """Frames in a row, `data.clip`."""
     MOMENTS = auto()
     """Five frames of its episode: the start, three in order, the goal."""
+    CROPS = auto()
+    """Small views of the frame, as many as `augmentation.views.crops` says."""
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class Batch:
     views: Tensor | None = None
     """float[B, 2, 3, S, S], two views of the frame, each augmented by itself; for `Reads.VIEWS`."""
     crops: Tensor | None = None
-    """float[B, V, 3, s, s], small views, likewise."""
+    """float[B, V, 3, s, s], small views, likewise; for `Reads.CROPS`."""
     clip: Clip | None = None
     """For `Reads.CLIP`."""
     moments: Tensor | None = None

@@ -1,0 +1,73 @@
+"""Names and scales of a robot's actions and state, as training shows them.
+
+What augmentation does to a number counts: a mirror moves its mean, and zoom and shift alone spread
+the numbers of a camera that never moves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tectum_core.preprocess import ActionScaling
+from tectum_train.augment import Frames
+from tectum_train.data.samples import Samples
+from tectum_train.engine.states import CAMERA_NAMES
+from tectum_train.recipe import Recipe, RecipeError
+
+__all__ = ["scaling_of"]
+
+_Scales = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]
+"""Of some numbers: names, means, standard deviations."""
+
+_LEAST, _LEAST_PIXELS = 1e-3, 1.0
+"""Smallest standard deviation of a number, in its own unit; of a camera's, in pixels."""
+
+
+def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
+    """Mean and standard deviation of all that the recipe's model reads and gives.
+
+    Raises:
+        RecipeError: it names no actions.
+        DataError: the data set lacks a feature.
+    """
+    frames = Frames(recipe.images.size, recipe.augmentation)
+    flip = recipe.augmentation.flip
+
+    def recorded(feature: str, mirrored: tuple[int, ...] | None) -> _Scales:
+        values = samples.column(feature).astype(np.float64).reshape(len(samples), -1)
+        names = _names(samples.dataset.info.features[feature].names, values.shape[1])
+        mean, variance = frames.mirrored_moments(
+            values.mean(axis=0), values.var(axis=0), mirrored or ()
+        )
+        return names, mean, np.maximum(np.sqrt(variance), _LEAST)
+
+    if recipe.data.action is None:
+        raise RecipeError("model.actions needs data.action")
+    names, mean, spread = recorded(recipe.data.action, None if flip is None else flip.actions)
+    states = list[_Scales]()
+    if recipe.data.state is not None:
+        states.append(recorded(recipe.data.state, None if flip is None else flip.states))
+    if recipe.data.intrinsics is not None:
+        seen = samples.intrinsics(recipe.data.intrinsics, np.arange(len(samples)))
+        seen = seen.astype(np.float64)
+        centre, variance = frames.camera_moments(seen.mean(axis=0), seen.var(axis=0))
+        states.append((CAMERA_NAMES, centre, np.maximum(np.sqrt(variance), _LEAST_PIXELS)))
+    return ActionScaling(
+        names=names,
+        mean=tuple(mean.tolist()),
+        standard_deviation=tuple(spread.tolist()),
+        step_interval=1 / samples.dataset.info.fps,
+        state_names=tuple(name for one in states for name in one[0]),
+        state_mean=tuple(value for one in states for value in one[1].tolist()),
+        state_standard_deviation=tuple(value for one in states for value in one[2].tolist()),
+    )
+
+
+def _names(found: object, count: int) -> tuple[str, ...]:
+    """The data set's own names, in whichever form it has them, or numbers."""
+    if isinstance(found, dict) and len(found) == 1:
+        found = next(iter(found.values()))
+    if isinstance(found, list) and len(found) == count:
+        return tuple(map(str, found))
+    return tuple(str(number) for number in range(count))
