@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 __all__ = ["Slow", "momentum_at"]
 
+_Quick = TypeVar("_Quick", bound=nn.Module)
 
-class Slow(nn.Module):
+
+class Slow(nn.Module, Generic[_Quick]):
     """A module's moving average over steps.
 
     Its parameters are averaged, its buffers taken as they are. What is averaged is not among this
     module's own parts, so a checkpoint holds the copy alone.
     """
 
-    def __init__(self, quick: nn.Module) -> None:
+    copy: _Quick
+
+    def __init__(self, quick: _Quick) -> None:
         super().__init__()
         self.copy = copy.deepcopy(quick).requires_grad_(False)
 
-    def follow(self, quick: nn.Module, momentum: float) -> None:
+    def follow(self, quick: _Quick, momentum: float) -> None:
         """Copy ← momentum · copy + (1 − momentum) · quick."""
         with torch.no_grad():
             for slow, fast in zip(self.copy.parameters(), quick.parameters(), strict=True):

@@ -42,6 +42,8 @@ WHOLE = [
     "latent action (6) over 0.125 s → hand, depth, R²",
     "latent action, next frame's error ÷ copying",
     "actions decoded from z, 2 steps, squared error in standard deviations",
+    "frozen trunk → task, neighbours",
+    "frozen trunk → task, linear probe",
 ]
 
 
@@ -111,6 +113,7 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
         },
         WHOLE[11]: {"shuffled z"},
         WHOLE[12]: {"mean action", "shuffled z"},
+        WHOLE[13]: {"random init", "PCA-256", "majority class"},
     }  # fmt: skip
 
 
@@ -137,7 +140,7 @@ def test_what_was_learnt_without_its_conditions_is_measured_without_them(
     found = evaluate(left, trained.train, trained.test, left_out=told.append)
 
     chunks = {measure.name: measure for measure in found}[WHOLE[6]]
-    assert [measure.name for measure in found] == [*WHOLE[:3], *WHOLE[6:]]
+    assert [measure.name for measure in found] == [*WHOLE[:3], *WHOLE[6:13]]
     assert told == ["masked words: the training showed no picture beside words"]
     assert chunks.value == chunks.controls["no picture"] == measures[6].controls["no picture"]
 
@@ -149,7 +152,7 @@ def test_what_is_being_measured_is_told(trained: Trained) -> None:
 
     assert told == [
         "retrieval", "masked images", "masked words", "masked actions", "action prediction",
-        "latent actions", "decoded actions",
+        "latent actions", "decoded actions", "frozen features",
     ]  # fmt: skip
 
 
@@ -179,7 +182,7 @@ def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_p
 
     alone = Trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
 
-    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2]]
+    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[13:]]
 
 
 def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
@@ -191,7 +194,7 @@ def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
 
     found = trained.evaluated(columns=Columns(state="pose", action="torque"), left_out=told.append)
 
-    assert [measure.name for measure in found] == WHOLE[2:5]
+    assert [measure.name for measure in found] == [*WHOLE[2:5], *WHOLE[13:]]
     assert told == [
         "retrieval: the data set lacks meta/world.json, pose",
         "masked actions: the data set lacks torque, pose",
@@ -297,7 +300,7 @@ def test_a_measure_for_which_there_is_too_little_data_is_left_out_and_told(
     found = evaluate(trained.bundle, trained.train, test, left_out=told.append)
 
     # Of one episode nothing can be shuffled.
-    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[5:7]]
+    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[5:7], *WHOLE[13:]]
     assert [line.partition(":")[0] for line in told] == [
         "masked images", "masked words", "latent actions", "decoded actions",
     ]  # fmt: skip

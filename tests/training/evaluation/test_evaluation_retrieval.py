@@ -13,13 +13,8 @@ from numpy.typing import NDArray
 from tests.training.evaluation.scene import context, recorded, world
 
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.context import NothingToMeasure
-from tectum_train.evaluation.retrieval import (
-    _pair_recall,
-    _recall,
-    _second_half,
-    measure_retrieval,
-)
+from tectum_train.evaluation.context import NothingToMeasure, second_half
+from tectum_train.evaluation.retrieval import _pair_recall, _recall, measure_retrieval
 
 PARTNERS = {"left": "right", "right": "left", "up": "down", "down": "up", "rest": None}
 
@@ -30,18 +25,14 @@ PARTNERS = {"left": "right", "right": "left", "up": "down", "down": "up", "rest"
 def test_frames_are_of_the_second_half_of_each_episode() -> None:
     samples = recorded([6, 3, 1], {})
 
-    assert _second_half(samples, 1).tolist() == [3, 4, 5, 8]
-
-
-def test_of_those_every_third_is_taken() -> None:
-    assert _second_half(recorded([10, 10], {}), 3).tolist() == [5, 8, 16, 19]
+    assert second_half(samples).tolist() == [3, 4, 5, 8]
 
 
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=6))
 def test_no_frame_of_a_first_half_is_asked(lengths: list[int]) -> None:
     samples = recorded(lengths, {})
 
-    chosen = _second_half(samples, 1)
+    chosen = second_half(samples)
 
     length = np.repeat(lengths, lengths)
     assert set(chosen) == set(np.flatnonzero(samples.step >= length / 2))

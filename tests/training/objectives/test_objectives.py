@@ -24,14 +24,21 @@ from tectum_train.recipe import OptimiserConfig
 
 KINDS = (
     "image_text", "masked_image", "masked_language", "masked_action", "action_prediction",
-    "latent_action", "sim_clr", "mo_co",
+    "latent_action", "sim_clr", "mo_co", "dino", "supervised",
 )  # fmt: skip
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
 
+NEEDED: dict[str, Any] = {
+    "dino": {"prototypes": 16, "hidden": 32, "bottleneck": 16},
+    "supervised": {"classes": {"task_family": 4}},
+}
+"""Settings without which a kind is not built, or not small."""
+
+
 def built(kind: str, network: PerceptionModel, **settings: Any) -> Objective:
     """The objective; what it adds to the model is drawn alike each time."""
-    config = READ.validate_python({"kind": kind, **settings})
+    config = READ.validate_python({"kind": kind, **NEEDED.get(kind, {}), **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return objective_for(config, network, tokenizer())
@@ -186,6 +193,13 @@ LEARNT: list[Any] = [
     # The queue holds the same eight of the step before: not below ln 2.
     pytest.param("mo_co", {"queue": 8, "momentum": 0.5}, {}, 80, 0.9, id="mo_co"),
     pytest.param("mo_co", {"queue": 0, "momentum": 0.9}, {}, 60, 0.3, id="mo_co-v3"),
+    pytest.param("dino", {"momentum": 0.9}, {}, 80, 0.5, id="dino"),
+    pytest.param(
+        "dino", {"momentum": 0.9, "centring": "sinkhorn_knopp", "patch_head": "own"}, {}, 80, 0.5,
+        id="dino-sinkhorn_knopp",
+    ),
+    pytest.param("supervised", {}, {}, 40, 0.1, id="supervised"),
+    pytest.param("supervised", {"layers": 2}, {}, 40, 0.1, id="supervised-perceptron"),
 ]  # fmt: skip
 
 

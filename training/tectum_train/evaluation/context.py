@@ -28,6 +28,7 @@ __all__ = [
     "model_input",
     "of_others",
     "random_twin",
+    "second_half",
     "starts",
 ]
 
@@ -123,6 +124,12 @@ def starts(samples: Samples, steps: int) -> NDArray[np.int64]:
     if not len(found):
         raise NothingToMeasure(f"no episode goes on for {steps} steps")
     return found
+
+
+def second_half(samples: Samples) -> NDArray[np.int64]:
+    """Frames of the second half of each episode, where its task has begun to show."""
+    lengths = samples.step + (samples.last - np.arange(len(samples))) + 1
+    return np.flatnonzero(samples.step * 2 >= lengths)
 
 
 def model_input(predictor: Predictor, frames: Frames) -> torch.Tensor:

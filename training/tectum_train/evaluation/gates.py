@@ -17,6 +17,7 @@ __all__ = [
     "CHANGE_PCA",
     "CHUNK_RULE",
     "DECODED_RULE",
+    "FEATURES_RULE",
     "FRAME_RULE",
     "HIDDEN_ACTIONS_RULE",
     "IMAGE_RULE",
@@ -30,12 +31,15 @@ __all__ = [
     "OTHER_PICTURE",
     "OTHER_Z",
     "PAIR_RULE",
+    "PIXELS",
+    "RANDOM_INIT",
     "TASK_RULE",
     "WORD_RULE",
     "WORD_SURPRISE_RULE",
     "actions_are_decoded",
     "actions_are_foretold",
     "enough_taught",
+    "features_tell",
     "frame_is_predicted",
     "hidden_actions_are_filled",
     "image_is_filled",
@@ -58,6 +62,7 @@ OTHER_NEXT = "shuffled o_t+1, refitted"
 ALONE_PIXELS = "o_t alone, pixels PCA-256"
 ALONE_TOKENS = "o_t alone, trunk tokens PCA-256"
 ALONE_STILL = "o_t alone, z of a still pair"
+PIXELS, RANDOM_INIT = "PCA-256", "random init"
 
 
 # ---------------------------------------------------------------- better than a control
@@ -99,6 +104,17 @@ def task_is_known(recall: float, fewest_episodes: int) -> bool:
 def partner_is_told_apart(recall: float, fewest_episodes: int) -> bool:
     """By R@1 within same-scene pairs."""
     return recall >= _PAIR and enough_taught(fewest_episodes)
+
+
+# ---------------------------------------------------------------- frozen features
+
+# "kNN above random init and raw pixels"
+FEATURES_RULE = f"above random init and PCA-256 {_BY}"
+
+
+def features_tell(accuracy: float, controls: Controls) -> bool:
+    """By the share of frames whose task their neighbours tell."""
+    return _above(accuracy, max(controls[name] for name in (RANDOM_INIT, PIXELS)))
 
 
 # ---------------------------------------------------------------- masked

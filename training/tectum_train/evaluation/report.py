@@ -28,6 +28,7 @@ from tectum_train.evaluation.fits import check_fits, pair_steps
 from tectum_train.evaluation.latent import measure_latent_actions
 from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.neighbours import measure_features
 from tectum_train.evaluation.retrieval import measure_retrieval
 from tectum_train.world import read_world
 
@@ -74,13 +75,15 @@ def _parts(
         if learnt("fusion.actions.embed"):
             yield _Part("masked actions", measure_masked_actions, acting)
         yield _Part("action prediction", measure_action_prediction, acting)
-    if model.latent_action is not None and learnt("latent_action"):
-        moving = (columns.state, columns.extrinsics)
+    latent, moving = model.latent_action, (columns.state, columns.extrinsics)
+    if latent is not None and learnt("latent_action"):
         yield _Part("latent actions", measure_latent_actions, moving)
-        if model.latent_action.decoded_steps and learnt("latent_action.action_decoder"):
+        if latent.decoded_steps and learnt("latent_action.action_decoder"):
             yield _Part("decoded actions", measure_decoded_actions, (columns.action,))
-        if ceiling:
-            yield _Part("the supervised ceiling", measure_ceiling, moving)
+    if learnt("vision"):
+        yield _Part("frozen features", measure_features, (columns.family,))
+    if ceiling and latent is not None and learnt("latent_action"):
+        yield _Part("the supervised ceiling", measure_ceiling, moving)
 
 
 def evaluate(

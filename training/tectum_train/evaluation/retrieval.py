@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import gates
-from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches
+from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches, second_half
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.perceptron import classify_nonlinearly
 from tectum_train.evaluation.pixels import flat_pixels
@@ -30,8 +30,8 @@ _COMPONENTS = 256
 
 def measure_retrieval(context: Context) -> list[Measure]:
     """R@1 over all tasks, and within pairs of tasks that share a scene."""
-    test_at = _second_half(context.test, _TEST_STRIDE)
-    train_at = _second_half(context.train, _TRAIN_STRIDE)
+    test_at = second_half(context.test)[::_TEST_STRIDE]
+    train_at = second_half(context.train)[::_TRAIN_STRIDE]
     if not len(test_at) or not len(train_at):
         raise NothingToMeasure("no episode has a second half")
     true = _columns_of(context, context.test)[test_at]
@@ -126,13 +126,6 @@ def _classifiers(
         "proprioception + logistic": linear(_quadratic(known), _quadratic(asked)),
         "proprioception + MLP": classify_nonlinearly(known, labels, asked, episode, classes, seed),
     }
-
-
-def _second_half(samples: Samples, stride: int) -> NDArray[np.int64]:
-    """Frames of the second half of each episode, every `stride`-th."""
-    lengths = samples.step + (samples.last - np.arange(len(samples))) + 1
-    late = np.flatnonzero(samples.step * 2 >= lengths)
-    return late[::stride]
 
 
 def _fewest_episodes(context: Context) -> int:

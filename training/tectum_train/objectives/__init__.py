@@ -17,6 +17,7 @@ from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.objectives.base import Objective, Outcome
 from tectum_train.objectives.batch import Batch, Clip, Reads
+from tectum_train.objectives.dino import Dino, DinoConfig
 from tectum_train.objectives.image_text import ImageText, ImageTextConfig
 from tectum_train.objectives.latent_action import LatentAction, LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import (
@@ -29,6 +30,7 @@ from tectum_train.objectives.masked_image import MaskedImage, MaskedImageConfig
 from tectum_train.objectives.masked_language import MaskedLanguage, MaskedLanguageConfig
 from tectum_train.objectives.mo_co import MoCo, MoCoConfig
 from tectum_train.objectives.sim_clr import SimClr, SimClrConfig
+from tectum_train.objectives.supervised import Supervised, SupervisedConfig
 
 __all__ = [
     "Batch",
@@ -49,7 +51,9 @@ ObjectiveConfig = Annotated[
     | ActionPredictionConfig
     | LatentActionObjectiveConfig
     | SimClrConfig
-    | MoCoConfig,
+    | MoCoConfig
+    | DinoConfig
+    | SupervisedConfig,
     Field(discriminator="kind"),
 ]
 
@@ -81,6 +85,10 @@ def objective_for(
             return SimClr(config, model)
         case MoCoConfig():
             return MoCo(config, model)
+        case DinoConfig():
+            return Dino(config, model)
+        case SupervisedConfig():
+            return Supervised(config, model)
         case _:
             assert_never(config)
 

@@ -1,0 +1,154 @@
+"""Frozen features: how neighbours vote, and what trunk and controls are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tests.training.evaluation.scene import context, recorded
+
+from tectum_train.data.samples import Samples
+from tectum_train.evaluation.context import NothingToMeasure
+from tectum_train.evaluation.neighbours import classify_by_neighbours, measure_features
+
+# ---------------------------------------------------------------- the vote
+
+
+def voted(
+    train: NDArray[np.float64], labels: NDArray[np.int64], one: NDArray[np.float64], classes: int,
+    neighbours: int, temperature: float,
+) -> NDArray[np.float64]:  # fmt: skip
+    """One sample's shares, as the definition has them."""
+    cosine = train @ one / np.linalg.norm(train, axis=1) / np.linalg.norm(one)
+    share = np.zeros(classes)
+    for place in np.argsort(-cosine)[:neighbours]:
+        share[labels[place]] += np.exp(cosine[place] / temperature)
+    return np.asarray(share / share.sum(), np.float64)
+
+
+@given(st.integers(1, 30), st.integers(1, 6), st.integers(1, 25), st.integers(0, 2**32))
+def test_the_nearest_vote_with_exponential_weights(
+    known: int, classes: int, neighbours: int, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    train, test = draw.normal(size=(known, 4)), draw.normal(size=(5, 4))
+    labels = draw.integers(classes, size=known)
+
+    found = classify_by_neighbours(train, labels, test, classes, neighbours, 0.07)
+
+    wanted = [voted(train, labels, one, classes, neighbours, 0.07) for one in test]
+    assert np.allclose(found, wanted, rtol=1e-9)
+    assert np.allclose(found.sum(axis=1), 1)
+
+
+def test_only_directions_count() -> None:
+    draw = np.random.default_rng(0)
+    train, labels, test = draw.normal(size=(30, 4)), np.arange(30) % 3, draw.normal(size=(8, 4))
+    longer = train * draw.uniform(0.1, 10, (30, 1))
+
+    one, other = (classify_by_neighbours(x, labels, test, 3) for x in (train, longer))
+
+    assert np.allclose(one, other, rtol=1e-9)
+
+
+def test_of_the_samples_themselves_the_nearest_is_the_sample() -> None:
+    train, labels = np.random.default_rng(0).normal(size=(40, 6)), np.arange(40) % 4
+
+    found = classify_by_neighbours(train, labels, train, 4, neighbours=1)
+
+    assert np.array_equal(found.argmax(axis=1), labels)
+
+
+def test_many_samples_are_asked_in_pieces_and_answered_alike() -> None:
+    draw = np.random.default_rng(0)
+    train, labels, test = draw.normal(size=(30, 4)), np.arange(30) % 3, draw.normal(size=(1100, 4))
+
+    whole = classify_by_neighbours(train, labels, test, 3)
+
+    assert whole.shape == (1100, 3)
+    assert np.allclose(whole[600:700], classify_by_neighbours(train, labels, test[600:700], 3))
+
+
+# ---------------------------------------------------------------- the measure
+
+
+LENGTH = 48
+
+
+def scene(families: Sequence[int], seed: int) -> Samples:
+    """Episodes of grey noise; the first pixel alone says which family it is, where it counts."""
+    draw = np.random.default_rng(seed)
+    lengths = [LENGTH] * len(families)
+    frames = draw.integers(100, 156, (LENGTH * len(families), 4, 4, 3), dtype=np.uint8)
+    family = np.repeat(np.array(families), LENGTH)
+    frames[:, 0, 0, 0] = 10 * family
+    return recorded(lengths, {"task_family": family}, frames)
+
+
+def seeing(weight: float) -> Any:
+    """A trunk whose vectors show the first pixel so much, among what says nothing."""
+
+    def embed(frames: Sequence[NDArray[np.uint8]], vector: str) -> NDArray[np.float32]:
+        assert vector == "pooled"
+        rows = []
+        for frame in frames:
+            shown = np.eye(8)[int(frame[0, 0, 0]) // 10] * weight
+            rows.append([*shown, *(frame[1].reshape(-1) / 255 - 0.5)])
+        return np.array(rows, np.float32)
+
+    return SimpleNamespace(embed_images=embed)
+
+
+def measured(families: Sequence[int], asked: Sequence[int], weight: float = 5.0) -> list[Any]:
+    train, test = scene(families, 0), scene(asked, 1)
+    return measure_features(context(train, test, predictor=seeing(weight), twin=seeing(0.0)))
+
+
+def test_a_trunk_that_sees_the_task_is_told_from_one_that_does_not() -> None:
+    near, linear = measured([0, 1, 2] * 8, [0, 1, 2] * 2)
+
+    assert near.value == linear.value == 1.0
+    for measure in (near, linear):
+        assert measure.controls["random init"] < 0.7
+        assert measure.controls.keys() == {"random init", "PCA-256", "majority class"}
+    assert near.passed
+    assert near.gate == "above random init and PCA-256 by ≥ 1%"
+    assert linear.passed is None
+    assert near.on == "48 frames of 6 episodes"
+
+
+def test_a_trunk_that_sees_no_more_than_its_random_twin_fails() -> None:
+    near, _ = measured([0, 1, 2] * 8, [0, 1, 2] * 2, weight=0.0)
+
+    assert near.passed is False
+    assert near.value == near.controls["random init"]
+
+
+def test_the_majority_is_that_of_the_training_episodes() -> None:
+    near, _ = measured([0, 0, 0, 1], [0, 1, 1, 1])
+
+    assert near.controls["majority class"] == 0.25
+
+
+def test_families_need_not_be_numbered_without_gaps_nor_all_be_in_both_splits() -> None:
+    near, linear = measured([2, 5] * 6, [2, 5, 7])
+
+    assert near.value == linear.value == pytest.approx(2 / 3)
+
+
+def test_of_one_family_there_is_nothing_to_tell_apart() -> None:
+    with pytest.raises(NothingToMeasure, match="all is of one task"):
+        measured([1, 1], [1])
+
+
+def test_without_a_second_half_nothing_is_measured() -> None:
+    single = recorded([1, 1], {"task_family": np.arange(2)})
+
+    with pytest.raises(NothingToMeasure, match="no episode has a second half"):
+        measure_features(context(single, single))

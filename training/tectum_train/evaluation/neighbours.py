@@ -1,0 +1,126 @@
+"""What a frozen trunk's vectors tell of a picture's task: by neighbours, and by a linear probe.
+
+The field's two measures of a representation that has no head of its own. Beside each number stand
+the same probe of raw pixels and of a network of random weights. Probes are fitted on frames of the
+training episodes and asked about frames of held-out ones.
+
+Letters: n fitted samples, m asked ones, d features, k neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from tectum_core.predictor import Predictor
+from tectum_train.evaluation import gates
+from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches, second_half
+from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.pixels import flat_pixels
+from tectum_train.evaluation.probes import Pca, classify
+
+__all__ = ["classify_by_neighbours", "measure_features"]
+
+Features = NDArray[np.floating]
+
+_NEIGHBOURS, _TEMPERATURE = 20, 0.07
+_TEST_STRIDE, _TRAIN_STRIDE = 3, 8
+_COMPONENTS = 256
+_ASKED_AT_ONCE = 512
+_TRUNK = "trunk"
+
+
+def classify_by_neighbours(
+    train: Features,
+    labels: NDArray[np.int64],
+    test: Features,
+    classes: int,
+    neighbours: int = _NEIGHBOURS,
+    temperature: float = _TEMPERATURE,
+) -> NDArray[np.float64]:
+    """Shares of the votes: each of the nearest by cosine has exp(cosine ÷ temperature) of them.
+
+    Args:
+        train: float[n, d].
+        labels: int64[n], from 0 on.
+        test: float[m, d].
+        classes: how many there are.
+        neighbours: k; all if there are fewer.
+        temperature: how much more the nearest of them count.
+
+    Returns:
+        [m, classes]; each row sums to 1.
+
+    Source: Wu et al. 2018 (arXiv:1805.01978), section 3.4; 20 neighbours as DINO reports them.
+    """
+    known, asked = (F.normalize(torch.from_numpy(x).double(), dim=1) for x in (train, test))
+    votes = F.one_hot(torch.from_numpy(labels), classes).double()
+    found = []
+    for some in asked.split(_ASKED_AT_ONCE):
+        cosine, nearest = (some @ known.t()).topk(min(neighbours, len(known)), dim=1)
+        weight = (cosine / temperature).softmax(dim=1)
+        found.append((weight[:, :, None] * votes[nearest]).sum(dim=1))
+    return torch.cat(found).numpy()
+
+
+def measure_features(context: Context) -> list[Measure]:
+    """Frame → task family by the trunk's pooled vectors: neighbours, and a linear probe.
+
+    The probe is a logistic regression on standardised features, which is BatchNorm without affine
+    and a linear map.
+    """
+    fitted_at = second_half(context.train)[::_TRAIN_STRIDE]
+    asked_at = second_half(context.test)[::_TEST_STRIDE]
+    if not len(fitted_at) or not len(asked_at):
+        raise NothingToMeasure("no episode has a second half")
+    fitted, asked = context.families(context.train)[fitted_at], context.families(context.test)
+    names, labels = np.unique(np.concatenate([fitted, asked[asked_at]]), return_inverse=True)
+    if len(names) < 2:
+        raise NothingToMeasure("all is of one task, with no other to tell it from")
+    labels, true = np.split(labels, [len(fitted_at)])
+    features = _features(context, fitted_at, asked_at)
+    episode, classes = context.train.episode[fitted_at], len(names)
+
+    def right(scores: NDArray[np.float64]) -> float:
+        return float((scores.argmax(axis=1) == true).mean())
+
+    near = {
+        whose: right(classify_by_neighbours(known, labels, new, classes))
+        for whose, (known, new) in features.items()
+    }
+    linear = {
+        whose: right(classify(known, labels, new, episode, classes))
+        for whose, (known, new) in features.items()
+    }
+    majority = {"majority class": float((true == np.bincount(labels).argmax()).mean())}
+    value, counted = near.pop(_TRUNK), context.counted(asked_at, "frames")
+    verdict = gates.FEATURES_RULE, gates.features_tell(value, near)
+    return [
+        Measure("frozen trunk → task, neighbours", value, near | majority, *verdict, counted),
+        Measure("frozen trunk → task, linear probe", linear.pop(_TRUNK), linear | majority),
+    ]
+
+
+def _features(
+    context: Context, fitted_at: NDArray[np.int64], asked_at: NDArray[np.int64]
+) -> dict[str, tuple[Features, Features]]:
+    """[n, d] and [m, d] of the trunk and of each control."""
+    train, test = context.train.frames, context.test.frames
+
+    def pooled(predictor: Predictor) -> tuple[Features, Features]:
+        def embed(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            return predictor.embed_images(frames, "pooled")
+
+        return in_batches(embed, train, fitted_at), in_batches(embed, test, asked_at)
+
+    pixels = flat_pixels(train, fitted_at)
+    components = Pca(pixels, _COMPONENTS)
+    return {
+        _TRUNK: pooled(context.predictor),
+        gates.RANDOM_INIT: pooled(context.twin),
+        gates.PIXELS: (components(pixels), components(flat_pixels(test, asked_at))),
+    }

@@ -1,0 +1,241 @@
+"""DINOv2: a student says of every view what a slow teacher says of the whole picture.
+
+Of whole views, the student also says what the teacher says of patches that it cannot see (iBOT),
+and keeps its vectors apart (KoLeo).
+
+Letters: b samples, V small views, S the model's side, N patches, M hidden ones, D width of the
+trunk, K prototypes. Both whole views of all samples are a batch of 2b, view by view.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Generator, Tensor, nn
+
+from tectum_core.masks import block_mask
+from tectum_core.model import PerceptionModel, Replaced, VisionTransformer
+from tectum_train.heads import PrototypeHead
+from tectum_train.losses.distillation import (
+    centred,
+    dino_cross_entropy,
+    entropy,
+    ibot_cross_entropy,
+    koleo,
+    moved_centre,
+    sinkhorn_knopp,
+)
+from tectum_train.momentum import Slow, momentum_at
+from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.batch import Batch, Reads, given
+
+__all__ = ["Dino", "DinoConfig", "masks_of"]
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DinoConfig(PartSettings):
+    """Self-distillation; without the patches' and KoLeo's terms it is DINO's first version."""
+
+    kind: Literal["dino"] = "dino"
+    """Discriminator."""
+    prototypes: Annotated[int, Field(ge=2)] = 1024
+    """K (65,536 in the paper; on small data at most 4,096)."""
+    hidden: PositiveInt = 512
+    """Width of the heads' hidden layers (2,048 in the paper)."""
+    bottleneck: PositiveInt = 128
+    """Length of the vectors that are compared to prototypes (256 in the paper)."""
+    student_temperature: PositiveFloat = 0.1
+    """What the student's cosines are divided by."""
+    teacher_temperature: tuple[PositiveFloat, PositiveFloat] = (0.04, 0.07)
+    """What the teacher's are divided by, at first and after `teacher_steps`."""
+    teacher_steps: NonNegativeInt = 0
+    """Steps over which its temperature rises, along a line."""
+    centring: Literal["mean", "sinkhorn_knopp"] = "mean"
+    """What keeps the teacher from collapse: its mean is taken off its logits, or each batch is
+    balanced over prototypes."""
+    centre_momentum: _Share = 0.9
+    """Share of the centre that a step leaves."""
+    momentum: _Share = 0.992
+    """Share of the teacher that a step leaves."""
+    momentum_steps: NonNegativeInt = 0
+    """Steps over which momentum rises to 1 along a cosine, all of the run in the paper; 0: it
+    stays."""
+    frozen_steps: NonNegativeInt = 0
+    """First steps in which prototypes stay where they are; an epoch in the paper."""
+    patch_weight: NonNegativeFloat = 0.5
+    """Weight of what is said of hidden patches. The paper's 1 is of a mean that counts the half of
+    the pictures that hides none as zeros."""
+    patch_head: Literal["shared", "own"] = "shared"
+    """Whether patches have the whole pictures' head and prototypes; `own` in the paper's large
+    models."""
+    masked_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of whole views in which the student's patches are hidden."""
+    mask_ratio: tuple[_Share, _Share] = (0.1, 0.5)
+    """Share of such a view's patches, least and most."""
+    koleo_weight: NonNegativeFloat = 0.1
+    """Weight of KoLeo, once for each whole view."""
+
+    @property
+    def reads(self) -> Reads:
+        """Two views, and small ones if there are any."""
+        return Reads.VIEWS | Reads.CROPS
+
+
+class _Network(nn.Module):
+    """Trunk and heads, as one thing to follow."""
+
+    def __init__(self, vision: VisionTransformer, config: DinoConfig) -> None:
+        super().__init__()
+        self.vision = vision
+        width = vision.config.transformer.width
+
+        def head() -> PrototypeHead:
+            return PrototypeHead(width, config.hidden, config.bottleneck, config.prototypes)
+
+        self.of_views = head()
+        own = config.patch_weight > 0 and config.patch_head == "own"
+        self.of_patches = head() if own else self.of_views
+
+
+class Dino(Objective):
+    """Self-distillation over views, hidden patches, and KoLeo.
+
+    Source: DINOv2 (arXiv:2304.07193), section 4; DINO (arXiv:2104.14294), iBOT (arXiv:2111.07832).
+    """
+
+    name = "dino"
+    view_centre: Tensor
+    patch_centre: Tensor
+    steps: Tensor
+
+    def __init__(self, config: DinoConfig, model: PerceptionModel) -> None:
+        super().__init__()
+        self.config = config
+        self.model = model
+        self.student = _Network(model.vision, config)
+        self.teacher = Slow(self.student)
+        self.mask = nn.Parameter(torch.zeros(model.config.vision.transformer.width))
+        self.register_buffer("view_centre", torch.zeros(config.prototypes))
+        self.register_buffer("patch_centre", torch.zeros(config.prototypes))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._new: dict[str, list[tuple[Tensor, int]]] = {"view_centre": [], "patch_centre": []}
+
+    def forward(self, batch: Batch) -> Outcome:
+        """Outcome with the loss, its terms, and what shows collapse.
+
+        `views` pinned at ln K (`relative` at 1) and `teacher_entropy` at ln K: the teacher tells
+        nothing apart. `marginal_entropy`, that of its shares' mean, near 0: it says the same of
+        everything. `divergence` is what `views` has above the teacher's entropy.
+        """
+        config, used = self.config, self.config.used(batch)
+        whole = given(batch.views, "views")[:used].transpose(0, 1).flatten(0, 1)
+        crops = given(batch.crops, "crops")[:used].transpose(0, 1).flatten(0, 1)
+        hidden = None
+        if config.patch_weight > 0:
+            hidden = self._hidden(len(whole), batch.generator).to(whole.device)
+        pictures, patches = self._taught(whole, hidden)
+
+        frozen = int(self.steps) < config.frozen_steps
+        replaced = None if hidden is None else Replaced(hidden, self.mask)
+        seen = self.student.vision(whole, replaced=replaced)
+        pooled = [seen.pooled]
+        if len(crops):
+            pooled.append(self.student.vision(crops).pooled)
+        said = self.student.of_views(torch.cat(pooled), frozen).unflatten(0, (-1, used))
+        temperature = config.student_temperature
+        views = dino_cross_entropy(said, pictures.unflatten(0, (2, used)), temperature)
+        total = views
+        metrics = self._metrics(pictures, views)
+        if hidden is not None and patches is not None:
+            guessed = self.student.of_patches(seen.tokens[hidden], frozen)
+            term = ibot_cross_entropy(guessed, patches, hidden, temperature)
+            total = total + config.patch_weight * term
+            metrics |= {"patches": term.detach(), "patch_teacher_entropy": entropy(patches).mean()}
+        if config.koleo_weight > 0:
+            apart = torch.stack([koleo(one) for one in seen.pooled.split(used)])
+            total = total + config.koleo_weight * apart.sum()
+            metrics["koleo"] = apart.detach().mean()
+        return Outcome(total, metrics)
+
+    def after_step(self) -> None:
+        """Let the teacher follow, and the centres what it said in this step.
+
+        Not before: a centre that knows a batch would answer for it.
+        """
+        config, step = self.config, int(self.steps)
+        for name, new in self._new.items():
+            if new:
+                total, count = torch.stack([one for one, _ in new]).sum(0), sum(n for _, n in new)
+                centre = self.get_buffer(name)
+                centre.copy_(moved_centre(centre, total, count, config.centre_momentum))
+                new.clear()
+        rise = config.momentum_steps
+        momentum = momentum_at(step, rise, config.momentum) if rise else config.momentum
+        self.teacher.follow(self.student, momentum)
+        self.steps += 1
+
+    @torch.no_grad()
+    def _taught(self, whole: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the teacher says of whole views, float[2b, K], and of patches, float[M, K]."""
+        network = self.teacher.copy
+        seen = network.vision(whole)
+        pictures = self._shares(network.of_views(seen.pooled), "view_centre")
+        if hidden is None:
+            return pictures, None
+        patches = self._shares(network.of_patches(seen.tokens[hidden]), "patch_centre")
+        return pictures, patches
+
+    def _shares(self, logits: Tensor, centre: str) -> Tensor:
+        config = self.config
+        first, last = config.teacher_temperature
+        done = min(int(self.steps) / config.teacher_steps, 1.0) if config.teacher_steps else 1.0
+        temperature = first + (last - first) * done
+        if config.centring == "sinkhorn_knopp":
+            return sinkhorn_knopp(logits, temperature)
+        self._new[centre].append((logits.sum(dim=0), len(logits)))
+        return centred(logits, self.get_buffer(centre), temperature)
+
+    def _hidden(self, pictures: int, generator: Generator) -> Tensor:
+        config, grid = self.config, self.model.config.vision.grid
+        return masks_of(pictures, grid, config.masked_share, config.mask_ratio, generator)
+
+    def _metrics(self, shares: Tensor, views: Tensor) -> dict[str, Tensor]:
+        told, views = entropy(shares).mean(), views.detach()
+        found = {
+            "views": views,
+            "relative": views / math.log(self.config.prototypes),
+            "teacher_entropy": told,
+            "marginal_entropy": entropy(shares.mean(dim=0)),
+            "divergence": views - told,
+        }
+        if self.config.centring == "mean":
+            found["centre_norm"] = self.view_centre.norm()
+        return found
+
+
+def masks_of(
+    pictures: int, grid: int, share: float, ratio: tuple[float, float], generator: Generator
+) -> Tensor:
+    """Blocks in some pictures, of ratios spread evenly over a range: bool[pictures, grid²].
+
+    Args:
+        pictures: how many.
+        grid: patches along a side.
+        share: of pictures with a mask, at least one.
+        ratio: of patches in one, least and most.
+        generator: of the choice, on the CPU.
+
+    Source: DINOv2 (arXiv:2304.07193), as its code spreads ratios; blocks as in BEiT.
+    """
+    masked = max(1, round(pictures * share))
+    least, most = ratio
+    place = (torch.arange(masked) + torch.rand(masked, generator=generator)) / masked
+    ratios = (least + (most - least) * place).tolist()
+    hidden = torch.zeros(pictures, grid * grid, dtype=torch.bool)
+    for picture, one in zip(torch.randperm(pictures, generator=generator), ratios, strict=False):
+        hidden[picture] = block_mask(grid, grid, one, generator)
+    return hidden
