@@ -165,6 +165,12 @@ class Recipe(Strict):
         clips = [one.kind for one in self.objectives if Reads.CLIP in one.reads]
         if clips and self.data.clip is None:
             raise ValueError(f"{', '.join(clips)} read clips, so data.clip must say which")
+        views, patch = self.augmentation.views, self.model.vision.patch_size
+        if views.crops and views.crop_size % patch:
+            raise ValueError(
+                f"augmentation.views.crop_size ({views.crop_size}) must be a multiple of "
+                f"model.vision.patch_size ({patch})"
+            )
         if self.data.intrinsics is not None and self.model.actions is None:
             raise ValueError("data.intrinsics belongs to the state, which needs model.actions")
         return self

@@ -1,0 +1,73 @@
+"""Whole runs of self-distillation and of the supervised baseline: learnt from, and resumed."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.engine.runs import checkpoint, metrics, same, trained
+from tests.training.tiny import job, vision_alone
+
+from tectum_train.data import DataError
+from tectum_train.engine.run import Interrupted
+from tectum_train.recipe import Recipe
+
+DINO = {
+    "kind": "dino", "prototypes": 16, "hidden": 32, "bottleneck": 8, "momentum_steps": 6,
+    "teacher_steps": 4, "frozen_steps": 4,
+}  # fmt: skip
+OBJECTIVES: dict[str, Any] = {
+    "dino": DINO,
+    "dino, balanced": DINO | {"centring": "sinkhorn_knopp", "patch_head": "own"},
+    "supervised": {"kind": "supervised", "classes": {"task_family": 4, "next.success": 2}},
+}
+
+
+def run_of(objective: Any, data: Path, folder: Path) -> Recipe:
+    views = {"crops": 2, "crop_size": 16}
+    return job(
+        data, folder, objectives=[objective], model=vision_alone(), augmentation={"views": views}
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_run_resumes_exactly(tiny_data: Path, tmp_path: Path, after_step: Any, name: str) -> None:
+    straight, broken = (
+        run_of(OBJECTIVES[name], tiny_data, tmp_path / which) for which in ("one", "two")
+    )
+    trained(straight)
+
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted, match="saved after step 3"):
+        trained(broken)
+    torch.rand(7)  # the generator is elsewhere when the run is taken up again
+    trained(broken, resume=True)
+
+    assert same(checkpoint(straight), checkpoint(broken))
+    assert "vision" not in trained(broken, resume=True).config.training.untrained
+
+
+def test_labels_are_the_data_sets_columns_and_every_metric_is_recorded(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = run_of(OBJECTIVES["supervised"], tiny_data, tmp_path)
+
+    trained(recipe)
+
+    last = metrics(recipe)[-1]
+    assert last["supervised/next.success/majority"] >= 0.5
+    seen = checkpoint(recipe)["module/parts.0.seen0"]
+    assert int(seen.sum()) == 6 * 8
+    assert bool((seen > 0).all())
+
+
+def test_a_label_that_the_data_set_lacks_is_named_with_those_it_has(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    objective = {"kind": "supervised", "classes": {"colour": 2}}
+
+    with pytest.raises(DataError, match="no feature 'colour'; it has: .*task_family"):
+        trained(run_of(objective, tiny_data, tmp_path))
