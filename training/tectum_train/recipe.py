@@ -162,9 +162,16 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _reads_what_there_is(self) -> Self:
-        clips = [one.kind for one in self.objectives if Reads.CLIP in one.reads]
-        if clips and self.data.clip is None:
-            raise ValueError(f"{', '.join(clips)} read clips, so data.clip must say which")
+        clips, clip = [one for one in self.objectives if Reads.CLIP in one.reads], self.data.clip
+        if clips and clip is None:
+            kinds = ", ".join(one.kind for one in clips)
+            raise ValueError(f"{kinds} read clips, so data.clip must say which")
+        for one in clips:
+            if clip is not None and clip.frames < one.clip_frames:
+                raise ValueError(
+                    f"data.clip.frames: found {clip.frames}; allowed: at least {one.clip_frames}, "
+                    f"which {one.kind} reads"
+                )
         crops = self.augmentation.views.crops
         if crops and not any(Reads.CROPS in one.reads for one in self.objectives):
             kinds = ", ".join(one.kind for one in self.objectives)

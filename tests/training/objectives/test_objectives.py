@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
-from tests.training.tiny import batch, latent_action, model, tokenizer
+from tests.training.tiny import batch, latent_action, model, tokenizer, vision_alone
 
 from tectum_core.architecture import ConvolutionDynamicsConfig, FsqBottleneck, VqBottleneck
 from tectum_core.model import PerceptionModel
@@ -24,7 +24,7 @@ from tectum_train.recipe import OptimiserConfig
 
 KINDS = (
     "image_text", "masked_image", "masked_language", "masked_action", "action_prediction",
-    "latent_action", "sim_clr", "mo_co", "dino", "supervised",
+    "latent_action", "sim_clr", "mo_co", "dino", "supervised", "cpc", "r3m",
 )  # fmt: skip
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
@@ -84,6 +84,7 @@ def test_the_same_batch_says_the_same_again(kind: str) -> None:
         ("masked_action", {"actions": None, "latent_action": None}),
         ("action_prediction", {"actions": None, "latent_action": None}),
         ("latent_action", {"latent_action": None}),
+        ("r3m", vision_alone()),
     ],
 )
 def test_a_model_that_lacks_the_part_is_refused_by_name(kind: str, lacking: Any) -> None:
@@ -189,6 +190,8 @@ LEARNT: list[Any] = [
         "latent_action", {}, {"dynamics": ConvolutionDynamicsConfig(widths=(16, 32))}, 60, 0.5,
         id="latent_action-convolution",
     ),
+    pytest.param("cpc", {}, {}, 60, 0.2, id="cpc"),
+    pytest.param("r3m", {}, {}, 60, 0.2, id="r3m"),
     pytest.param("sim_clr", {}, {}, 40, 0.3, id="sim_clr"),
     # The queue holds the same eight of the step before: not below ln 2.
     pytest.param("mo_co", {"queue": 8, "momentum": 0.5}, {}, 80, 0.9, id="mo_co"),

@@ -17,6 +17,7 @@ from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.objectives.base import Objective, Outcome
 from tectum_train.objectives.batch import Batch, Clip, Reads
+from tectum_train.objectives.cpc import Cpc, CpcConfig
 from tectum_train.objectives.dino import Dino, DinoConfig
 from tectum_train.objectives.image_text import ImageText, ImageTextConfig
 from tectum_train.objectives.latent_action import LatentAction, LatentActionObjectiveConfig
@@ -29,6 +30,7 @@ from tectum_train.objectives.masked_action import (
 from tectum_train.objectives.masked_image import MaskedImage, MaskedImageConfig
 from tectum_train.objectives.masked_language import MaskedLanguage, MaskedLanguageConfig
 from tectum_train.objectives.mo_co import MoCo, MoCoConfig
+from tectum_train.objectives.r3m import R3m, R3mConfig
 from tectum_train.objectives.sim_clr import SimClr, SimClrConfig
 from tectum_train.objectives.supervised import Supervised, SupervisedConfig
 
@@ -53,7 +55,9 @@ ObjectiveConfig = Annotated[
     | SimClrConfig
     | MoCoConfig
     | DinoConfig
-    | SupervisedConfig,
+    | SupervisedConfig
+    | CpcConfig
+    | R3mConfig,
     Field(discriminator="kind"),
 ]
 
@@ -89,6 +93,10 @@ def objective_for(
             return Dino(config, model)
         case SupervisedConfig():
             return Supervised(config, model)
+        case CpcConfig():
+            return Cpc(config, model)
+        case R3mConfig():
+            return R3m(config, model)
         case _:
             assert_never(config)
 

@@ -40,6 +40,11 @@ class ObjectiveSettings(Strict):
         return Reads.FRAME
 
     @property
+    def clip_frames(self) -> int:
+        """Fewest frames of the clips that it reads."""
+        return 2
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Features of the data set whose values it learns."""
         return ()
