@@ -1,0 +1,227 @@
+"""Moments told apart, on held-out episodes: what CPC foretells, and in which order R3M sees them.
+
+What these objectives add to the trunk (heads, a past, a reward) is in no bundle, so it is the
+objectives themselves that are measured, on batches as they learn from, unaugmented (`held_out`).
+
+Letters: B batch, T frames of a clip, K horizons, D width.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tectum_core.model import PerceptionModel
+from tectum_core.preprocess import ActionScaling
+from tectum_core.tokenizer import Tokenizer
+from tectum_train.augment import AugmentationConfig
+from tectum_train.data.samples import Samples
+from tectum_train.engine.batches import BatchMaker
+from tectum_train.evaluation.context import NothingToMeasure, of_others
+from tectum_train.evaluation.measure import Measure
+from tectum_train.losses.temporal import Foretold, repeats, time_contrast
+from tectum_train.objectives.batch import Batch, given
+from tectum_train.objectives.cpc import Cpc
+from tectum_train.objectives.r3m import R3m
+from tectum_train.recipe import Recipe
+
+__all__ = ["CHANCE", "NEAREST", "RANDOM", "WORDS", "held_out", "measure_foresight", "measure_order"]
+
+CHANCE, RANDOM, PIXELS = "chance", "random-init twin", "raw pixels"
+NEAREST = "nearest to the last frame"
+WORDS = "another task's instruction"
+_PLAIN = AugmentationConfig(shift=0, colour=0, hue=0)
+_BETWEEN = slice(1, 4)  # the three in order, of `Batch.moments`
+
+
+def held_out(
+    recipe: Recipe,
+    samples: Samples,
+    tokenizer: Tokenizer | None,
+    scaling: ActionScaling | None,
+    batches: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """So many batches of these episodes as the recipe's objectives read them, as they were seen."""
+    plain = recipe.model_copy(update={"augmentation": _PLAIN})
+    maker = BatchMaker(plain, samples, tokenizer, scaling, device)
+    yield from (maker.make(step) for step in range(batches))
+
+
+@torch.inference_mode()
+def measure_foresight(objective: Cpc, twin: Cpc, batches: Iterable[Batch]) -> list[Measure]:
+    """How often a frame to come is found, by how far ahead it lies, and what it costs.
+
+    Among the other moments of its own clip, where no background tells; and among all clips' too.
+
+    Args:
+        objective: under test, evaluating.
+        twin: the same, untrained.
+        batches: held out, with clips.
+
+    Raises:
+        NothingToMeasure: no clip goes on far enough.
+    """
+    within, twins, among, by_chance, nearest = (_Means() for _ in range(5))
+    nats, equal, whole_chance = (_Means() for _ in range(3))
+    for batch in batches:
+        _, own = objective.foresee(batch, "same_episode")
+        within.add(own, own.hit)
+        by_chance.add(own, 1 / own.choices)
+        nearest.add(own, _nearest(objective, batch, own))
+        _, other = twin.foresee(batch, "same_episode")
+        twins.add(other, other.hit)
+        _, every = objective.foresee(batch, "both")
+        among.add(every, every.hit)
+        whole_chance.add(every, 1 / every.choices)
+        nats.add(every, every.losses)
+        equal.add(every, every.choices.log())
+    measures = []
+    for ahead in range(objective.config.horizons):
+        controls = {
+            CHANCE: by_chance.of(ahead),
+            RANDOM: twins.of(ahead),
+            NEAREST: nearest.of(ahead),
+        }
+        place = f"{ahead + 1} ahead"
+        measures += [
+            Measure(
+                f"frame {place} among its clip's, accuracy",
+                within.of(ahead),
+                controls,
+                on=f"{within.number(ahead)} frames",
+            ),
+            Measure(
+                f"frame {place} among all clips', accuracy",
+                among.of(ahead),
+                {CHANCE: whole_chance.of(ahead)},
+            ),
+            Measure(f"frame {place}, nats", nats.of(ahead), {"equal scores": equal.of(ahead)}),
+        ]
+    return measures
+
+
+@torch.inference_mode()
+def measure_order(
+    objective: R3m, twin: PerceptionModel, batches: Iterable[Batch], draw: np.random.Generator
+) -> list[Measure]:
+    """How often distances between moments are in order, and how often rewards are.
+
+    Args:
+        objective: under test, evaluating.
+        twin: its model, untrained.
+        batches: held out, with moments.
+        draw: of other tasks' instructions.
+
+    Raises:
+        NothingToMeasure: no three moments differ, or there is one task alone.
+    """
+    right: dict[str, int] = defaultdict(int)
+    number = 0
+    rewards: dict[str, list[Tensor]] = defaultdict(list)
+    chances: list[Tensor] = []
+    for batch in batches:
+        frames = given(batch.moments, "moments")[:, _BETWEEN]
+        repeated = repeats(frames)
+        different = ~repeated.triu(1).flatten(1).any(dim=1)
+        number += int(different.sum())
+        flat = frames.flatten(0, 1)
+        for name, vectors in (
+            ("", objective.model.vision(flat).pooled),
+            (RANDOM, twin.vision(flat).pooled),
+            (PIXELS, flat.flatten(1)),
+        ):
+            _, aligned = time_contrast(
+                vectors.view(len(batch), 3, -1), repeated, batch.episode.to(flat.device)
+            )
+            right[name] += int(aligned.sum())  # never of two that are the same
+        if objective.reward is None:
+            continue
+        for name, read in (("", batch), (WORDS, _misled(batch, draw))):
+            metrics = objective(read).metrics
+            rewards[f"progress{name}"].append(metrics["progress"])
+            rewards[f"told{name}"].append(metrics["told"])
+        others = (batch.task[:, None] != batch.task[None]).sum(dim=1)
+        chances.append((1 / (1 + others)).mean())
+    if not number:
+        raise NothingToMeasure("no episode shows three different moments")
+    share = {name: count / number for name, count in right.items()}
+    measures = [
+        Measure(
+            "three moments aligned",
+            share.pop(""),
+            {CHANCE: 1 / 3, **share},
+            on=f"{number} episodes' moments",
+        )
+    ]
+    for name, what, chance in (
+        ("progress", "reward rises to a later moment", 1 / 2),
+        ("told", "reward above all other tasks' episodes", _mean(chances)),
+    ):
+        if rewards:
+            misled = {WORDS: _mean(rewards[f"{name}{WORDS}"])}
+            measures.append(Measure(what, _mean(rewards[name]), {CHANCE: chance, **misled}))
+    return measures
+
+
+class _Means:
+    """Means over what was asked, by horizon."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | int = 0
+        self._number: Tensor | int = 0
+
+    def add(self, asked: Foretold, values: Tensor) -> None:
+        """Values [B, T, K] of what counts there."""
+        self._total = self._total + (values.double() * asked.counted).sum(dim=(0, 1))
+        self._number = self._number + asked.counted.sum(dim=(0, 1))
+
+    def number(self, ahead: int) -> int:
+        """How many there were."""
+        found = int(self._number[ahead]) if isinstance(self._number, Tensor) else 0
+        if not found:
+            raise NothingToMeasure(f"no clip goes on for {ahead + 1} frames more")
+        return found
+
+    def of(self, ahead: int) -> float:
+        """Their mean."""
+        number = self.number(ahead)
+        return float(self._total[ahead]) / number if isinstance(self._total, Tensor) else 0.0
+
+
+def _nearest(objective: Cpc, batch: Batch, asked: Foretold) -> Tensor:
+    """bool[B, T, K], whether of its clip's frames the right one is most like frame t, by cosine.
+
+    Of those that do not look the same as frame t, unless the right one does.
+    """
+    clip = given(batch.clip, "clips")
+    clips, length, horizons = asked.hit.shape
+    frames = clip.frames[:clips]
+    features = objective.model.vision(frames.flatten(0, 1)).pooled.view(clips, length, -1)
+    features = F.normalize(features.float(), dim=2)
+    alike = features @ features.transpose(1, 2)  # [B, T, T]
+    same = repeats(frames)
+    rivals = alike.masked_fill(same | ~clip.inside[:clips, None], -torch.inf)
+    found = torch.zeros_like(asked.hit)
+    for ahead in range(1, min(horizons, length - 1) + 1):
+        now = torch.arange(length - ahead, device=frames.device)
+        others = rivals[:, now].masked_fill(same[:, now + ahead], -torch.inf)
+        found[:, now, ahead - 1] = alike[:, now, now + ahead] > others.amax(dim=2)
+    return found
+
+
+def _misled(batch: Batch, draw: np.random.Generator) -> Batch:
+    """The same episodes, each with the instruction of another task."""
+    strangers = torch.from_numpy(of_others(batch.task.cpu().numpy(), draw)).to(batch.ids.device)
+    said = {name: getattr(batch, name)[strangers] for name in ("ids", "ids_seen", "content")}
+    return replace(batch, **said, _text=None)
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean()) if values else 0.0
