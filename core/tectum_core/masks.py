@@ -1,4 +1,4 @@
-"""Which elements are hidden: random, block, span, tube, importance, explicit.
+"""Which elements are hidden: random, block, span, tube, importance with or without hints, explicit.
 
 Pure draws over element indices, for training and for serving's Reconstruct alike. Every
 mask hides exactly `hidden_count(...)` elements and is a pure function of its generator.
@@ -22,6 +22,7 @@ __all__ = [
     "block_mask",
     "explicit_mask",
     "hidden_count",
+    "hinted_mask",
     "importance_mask",
     "random_mask",
     "span_mask",
@@ -110,6 +111,27 @@ def importance_mask(scores: Tensor, ratio: float) -> Tensor:
     """Hide what scores highest: float[N] to bool[N]; ties go to the lower index."""
     order = scores.argsort(descending=True, stable=True)
     return _hide(order[: hidden_count(len(scores), ratio)].cpu(), len(scores))
+
+
+def hinted_mask(scores: Tensor, ratio: float, hint: float, generator: Generator) -> Tensor:
+    """Hide what scores highest, but for hints: float[N] to bool[N]; ties fall by chance.
+
+    Args:
+        scores: how much each element matters.
+        ratio: share hidden.
+        hint: share of what is shown that is drawn from all elements alike; the rest is what scores
+            least. 0 shows no more than that, 1 is a random mask.
+        generator: of the draws.
+
+    Source: AttMask-Hint (arXiv:2203.12719).
+    """
+    elements = len(scores)
+    count = hidden_count(elements, ratio)
+    order = torch.randperm(elements, generator=generator)
+    # The draw's first are the hints; among equals of the others, the draw's later are hidden.
+    others = order[round((elements - count) * hint) :]
+    ranked = others[scores.cpu()[others].argsort(stable=True)]
+    return _hide(ranked[len(ranked) - count :], elements)
 
 
 def explicit_mask(hidden: Sequence[int], elements: int) -> Tensor:

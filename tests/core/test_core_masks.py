@@ -17,6 +17,7 @@ from tectum_core.masks import (
     block_mask,
     explicit_mask,
     hidden_count,
+    hinted_mask,
     importance_mask,
     random_mask,
     span_mask,
@@ -226,6 +227,45 @@ def test_importance_hides_what_scores_highest_and_the_lower_index_of_equals(
 
     ranked = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
     assert hidden == sorted(ranked[: hidden_count(len(scores), ratio)])
+
+
+SCORES = st.lists(st.floats(0, 1, width=16), min_size=2, max_size=30)
+HINT = st.floats(0, 1)
+
+
+@given(SCORES, RATIO, HINT, SEED)
+def test_a_hinted_mask_hides_exactly_the_count(
+    scores: list[float], ratio: float, hint: float, seed: int
+) -> None:
+    mask = hinted_mask(torch.tensor(scores), ratio, hint, seeded(seed))
+
+    assert mask.shape == (len(scores),)
+    assert int(mask.sum()) == hidden_count(len(scores), ratio)
+    assert torch.equal(mask, hinted_mask(torch.tensor(scores), ratio, hint, seeded(seed)))
+
+
+@given(SCORES, RATIO, HINT, SEED)
+def test_but_for_hints_nothing_shown_scores_above_what_is_hidden(
+    scores: list[float], ratio: float, hint: float, seed: int
+) -> None:
+    hidden = places(hinted_mask(torch.tensor(scores), ratio, hint, seeded(seed)))
+
+    shown = sorted(score for place, score in enumerate(scores) if place not in hidden)
+    hints = round(len(shown) * hint)
+    above = [score for score in shown if score > min(scores[place] for place in hidden)]
+    assert len(above) <= hints
+
+
+def test_a_hint_may_be_anything_and_all_hints_are_a_random_mask() -> None:
+    scores = torch.arange(10.0)
+
+    masks = [hinted_mask(scores, 0.5, 0.4, seeded(seed)) for seed in range(2000)]
+    even = torch.stack([hinted_mask(scores, 0.5, 1.0, seeded(s)) for s in range(2000)])
+
+    shown = 1 - torch.stack(masks).float().mean(0)
+    assert float(shown[-1]) == pytest.approx(0.2, abs=0.045)  # two of ten; 5 standard deviations
+    assert float(shown[0]) == 1
+    assert float((even.float().mean(0) - 0.5).abs().max()) < 0.06
 
 
 @given(st.data(), st.integers(2, 40))

@@ -28,3 +28,13 @@ def ranks() -> Iterator[Ranks]:
     both = Ranks()
     yield both
     both.close()
+
+
+@pytest.fixture(scope="session")
+def three_ranks() -> Iterator[Ranks]:
+    """Three of them: the next rank is not the one before."""
+    from tests.training.ranks import Ranks
+
+    all_three = Ranks(3)
+    yield all_three
+    all_three.close()

@@ -1,7 +1,7 @@
-"""Two processes that know each other over gloo, kept for all tests of a session.
+"""Processes that know each other over gloo, kept for all tests of a session.
 
-A test sends a module's function and numpy arrays; each rank gets its half of every array's first
-dimension, or all of it where the name ends in `_shared`, and what both return comes back in order.
+A test sends a module's function and numpy arrays; each rank gets its part of every array's first
+dimension, or all of it where the name ends in `_shared`, and what they return comes back in order.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-__all__ = ["WORLD", "Ranks"]
-
-WORLD = 2
+__all__ = ["Ranks"]
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class Ranks:
-    """Both processes, started when first asked."""
+    """So many processes, started when first asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: int = 2) -> None:
+        self._world = world
         self._ends: list[Connection] = []
         self._processes: list[Any] = []
 
@@ -50,7 +49,7 @@ class Ranks:
         return answers
 
     def close(self) -> None:
-        """End both."""
+        """End them."""
         for end in self._ends:
             end.close()
         for process in self._processes:
@@ -63,19 +62,20 @@ class Ranks:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         context = multiprocessing.get_context("spawn")
-        for number in range(WORLD):
+        for number in range(self._world):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(number, port, theirs), daemon=True)
+            given = (number, self._world, port, theirs)
+            process = context.Process(target=_serve, args=given, daemon=True)
             process.start()
             theirs.close()
             self._ends.append(ours)
             self._processes.append(process)
 
 
-def _serve(number: int, port: int, end: Connection) -> None:
+def _serve(number: int, world: int, port: int, end: Connection) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=number, world_size=WORLD)
+    dist.init_process_group("gloo", rank=number, world_size=world)
     while True:
         try:
             module, name, given = end.recv()
@@ -85,14 +85,15 @@ def _serve(number: int, port: int, end: Connection) -> None:
             function: Any = importlib.import_module(module)
             for part in name.split("."):
                 function = getattr(function, part)
-            end.send(function(**{key: _own(key, value, number) for key, value in given.items()}))
+            own = {key: _own(key, value, number, world) for key, value in given.items()}
+            end.send(function(**own))
         except Exception:
             end.send(traceback.format_exc())
 
 
-def _own(name: str, value: Any, number: int) -> Any:
-    """A rank's half of an array."""
+def _own(name: str, value: Any, number: int, world: int) -> Any:
+    """A rank's part of an array."""
     if not isinstance(value, np.ndarray) or not value.ndim or name.endswith("_shared"):
         return value
-    half = len(value) // WORLD
-    return value[number * half : (number + 1) * half]
+    assert len(value) % world == 0, f"{name}: {len(value)} rows for {world} ranks"
+    return np.split(value, world)[number]

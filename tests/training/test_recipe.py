@@ -237,7 +237,7 @@ def test_what_the_file_says_wrongly_is_told_with_the_files_name(file: Path) -> N
         "--set schedule.batch_size=0: found 0; allowed: greater than 0",
         "tiny.yaml: schedule.warmup_steps: found -1; allowed: at least 0",
         "tiny.yaml: unknown key schedule.step; did you mean schedule.steps? allowed: steps, "
-        "batch_size, warmup_steps, final_share, checkpoint_every",
+        "batch_size, micro_batch, warmup_steps, final_share, checkpoint_every",
     ]
 
 

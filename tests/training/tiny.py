@@ -252,6 +252,7 @@ def batch(size: int = 8, seed: int = 0, **changes: Any) -> Batch:
         "moments": torch.stack([earlier.roll(2 * step, dims=3) for step in range(5)], dim=1),
         "labels": {"task_family": instruction % 4},
         "noise": 0,
+        "seeds": torch.arange(size) + 1000 * seed,
         "generator": torch.Generator().manual_seed(seed),
     }
     return Batch(**{**given, **changes})

@@ -9,23 +9,80 @@ Letters: W ranks, b samples of one rank, n of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = [
     "all_sum",
+    "anywhere",
     "average_gradients",
     "gather",
+    "interleaved",
+    "joined",
+    "launched_as",
     "mean_over_ranks",
+    "means",
+    "own_samples",
     "rank",
     "ring",
     "same_everywhere",
+    "together",
     "world_size",
 ]
+
+_LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""Variables that every launcher sets."""
+_PATIENCE = timedelta(days=1)
+"""For a rank that decodes a data set first; that one has died is the launcher's to notice."""
+
+
+def launched_as() -> int:
+    """The rank that a launcher (torchrun) gave this process; 0 without one."""
+    return int(os.environ["RANK"]) if os.environ.keys() >= _LAUNCHED else 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Meet the ranks that a launcher started beside this one (torchrun), if one did.
+
+    Args:
+        device: what each computes on; `cuda` is one GPU for each rank of a machine.
+
+    Yields:
+        This rank's device.
+
+    Raises:
+        ValueError: there are not as many GPUs, or all shall take the same.
+    """
+    if not os.environ.keys() >= _LAUNCHED:
+        yield device
+        return
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        place, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if ":" in device or place >= there:
+            raise ValueError(
+                f"{device!r} is not enough for the ranks of this machine: each takes a GPU of its "
+                f"own, of which there are {there}; say 'cuda', and start as many"
+            )
+        device = f"cuda:{place}"
+        torch.cuda.set_device(place)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
 
 
 def world_size() -> int:
@@ -36,6 +93,19 @@ def world_size() -> int:
 def rank() -> int:
     """This process's place among them, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def own_samples() -> slice:
+    """Which of a step's samples are this rank's: every W-th.
+
+    So the first so many of each rank's are, together, the first so many of them all.
+    """
+    return slice(rank(), None, world_size())
+
+
+def interleaved(parts: Tensor, count: int) -> Tensor:
+    """Parts in a row, each of them every `count`-th sample, in the order of samples: [n, …]."""
+    return parts.unflatten(0, (count, -1)).transpose(0, 1).flatten(0, 1)
 
 
 class _Gather(torch.autograd.Function):
@@ -112,6 +182,17 @@ def ring(own: Tensor) -> Iterable[Tensor]:
         yield own
 
 
+def anywhere(flag: bool, device: str | torch.device) -> bool:
+    """Whether it is so on any rank; all get the same answer."""
+    return bool(all_sum(torch.tensor(float(flag), device=device)))
+
+
+def together() -> None:
+    """Wait until every rank has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 @torch.no_grad()
 def all_sum(own: Tensor) -> Tensor:
     """The sum over ranks, without gradient."""
@@ -134,7 +215,8 @@ def mean_over_ranks(values: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     weight = torch.ones_like(values) if weight is None else weight.to(values.dtype)
     total = all_sum(weight.sum()).clamp(min=torch.finfo(values.dtype).tiny)
-    return (values * weight).sum() * world_size() / total
+    # The weights first: where none counts, gradients are multiplied by 0 and not by 1 / tiny.
+    return (values * (weight * (world_size() / total))).sum()
 
 
 @torch.no_grad()
@@ -150,7 +232,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flags = torch.tensor([one.grad is not None for one in reached], dtype=torch.float32)
     flags = all_sum(flags.to(reached[0].device)) if reached else flags
     some = [one for one, flag in zip(reached, flags.tolist(), strict=True) if flag]
-    for dtype in {one.dtype for one in some}:
+    # In the order in which they appear: a set's order is each process's own.
+    for dtype in dict.fromkeys(one.dtype for one in some):
         own = [one for one in some if one.dtype == dtype]
         for one in own:
             if one.grad is None:
@@ -162,9 +245,24 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             one.grad = part.view_as(one).clone()
 
 
+def means(values: Mapping[str, float], device: str | torch.device) -> dict[str, float]:
+    """Each number's mean over the ranks that have one of its name."""
+    if world_size() == 1:
+        return dict(values)
+    # Names may differ between ranks, and what ranks send each other may not.
+    text = torch.tensor(list(json.dumps(dict(values)).encode()), dtype=torch.uint8, device=device)
+    lengths = gather(torch.tensor([len(text)], device=device)).tolist()
+    rows = gather(F.pad(text, (0, max(lengths) - len(text)))[None]).tolist()
+    every = [json.loads(bytes(row[:n])) for row, n in zip(rows, lengths, strict=True)]
+    names = dict.fromkeys(name for one in every for name in one)
+    return {name: fmean(one[name] for one in every if name in one) for name in names}
+
+
 @torch.no_grad()
 def same_everywhere(module: nn.Module) -> None:
     """Give every rank the first one's parameters and buffers."""
-    if world_size() > 1:
-        for tensor in module.state_dict().values():
-            dist.broadcast(tensor, 0)
+    if world_size() == 1:
+        return
+    tensors = module.state_dict(keep_vars=True).values()
+    for tensor in {id(one): one for one in tensors}.values():  # some have several names
+        dist.broadcast(tensor.data, 0)

@@ -1,4 +1,4 @@
-"""Whole jobs, as the command line asks for them: train-evaluate-export, and evaluate."""
+"""Whole jobs, as the command line asks for them: train-evaluate-export, assist, and evaluate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_train.data.samples import Samples
+from tectum_train.distributed import joined
 from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import open_samples, train
 from tectum_train.engine.states import StateFeatures
@@ -23,7 +24,7 @@ from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
 from tectum_train.export import as_bundle, export
 from tectum_train.recipe import Recipe
 
-__all__ = ["check_device", "evaluate_bundles", "run_job"]
+__all__ = ["assist", "check_device", "evaluate_bundles", "run_job"]
 
 _MEASURED = "evaluation.json"
 """In a run's folder: what was measured of it, finished."""
@@ -39,7 +40,8 @@ def run_job(
 ) -> tuple[Path, str]:
     """Train, evaluate, write the bundle; gives its folder and version.
 
-    A finished run that is resumed without an evaluation keeps the one it has.
+    A finished run that is resumed without an evaluation keeps the one it has. Where a launcher
+    started several ranks this is the first one's job; the others `assist`.
 
     Args:
         recipe: the run.
@@ -60,7 +62,8 @@ def run_job(
     measured = recipe.folder / _MEASURED
     if not recipe.checkpoint.exists():
         measured.unlink(missing_ok=True)  # of a run that is no more
-    run = train(recipe, device, resume, console)
+    with joined(device) as own_device:
+        run = train(recipe, own_device, resume, console)
     samples = splits[0] if splits else open_samples(recipe, "train", lambda *_: None)
     if splits:
         with telling(console, "evaluating") as tell:
@@ -85,6 +88,13 @@ def run_job(
     if publish is not None:
         Repository(publish).publish(folder, recipe.name)
     return folder, version
+
+
+def assist(recipe: Recipe, device: str, resume: bool) -> None:
+    """Train as another rank than the first one, which says and writes everything."""
+    check_device(device)
+    with joined(device) as own_device:
+        train(recipe, own_device, resume, Console(quiet=True))
 
 
 def _measured_before(path: Path, console: Console) -> list[Measure]:

@@ -99,7 +99,10 @@ class ScheduleConfig(Strict):
     steps: PositiveInt
     """Optimiser steps in all."""
     batch_size: PositiveInt = 128
-    """Samples a step."""
+    """Samples a step, of all ranks together."""
+    micro_batch: PositiveInt | None = None
+    """Samples that go through the model at a time, where a rank's part of a step is too large for
+    its memory; None: all of them. The result is the same; it takes longer."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps of linear warm-up."""
     final_share: _Share = 0.01

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.tiny import batch, job, parts, vision_alone
+from tests.training.tiny import batch, job, model, parts, vision_alone
 from torch import Tensor
 
 from tectum_core.preprocess import ActionScaling
@@ -23,7 +23,7 @@ from tectum_train.recipe import Recipe
 
 FIELDS = (
     "earlier", "later", "paired", "ids", "ids_seen", "content", "task", "episode", "actions",
-    "padded", "progress", "state",
+    "padded", "progress", "seeds", "state",
 )  # fmt: skip
 
 
@@ -79,6 +79,46 @@ def test_steps_and_seeds_differ(tiny_data: Path, samples: Samples) -> None:
     assert one.make(0).generator.initial_seed() != one.make(1).generator.initial_seed()
 
 
+def test_a_samples_own_draws_are_the_same_in_batches_of_any_size_and_others_in_another_epoch(
+    tiny_data: Path, samples: Samples
+) -> None:
+    whole = len(samples)
+    large, small = (
+        maker(job(tiny_data, tiny_data, schedule={"steps": 9, "batch_size": size}), samples)[0]
+        for size in (8, 4)
+    )
+    epoch = maker(job(tiny_data, tiny_data, schedule={"steps": 9, "batch_size": whole}), samples)[0]
+
+    halves = torch.cat([small.make(step).seeds for step in (2, 3)])
+    seeds = torch.cat([epoch.make(step).seeds for step in (0, 1)])
+
+    assert torch.equal(halves, large.make(1).seeds)
+    assert len(seeds.unique()) == 2 * whole
+
+
+def test_parts_of_every_third_sample_have_their_own_draws_and_share_the_steps() -> None:
+    whole = batch(9)
+    whole.image(model())
+    torch.rand(2, generator=whole.generator)
+    state = whole.generator.get_state()
+
+    parts = [whole.part(number, 9, 3) for number in range(3)]
+
+    for name in FIELDS:
+        together = torch.stack([getattr(one, name) for one in parts], dim=1).flatten(0, 1)
+        assert torch.equal(together, getattr(whole, name)), name
+    drawn = [torch.rand(4, generator=one.generator) for one in parts]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+    assert torch.equal(whole.generator.get_state(), state)
+    first = [torch.rand((), generator=one) for one in whole.streams("mask")]
+    own = [torch.rand((), generator=one) for one in parts[1].streams("mask")]
+    assert own == first[1::3]
+    assert all(one._image is None for one in parts)
+    assert parts[2].clip is not None
+    assert torch.equal(parts[2].labels["task_family"], whole.labels["task_family"][2::3])
+
+
 def test_shapes_are_what_the_batch_says(tiny_data: Path, samples: Samples) -> None:
     made = maker(job(tiny_data, tiny_data), samples)[0].make(0)
 
@@ -95,6 +135,7 @@ def test_shapes_are_what_the_batch_says(tiny_data: Path, samples: Samples) -> No
         "progress": (8,),
         "actions": (8, 8, 4),
         "padded": (8, 8),
+        "seeds": (8,),
         "state": (8, 4),
     }
     assert len(made) == 8

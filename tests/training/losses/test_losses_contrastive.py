@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import isfunction
 from typing import Any
 
 import numpy as np
@@ -9,51 +11,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.special import log_softmax
+from tests.training.losses.computed import Floats, computed, departure, groups_of, slopes, units
 from tests.training.ranks import Ranks
+from torch import Tensor
 
-from tectum_train.distributed import gather, world_size
-from tectum_train.losses.contrastive import info_nce, nt_xent, queue_info_nce, sigmoid_pairs
-
-Floats = NDArray[np.float64]
-Arrays = dict[str, NDArray[Any]]
+from tectum_train.losses import contrastive
+from tectum_train.losses.contrastive import (
+    batch_info_nce,
+    info_nce,
+    multi_positive_cross_entropy,
+    nt_xent,
+    queue_info_nce,
+    sigmoid_pairs,
+)
 
 SEEDS = st.integers(0, 2**32)
 
 
-def units(rows: int, seed: int, width: int = 5) -> Floats:
-    drawn = np.random.default_rng(seed).normal(size=(rows, width))
-    found: Floats = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    return found
-
-
-def groups_of(rows: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, max(2, rows // 2), rows)
-
-
 # ---------------------------------------------------------------- the formulas, in NumPy
-
-
-def formula_info_nce(
-    left: Floats, right: Floats, scale: float, group: NDArray[np.int64], counted: NDArray[np.bool_]
-) -> float:
-    left, right, group = left[counted], right[counted], group[counted]
-    total = 0.0
-    for rows, columns in ((left, right), (right, left)):
-        logarithms = log_softmax(scale * rows @ columns.T, axis=1)
-        for row, own in enumerate(group):
-            positives = np.flatnonzero(group == own)
-            total -= logarithms[row, positives].mean() / 2
-    return total / len(group)
-
-
-def formula_sigmoid(
-    left: Floats, right: Floats, scale: float, bias: float, group: NDArray[np.int64]
-) -> float:
-    logits = scale * left @ right.T + bias
-    sign = np.where(group[:, None] == group[None, :], 1, -1)
-    return float(np.logaddexp(0, -sign * logits).sum() / len(left))
 
 
 def formula_nt_xent(first: Floats, second: Floats, temperature: float) -> float:
@@ -63,130 +39,6 @@ def formula_nt_xent(first: Floats, second: Floats, temperature: float) -> float:
     np.fill_diagonal(logits, -np.inf)
     partner = np.roll(np.arange(len(views)), len(first))
     return float(-log_softmax(logits, axis=1)[np.arange(len(views)), partner].mean())
-
-
-# ---------------------------------------------------------------- what is computed
-
-
-def computed(name: str, wide: bool = True, **given_: Any) -> Arrays:
-    """A loss, and the gradients of its vectors and scalars, averaged over ranks."""
-    dtype = torch.float64 if wide else torch.float32
-    tensors = {
-        key.removesuffix("_shared"): torch.from_numpy(np.array(value))
-        for key, value in given_.items()
-    }
-    leaves = {
-        key: value.to(dtype).requires_grad_()
-        for key, value in tensors.items()
-        if value.dtype.is_floating_point and key != "temperature"
-    }
-    tensors |= leaves
-    match name:
-        case "info_nce":
-            loss, _ = info_nce(**tensors)
-        case "nt_xent":
-            loss, _ = nt_xent(tensors["first"], tensors["second"], float(tensors["temperature"]))
-        case "queue":
-            loss, _ = queue_info_nce(
-                tensors["queries"], tensors["keys"].detach(), tensors["queue"].detach(), 0.2
-            )
-        case _:
-            loss = sigmoid_pairs(**tensors, way=name)
-    loss.backward()
-    found = {"loss": loss.detach()}
-    for key, leaf in leaves.items():
-        if leaf.grad is None:
-            continue
-        if leaf.dim() == 0:  # a parameter: averaged as average_gradients does
-            found[key] = gather(leaf.grad[None]).mean()
-        else:
-            found[key] = leaf.grad / world_size()
-    return {key: value.numpy() for key, value in found.items()}
-
-
-def departure(ranks: Ranks, name: str, **given_: Any) -> float:
-    """How far two ranks' loss and gradients are from one rank's, relative to the largest."""
-    alone = computed(name, **given_)
-    both = ranks.run(computed, name=name, **given_)
-    found: dict[str, Any] = {"loss": np.mean([one["loss"] for one in both])}
-    for key in set(alone) - {"loss"}:
-        parts = [one[key] for one in both]
-        found[key] = parts[0] if alone[key].ndim == 0 else np.concatenate(parts)
-    return max(
-        float(np.abs(found[key] - alone[key]).max() / np.abs(alone[key]).max()) for key in alone
-    )
-
-
-# ---------------------------------------------------------------- InfoNCE
-
-
-@given(st.integers(2, 9), SEEDS, st.floats(0.5, 100))
-def test_info_nce_is_its_formula(rows: int, seed: int, scale: float) -> None:
-    left, right, group = units(rows, seed), units(rows, seed + 1), groups_of(rows, seed)
-    counted = np.random.default_rng(seed).random(rows) < 0.7
-    counted[0] = True
-
-    found = computed("info_nce", left=left, right=right, scale=scale, group=group, counted=counted)[
-        "loss"
-    ]
-
-    assert np.isclose(found, formula_info_nce(left, right, scale, group, counted), rtol=1e-9)
-
-
-def test_info_nce_over_two_ranks_is_that_of_one_however_unequally_samples_count(
-    ranks: Ranks,
-) -> None:
-    counted = np.array([True, False, False, False, True, True, True, True])
-
-    far = departure(
-        ranks, "info_nce", left=units(8, 1), right=units(8, 2), scale=np.array(14.0),
-        group=np.array([0, 1, 0, 2, 1, 1, 3, 0]), counted=counted, bias=np.array(-1.0),
-    )  # fmt: skip
-
-    assert far <= 1e-6
-
-
-def test_info_nce_of_equal_vectors_is_the_logarithm_of_their_number() -> None:
-    same = torch.ones(8, 4) / 2
-
-    loss, _ = info_nce(same, same, torch.tensor(10.0), torch.arange(8))
-
-    assert torch.isclose(loss, torch.tensor(np.log(8.0), dtype=torch.float32))
-
-
-def test_the_nearest_of_its_group_is_a_hit() -> None:
-    right = torch.eye(4)
-    left = right[[1, 1, 2, 3]]
-
-    _, hit = info_nce(left, right, torch.tensor(5.0), torch.tensor([0, 1, 1, 0]))
-
-    # 0 is nearest to 1, of another group; 1 to itself; 2 to itself; 3 to itself
-    assert hit.tolist() == [False, True, True, True]
-
-
-# ---------------------------------------------------------------- SigLIP
-
-
-@pytest.mark.parametrize("way", ["ring", "gather"])
-@given(rows=st.integers(2, 9), seed=SEEDS, scale=st.floats(0.5, 50), bias=st.floats(-10, 1))
-def test_sigmoid_pairs_are_their_formula(
-    way: str, rows: int, seed: int, scale: float, bias: float
-) -> None:
-    left, right, group = units(rows, seed), units(rows, seed + 1), groups_of(rows, seed)
-
-    found = computed(way, left=left, right=right, scale=scale, bias=bias, group=group)["loss"]
-
-    assert np.isclose(found, formula_sigmoid(left, right, scale, bias, group), rtol=1e-9)
-
-
-@pytest.mark.parametrize("way", ["ring", "gather"])
-def test_sigmoid_pairs_over_two_ranks_are_those_of_one(ranks: Ranks, way: str) -> None:
-    far = departure(
-        ranks, way, left=units(6, 1), right=units(6, 2), scale=np.array(10.0),
-        bias=np.array(-10.0), group=np.array([0, 1, 2, 0, 4, 5]),
-    )  # fmt: skip
-
-    assert far <= 1e-6
 
 
 # ---------------------------------------------------------------- NT-Xent
@@ -200,6 +52,19 @@ def test_nt_xent_is_its_formula(pictures: int, seed: int, temperature: float) ->
     found = computed("nt_xent", first=first, second=second, temperature=temperature)["loss"]
 
     assert np.isclose(found, formula_nt_xent(first, second, temperature), rtol=1e-9, atol=1e-12)
+
+
+def test_nt_xents_gradient_is_its_formulas() -> None:
+    first, second = np.random.default_rng(7).normal(size=(2, 4, 3))
+
+    found = computed("nt_xent", first=first, second=second, temperature=0.3)
+
+    assert np.allclose(
+        found["first"], slopes(lambda x: formula_nt_xent(x, second, 0.3), first), atol=1e-7
+    )
+    assert np.allclose(
+        found["second"], slopes(lambda x: formula_nt_xent(first, x, 0.3), second), atol=1e-7
+    )
 
 
 def test_nt_xent_over_two_ranks_is_that_of_one(ranks: Ranks) -> None:
@@ -219,20 +84,53 @@ def test_nt_xent_of_equal_views_is_the_logarithm_of_all_the_others() -> None:
 # ---------------------------------------------------------------- a queue
 
 
+def formula_queue(queries: Floats, keys: Floats, queue: Floats) -> float:
+    logits = np.concatenate([(queries * keys).sum(1, keepdims=True), queries @ queue.T], axis=1)
+    return float(-log_softmax(logits / 0.2, axis=1)[:, 0].mean())
+
+
 @given(st.integers(1, 6), st.integers(1, 9), SEEDS)
-def test_a_queues_loss_is_its_formula(rows: int, length: int, seed: int) -> None:
+def test_a_queues_loss_and_gradient_are_its_formulas(rows: int, length: int, seed: int) -> None:
     queries, keys, queue = units(rows, seed), units(rows, seed + 1), units(length, seed + 2)
 
-    found = computed("queue", queries=queries, keys=keys, queue=queue)["loss"]
+    found = computed("queue", queries=queries, keys=keys, queue=queue)
 
-    logits = np.concatenate([(queries * keys).sum(1, keepdims=True), queries @ queue.T], axis=1)
-    assert np.isclose(found, -log_softmax(logits / 0.2, axis=1)[:, 0].mean(), rtol=1e-9)
+    assert np.isclose(found["loss"], formula_queue(queries, keys, queue), rtol=1e-9)
+    expected = slopes(lambda x: formula_queue(x, keys, queue), queries)
+    assert np.allclose(found["queries"], expected, atol=1e-7)
 
 
 def test_a_queues_loss_over_two_ranks_is_that_of_one(ranks: Ranks) -> None:
     given_ = {"queries": units(6, 1), "keys": units(6, 2), "queue_shared": units(4, 3)}
 
     assert departure(ranks, "queue", **given_) <= 1e-6
+
+
+# ---------------------------------------------------------------- the batch's own keys
+
+
+@given(st.integers(1, 9), SEEDS)
+def test_a_batchs_loss_and_gradient_are_their_formulas(rows: int, seed: int) -> None:
+    queries, keys = units(rows, seed), units(rows, seed + 1)
+
+    found = computed("batch", queries=queries, keys=keys)
+
+    logarithms = log_softmax(queries @ keys.T / 0.2, axis=1)
+    # Twice the temperature undoes what it does to the gradient.
+    assert np.isclose(found["loss"], -0.4 * np.diagonal(logarithms).mean(), rtol=1e-9, atol=1e-12)
+    apart = (np.exp(logarithms) - np.eye(rows)) * 2 / rows
+    assert np.allclose(found["queries"], apart @ keys, rtol=1e-9, atol=1e-12)
+    assert np.allclose(found["keys"], apart.T @ queries, rtol=1e-9, atol=1e-12)
+
+
+def test_a_batchs_loss_over_two_ranks_is_that_of_one(ranks: Ranks) -> None:
+    assert departure(ranks, "batch", queries=units(6, 1), keys=units(6, 2)) <= 1e-6
+
+
+def test_a_batchs_nearest_key_is_a_hit_where_it_is_the_own_one() -> None:
+    _, hit = batch_info_nce(torch.eye(4)[[1, 1, 2, 0]], torch.eye(4), 0.2)
+
+    assert hit.tolist() == [False, True, True, False]
 
 
 # ---------------------------------------------------------------- laws
@@ -262,7 +160,7 @@ def test_short_floats_stay_finite_at_the_largest_scale(dtype: torch.dtype) -> No
 
     losses = [
         info_nce(left, right, scale, group)[0],
-        sigmoid_pairs(left, right, scale, torch.tensor(-10.0), group),
+        sigmoid_pairs(left, right, scale, torch.tensor(-10.0), group)[0],
         nt_xent(left, right, 0.01)[0],
         queue_info_nce(left, right, right, 0.01)[0],
     ]
@@ -270,3 +168,37 @@ def test_short_floats_stay_finite_at_the_largest_scale(dtype: torch.dtype) -> No
     (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), left)
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses)
     assert gradient.isfinite().all()
+
+
+LEFT, RIGHT = (torch.from_numpy(units(8, seed)).float() for seed in (0, 1))
+EVERY: dict[str, Callable[[Tensor], Tensor]] = {
+    "multi_positive_cross_entropy": lambda x: multi_positive_cross_entropy(
+        100 * (x[:, None] * RIGHT).sum(dim=2), torch.eye(8, dtype=torch.bool)
+    ).mean(),
+    "info_nce": lambda x: info_nce(x, RIGHT, torch.tensor(100.0), torch.arange(8))[0],
+    "sigmoid_pairs": lambda x: sigmoid_pairs(
+        x, RIGHT, torch.tensor(100.0), torch.tensor(-10.0), torch.arange(8)
+    )[0],
+    "nt_xent": lambda x: nt_xent(x, RIGHT, 0.01)[0],
+    "queue_info_nce": lambda x: queue_info_nce(x, RIGHT, LEFT, 0.01)[0],
+    "batch_info_nce": lambda x: batch_info_nce(x, RIGHT, 0.01)[0],
+}
+
+
+def test_every_loss_is_among_those_tried_under_autocast() -> None:
+    losses = {name for name in contrastive.__all__ if isfunction(getattr(contrastive, name))}
+
+    assert losses == EVERY.keys()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_under_autocast_losses_and_gradients_are_those_of_float32(name: str) -> None:
+    found = []
+    for low in (False, True):
+        left = LEFT.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            loss = EVERY[name](left)
+        found.append((loss, *torch.autograd.grad(loss, left)))
+
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])

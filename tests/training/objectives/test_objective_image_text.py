@@ -1,175 +1,67 @@
-"""InfoNCE with several positives, against the formula in float64."""
+"""Frames and sentences: what is compared, against which negatives, and what is remembered."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.special import log_softmax
 from tests.training.tiny import batch, model
 from torch import Tensor
 from torch.testing import assert_close
 
-from tectum_core.model import TextOutput, VisionOutput
-from tectum_core.model.perception import Joint
-from tectum_train.objectives.image_text import ImageText, ImageTextConfig, multi_positive_info_nce
+from tectum_core.model import PerceptionModel, TextOutput, VisionOutput
+from tectum_train.engine.optimiser import optimiser_for
+from tectum_train.losses.contrastive import Older, info_nce, sigmoid_pairs
+from tectum_train.objectives import Batch
+from tectum_train.objectives.image_text import ImageText, ImageTextConfig
+from tectum_train.recipe import OptimiserConfig
 
-SENTENCES = st.lists(st.integers(0, 4), min_size=1, max_size=9)
-SCALE = st.sampled_from([0.1, 1.0, 14.0, 100.0])
-
-
-def drawn(size: int, scale: float, seed: int) -> NDArray[np.float32]:
-    cosines = np.random.default_rng(seed).uniform(-1, 1, (size, size))
-    return (scale * cosines).astype(np.float32)
+SIGLIP = {"width": 16, "initial_scale": 10, "bias": -10}
 
 
-def alike(sentences: list[int]) -> NDArray[np.bool_]:
-    return np.equal.outer(sentences, sentences)
+def built(network: PerceptionModel | None = None, **settings: Any) -> ImageText:
+    config = ImageTextConfig.model_validate(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ImageText(config, network or model())
 
 
-def loss_of(logits: NDArray[np.float32], sentences: list[int]) -> float:
-    return float(multi_positive_info_nce(torch.from_numpy(logits), positives(sentences)))
-
-
-def positives(sentences: list[int]) -> Tensor:
-    return torch.from_numpy(alike(sentences))
-
-
-def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float64)
-
-
-def by_hand(logits: NDArray[np.float64], sentences: list[int]) -> float:
-    """L_out of SupCon, both ways: the mean over a row's positives of -log p."""
-    total = 0.0
-    for scores in (logits, logits.T):
-        probabilities = log_softmax(scores)
-        for row, sentence in enumerate(sentences):
-            right = [column for column, other in enumerate(sentences) if other == sentence]
-            total -= probabilities[row, right].mean() / len(sentences) / 2
-    return total
-
-
-# ---------------------------------------------------------------- the formula
-
-
-@given(SENTENCES, SCALE, st.integers(0, 999))
-def test_the_loss_is_the_formulas(sentences: list[int], scale: float, seed: int) -> None:
-    logits = drawn(len(sentences), scale, seed)
-
-    assert loss_of(logits, sentences) == pytest.approx(
-        by_hand(logits.astype(np.float64), sentences), rel=2e-5, abs=1e-6
-    )
-
-
-@given(SENTENCES, SCALE, st.integers(0, 999))
-def test_the_gradient_is_the_formulas(sentences: list[int], scale: float, seed: int) -> None:
-    logits = drawn(len(sentences), scale, seed)
-    leaf = torch.from_numpy(logits).requires_grad_()
-
-    multi_positive_info_nce(leaf, positives(sentences)).backward()
-
-    # d/dx of cross-entropy: softmax less target, a mean over rows, half of either direction.
-    target = alike(sentences) / alike(sentences).sum(axis=1, keepdims=True)
-    wide = logits.astype(np.float64)
-    rows, columns = np.exp(log_softmax(wide)), np.exp(log_softmax(wide.T))
-    expected = ((rows - target) + (columns - target).T) / (2 * len(sentences))
-    assert leaf.grad is not None
-    assert np.allclose(leaf.grad.numpy(), expected, atol=1e-6)
-
-
-def test_the_gradient_agrees_with_finite_differences() -> None:
-    sentences = [0, 1, 0, 2]
-    wide = drawn(4, 3.0, 1).astype(np.float64)
-    leaf = torch.from_numpy(wide.astype(np.float32)).requires_grad_()
-
-    multi_positive_info_nce(leaf, positives(sentences)).backward()
-
-    assert leaf.grad is not None
-    for place in np.ndindex(4, 4):
-        step = np.zeros((4, 4))
-        step[place] = 1e-5
-        slope = (by_hand(wide + step, sentences) - by_hand(wide - step, sentences)) / 2e-5
-        assert float(leaf.grad[place]) == pytest.approx(slope, abs=1e-6)
-
-
-@given(st.integers(1, 64), st.floats(-50, 50))
-def test_equal_logits_and_distinct_sentences_cost_ln_b(size: int, level: float) -> None:
-    logits = np.full((size, size), level, np.float32)
-
-    assert loss_of(logits, list(range(size))) == pytest.approx(math.log(size), abs=1e-5)
-
-
-@given(SENTENCES, st.integers(0, 999), st.randoms(use_true_random=False))
-def test_the_order_of_the_batch_does_not_matter(
-    sentences: list[int], seed: int, random: object
-) -> None:
-    logits = drawn(len(sentences), 14.0, seed)
-    order = np.random.default_rng(seed).permutation(len(sentences))
-
-    shuffled = loss_of(logits[order][:, order], [sentences[i] for i in order])
-
-    assert shuffled == pytest.approx(loss_of(logits, sentences), rel=1e-5, abs=1e-6)
-
-
-@given(SENTENCES, st.integers(0, 999))
-def test_images_and_sentences_are_treated_alike(sentences: list[int], seed: int) -> None:
-    logits = drawn(len(sentences), 14.0, seed)
-
-    turned = loss_of(np.ascontiguousarray(logits.T), sentences)
-
-    assert turned == pytest.approx(loss_of(logits, sentences), rel=1e-5, abs=1e-6)
-
-
-def test_frames_of_one_sentence_are_not_pushed_apart() -> None:
-    leaf = torch.zeros(4, 4, requires_grad=True)
-
-    multi_positive_info_nce(leaf, positives([7, 7, 8, 9])).backward()
-
-    assert leaf.grad is not None
-    assert leaf.grad[0, 1] < 0  # the loss falls as the other frame's equal sentence comes closer
-    assert leaf.grad[0, 2] > 0
-
-
-def test_large_logits_do_not_overflow() -> None:
-    logits = 100 * (2 * torch.eye(5) - 1)
-
-    assert multi_positive_info_nce(logits, torch.eye(5, dtype=torch.bool)) < 1e-6
-    assert float(multi_positive_info_nce(-logits, torch.eye(5, dtype=torch.bool))) == pytest.approx(
-        200 + math.log(4), rel=1e-5
-    )
-
-
-# ---------------------------------------------------------------- the objective
+@torch.no_grad()
+def embedded(network: PerceptionModel, made: Batch) -> tuple[Tensor, Tensor]:
+    """Unit vectors of frames and sentences, by the model's own parts."""
+    assert network.joint is not None
+    assert network.text is not None
+    image = network.joint.image(network.vision(made.earlier).pooled)
+    text = network.joint.text(network.text(made.ids, made.ids_seen).pooled)
+    return image / image.norm(dim=1, keepdim=True), text / text.norm(dim=1, keepdim=True)
 
 
 def test_the_whole_objective_is_the_formula_on_cosines() -> None:
     network, made = model(), batch(8)
     made.task = torch.tensor([0, 1, 0, 2, 3, 3, 4, 5])
 
-    outcome = ImageText(ImageTextConfig(), network)(made)
+    outcome = built(network)(made)
 
-    with torch.no_grad():
-        assert network.joint is not None
-        assert network.text is not None
-        image = network.joint.image(network.vision(made.earlier).pooled).double().numpy()
-        text = network.joint.text(network.text(made.ids, made.ids_seen).pooled).double().numpy()
-    image /= np.linalg.norm(image, axis=1, keepdims=True)
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
-    expected = by_hand(image @ text.T / 0.07, made.task.tolist())
-    assert outcome.loss.item() == pytest.approx(expected, rel=1e-4)
+    image, text = (one.double().numpy() for one in embedded(network, made))
+    alike = made.task.numpy()[:, None] == made.task.numpy()[None, :]
+    target = alike / alike.sum(axis=1, keepdims=True)
+    logits = image @ text.T / 0.07
+    both = (target * log_softmax(logits, axis=1)).sum() + (
+        target * log_softmax(logits.T, axis=1)
+    ).sum()
+    assert outcome.loss.item() == pytest.approx(-both / 16, rel=1e-4)
     assert outcome.loss.dtype == torch.float32
     assert float(outcome.metrics["scale"]) == pytest.approx(1 / 0.07)
 
 
 def test_frames_before_a_share_of_their_episode_do_not_count() -> None:
     network, made = model(), batch(8)
-    late = ImageText(ImageTextConfig(after=0.5), network)
+    late = built(network, after=0.5)
 
     before = late(made).loss
     made.earlier[:4] += 9.0  # progress is 0, 1/7 … 3/7 there
@@ -177,7 +69,7 @@ def test_frames_before_a_share_of_their_episode_do_not_count() -> None:
     after = late(made).loss
 
     assert torch.equal(before, after)
-    assert not torch.equal(ImageText(ImageTextConfig(), network)(made).loss, after)
+    assert not torch.equal(built(network)(made).loss, after)
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
@@ -185,7 +77,7 @@ def test_a_batch_without_late_frames_teaches_nothing_and_ends_no_run(autocast: b
     network, made = model(), batch(4, progress=torch.zeros(4))
 
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        outcome = ImageText(ImageTextConfig(after=0.9), network)(made)
+        outcome = built(network, after=0.9)(made)
     outcome.loss.backward()
 
     assert (outcome.loss.item(), outcome.loss.dtype) == (0, torch.float32)
@@ -199,7 +91,7 @@ def test_a_batch_without_late_frames_teaches_nothing_and_ends_no_run(autocast: b
 
 def test_accuracy_counts_any_frame_of_the_same_task() -> None:
     network, made = model(), batch(6)
-    objective = ImageText(ImageTextConfig(), network)
+    objective = built(network)
 
     made.task = torch.zeros(6, dtype=torch.long)
     alike_ = objective(made).metrics["accuracy"]
@@ -210,7 +102,7 @@ def test_accuracy_counts_any_frame_of_the_same_task() -> None:
 
 def test_after_a_step_the_scale_is_at_most_a_hundred() -> None:
     network = model()
-    objective = ImageText(ImageTextConfig(), network)
+    objective = built(network)
     assert network.joint is not None
     scale = network.joint.log_scale
 
@@ -224,32 +116,11 @@ def test_after_a_step_the_scale_is_at_most_a_hundred() -> None:
 def test_the_scale_is_learnt() -> None:
     network = model()
 
-    ImageText(ImageTextConfig(), network)(batch()).loss.backward()
+    built(network)(batch()).loss.backward()
 
     assert network.joint is not None
     assert network.joint.log_scale.grad is not None
     assert float(network.joint.log_scale.grad) != 0
-
-
-def test_bfloat16_does_not_reach_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-    whole = Joint.logits
-
-    def logits(self: Joint, cosine: Tensor) -> Tensor:
-        seen.append(cosine)
-        found = whole(self, cosine)
-        seen.append(found)
-        return found
-
-    monkeypatch.setattr(Joint, "logits", logits)
-    with torch.autocast("cpu", torch.bfloat16):
-        outcome = ImageText(ImageTextConfig(), model())(batch())
-
-    assert outcome.loss.dtype == torch.float32
-    for tensor in seen:
-        assert tensor.dtype == torch.float32
-        # A float32 product has digits that bfloat16 could not have kept.
-        assert not torch.equal(tensor, tensor.bfloat16().float())
 
 
 def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> None:
@@ -266,7 +137,7 @@ def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> N
         given._text = TextOutput(pooled=words, tokens=words)
         network.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            outcome = ImageText(ImageTextConfig(), network)(given)
+            outcome = built(network)(given)
         outcome.loss.backward()
         gradients.append([p.grad.clone() for p in network.joint.parameters() if p.grad is not None])
 
@@ -276,4 +147,153 @@ def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> N
 
 def test_without_a_joint_space_there_is_no_such_objective() -> None:
     with pytest.raises(ValueError, match=r"image_text needs a joint space \(model\.joint\)"):
-        ImageText(ImageTextConfig(), model(joint=None))
+        built(model(joint=None))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "sigmoid"}, {"negatives": {"queue": 16}}, {"negatives": {"queue": 16, "hardest": 3}}],
+    ids=str,
+)
+def test_eight_samples_are_overfitted_whatever_they_are_told_apart_from(settings: Any) -> None:
+    network = model(joint=SIGLIP if "loss" in settings else {"width": 16})
+    learner = built(network, **settings)
+    adam = optimiser_for(learner, OptimiserConfig(lr=3e-3, weight_decay=0.0))
+    losses = []
+
+    for _ in range(60):
+        loss = learner(batch(8)).loss
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        learner.after_step()
+        losses.append(loss.item())
+
+    assert sum(losses[-5:]) / 5 < 0.2 * losses[0]
+
+
+# ---------------------------------------------------------------- the sigmoid
+
+
+@pytest.mark.parametrize("exchange", ["ring", "gather"])
+def test_the_sigmoids_loss_is_siglips_with_the_models_scale_and_bias(exchange: str) -> None:
+    network, made = model(joint=SIGLIP), batch(8)
+    made.task[3] = made.task[0]
+
+    outcome = built(network, loss="sigmoid", exchange=exchange, after=0.3)(made)
+
+    image, text = embedded(network, made)
+    scale, bias = torch.tensor(10.0), torch.tensor(-10.0)
+    expected, _ = sigmoid_pairs(image, text, scale, bias, made.task, made.progress >= 0.3)
+    assert_close(outcome.loss, expected)
+    assert outcome.metrics["scale"].item() == pytest.approx(10)
+    assert outcome.metrics["bias"] == -10
+
+
+def test_the_sigmoid_learns_scale_and_bias_and_leaves_the_scale_free() -> None:
+    network = model(joint=SIGLIP)
+    objective = built(network, loss="sigmoid")
+    assert network.joint is not None
+    assert network.joint.bias is not None
+
+    objective(batch()).loss.backward()
+    network.joint.log_scale.data.fill_(5.0)
+    objective.after_step()
+
+    assert network.joint.log_scale.item() == 5.0
+    for learnt in (network.joint.log_scale, network.joint.bias):
+        assert learnt.grad is not None
+        assert learnt.grad != 0
+
+
+def test_infonce_is_blind_to_a_bias_and_does_not_move_it() -> None:
+    network = model(joint=SIGLIP)
+
+    built(network)(batch()).loss.backward()
+
+    assert network.joint is not None
+    assert network.joint.bias is not None
+    assert network.joint.bias.grad is None
+
+
+def test_the_sigmoid_needs_a_bias() -> None:
+    with pytest.raises(ValueError, match=r"loss: sigmoid needs model\.joint\.bias"):
+        built(loss="sigmoid")
+
+
+@pytest.mark.parametrize("negatives", [{"queue": 4}, {"hardest": 2}])
+def test_the_sigmoid_has_no_other_negatives(negatives: Any) -> None:
+    with pytest.raises(ValidationError, match="belong to loss: info_nce"):
+        ImageTextConfig.model_validate({"loss": "sigmoid", "negatives": negatives})
+
+
+# ---------------------------------------------------------------- negatives
+
+
+def remembered(objective: ImageText) -> Older:
+    assert objective.images is not None
+    assert objective.texts is not None
+    images, texts = objective.images, objective.texts
+    assert torch.equal(images.group, texts.group)
+    return Older(images.vectors, texts.vectors, images.group, images.filled)
+
+
+def test_the_steps_own_vectors_are_later_steps_negatives_where_the_task_differs() -> None:
+    network = model()
+    objective = built(network, after=0.5, negatives={"queue": 12})
+    first, second = batch(8), batch(8, seed=1)
+    first.task, second.task = torch.arange(8), torch.arange(4, 12)
+
+    alone = objective(first).loss
+    before = remembered(objective)
+    objective.after_step()
+    kept = remembered(objective)
+    loss = objective(second).loss
+
+    image, text = embedded(network, first)
+    late = first.progress >= 0.5
+    assert not before.counted.any()
+    assert kept.counted.tolist() == [True] * 4 + [False] * 8
+    assert_close(kept.left[:4], image[late])
+    assert_close(kept.right[:4], text[late])
+    assert kept.group[:4].tolist() == [4, 5, 6, 7]
+    scale, late = torch.tensor(1 / 0.07), second.progress >= 0.5
+    assert_close(alone, built(network, after=0.5)(first).loss)  # of what is not there, no trace
+    pair = embedded(network, second)
+    expected, _ = info_nce(*pair, scale, second.task, late, kept)
+    assert_close(loss, expected)
+    assert loss > info_nce(*pair, scale, second.task, late)[0]
+
+
+def test_what_was_not_followed_by_a_step_is_not_remembered_twice() -> None:
+    objective = built(negatives={"queue": 12})
+
+    for _ in range(3):
+        objective(batch(4))
+    objective.after_step()
+    objective.after_step()
+
+    assert remembered(objective).counted.sum() == 4
+
+
+def test_no_gradient_reaches_what_is_remembered() -> None:
+    objective = built(negatives={"queue": 8})
+    objective(batch(8)).loss.backward()
+    objective.after_step()
+
+    objective(batch(8, seed=1)).loss.backward()
+
+    assert not any(one.requires_grad for one in remembered(objective))
+
+
+def test_of_the_hardest_negatives_one_is_left_to_each_frame_and_sentence() -> None:
+    network, made = model(), batch(8)
+
+    loss = built(network, negatives={"hardest": 1})(made).loss
+
+    image, text = (one.double().numpy() for one in embedded(network, made))
+    logits, costs = image @ text.T / 0.07, list[float]()
+    for rows in (logits, logits.T):
+        others = np.where(np.eye(8, dtype=bool), -np.inf, rows).max(axis=1)
+        costs += np.logaddexp(0, others - np.diagonal(rows)).tolist()
+    assert loss.item() == pytest.approx(np.mean(costs), rel=1e-4)

@@ -226,5 +226,6 @@ def test_every_objective_overfits_eight_samples(
         learnt.after_step()
         losses.append(loss.item())
 
-    begun = max(losses[:20])  # a queue of random keys is easier than the next ones
+    # A queue of random keys is easier than the next ones.
+    begun = max(losses[:20]) if settings.get("queue") else losses[0]
     assert sum(losses[-5:]) / 5 < share * begun, (begun, losses[-5:])

@@ -18,6 +18,7 @@ from tectum_core.preprocess import ActionScaling, normalise
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Placement, Views
 from tectum_train.data.samples import Samples, order_of
+from tectum_train.distributed import own_samples
 from tectum_train.engine.states import StateFeatures, mirrored_numbers
 from tectum_train.engine.words import Words
 from tectum_train.objectives import Batch, Clip, Reads
@@ -57,20 +58,25 @@ class BatchMaker:
         self._labels = {name for one in recipe.objectives for name in one.labels}
 
     def make(self, step: int) -> Batch:
-        """The batch of step `step`; always the same one."""
+        """This rank's part of the batch of step `step`; always the same one.
+
+        The parts of all ranks are the same samples, changed alike, however many ranks there are.
+        """
         recipe, samples = self._recipe, self._samples
-        size = recipe.schedule.batch_size
         # Streams of their own: what two draws have in common, one gives away of the other.
         drawing, noise = (
             int(stream.generate_state(1, np.uint64)[0] >> 1)
             for stream in np.random.SeedSequence([recipe.seed, step]).spawn(2)
         )
-        index, epoch = order_of(recipe.seed, step, size, len(samples))
+        index, epoch = (
+            every[own_samples()]
+            for every in order_of(recipe.seed, step, recipe.schedule.batch_size, len(samples))
+        )
         draws = Draws(recipe.seed, epoch, index)
         placement = self._frames.placement(draws)
         words = self._words.of(index, draws, placement.flipped)
         gap = self._gap(draws)
-        moving = np.arange(recipe.data.action_steps)[None].repeat(size, 0)
+        moving = np.arange(recipe.data.action_steps)[None].repeat(len(index), 0)
         made = Batch(
             earlier=self._seen(index[:, None], draws)[:, 0],
             paired=self._to(samples.inside(index, gap)),
@@ -84,6 +90,7 @@ class BatchMaker:
             padded=self._to(~samples.inside(index, moving)),
             state=self._states(index, placement),
             labels={name: self._to(samples.tasks(name)[index]) for name in sorted(self._labels)},
+            seeds=(draws.uniform("objectives")[:, 0] * 2**53).long(),
             generator=Generator().manual_seed(drawing),
             noise=noise,
         )

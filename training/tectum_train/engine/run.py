@@ -6,8 +6,9 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,17 @@ from tectum_core.numerics import exact_float32
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
+from tectum_train.distributed import (
+    all_sum,
+    anywhere,
+    average_gradients,
+    means,
+    rank,
+    same_everywhere,
+    together,
+    world_size,
+)
+from tectum_train.engine.accumulation import backward, division, indivisible
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
@@ -29,7 +41,7 @@ from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.engine.scaling import scaling_of
 from tectum_train.engine.words import sentences
-from tectum_train.objectives import WeightedSum, objective_for
+from tectum_train.objectives import Batch, Outcome, WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
 
 __all__ = ["Interrupted", "Run", "open_samples", "train"]
@@ -79,7 +91,10 @@ def train(
     resume: bool = False,
     console: Console | None = None,
 ) -> Run:
-    """Train to the recipe's last step.
+    """Train to the recipe's last step, together with all other ranks.
+
+    Each of them takes its samples of every step, and averages gradients with the others; the first
+    one writes and speaks.
 
     Args:
         recipe: the run.
@@ -88,11 +103,13 @@ def train(
         console: where to show progress; None: standard error.
 
     Raises:
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP came; the checkpoint is written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP came, to any rank; the checkpoint is written.
         CheckpointError: the checkpoint is another recipe's, or was trained on other data.
         FileExistsError: the folder holds a run, and `resume` is off.
+        RecipeError: a step's samples cannot be divided among ranks or into micro-batches.
     """
     console = console or Console(stderr=True)
+    pieces = division(recipe)
     folder = recipe.folder
     checkpoint = recipe.checkpoint
     if checkpoint.exists() and not resume:
@@ -108,8 +125,10 @@ def train(
     torch.manual_seed(recipe.seed)
     run = _build(recipe, samples, folder)
     run.model.to(device)
-    parts = [(c.weight, objective_for(c, run.model, run.tokenizer)) for c in recipe.objectives]
-    objective = WeightedSum(parts).to(device)
+    weighted = [(c.weight, objective_for(c, run.model, run.tokenizer)) for c in recipe.objectives]
+    objective = WeightedSum(weighted).to(device)
+    if pieces > 1 and (whole := indivisible(objective)):
+        raise RecipeError(f"schedule.micro_batch: {', '.join(whole)} must see a batch as a whole")
     adam = optimiser_for(objective, recipe.optimiser)
     data = fingerprint_of(expanded(recipe.data.train), run.tokenizer, run.scaling)
     origin = Origin(recipe.identity(), data, (commit_of(Path(__file__)),))
@@ -119,48 +138,36 @@ def train(
         new = () if done == recipe.schedule.steps else origin.commits
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
         say(console, f"goes on after step {done}")
+    same_everywhere(objective)
     run = replace(run, config=_summed_up(run.config, commit=_words(origin.commits)))
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
+    first = rank() == 0
+    if first:
+        (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
     size = recipe.schedule.batch_size
-    with (
-        _interruptible() as interrupted,
-        RunProgress(folder, recipe.schedule.steps, done, size, console) as progress,
-    ):
+    shown = RunProgress(folder, recipe.schedule.steps, done, size, console) if first else None
+    with _interruptible() as interrupted, shown or nullcontext():
         try:
             for step, batch, waited in batches:
                 rate = learning_rate(step, recipe.optimiser.lr, recipe.schedule)
-                for group in adam.param_groups:
-                    group["lr"] = rate
-                adam.zero_grad(set_to_none=True)
-                autocast = torch.autocast(
-                    torch.device(device).type,
-                    torch.bfloat16,
-                    enabled=recipe.precision == "bfloat16",
-                )
-                with autocast:
-                    # Codes that are drawn anew are a function of the step too.
-                    torch.manual_seed(batch.noise)
-                    outcome = objective(batch)
-                outcome.loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(
-                    objective.parameters(), recipe.optimiser.clip_norm
-                )
-                if not bool(torch.isfinite(norm)):
-                    raise FloatingPointError(f"step {step}: the gradient is not finite")
-                adam.step()
-                objective.after_step()
+                outcome, norm = _step(step, batch, objective, adam, rate, recipe, pieces)
                 last = step + 1 == recipe.schedule.steps
                 record = last or step % _RECORD_EVERY == 0
-                metrics = {"loss": outcome.loss.item(), "lr": rate, "gradient": float(norm)}
+                loss = float(all_sum(outcome.loss)) / world_size()
+                metrics = {"loss": loss, "lr": rate, "gradient": norm}
                 if record:  # each is a wait for the device
-                    metrics |= {name: float(value) for name, value in outcome.metrics.items()}
-                progress.step(step, metrics, waited, record)
-                stop = interrupted.is_set()
-                if stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0:
+                    own = {name: float(value) for name, value in outcome.metrics.items()}
+                    metrics |= means(own, device)
+                if shown is not None:
+                    shown.step(step, metrics, waited, record)
+                stop = anywhere(interrupted.is_set(), device)
+                due = stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0
+                if due and shown is not None:
                     save_checkpoint(checkpoint, step + 1, origin, objective, adam)
-                    progress.saved(step + 1, folder)
+                    shown.saved(step + 1, folder)
+                if stop or last:
+                    together()  # a launcher ends the others when one has ended
                 if stop and not last:
                     raise Interrupted(f"saved after step {step + 1} in {folder}")
         finally:
@@ -168,6 +175,33 @@ def train(
     left = _untrained(run.model, adam)
     run.model.cpu().eval()
     return replace(run, config=_summed_up(run.config, untrained=left))
+
+
+def _step(
+    step: int,
+    batch: Batch,
+    objective: WeightedSum,
+    adam: AdamW,
+    rate: float,
+    recipe: Recipe,
+    pieces: int,
+) -> tuple[Outcome, float]:
+    """Learn from a batch; gives what was said of this rank's samples, and the gradient's norm."""
+    for group in adam.param_groups:
+        group["lr"] = rate
+    adam.zero_grad(set_to_none=True)
+    low = recipe.precision == "bfloat16"
+    autocast = partial(torch.autocast, batch.earlier.device.type, torch.bfloat16, enabled=low)
+    # Codes that are drawn anew are a function of the step too.
+    torch.manual_seed(batch.noise)
+    outcome = backward(objective, batch, pieces, autocast)
+    average_gradients(objective.parameters())
+    norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.optimiser.clip_norm)
+    if not bool(torch.isfinite(norm)):
+        raise FloatingPointError(f"step {step}: the gradient is not finite")
+    adam.step()
+    objective.after_step()
+    return outcome, float(norm)
 
 
 def _repeat_exactly() -> None:

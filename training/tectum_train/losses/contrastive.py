@@ -5,13 +5,17 @@ Letters: b samples of this rank, n of all ranks, D width of a vector, K of a que
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tectum_train.distributed import gather, mean_over_ranks, rank, ring
+from tectum_train.losses.precision import wide, without_autocast
 
 __all__ = [
+    "Older",
     "batch_info_nce",
     "info_nce",
     "multi_positive_cross_entropy",
@@ -21,6 +25,7 @@ __all__ = [
 ]
 
 
+@without_autocast
 def multi_positive_cross_entropy(
     logits: Tensor, positive: Tensor, allowed: Tensor | None = None
 ) -> Tensor:
@@ -36,7 +41,7 @@ def multi_positive_cross_entropy(
 
     Source: several positives: SupCon (arXiv:2004.11362), L_out.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     if allowed is not None:
         logits = logits.masked_fill(~(allowed | positive), -torch.inf)
     logarithms = logits.log_softmax(dim=1)
@@ -45,77 +50,124 @@ def multi_positive_cross_entropy(
     return -chosen.sum(dim=1) / positive.sum(dim=1)
 
 
+class Older(NamedTuple):
+    """Vectors of steps before, which are negatives beside those of the batch."""
+
+    left: Tensor
+    """float[K, D], unit vectors without gradient."""
+    right: Tensor
+    """float[K, D], likewise."""
+    group: Tensor
+    """int64[K]; where it is a row's own, the vector is no negative, and an old positive neither."""
+    counted: Tensor
+    """bool[K], False in places that nothing has come to yet."""
+
+
+@without_autocast
 def info_nce(
     left: Tensor,
     right: Tensor,
     scale: Tensor,
     group: Tensor,
     counted: Tensor | None = None,
-    bias: Tensor | None = None,
+    older: Older | None = None,
+    hardest: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """CLIP's loss between two kinds of unit vectors, both ways, over all ranks.
 
     Args:
         left, right: float[b, D], unit vectors; row i of one belongs to row i of the other.
         scale: scalar, one over the temperature.
-        group: int64[b]; rows of one group are all positives of each other.
+        group: int64[b]; rows of one group are all positives of each other, and never negatives.
         counted: bool[b], which samples take part; None: all.
-        bias: scalar added to every logit; None: none.
+        older: more negatives; None: those of the batch alone.
+        hardest: of each row's negatives only so many count, those nearest to it; None: all.
 
     Returns:
         This rank's share of the loss (averaged over ranks it is the loss), and bool[b], whether
-        each left vector's nearest right one is of its group; ln n at first for distinct groups.
+        each left vector's nearest right one is of its group. At first the loss is the logarithm of
+        how many candidates there are, for distinct groups: ln n, ln(n + K), ln(1 + hardest).
 
-    Source: CLIP (arXiv:2103.00020).
+    Source: CLIP (arXiv:2103.00020); older vectors as negatives: cross-batch memory
+    (arXiv:1912.06798).
     """
-    left, right = _wide(left), _wide(right)
+    left, right = wide(left), wide(right)
     counted = torch.ones_like(group, dtype=torch.bool) if counted is None else counted
-    every_left, every_right, groups, columns = map(gather, (left, right, group, counted))
+    lefts, rights, groups, columns = map(gather, (left, right, group, counted))
     positive = (group[:, None] == groups[None, :]) & columns[None, :]
     # A row that does not count needs some target that is a number.
     positive = positive | (~counted[:, None] & _own_columns(left, len(groups)))
-    offset = 0.0 if bias is None else _wide(bias)
     allowed = columns[None, :].expand(len(left), -1)
-    forth = left @ every_right.t() * _wide(scale) + offset
-    back = right @ every_left.t() * _wide(scale) + offset
+    if older is not None:
+        lefts, rights = (
+            torch.cat([lefts, wide(older.left)]),
+            torch.cat([rights, wide(older.right)]),
+        )
+        apart = (group[:, None] != older.group[None, :]) & older.counted[None, :]
+        positive = torch.cat([positive, torch.zeros_like(apart)], dim=1)
+        allowed = torch.cat([allowed, apart], dim=1)
+    forth = left @ rights.t() * wide(scale)
+    back = right @ lefts.t() * wide(scale)
     both = (
-        multi_positive_cross_entropy(forth, positive, allowed)
-        + multi_positive_cross_entropy(back, positive, allowed)
+        multi_positive_cross_entropy(forth, positive, _hard(forth, positive, allowed, hardest))
+        + multi_positive_cross_entropy(back, positive, _hard(back, positive, allowed, hardest))
     ) / 2
-    nearest = forth.masked_fill(~allowed, -torch.inf).argmax(dim=1, keepdim=True)
-    hit = positive.gather(1, nearest)[:, 0]
-    return mean_over_ranks(both, counted), hit
+    nearest = forth.masked_fill(~(allowed | positive), -torch.inf).argmax(dim=1, keepdim=True)
+    return mean_over_ranks(both, counted), positive.gather(1, nearest)[:, 0]
 
 
+def _hard(logits: Tensor, positive: Tensor, allowed: Tensor, hardest: int | None) -> Tensor:
+    """bool[b, n], the allowed columns without all negatives but the nearest so many."""
+    if hardest is None:
+        return allowed
+    negative = allowed & ~positive
+    scores = logits.detach().masked_fill(~negative, -torch.inf)
+    nearest = scores.topk(min(hardest, scores.shape[1]), dim=1).indices
+    return negative & torch.zeros_like(negative).scatter(1, nearest, True)
+
+
+@without_autocast
 def sigmoid_pairs(
-    left: Tensor, right: Tensor, scale: Tensor, bias: Tensor, group: Tensor, way: str = "ring"
-) -> Tensor:
+    left: Tensor,
+    right: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    group: Tensor,
+    counted: Tensor | None = None,
+    way: str = "ring",
+) -> tuple[Tensor, Tensor]:
     """SigLIP's loss: every pair is asked by itself whether it belongs together.
 
     Args:
         left, right: float[b, D], unit vectors.
         scale, bias: scalars of the logit scale · cosine + bias.
         group: int64[b]; all pairs of one group belong together.
+        counted: bool[b], which samples take part; None: all.
         way: `ring` holds two ranks' right vectors at a time, `gather` all of them.
 
     Returns:
-        This rank's share; averaged over ranks it is the sum over all pairs, divided by n.
+        This rank's share (averaged over ranks it is the sum over all pairs, divided by n), and
+        bool[b], whether each left vector's nearest right one is of its group.
 
     Source: SigLIP (arXiv:2303.15343), sum over pairs and mean over images.
     """
-    left, right = _wide(left), _wide(right)
-    total = left.new_zeros(())
-    if way == "ring":
-        sent = zip(ring(right), ring(group), strict=True)
-    else:
-        sent = zip((gather(right),), (gather(group),), strict=True)
-    for others, groups in sent:
-        logits = left @ others.t() * _wide(scale) + _wide(bias)
-        sign = torch.where(group[:, None] == groups[None, :], 1.0, -1.0)
-        total = total - F.logsigmoid(sign * logits).sum()
-    return total / len(left)
+    left, right = wide(left), wide(right)
+    counted = torch.ones_like(group, dtype=torch.bool) if counted is None else counted
+    each = ring if way == "ring" else lambda own: (gather(own),)
+    total = left.new_zeros(len(left))
+    best, hit = torch.full_like(total, -torch.inf), torch.zeros_like(counted)
+    for others, groups, columns in zip(each(right), each(group), each(counted), strict=True):
+        logits = left @ others.t() * wide(scale) + wide(bias)
+        together = group[:, None] == groups[None, :]
+        pairs = F.logsigmoid(torch.where(together, logits, -logits))
+        total = total - (pairs * columns).sum(dim=1)
+        top, place = logits.detach().masked_fill(~columns, -torch.inf).max(dim=1)
+        hit = torch.where(top > best, together.gather(1, place[:, None])[:, 0], hit)
+        best = torch.maximum(top, best)
+    return mean_over_ranks(total, counted), hit
 
 
+@without_autocast
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """SimCLR's loss: of all other views of all ranks, which is the same picture's?
 
@@ -129,7 +181,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, 
 
     Source: SimCLR (arXiv:2002.05709), NT-Xent.
     """
-    views = F.normalize(torch.cat([_wide(first), _wide(second)]), dim=1)
+    views = F.normalize(torch.cat([wide(first), wide(second)]), dim=1)
     # In the order of pictures, so that a rank's own rows lie in one piece.
     views = views.view(2, len(first), -1).transpose(0, 1).flatten(0, 1)
     every = gather(views)
@@ -141,6 +193,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, 
     return mean_over_ranks(loss), logits.argmax(dim=1) == partner
 
 
+@without_autocast
 def queue_info_nce(
     queries: Tensor, keys: Tensor, queue: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
@@ -158,7 +211,7 @@ def queue_info_nce(
 
     Source: MoCo (arXiv:1911.05722).
     """
-    queries, keys, queue = _wide(queries), _wide(keys), _wide(queue)
+    queries, keys, queue = wide(queries), wide(keys), wide(queue)
     positive = (queries * keys).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, queries @ queue.t()], dim=1) / temperature
     loss = F.cross_entropy(
@@ -167,6 +220,7 @@ def queue_info_nce(
     return mean_over_ranks(loss), logits.argmax(dim=1) == 0
 
 
+@without_autocast
 def batch_info_nce(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """MoCo v3's loss: each query's own key against all keys of all ranks.
 
@@ -181,15 +235,10 @@ def batch_info_nce(queries: Tensor, keys: Tensor, temperature: float) -> tuple[T
 
     Source: MoCo v3 (arXiv:2104.02057), algorithm 1.
     """
-    logits = _wide(queries) @ gather(_wide(keys)).t() / temperature
+    logits = wide(queries) @ gather(wide(keys)).t() / temperature
     own = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
     loss = F.cross_entropy(logits, own, reduction="none") * 2 * temperature
     return mean_over_ranks(loss), logits.argmax(dim=1) == own
-
-
-def _wide(values: Tensor) -> Tensor:
-    """float32, or float64 if it is that already."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _own_columns(rows: Tensor, columns: int) -> Tensor:

@@ -1,21 +1,17 @@
 """What can be learnt: a discriminated list of configurations, and what builds each.
 
-A weighted sum of objectives is an objective. The type checker catches a configuration
-that nothing builds.
+The type checker catches a configuration that nothing builds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, assert_never
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
-from tectum_train.objectives.base import Objective, Outcome
+from tectum_train.objectives.base import Averaged, Coupled, Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Clip, Reads
 from tectum_train.objectives.cpc import Cpc, CpcConfig
 from tectum_train.objectives.dino import Dino, DinoConfig
@@ -33,15 +29,20 @@ from tectum_train.objectives.mo_co import MoCo, MoCoConfig
 from tectum_train.objectives.r3m import R3m, R3mConfig
 from tectum_train.objectives.sim_clr import SimClr, SimClrConfig
 from tectum_train.objectives.supervised import Supervised, SupervisedConfig
+from tectum_train.objectives.weighted import WeightedSum, named
 
 __all__ = [
+    "Averaged",
     "Batch",
     "Clip",
+    "Coupled",
     "Objective",
     "ObjectiveConfig",
     "Outcome",
+    "PartSettings",
     "Reads",
     "WeightedSum",
+    "named",
     "objective_for",
 ]
 
@@ -99,31 +100,3 @@ def objective_for(
             return R3m(config, model)
         case _:
             assert_never(config)
-
-
-class WeightedSum(Objective):
-    """Several objectives at once: the sum of their weighted losses, their metrics side by side."""
-
-    name = ""
-
-    def __init__(self, weighted: Sequence[tuple[float, Objective]]) -> None:
-        super().__init__()
-        self.weights = [weight for weight, _ in weighted]
-        self.parts = nn.ModuleList(objective for _, objective in weighted)
-
-    def forward(self, batch: Batch) -> Outcome:
-        """The weighted sum; metrics under `<objective>/<metric>`, each loss among them."""
-        total: Tensor = torch.zeros((), device=batch.earlier.device)
-        metrics: dict[str, Tensor] = {}
-        for weight, part in zip(self.weights, self.parts, strict=True):
-            outcome: Outcome = part(batch)
-            total = total + weight * outcome.loss
-            metrics[f"{part.name}/loss"] = outcome.loss.detach()
-            metrics |= {f"{part.name}/{key}": value for key, value in outcome.metrics.items()}
-        return Outcome(total, metrics)
-
-    def after_step(self) -> None:
-        """Every part's."""
-        for part in self.parts:
-            if isinstance(part, Objective):
-                part.after_step()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tectum_core.architecture import Strict
 from tectum_train.objectives.batch import Batch, Reads
 
-__all__ = ["Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
+__all__ = ["Averaged", "Coupled", "Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class PartSettings(ObjectiveSettings):
     """What every configuration has whose objective can do with a part of the batch."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the batch that this objective uses."""
+    """Share of the batch that this objective uses; of each piece, where it comes in pieces."""
 
     def used(self, batch: Batch) -> int:
         """How many samples that is: the first so many."""
@@ -77,3 +77,44 @@ class Objective(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Update what gradients do not; called after each optimiser step."""
+
+
+class Averaged(Objective):
+    """One whose loss is a mean over what its samples have, so a batch may come in pieces."""
+
+    @abstractmethod
+    def counted(self, batch: Batch) -> Tensor:
+        """Over how many things of these samples the loss is a mean: a scalar.
+
+        Pieces that have more of them count for more, as they would in one mean over all.
+        """
+
+
+class Coupled(Objective):
+    """One that judges all samples together, by vectors that each has by itself.
+
+    Where a batch comes in pieces, the vectors are made twice: first without a graph, to be judged
+    all at once, and then again to take on the gradients that the judgement gave them.
+
+    Source: GradCache (arXiv:2101.06983).
+    """
+
+    @abstractmethod
+    def features(self, batch: Batch) -> dict[str, Tensor]:
+        """What is judged: float[n, …] each, row i of the i-th sample.
+
+        Changes no state, and draws from torch's global generator or the samples' own streams alone.
+        """
+
+    @abstractmethod
+    def judged(self, features: dict[str, Tensor], batch: Batch) -> Outcome:
+        """What the whole of a rank's batch says; it asks the other ranks itself.
+
+        Args:
+            features: of all n samples.
+            batch: the same samples.
+        """
+
+    def forward(self, batch: Batch) -> Outcome:
+        """The batch's own features, judged."""
+        return self.judged(self.features(batch), batch)

@@ -10,8 +10,10 @@ in an action, P numbers in a state, V small views of side s, k action steps betw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from enum import Flag, auto
+from hashlib import blake2b
 from typing import TypeVar
 
 from torch import Generator, Tensor
@@ -82,8 +84,10 @@ class Batch:
     """bool[B, T], True where the episode had ended."""
     state: Tensor
     """float[B, P], standardised."""
+    seeds: Tensor
+    """int64[B] on the CPU, of each sample's own random choices; see `streams`."""
     generator: Generator
-    """Of this step's random choices, on the CPU."""
+    """Of the random choices that this step's samples share, on the CPU."""
     noise: int
     """Seed of what can only draw from torch's global generator."""
     later: Tensor | None = None
@@ -119,18 +123,31 @@ class Batch:
             self._text = model.text(self.ids, self.ids_seen)
         return self._text
 
-    def part(self, start: int, stop: int) -> Batch:
-        """Samples `start` to `stop`, without what was computed of them; draws go on as they are."""
+    def streams(self, purpose: str) -> Iterator[Generator]:
+        """Each sample's own random choices, on the CPU; other ones by another purpose's name.
+
+        A sample draws alike in whichever part of a batch and on whichever rank it is, which what is
+        drawn for one after another from `generator` does not.
+        """
+        name = int.from_bytes(blake2b(purpose.encode(), digest_size=4).digest(), "little")
+        for seed in self.seeds.tolist():
+            yield Generator().manual_seed(seed ^ name)
+
+    def part(self, start: int, stop: int, step: int = 1) -> Batch:
+        """Samples `start` to `stop`, every step-th, without what was computed of them.
+
+        Each sample's own draws are what they were, and those of the step begin alike in every part.
+        """
+        own = slice(start, stop, step)
         cut: dict[str, object] = {"_image": None, "_text": None}
         for one in fields(self):
             value = getattr(self, one.name)
             if isinstance(value, Tensor):
-                cut[one.name] = value[start:stop]
+                cut[one.name] = value[own]
         if self.clip is not None:
-            cut["clip"] = Clip(
-                *(getattr(self.clip, one.name)[start:stop] for one in fields(self.clip))
-            )
-        cut["labels"] = {name: value[start:stop] for name, value in self.labels.items()}
+            cut["clip"] = Clip(*(getattr(self.clip, one.name)[own] for one in fields(self.clip)))
+        cut["labels"] = {name: value[own] for name, value in self.labels.items()}
+        cut["generator"] = self.generator.clone_state()
         return replace(self, **cut)  # type: ignore[arg-type]
 
 

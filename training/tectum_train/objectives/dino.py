@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 
 from tectum_core.masks import block_mask
 from tectum_core.model import PerceptionModel, Replaced, VisionTransformer
+from tectum_train.distributed import own_samples, world_size
 from tectum_train.heads import PrototypeHead
 from tectum_train.losses.distillation import (
     centred,
@@ -136,7 +137,7 @@ class Dino(Objective):
         crops = given(batch.crops, "crops")[:used].transpose(0, 1).flatten(0, 1)
         hidden = None
         if config.patch_weight > 0:
-            hidden = self._hidden(len(whole), batch.generator).to(whole.device)
+            hidden = self._hidden(used, batch.generator).to(whole.device)
         pictures, patches = self._taught(whole, hidden)
 
         frozen = int(self.steps) < config.frozen_steps
@@ -199,9 +200,12 @@ class Dino(Objective):
         self._new[centre].append((logits.sum(dim=0), len(logits)))
         return centred(logits, self.get_buffer(centre), temperature)
 
-    def _hidden(self, pictures: int, generator: Generator) -> Tensor:
+    def _hidden(self, used: int, generator: Generator) -> Tensor:
+        """bool[2b, N]: drawn for all ranks' samples, of which this one takes its own."""
         config, grid = self.config, self.model.config.vision.grid
-        return masks_of(pictures, grid, config.masked_share, config.mask_ratio, generator)
+        every = 2 * used * world_size()
+        hidden = masks_of(every, grid, config.masked_share, config.mask_ratio, generator)
+        return hidden.unflatten(0, (2, -1))[:, own_samples()].flatten(0, 1)
 
     def _metrics(self, shares: Tensor, views: Tensor) -> dict[str, Tensor]:
         told, views = entropy(shares).mean(), views.detach()

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tectum_core.model import PerceptionModel
+from tectum_train.distributed import all_sum, mean_over_ranks, world_size
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads, given
 
@@ -71,9 +72,11 @@ class LatentAction(Objective):
         bottled = module.infer(earlier, later, trunk)
         predicted = module.predict(earlier, bottled.vectors, None if trunk is None else trunk[0])
         counted = batch.paired[:used].float()
-        error = _mean((predicted.float() - later).square().mean(dim=(1, 2, 3)), counted)
-        copying = _mean((earlier - later).square().mean(dim=(1, 2, 3)), counted)
+        wrong = (predicted.float() - later).square().mean(dim=(1, 2, 3))
+        error = mean_over_ranks(wrong, counted)
         with torch.no_grad():
+            still = (earlier - later).square().mean(dim=(1, 2, 3))
+            copying = all_sum(mean_over_ranks(still, counted)) / world_size()
             known = self.copy_error > 0
             self.copy_error.lerp_(copying, 0.01) if known else self.copy_error.copy_(copying)
         loss = error / self.copy_error.clamp(min=1e-6) + bottled.loss
@@ -85,11 +88,7 @@ class LatentAction(Objective):
             decoded = module.decode_actions(bottled.vectors.detach(), pooled)
             steps = decoded.shape[1]
             wrong = (decoded.float() - batch.actions[:used, :steps]).square().mean(dim=(1, 2))
-            decoding = _mean(wrong, counted)
+            decoding = mean_over_ranks(wrong, counted)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
         return Outcome(loss, metrics)
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    return (values * weight).sum() / weight.sum().clamp(min=1)

@@ -1,6 +1,6 @@
 """SimCLR: two views of one picture are nearer to each other than to any other view.
 
-Letters: B batch, D width of the trunk.
+Letters: n samples that are used, D length of a projection.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
 
 from tectum_core.model import PerceptionModel
 from tectum_train.heads import perceptron
 from tectum_train.losses.contrastive import nt_xent
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Coupled, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["SimClr", "SimClrConfig"]
@@ -38,7 +39,7 @@ class SimClrConfig(PartSettings):
         return Reads.VIEWS
 
 
-class SimClr(Objective):
+class SimClr(Coupled):
     """NT-Xent over all views of all ranks.
 
     Source: SimCLR (arXiv:2002.05709).
@@ -53,10 +54,14 @@ class SimClr(Objective):
         width = model.config.vision.transformer.width
         self.projector = perceptron(width, config.hidden, config.width, config.layers)
 
-    def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss, and how often a view's nearest is its partner."""
+    def features(self, batch: Batch) -> dict[str, Tensor]:
+        """`views`: both views' projections, float[n, 2, D]."""
         views = given(batch.views, "views")[: self.config.used(batch)]
-        projected = self.projector(self.model.vision(views.flatten(0, 1)).pooled)
-        first, second = projected.view(len(views), 2, -1).unbind(1)
+        projected: Tensor = self.projector(self.model.vision(views.flatten(0, 1)).pooled)
+        return {"views": projected.view(len(views), 2, -1)}
+
+    def judged(self, features: dict[str, Tensor], _: Batch) -> Outcome:
+        """Outcome with the loss, and how often a view's nearest is its partner."""
+        first, second = features["views"].unbind(1)
         loss, hit = nt_xent(first, second, self.config.temperature)
         return Outcome(loss, {"accuracy": hit.float().mean()})

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tectum_core.model import PerceptionModel
 from tectum_train.distributed import all_sum
 from tectum_train.heads import perceptron
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["Supervised", "SupervisedConfig"]
@@ -42,7 +42,7 @@ class SupervisedConfig(PartSettings):
         return tuple(self.classes)
 
 
-class Supervised(Objective):
+class Supervised(Averaged):
     """Cross-entropy on labels, the mean over features; ln C at first."""
 
     name = "supervised"
@@ -62,6 +62,10 @@ class Supervised(Objective):
             self.heads.append(head)
             self.register_buffer(f"seen{place}", torch.zeros(classes, dtype=torch.long))
         self._new: dict[int, list[Tensor]] = {}
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Samples."""
+        return torch.tensor(self.config.used(batch), device=batch.earlier.device)
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss, and for each feature how often the classifier is right.

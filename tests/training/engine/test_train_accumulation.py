@@ -1,0 +1,289 @@
+"""A batch in pieces: loss and gradients of the whole, whatever couples its samples."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from tests.training.ranks import Ranks
+from tests.training.tiny import batch, job, model, tokenizer
+from torch import Tensor, nn
+
+from tectum_core.model import PerceptionModel
+from tectum_train.distributed import average_gradients, mean_over_ranks, rank
+from tectum_train.distributed import world_size as ranks_there
+from tectum_train.engine.accumulation import backward, division, indivisible
+from tectum_train.objectives import (
+    Averaged,
+    Batch,
+    Coupled,
+    Objective,
+    ObjectiveConfig,
+    Outcome,
+    WeightedSum,
+    objective_for,
+)
+from tectum_train.recipe import Recipe, RecipeError
+
+READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
+SIGLIP = {"width": 16, "initial_scale": 10, "bias": -10}
+
+
+class PaddedMean(Averaged):
+    """A mean over steps that are no padding, of which some samples have more than others."""
+
+    name = "padded_mean"
+
+    def __init__(self, network: PerceptionModel) -> None:
+        super().__init__()
+        self.model = network
+        self.head = nn.Linear(network.config.vision.transformer.width, 4)
+
+    def counted(self, batch: Batch) -> Tensor:
+        return (~batch.padded).sum()
+
+    def forward(self, batch: Batch) -> Outcome:
+        guess = self.head(batch.image(self.model).pooled)[:, None]
+        error = (guess - batch.actions).square().mean(dim=2)[~batch.padded]
+        loss = mean_over_ranks(error)
+        return Outcome(loss, {"error": loss.detach()})
+
+
+def wide(made: Batch) -> Batch:
+    """The same in float64."""
+    for one in fields(made):
+        value = getattr(made, one.name)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            setattr(made, one.name, value.double())
+    return made
+
+
+def joint(kinds: list[dict[str, Any]]) -> WeightedSum:
+    """These objectives in float64, each with a weight of its own, and a mean beside them."""
+    torch.manual_seed(0)
+    network = model(joint=SIGLIP)
+    parts: list[Objective] = [
+        objective_for(READ.validate_python(one), network, tokenizer()) for one in kinds
+    ]
+    parts.insert(1, PaddedMean(network))
+    return WeightedSum([(1.0 + place / 4, one) for place, one in enumerate(parts)]).double()
+
+
+def samples(seed: int = 0) -> Batch:
+    padded = torch.arange(8)[None] >= torch.arange(8, 0, -1)[:, None]
+    made = wide(batch(8, seed=seed, padded=padded))
+    made.task[3] = made.task[0]
+    return made
+
+
+def learnt(kinds: list[dict[str, Any]], pieces: int, steps: int = 2) -> dict[str, NDArray[Any]]:
+    """Losses of the last of some steps, its gradients, and what is remembered after it."""
+    objective = joint(kinds)
+    descent = torch.optim.SGD(objective.parameters(), lr=0.01)
+    for step in range(steps):
+        made = samples(step).part(rank(), 8, ranks_there())
+        objective.zero_grad()
+        outcome = backward(objective, made, pieces, nullcontext)
+        average_gradients(objective.parameters())
+        descent.step()
+        objective.after_step()
+    found = {f"loss/{k}": v.numpy() for k, v in outcome.metrics.items() if k.endswith("loss")}
+    found["loss"] = outcome.loss.numpy()
+    found |= {
+        f"gradient/{name}": one.grad.numpy()
+        for name, one in objective.named_parameters()
+        if one.grad is not None
+    }
+    return found | {f"state/{name}": one.numpy() for name, one in objective.named_buffers()}
+
+
+def furthest(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) -> float:
+    """The largest difference, relative to the largest of all gradients, or of a value."""
+    assert found.keys() == expected.keys()
+    scale = max(float(np.abs(v).max()) for k, v in expected.items() if k.startswith("gradient"))
+    return max(
+        float(np.abs(found[key] - value).max())
+        / (scale if key.startswith("gradient") else max(1.0, float(np.abs(value).max())))
+        for key, value in expected.items()
+        if value.size
+    )
+
+
+COUPLED: list[Any] = [
+    pytest.param([{"kind": "image_text", "after": 0.3}], id="image_text"),
+    pytest.param(
+        [{"kind": "image_text", "negatives": {"queue": 12, "hardest": 3}}], id="image_text-queue"
+    ),
+    pytest.param([{"kind": "image_text", "loss": "sigmoid"}], id="image_text-sigmoid"),
+    pytest.param([{"kind": "sim_clr", "fraction": 0.5}], id="sim_clr"),
+    pytest.param([{"kind": "mo_co", "queue": 12, "momentum": 0.6}], id="mo_co"),
+    pytest.param([{"kind": "mo_co", "queue": 0, "momentum": 0.6}], id="mo_co-v3"),
+    pytest.param([{"kind": "image_text"}, {"kind": "sim_clr"}], id="two"),
+]
+
+
+@pytest.mark.parametrize("kinds", COUPLED)
+def test_pieces_teach_what_the_whole_batch_does(kinds: list[dict[str, Any]]) -> None:
+    whole = learnt(kinds, 1)
+
+    for pieces in (2, 4):
+        assert furthest(learnt(kinds, pieces), whole) <= 1e-6
+
+
+@pytest.mark.parametrize("kinds", COUPLED)
+def test_two_ranks_with_two_pieces_each_teach_what_the_whole_batch_does(
+    ranks: Ranks, kinds: list[dict[str, Any]]
+) -> None:
+    whole = learnt(kinds, 1)
+
+    both = ranks.run(learnt, kinds=kinds, pieces=2)
+
+    for key in [key for key in whole if key.startswith("loss")]:
+        mean = np.mean([one.pop(key) for one in both])
+        assert np.isclose(mean, whole.pop(key), rtol=1e-6)
+    for one in both:
+        assert furthest(one, whole) <= 1e-6
+
+
+class Dropping(Coupled):
+    """Vectors that lose some of their numbers, drawn from torch's own generator."""
+
+    name = "dropping"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 6).double()
+
+    def features(self, batch: Batch) -> dict[str, Tensor]:
+        return {"vector": nn.functional.dropout(self.linear(batch.state), 0.5)}
+
+    def judged(self, features: dict[str, Tensor], batch: Batch) -> Outcome:
+        vector = features["vector"]
+        return Outcome((vector @ vector.t()).logsumexp(dim=1).mean(), {})
+
+
+def test_what_was_dropped_when_vectors_were_judged_is_dropped_when_they_learn() -> None:
+    objective, made = Dropping(), samples()
+    torch.manual_seed(5)
+    expected = objective(made)  # of one piece, and of two one after another
+    torch.manual_seed(5)
+    vectors = [objective.features(made.part(number, 8, 2))["vector"] for number in range(2)]
+    whole = torch.stack(vectors, dim=1).flatten(0, 1)
+    loss = objective.judged({"vector": whole}, made).loss
+    (gradient,) = torch.autograd.grad(loss, objective.linear.weight)
+
+    torch.manual_seed(5)
+    outcome = backward(WeightedSum([(1.0, objective)]), made, 2, nullcontext)
+
+    assert torch.equal(outcome.loss, loss)
+    assert not torch.equal(outcome.loss, expected.loss)
+    assert objective.linear.weight.grad is not None
+    assert torch.allclose(objective.linear.weight.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_a_piece_without_anything_that_counts_counts_nothing() -> None:
+    made = samples()
+    made.padded[1::2] = True
+    gradients = list[Tensor]()
+    for pieces in (1, 2):
+        objective = joint([{"kind": "image_text"}])
+        backward(objective, made, pieces, nullcontext)
+        found = objective.get_parameter("parts.1.head.weight").grad
+        assert found is not None
+        gradients.append(found)
+
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-9)
+
+
+def test_autocast_holds_for_every_pass_and_its_weights_get_their_gradients() -> None:
+    found = []
+    for pieces in (1, 4):
+        torch.manual_seed(0)
+        network = model()
+        objective = WeightedSum(
+            [(1.0, objective_for(READ.validate_python({"kind": "sim_clr"}), network, None))]
+        )
+        outcome = backward(
+            objective, batch(), pieces, lambda: torch.autocast("cpu", torch.bfloat16)
+        )
+        found.append((outcome.loss, [p.grad for p in objective.parameters()]))
+
+    (loss, gradients), (other, others) = found
+    assert torch.allclose(loss, other, rtol=0.02)
+    for one, two in zip(gradients, others, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            assert (one - two).norm() <= 0.05 * one.norm() + 1e-6
+
+
+# ---------------------------------------------------------------- how a step is divided
+
+
+def recipe(tmp_path: Any, **changes: Any) -> Recipe:
+    return job(tmp_path, tmp_path, **changes)
+
+
+@pytest.mark.parametrize(("size", "micro", "pieces"), [(8, None, 1), (8, 8, 1), (8, 2, 4)])
+def test_a_steps_samples_come_in_as_many_pieces_as_micro_batches_fit(
+    tmp_path: Any, size: int, micro: int | None, pieces: int
+) -> None:
+    divided = recipe(tmp_path, schedule__batch_size=size, schedule__micro_batch=micro)
+
+    assert division(divided) == pieces
+
+
+def test_micro_batches_that_do_not_fit_are_refused(tmp_path: Any) -> None:
+    for micro in (3, 16):
+        with pytest.raises(RecipeError, match=rf"micro_batch \({micro}\) must divide .* 8 samples"):
+            division(recipe(tmp_path, schedule__micro_batch=micro))
+
+
+def test_a_fraction_of_a_micro_batch_is_a_whole_number(tmp_path: Any) -> None:
+    objectives = [{"kind": "masked_image", "fraction": 0.5}]
+    divided = recipe(tmp_path, schedule__micro_batch=2, objectives=objectives)
+    single = recipe(tmp_path, schedule__micro_batch=1, objectives=objectives)
+
+    assert division(divided) == 4
+    with pytest.raises(
+        RecipeError, match=r"masked_image\.fraction: of the 1 samples .* takes 0\.5"
+    ):
+        division(single)
+
+
+def divided(size: int, micro: int, path: str) -> dict[str, NDArray[Any]]:
+    made = recipe(path, schedule__batch_size=size, schedule__micro_batch=micro or None)
+    try:
+        return {"pieces": np.array(division(made))}
+    except RecipeError as error:
+        return {"refused": np.array(str(error))}
+
+
+def test_ranks_share_a_step_evenly_or_are_refused(ranks: Ranks, tmp_path: Any) -> None:
+    def said(size: int, micro: int = 0) -> str:
+        (answer,) = {str(one) for one in ranks.run(divided, size=size, micro=micro, path=tmp_path)}
+        return answer
+
+    assert "'pieces': array(2)" in said(8, 2)
+    assert "batch_size (9) is the whole of all ranks, so it must be a multiple of" in said(9)
+    assert "must divide the step's 4 samples that each of 2 ranks has of them" in said(8, 3)
+
+
+def test_what_is_neither_averaged_nor_coupled_is_named() -> None:
+    class Whole(Dropping):
+        """Known by its name."""
+
+    class Opaque(Objective):
+        name = "opaque"
+
+        def forward(self, batch: Batch) -> Outcome:
+            raise NotImplementedError
+
+    nested = WeightedSum([(1.0, Opaque()), (1.0, Whole())])
+
+    assert indivisible(WeightedSum([(1.0, nested), (2.0, PaddedMean(model()))])) == ["opaque"]

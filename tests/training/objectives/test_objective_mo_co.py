@@ -1,0 +1,122 @@
+"""MoCo: the slow encoder, the queue of its keys, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import pytest
+import torch
+from tests.training.tiny import batch, model
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from tectum_train.losses.contrastive import batch_info_nce, queue_info_nce
+from tectum_train.momentum import momentum_at
+from tectum_train.objectives import Batch
+from tectum_train.objectives.mo_co import MoCo, MoCoConfig
+
+
+def built(**settings: Any) -> MoCo:
+    torch.manual_seed(0)
+    return MoCo(MoCoConfig(hidden=16, width=8, **settings), model())
+
+
+def step(objective: MoCo, made: Batch) -> None:
+    """One step of plain gradient descent."""
+    objective.zero_grad()
+    objective(made).loss.backward()
+    with torch.no_grad():
+        for one in objective.parameters():
+            if one.grad is not None:
+                one.sub_(0.1 * one.grad)
+    objective.after_step()
+
+
+def views(made: Batch) -> tuple[Tensor, Tensor]:
+    assert made.views is not None
+    first, second = made.views.unbind(1)
+    return first, second
+
+
+@torch.no_grad()
+def keys_of(objective: MoCo, pixels: Tensor) -> Tensor:
+    return F.normalize(objective.slow.copy(pixels), dim=1)
+
+
+@pytest.mark.parametrize("settings", [{"queue": 16}, {"queue": 0}, {"momentum_steps": 5}])
+def test_the_slow_encoder_is_the_average_of_the_quick_one(settings: Any) -> None:
+    objective = built(momentum=0.7, **settings)
+    average = [one.detach().clone() for one in objective.encoder.parameters()]
+
+    for number in range(4):
+        step(objective, batch(seed=number))
+        momentum = momentum_at(number, 5, 0.7) if "momentum_steps" in settings else 0.7
+        for kept, quick in zip(average, objective.encoder.parameters(), strict=True):
+            kept.copy_(momentum * kept + (1 - momentum) * quick.detach())
+
+    for kept, slow, quick in zip(
+        average, objective.slow.parameters(), objective.encoder.parameters(), strict=True
+    ):
+        assert_close(slow, kept)
+        assert slow.grad is None
+        if quick.grad is not None:
+            assert not torch.equal(slow, quick)
+
+
+def test_after_each_step_the_queue_has_the_batchs_keys_as_they_were_asked_for() -> None:
+    objective, came = built(queue=20, momentum=0.5), deque[Any](maxlen=20)
+    assert objective.queue is not None
+    came.extend(objective.queue.vectors.unbind())
+
+    for number in range(3):
+        made = batch(8, seed=number)
+        came.extend(keys_of(objective, views(made)[1]).unbind())  # before the slow one follows
+        step(objective, made)
+
+    kept = objective.queue.vectors.roll(-int(objective.queue.head), dims=0)
+    assert_close(kept, torch.stack(list(came)))
+
+
+def test_a_query_is_asked_against_its_own_key_and_the_queue_of_steps_before() -> None:
+    objective, made = built(queue=16, temperature=0.3), batch(8, seed=2)
+    assert objective.queue is not None
+    step(objective, batch(8, seed=1))
+    before = objective.queue.vectors.clone()
+
+    outcome = objective(made)
+
+    queries = F.normalize(objective.encoder(views(made)[0]), dim=1)
+    loss, hit = queue_info_nce(queries, keys_of(objective, views(made)[1]), before, 0.3)
+    assert_close(outcome.loss, loss)
+    assert_close(outcome.metrics["accuracy"], hit.float().mean())
+    assert outcome.metrics["age"] == 1.5  # eight of the step before, eight random ones
+    assert torch.equal(objective.queue.vectors, before)
+
+
+def test_version_three_asks_both_ways_among_the_batchs_keys_behind_a_predictor() -> None:
+    objective, made = built(queue=0, temperature=0.3), batch(8)
+    first, second = views(made)
+    assert objective.predictor is not None
+    assert objective.queue is None
+    step(objective, batch(8, seed=1))
+
+    loss = objective(made).loss
+
+    parts = []
+    for asked, told in ((first, second), (second, first)):
+        queries = F.normalize(objective.predictor(objective.encoder(asked)), dim=1)
+        parts.append(batch_info_nce(queries, keys_of(objective, told), 0.3)[0])
+    assert_close(loss, parts[0] + parts[1])
+
+
+@pytest.mark.parametrize("queue", [0, 16])
+def test_gradients_reach_the_trunk_and_never_the_slow_copy(queue: int) -> None:
+    objective = built(queue=queue)
+
+    objective(batch()).loss.backward()
+
+    assert all(one.grad is None for one in objective.slow.parameters())
+    for one in (*objective.model.vision.parameters(), *objective.encoder.projector.parameters()):
+        assert one.grad is not None

@@ -1,0 +1,219 @@
+"""Which patches an objective hides: the recipe's choice of a mask, drawn for each sample by itself.
+
+Knows neither batches nor objectives. The masks themselves are `tectum_core.masks`', as serving's
+Reconstruct uses them. A step draws one ratio for the whole batch, so that all rows show equally
+many patches; what a sample hides is drawn from that sample's own stream (`Batch.streams`), so it
+is the same whichever part of a batch or rank the sample comes to.
+
+Letters: n samples, N patches, T frames, H×W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, assert_never
+
+import torch
+from pydantic import Field, NonNegativeInt, model_validator
+from torch import Generator, Tensor
+
+from tectum_core import masks
+from tectum_core.architecture import Strict, VisionConfig
+from tectum_core.model import VisionTransformer, patchify
+
+__all__ = [
+    "BlockMask",
+    "ExplicitMask",
+    "ImportanceMask",
+    "MaskConfig",
+    "RandomMask",
+    "TubeMask",
+    "change",
+    "check_mask",
+    "draw_masks",
+    "needs_change",
+    "scores_for",
+]
+
+_Ratio = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Drawn(Strict):
+    """What every mask has that is drawn."""
+
+    ratios: tuple[_Ratio, ...] = ()
+    """Shares of the patches that are hidden; each step draws one. None: the decoder's own."""
+
+
+class RandomMask(_Drawn):
+    """Each patch alike (MAE)."""
+
+    kind: Literal["random"] = "random"
+    """Discriminator."""
+
+
+class BlockMask(_Drawn):
+    """Rectangles that touch (BEiT); in a clip the same ones in every frame."""
+
+    kind: Literal["block"] = "block"
+    """Discriminator."""
+
+
+class TubeMask(_Drawn):
+    """Random patches, the same ones in every frame of a clip (VideoMAE)."""
+
+    kind: Literal["tube"] = "tube"
+    """Discriminator."""
+
+
+class ImportanceMask(_Drawn):
+    """What matters most is hidden first, but for hints.
+
+    Source: AttMask (arXiv:2203.12719), whose students learn more with hints than without.
+    """
+
+    kind: Literal["importance"] = "importance"
+    """Discriminator."""
+    source: Literal["change", "attention"] = "change"
+    """What matters: what differs from the later frame of a pair or the next ones of a clip; or what
+    the trunk, as it is at that step, attends to, which costs a pass of it over all patches."""
+    hint: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the patches shown that is drawn from all alike; the rest is what scores least. At 0
+    every cue of what matters is hidden, at 1 the mask is random."""
+
+
+class ExplicitMask(Strict):
+    """The same patches of every sample."""
+
+    kind: Literal["explicit"] = "explicit"
+    """Discriminator."""
+    hidden: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    """Their places: oldest first, then top to bottom, left to right."""
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.hidden)) < len(self.hidden):
+            raise ValueError("mask.hidden names a patch twice")
+        return self
+
+
+MaskConfig = Annotated[
+    RandomMask | BlockMask | TubeMask | ImportanceMask | ExplicitMask, Field(discriminator="kind")
+]
+"""Any of them."""
+
+
+def needs_change(mask: MaskConfig) -> bool:
+    """Whether it must be told what changes: an image's later frame."""
+    return isinstance(mask, ImportanceMask) and mask.source == "change"
+
+
+def check_mask(mask: MaskConfig, trunk: VisionConfig) -> None:
+    """Refuse a mask that the trunk's input cannot have.
+
+    Raises:
+        ValueError: a tube in single images, or listed patches that are not there or are all.
+    """
+    if isinstance(mask, TubeMask) and trunk.steps == 1:
+        raise ValueError("a tube mask is for clips; these are single images")
+    if isinstance(mask, ExplicitMask):
+        masks.explicit_mask(mask.hidden, trunk.patches)
+
+
+def scores_for(
+    mask: MaskConfig, trunk: VisionTransformer, pixels: Tensor, later: Tensor | None = None
+) -> Tensor | None:
+    """What `draw_masks` needs to know of the pixels.
+
+    Args:
+        mask: of the recipe.
+        trunk: what will read the visible patches.
+        pixels: float[n, 3, H, W] or float[n, 3, T, H, W], as the trunk reads them.
+        later: float[n, 3, H, W], the later frame of each image's pair; clips have none.
+
+    Returns:
+        float[n, N], how much each patch matters; None if the mask does not ask.
+
+    Raises:
+        ValueError: the mask asks for an image's change, and there is no later frame.
+    """
+    if not isinstance(mask, ImportanceMask):
+        return None
+    if mask.source == "attention":
+        with torch.no_grad():
+            return trunk.importance(pixels).float()
+    if pixels.dim() == 5:
+        return change(pixels, trunk.config)
+    if later is None:
+        raise ValueError("a mask by change needs the later frame of each image's pair")
+    return patchify((later - pixels).square(), trunk.config.patch_size).mean(dim=-1)
+
+
+def change(clips: Tensor, trunk: VisionConfig) -> Tensor:
+    """How much each tubelet of float[n, 3, T, H, W] differs from the frames about it.
+
+    Returns:
+        float[n, N], mean squared difference of its frames to those before and after.
+    """
+    step = clips.diff(dim=2).square()
+    # The first frame has none before it, the last none after: each counts its one neighbour.
+    before = torch.cat([step[:, :, :1], step], dim=2)
+    after = torch.cat([step, step[:, :, -1:]], dim=2)
+    both = patchify((before + after) / 2, trunk.patch_size, trunk.tubelet_frames)
+    return both.mean(dim=-1)
+
+
+def draw_masks(
+    mask: MaskConfig,
+    trunk: VisionConfig,
+    ratio: float,
+    step: Generator,
+    streams: Iterable[Generator],
+    scores: Tensor | None = None,
+) -> Tensor:
+    """Draw what is hidden.
+
+    Args:
+        mask: of the recipe; `check_mask` found nothing wrong with it.
+        trunk: whose patches they are.
+        ratio: share hidden where the mask names none.
+        step: of the draws that the whole batch shares, on the CPU.
+        streams: one for each of the n samples, on the CPU.
+        scores: float[n, N], from `scores_for`.
+
+    Returns:
+        bool[n, N] on the CPU, equally many in each row.
+    """
+    chosen = ratio
+    if not isinstance(mask, ExplicitMask) and mask.ratios:
+        chosen = mask.ratios[int(torch.randint(len(mask.ratios), (), generator=step))]
+    rows = None if scores is None else scores.detach().cpu()
+    return torch.stack(
+        [
+            _drawn(mask, trunk, chosen, stream, None if rows is None else rows[number])
+            for number, stream in enumerate(streams)
+        ]
+    )
+
+
+def _drawn(
+    mask: MaskConfig, trunk: VisionConfig, ratio: float, stream: Generator, scores: Tensor | None
+) -> Tensor:
+    """bool[N] of one sample."""
+    match mask:
+        case RandomMask():
+            return masks.random_mask(trunk.patches, ratio, stream)
+        case BlockMask():
+            frame = masks.block_mask(trunk.grid, trunk.grid, ratio, stream)
+            return masks.tube_mask(trunk.steps, frame)
+        case TubeMask():
+            frame = masks.random_mask(trunk.grid**2, ratio, stream)
+            return masks.tube_mask(trunk.steps, frame)
+        case ImportanceMask():
+            if scores is None:
+                raise ValueError("an importance mask needs scores")
+            return masks.hinted_mask(scores, ratio, mask.hint, stream)
+        case ExplicitMask():
+            return masks.explicit_mask(mask.hidden, trunk.patches)
+        case _:
+            assert_never(mask)
