@@ -1,14 +1,18 @@
 """Inference in process: the same input gives the same numbers, whoever shares its batch."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.bundles import SCALING, actions, clip, picture
+from tests.bundles import SCALING, actions, clip, picture, write_full
 from torch import Generator, Tensor
 
+from tectum_core.architecture import ActionBinsConfig, ActionConfig
+from tectum_core.bundle import read_bundle
+from tectum_core.golden import check_golden
 from tectum_core.masks import random_mask
 from tectum_core.model import Context
 from tectum_core.predictor import CapabilityMissing, Predictor
@@ -245,6 +249,23 @@ def test_predicted_actions_are_in_the_robots_own_units(full: Predictor) -> None:
         )
 
     np.testing.assert_allclose(found, SCALING.restore(standardised).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_actions_that_have_bins_are_predicted_within_them_and_served_like_others(
+    tmp_path: Path,
+) -> None:
+    bins = ActionBinsConfig(count=8, limit=2.0)
+    acting = ActionConfig(dimensions=4, state_dimensions=3, max_steps=8, bins=bins)
+    write_full(tmp_path / "binned", actions=acting)
+    predictor = Predictor(read_bundle(tmp_path / "binned", "binned"))
+
+    found = predictor.fill_actions(ACTIONS, STEPS, PICTURES, TEXTS, STATES)
+
+    hidden = STEPS.numpy()
+    assert np.array_equal(found[~hidden], ACTIONS[~hidden])
+    standardised = SCALING.standardise(torch.from_numpy(found)).numpy()[hidden]
+    assert np.abs(standardised).max() <= 1.75 + 1e-5  # the outermost centres
+    assert check_golden(predictor).outputs
 
 
 # ---------------------------------------------------------------- capabilities

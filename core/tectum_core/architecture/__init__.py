@@ -7,7 +7,7 @@ capabilities that need it.
 A default never changes: bundles leave out of their space ids whatever is at its default.
 """
 
-from tectum_core.architecture.fusion import ActionConfig, FusionConfig
+from tectum_core.architecture.fusion import ActionBinsConfig, ActionConfig, FusionConfig
 from tectum_core.architecture.latent_action import (
     Bottleneck,
     ContinuousBottleneck,
@@ -24,6 +24,7 @@ from tectum_core.architecture.transformer import Strict, TransformerConfig
 from tectum_core.architecture.vision import PixelDecoderConfig, StemConfig, VisionConfig
 
 __all__ = [
+    "ActionBinsConfig",
     "ActionConfig",
     "Bottleneck",
     "ContinuousBottleneck",

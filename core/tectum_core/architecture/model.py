@@ -111,6 +111,9 @@ class ModelConfig(Strict):
             steps = 0 if self.actions is None else self.actions.max_steps + 1
             yield "fusion", _widest(self.vision.patches + words + steps, self.fusion.transformer)
             yield "text.vocabulary_size", words * self.text.vocabulary_size
+        if self.actions is not None and self.actions.bins is not None:
+            each = self.actions.dimensions * self.actions.bins.count
+            yield "actions.bins", self.actions.max_steps * each
         latent = self.latent_action
         if latent is not None and isinstance(latent.dynamics, TransformerDynamicsConfig):
             patches = (latent.image_size // latent.dynamics.patch_size) ** 2

@@ -5,7 +5,7 @@ random so that the model knows how that is. Predicting an action chunk is fillin
 sequence of which every step is hidden.
 
 Letters: B batch, N image tokens, L text tokens, T action steps, A numbers in an action,
-S numbers in a state, D the fusion's width, V vocabulary.
+S numbers in a state, D the fusion's width, V vocabulary, K bins of each number in an action.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tectum_core.architecture import ActionConfig, FusionConfig
+from tectum_core.model.action_bins import ActionBins
 from tectum_core.model.transformer import Transformer
 
 __all__ = ["ActionEncoder", "Context", "Fusion", "straight"]
+
+_TRUST_AT_FIRST = -6.0
+"""In the line between visible steps, before softplus: next to none, so every bin is as probable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,14 @@ class Fusion(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, vocabulary_size),
         )
-        self.action_head = None if actions is None else nn.Linear(width, actions.dimensions)
+        self.bins = (
+            None
+            if actions is None or actions.bins is None
+            else ActionBins(actions.bins, actions.dimensions)
+        )
+        # Of a number with bins: a logit for each, and how far the line is to be trusted.
+        each = 1 if self.bins is None else self.bins.config.count + 1
+        self.action_head = None if actions is None else nn.Linear(width, actions.dimensions * each)
 
     def fill_text(self, text: Tensor, text_seen: Tensor, image: Tensor | None) -> Tensor:
         """Logits for every token of texts whose hidden tokens were replaced before encoding.
@@ -128,16 +140,41 @@ class Fusion(nn.Module):
             context: what else may be looked at.
 
         Returns:
-            float[B, T, A], standardised.
+            float[B, T, A], standardised; with bins the mean of their centres.
         """
+        if self.bins is not None:
+            return self.bins.expected(self.guess_actions(actions, hidden, context))
+        return straight(actions, hidden) + self._act(actions, hidden, context)
+
+    def guess_actions(self, actions: Tensor, hidden: Tensor, context: Context) -> Tensor:
+        """Logits of every number's bins, arguments as for `fill_actions`.
+
+        Bins near the straight line have the higher logits the further a step trusts it, which is
+        learnt too.
+
+        Returns:
+            float32[B, T, A, K].
+
+        Raises:
+            ValueError: this model has no bins.
+        """
+        if self.bins is None:
+            raise ValueError("this model's actions have no bins (model.actions.bins)")
+        said = self._act(actions, hidden, context).unflatten(-1, (actions.shape[2], -1)).float()
+        line = straight(actions, hidden).float()
+        far = (self.bins.centres - line[..., None]).square()
+        return said[..., 1:] - F.softplus(said[..., :1] + _TRUST_AT_FIRST) * far
+
+    def _act(self, actions: Tensor, hidden: Tensor, context: Context) -> Tensor:
+        """What the head says of every step: float[B, T, …]."""
         if self.actions is None or self.action_head is None:
             raise ValueError("this model has no action path")
         steps = self.actions(actions, hidden) + self.modality["action"]
         tokens, seen = self._gather(context, actions.shape[0], actions.device)
         shown = torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device)
         x = self.transformer(torch.cat([tokens, steps], dim=1), torch.cat([seen, shown], dim=1))
-        change: Tensor = self.action_head(self.final_norm(x[:, -steps.shape[1] :]))
-        return straight(actions, hidden) + change
+        found: Tensor = self.action_head(self.final_norm(x[:, -steps.shape[1] :]))
+        return found
 
     def _gather(self, context: Context, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The context's tokens float[B, M, D] and which of them may be attended to, bool[B, M]."""

@@ -198,6 +198,11 @@ def test_the_check_of_a_sound_bundle_is_metered(folder: Path) -> None:
         ("model.fusion.transformer.hidden", 2**21, "fusion: a layer of "),
         ("model.latent_action.dynamics.transformer.hidden", 2**22, "latent_action: a layer of "),
         (
+            "model.actions",
+            {"dimensions": 64, "max_steps": 2048, "bins": {"count": 1024}},
+            "actions.bins: a layer of 134217728 numbers",
+        ),
+        (
             "model.latent_action.dynamics",
             {"kind": "convolution", "widths": [2**18, 8]},
             "latent_action: a layer of 67108864 numbers",

@@ -5,86 +5,15 @@ there). A trunk is built from configuration alone, the family's weights are rena
 and the outputs must agree.
 """
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from tests.families import Weights, blocks, norm, patch_embedding, read, stack, trunk, vit_mae
 from torch.testing import assert_close
 
-from tectum_core.architecture import TextConfig, TransformerConfig, VisionConfig
+from tectum_core.architecture import TextConfig, VisionConfig
 from tectum_core.model import TextTransformer, VisionTransformer
-
-FAMILIES = Path(__file__).parents[2] / "fixtures" / "families"
-Weights = dict[str, Tensor]
-
-
-def stack(**changes: object) -> TransformerConfig:
-    given = {"width": 16, "depth": 2, "heads": 2, "hidden": 24, "norm_eps": 1e-5, **changes}
-    return TransformerConfig.model_validate(given)
-
-
-def trunk(transformer: TransformerConfig, **changes: object) -> VisionConfig:
-    given = {"transformer": transformer, "image_size": 24, "patch_size": 8, **changes}
-    return VisionConfig.model_validate(given)
-
-
-def read(name: str) -> tuple[Weights, Weights]:
-    """A family's weights, and its inputs and outputs."""
-    tensors = load_file(FAMILIES / f"{name}.safetensors")
-    prefix = "weights/"
-    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return weights, {k: v for k, v in tensors.items() if not k.startswith(prefix)}
-
-
-BLOCK = {
-    "layer_norm1": "norm1",
-    "layer_norm2": "norm2",
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.expand",
-    "mlp.fc2": "mlp.contract",
-    "self_attn.out_proj": "attention.output",
-    "attention.o_proj": "attention.output",
-    "layer_scale1.lambda1": "scale1",
-    "layer_scale2.lambda1": "scale2",
-}
-
-
-def blocks(weights: Weights) -> Weights:
-    """The numbered layers under our names, queries, keys and values joined."""
-    ours: Weights = {}
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key, value in weights.items():
-        found = re.fullmatch(r"(?:encoder\.)?layers?\.(\d+)\.(.+?)(?:\.(weight|bias))?", key)
-        if found is None:
-            continue
-        number, part, kind = found.groups()
-        projection = re.fullmatch(r"(?:self_attn|attention)\.([qkv])_proj", part)
-        if projection is not None:
-            target = f"transformer.blocks.{number}.attention.qkv.{kind}"
-            halves.setdefault(target, {})[projection.group(1)] = value
-        else:
-            suffix = f".{kind}" if kind else ""
-            ours[f"transformer.blocks.{number}.{BLOCK[part]}{suffix}"] = value
-    return ours | {key: torch.cat([qkv[x] for x in "qkv"]) for key, qkv in halves.items()}
-
-
-def patch_embedding(weights: Weights, name: str) -> Weights:
-    """A convolution's kernel as the linear layer on patches that it is."""
-    ours = {"embed.weight": weights[f"{name}.weight"].flatten(1)}
-    if f"{name}.bias" in weights:
-        ours["embed.bias"] = weights[f"{name}.bias"]
-    return ours
-
-
-def norm(weights: Weights, theirs: str, ours: str) -> Weights:
-    return {f"{ours}.{kind}": weights[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
 
 
 def clip_vision() -> tuple[VisionConfig, Weights, Weights]:
@@ -152,15 +81,9 @@ def dinov2(name: str, registers: int) -> tuple[VisionConfig, Weights, Weights]:
     return config, ours, numbers
 
 
-def vit_mae() -> tuple[VisionConfig, Weights, Weights]:
+def mae() -> tuple[VisionConfig, Weights, Weights]:
     weights, numbers = read("vit_mae")
-    config = trunk(stack(norm_eps=1e-12), class_token=True, positions="sincos", pooling="class")
-    ours = {
-        **blocks(weights),
-        **patch_embedding(weights, "embeddings.patch_embeddings.projection"),
-        "prefix_tokens": weights["embeddings.cls_token"],  # its position is zero
-        **norm(weights, "layernorm", "final_norm"),
-    }
+    config, ours = vit_mae(weights)
     numbers["pooled"] = numbers["class"]
     return config, ours, numbers
 
@@ -170,7 +93,7 @@ VISION: dict[str, Callable[[], tuple[VisionConfig, Weights, Weights]]] = {
     "SigLIP": siglip_vision,
     "DINOv2": lambda: dinov2("dinov2", 0),
     "DINOv2 with registers": lambda: dinov2("dinov2_registers", 3),
-    "MAE": vit_mae,
+    "MAE": mae,
 }
 
 
@@ -212,7 +135,7 @@ def test_importance_is_the_last_blocks_attention_from_the_class_token(family: st
 
 
 def test_a_masked_encoder_sees_only_what_is_kept_as_mae_does() -> None:
-    config, weights, numbers = vit_mae()
+    config, weights, numbers = mae()
 
     output = build(config, weights)(numbers["pixels"], numbers["keep"])
 

@@ -43,8 +43,8 @@ def test_metrics_are_kept_finite_under_their_objectives_names(finished: Run) -> 
         "image_text/loss", "image_text/accuracy", "image_text/scale",
         "masked_image/loss", "masked_image/masked", "masked_image/relative",
         "masked_language/loss", "masked_language/accuracy",
-        "masked_action/loss", "masked_action/error",
-        "action_prediction/loss", "action_prediction/error",
+        "masked_action/loss", "masked_action/error", "masked_action/line",
+        "action_prediction/loss", "action_prediction/error", "action_prediction/line",
         "latent_action/loss", "latent_action/relative", "latent_action/decoding",
     }  # fmt: skip
     assert all(math.isfinite(value) for one in kept for value in one.values())
@@ -85,6 +85,30 @@ def test_actions_and_states_are_scaled_by_the_training_data(finished: Run, tiny_
     assert scaling.mean == pytest.approx(samples.column("action").mean(axis=0).tolist(), abs=1e-6)
     deviation = samples.column("observation.state").std(axis=0)
     assert scaling.state_standard_deviation == pytest.approx(deviation.tolist(), rel=1e-4)
+
+
+def test_quantile_bins_hold_equally_many_of_the_training_datas_actions(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    bins = {"count": 6, "spacing": "quantiles"}
+    actions = {"dimensions": 4, "state_dimensions": 4, "max_steps": 8, "bins": bins}
+    objectives = [
+        {"kind": "masked_action", "loss": "cross_entropy"}, {"kind": "action_prediction"},
+    ]  # fmt: skip
+    recipe = job(tiny_data, tmp_path, model=parts(actions=actions), objectives=objectives)
+
+    run = trained(recipe)
+
+    assert run.scaling is not None
+    assert run.model.fusion is not None
+    assert run.model.fusion.bins is not None
+    samples = open_samples(recipe, "train", lambda *_: None)
+    taken = torch.from_numpy(samples.column("action"))
+    places = run.model.fusion.bins.places(run.scaling.standardise(taken))
+    for column in places.T:
+        share = torch.bincount(column, minlength=6) / len(column)
+        assert float((share - 1 / 6).abs().max()) < 0.02
+    assert "fusion.bins.centres" in {k.partition("model.")[2] for k in checkpoint(recipe)}
 
 
 def test_the_tokenizer_knows_the_instructions(finished: Run) -> None:

@@ -21,6 +21,7 @@ MOTION = {
     "shuffled o_t+1, refitted": 0.10,
     "random init": 0.99,
 }
+TWO_ERRORS = "two standard errors of the difference"
 Verdict = Callable[[float, Mapping[str, float]], bool]
 
 
@@ -28,6 +29,7 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.task_is_known(0.65, 40)
     assert gates.partner_is_told_apart(0.70, 40)
     assert gates.image_is_filled(0.70, IMAGE)
+    assert gates.instruction_helps(0.49, {"shuffled instruction": 0.5, TWO_ERRORS: 0.01 - A_BIT})
     assert gates.word_is_found(0.505 + A_BIT, {"shuffled picture": 0.5})
     assert gates.word_surprises_less(1.98 - A_BIT, {"shuffled picture": 2})
     assert gates.hidden_actions_are_filled(0.198 - A_BIT, {"linear interpolation": 0.2})
@@ -57,6 +59,15 @@ def test_a_task_wants_its_recall_and_forty_training_episodes(
 )
 def test_a_masked_image_fails_by_any_one_condition(error: float, changes: dict[str, float]) -> None:
     assert not gates.image_is_filled(error, IMAGE | changes)
+
+
+@pytest.mark.parametrize("controls", [(0.5, 0.01 + A_BIT), (0.49, 0.0), (0.48, 0.0)])
+def test_an_instruction_that_helps_no_more_than_chance_may_fails(
+    controls: tuple[float, float],
+) -> None:
+    other, spread = controls
+
+    assert not gates.instruction_helps(0.49, {"shuffled instruction": other, TWO_ERRORS: spread})
 
 
 def test_motion_wants_seven_tenths() -> None:
@@ -120,6 +131,7 @@ def test_what_is_demanded_is_told_in_the_rules() -> None:
     assert gates.TASK_RULE == "≥ 0.65; ≥ 40 training episodes a task"
     assert gates.PAIR_RULE == "≥ 0.7; ≥ 40 training episodes a task"
     assert gates.IMAGE_RULE == "≤ 0.7, below mean patch by ≥ 1%; other context ≥ 0.85"
+    assert gates.IMAGE_TOLD_RULE == "below shuffled instruction by ≥ two standard errors"
     assert gates.MOTION_RULE == (
         "≥ 0.7, PCA of z's width + 0.4, PCA-256 + 0.05, best of o_t alone + 0.4; shuffled ≤ 0.1"
     )

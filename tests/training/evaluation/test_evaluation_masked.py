@@ -17,7 +17,11 @@ from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.context import NothingToMeasure
-from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
+from tectum_train.evaluation.masked import (
+    measure_masked_images,
+    measure_masked_words,
+    measure_told_images,
+)
 from tectum_train.evaluation.measure import Measure
 
 SENTENCES = ("push the red block", "push the blue block")
@@ -140,6 +144,108 @@ def test_the_mean_patch_is_the_training_sets_and_does_not_pass() -> None:
     assert found.value == pytest.approx(0.25)
     assert found.controls["mean patch"] == pytest.approx(0.25)
     assert found.passed is False
+
+
+# ---------------------------------------------------------------- images, told what is done
+
+
+class Told:
+    """Paints a picture's family exactly if told its sentence; each episode has noise of its own."""
+
+    def __init__(self, listens: bool = True) -> None:
+        self.listens = listens
+        self.asked: list[tuple[NDArray[np.uint8], Tensor, str | None]] = []
+        decoder = SimpleNamespace(mask_ratio=0.75)
+        model = SimpleNamespace(vision=SimpleNamespace(patches=PATCHES), pixel_decoder=decoder)
+        self.config = SimpleNamespace(model=model)
+
+    def fill_images(
+        self, images: Sequence[NDArray[np.uint8]], hidden: Tensor, texts: Sequence[str] | None
+    ) -> Any:
+        error = np.full(hidden.shape, np.nan, np.float32)
+        for row, image in enumerate(images):
+            text = None if texts is None else texts[row]
+            self.asked.append((image, hidden[row], text))
+            right = text == SENTENCES[image[0, 0, 0]]
+            heard = 0.5 if text is None or not self.listens else 1.0 - right
+            error[row, hidden[row].numpy()] = heard + 0.01 * image[0, 1, 0]
+        return SimpleNamespace(error=error)
+
+
+def scenes(*families: int) -> Samples:
+    """Episodes of ten frames; a picture says its family, and the number of its episode."""
+    frames = np.zeros((10 * len(families), 2, 2, 3), np.uint8)
+    frames[:, 0, 0, 0] = family = np.repeat(families, 10)
+    frames[:, 0, 1, 0] = np.repeat(np.arange(len(families)), 10)
+    columns = {"task_family": family, "task_index": family}
+    return recorded([10] * len(families), columns, frames, SENTENCES)
+
+
+def told(teller: Told, samples: Samples) -> Measure:
+    (measure,) = measure_told_images(context(samples, samples, predictor=teller))
+    return measure
+
+
+def test_who_listens_paints_better_with_the_true_instruction_and_worse_with_anothers() -> None:
+    found = told(Told(), scenes(0, 1, 0, 1))
+
+    assert found.value == pytest.approx(0.015)  # the episodes' noise, on average
+    assert found.controls == {
+        "shuffled instruction": pytest.approx(1.015),
+        "no instruction": pytest.approx(0.515),
+        "two standard errors of the difference": pytest.approx(0, abs=1e-6),
+    }
+    assert found.passed is True
+    assert found.on == "40 frames of 4 episodes"
+
+
+def test_who_does_not_listen_fails() -> None:
+    found = told(Told(listens=False), scenes(0, 1, 0, 1))
+
+    assert found.value == found.controls["shuffled instruction"]
+    assert found.passed is False
+
+
+def test_the_same_patches_are_hidden_whatever_is_told() -> None:
+    teller = Told()
+    told(teller, scenes(0, 1))
+
+    true, other, none = teller.asked[:20], teller.asked[20:40], teller.asked[40:]
+    assert len(none) == 20
+    for first, second, third in zip(true, other, none, strict=True):
+        assert torch.equal(first[1], second[1])
+        assert torch.equal(first[1], third[1])
+        assert int(first[1].sum()) == 12
+        family = first[0][0, 0, 0]
+        assert (first[2], second[2], third[2]) == (SENTENCES[family], SENTENCES[1 - family], None)
+
+
+class Moody(Told):
+    """Listens in the first episode and does the opposite in the others."""
+
+    def fill_images(self, images: Sequence[Any], hidden: Tensor, texts: Any) -> Any:
+        filled = super().fill_images(images, hidden, texts)
+        number = np.array([image[0, 1, 0] for image in images])[:, None]
+        return SimpleNamespace(error=np.where(number == 0, filled.error, 1 - 0.5 * filled.error))
+
+
+def test_what_differs_from_episode_to_episode_is_counted_by_episodes() -> None:
+    found = told(Moody(), scenes(0, 1, 0, 1))
+
+    gains = np.array([1.0, -0.5, -0.5, -0.5])
+    assert found.controls["shuffled instruction"] - found.value == pytest.approx(gains.mean())
+    spread = found.controls["two standard errors of the difference"]
+    assert spread == pytest.approx(2 * gains.std(ddof=1) / 2)
+    assert found.passed is False
+
+
+def test_instructions_of_one_task_or_one_episode_cannot_be_judged() -> None:
+    with pytest.raises(NothingToMeasure, match="no other to shuffle with"):
+        told(Told(), scenes(0, 0))
+    columns = {"task_family": np.repeat([0, 1], 5), "task_index": np.repeat([0, 1], 5)}
+    alone = recorded([10], columns, instructions=SENTENCES)
+    with pytest.raises(NothingToMeasure, match="one episode alone"):
+        told(Told(), alone)
 
 
 # ---------------------------------------------------------------- words

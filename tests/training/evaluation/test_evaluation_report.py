@@ -32,6 +32,7 @@ WHOLE = [
     "frame → task, R@1",
     "frame → task within same-scene pairs, R@1",
     "masked image, error ÷ predicting zero",
+    "masked image told its instruction, squared error",
     "masked word, accuracy",
     "masked word, nats",
     "masked actions, squared error in standard deviations",
@@ -102,18 +103,21 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
             "proprioception + MLP", "chance",
         },
         WHOLE[2]: {"mean patch", "another image's context"},
-        WHOLE[3]: {"shuffled picture", "no picture"},
+        WHOLE[3]: {
+            "shuffled instruction", "no instruction", "two standard errors of the difference",
+        },
         WHOLE[4]: {"shuffled picture", "no picture"},
-        WHOLE[5]: {"linear interpolation", "mean action"},
-        WHOLE[6]: {"mean action", "repeating the last action", "no picture"},
-        WHOLE[7]: {
+        WHOLE[5]: {"shuffled picture", "no picture"},
+        WHOLE[6]: {"linear interpolation", "mean action"},
+        WHOLE[7]: {"mean action", "repeating the last action", "no picture"},
+        WHOLE[8]: {
             "frame-difference PCA, z's width", "frame-difference PCA-256",
             "o_t alone, pixels PCA-256", "o_t alone, trunk tokens PCA-256",
             "o_t alone, z of a still pair", "shuffled o_t+1, refitted", "random init",
         },
-        WHOLE[11]: {"shuffled z"},
-        WHOLE[12]: {"mean action", "shuffled z"},
-        WHOLE[13]: {"random init", "PCA-256", "majority class"},
+        WHOLE[12]: {"shuffled z"},
+        WHOLE[13]: {"mean action", "shuffled z"},
+        WHOLE[14]: {"random init", "PCA-256", "majority class"},
     }  # fmt: skip
 
 
@@ -139,10 +143,10 @@ def test_what_was_learnt_without_its_conditions_is_measured_without_them(
 
     found = evaluate(left, trained.train, trained.test, left_out=told.append)
 
-    chunks = {measure.name: measure for measure in found}[WHOLE[6]]
-    assert [measure.name for measure in found] == [*WHOLE[:3], *WHOLE[6:13]]
+    chunks = {measure.name: measure for measure in found}[WHOLE[7]]
+    assert [measure.name for measure in found] == [*WHOLE[:4], *WHOLE[7:14]]
     assert told == ["masked words: the training showed no picture beside words"]
-    assert chunks.value == chunks.controls["no picture"] == measures[6].controls["no picture"]
+    assert chunks.value == chunks.controls["no picture"] == measures[7].controls["no picture"]
 
 
 def test_what_is_being_measured_is_told(trained: Trained) -> None:
@@ -151,8 +155,9 @@ def test_what_is_being_measured_is_told(trained: Trained) -> None:
     trained.evaluated(tell=told.append)
 
     assert told == [
-        "retrieval", "masked images", "masked words", "masked actions", "action prediction",
-        "latent actions", "decoded actions", "frozen features",
+        "retrieval", "masked images", "masked images told their instructions", "masked words",
+        "masked actions", "action prediction", "latent actions", "decoded actions",
+        "frozen features",
     ]  # fmt: skip
 
 
@@ -182,7 +187,7 @@ def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_p
 
     alone = Trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
 
-    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[13:]]
+    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[14:]]
 
 
 def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
@@ -194,7 +199,7 @@ def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
 
     found = trained.evaluated(columns=Columns(state="pose", action="torque"), left_out=told.append)
 
-    assert [measure.name for measure in found] == [*WHOLE[2:5], *WHOLE[13:]]
+    assert [measure.name for measure in found] == [*WHOLE[2:6], *WHOLE[14:]]
     assert told == [
         "retrieval: the data set lacks meta/world.json, pose",
         "masked actions: the data set lacks torque, pose",
@@ -300,9 +305,10 @@ def test_a_measure_for_which_there_is_too_little_data_is_left_out_and_told(
     found = evaluate(trained.bundle, trained.train, test, left_out=told.append)
 
     # Of one episode nothing can be shuffled.
-    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[5:7], *WHOLE[13:]]
+    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[6:8], *WHOLE[14:]]
     assert [line.partition(":")[0] for line in told] == [
-        "masked images", "masked words", "latent actions", "decoded actions",
+        "masked images", "masked images told their instructions", "masked words", "latent actions",
+        "decoded actions",
     ]  # fmt: skip
     assert all(line.endswith("with no other to shuffle with") for line in told)
 

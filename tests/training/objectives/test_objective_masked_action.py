@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from scipy.special import log_softmax
 from tests.training.tiny import batch, model
 from torch import Generator, Tensor
 
+from tectum_core.architecture import ActionBinsConfig, ActionConfig
 from tectum_core.model import Context, Fusion, PerceptionModel
+from tectum_core.model.fusion import straight
 from tectum_train.objectives import Objective
 from tectum_train.objectives.masked_action import (
     ActionPrediction,
     ActionPredictionConfig,
     MaskedAction,
     MaskedActionConfig,
-    masked_error,
 )
 
 ALWAYS = {"image_share": 1.0, "text_share": 1.0, "state_share": 1.0}
@@ -59,33 +59,6 @@ def noise(seed: int = 9) -> Tensor:
     return torch.randn(8, 8, 4, generator=Generator().manual_seed(seed))
 
 
-# ---------------------------------------------------------------- the error
-
-
-@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 999))
-def test_the_error_is_the_mean_over_counted_steps(
-    n: int, steps: int, width: int, seed: int
-) -> None:
-    draw = np.random.default_rng(seed)
-    said, true = draw.normal(size=(2, n, steps, width))
-    counted = draw.random((n, steps)) < 0.5
-
-    found = masked_error(
-        torch.from_numpy(said).float(), torch.from_numpy(true).float(), torch.from_numpy(counted)
-    )
-
-    expected = np.square(said - true)[counted].mean() if counted.any() else 0.0
-    assert float(found) == pytest.approx(expected, rel=1e-4, abs=1e-7)
-
-
-def test_counting_padded_steps_would_change_it() -> None:
-    said, true = torch.zeros(1, 4, 2), torch.tensor([[[1.0, 1], [1, 1], [3, 3], [3, 3]]])
-    real = torch.tensor([[True, True, False, False]])
-
-    assert float(masked_error(said, true, real)) == 1
-    assert float(masked_error(said, true, torch.ones_like(real))) == 5
-
-
 # ---------------------------------------------------------------- both objectives
 
 
@@ -121,6 +94,8 @@ def test_the_loss_is_the_mean_square_over_hidden_real_steps(watched: Watched, ma
     expected = np.square(wrong)[counted].mean()
     assert outcome.loss.item() == pytest.approx(expected, rel=1e-5)
     assert float(outcome.metrics["error"]) == pytest.approx(expected, rel=1e-5)
+    line = straight(made.actions, watched.hidden).double().numpy() - made.actions.double().numpy()
+    assert float(outcome.metrics["line"]) == pytest.approx(np.square(line)[counted].mean())
 
 
 @both
@@ -198,6 +173,98 @@ def test_without_an_action_path_there_is_no_such_objective(make: Any) -> None:
     for parts in without:
         with pytest.raises(ValueError, match=r"needs model\.actions and model\.fusion"):
             make(model(latent_action=None, **parts))
+
+
+# ---------------------------------------------------------------- bins
+
+
+def binned(**changes: Any) -> PerceptionModel:
+    bins = ActionBinsConfig.model_validate({"count": 16, "limit": 3.0, **changes})
+    actions = ActionConfig(dimensions=4, state_dimensions=4, max_steps=8, bins=bins)
+    return model(actions=actions.model_dump())
+
+
+@both
+def test_the_cross_entropy_is_that_of_the_bins_of_hidden_real_steps(
+    monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    said: dict[str, Tensor] = {}
+    whole = Fusion.guess_actions
+
+    def guess(fusion: Fusion, actions: Tensor, hidden: Tensor, context: Context) -> Tensor:
+        said["hidden"], said["logits"] = hidden, whole(fusion, actions, hidden, context)
+        return said["logits"]
+
+    monkeypatch.setattr(Fusion, "guess_actions", guess)
+    padded = torch.arange(8)[None] >= torch.arange(1, 9)[:, None]
+    made = batch(padded=padded)
+
+    outcome = make(binned(), loss="cross_entropy")(made)
+
+    counted = (said["hidden"] & ~padded).numpy()
+    edges = np.linspace(-3, 3, 17)
+    places = np.clip(np.searchsorted(edges, made.actions.numpy()) - 1, 0, 15)[counted]
+    logits = said["logits"].detach().double().numpy()[counted]
+    chosen = np.take_along_axis(log_softmax(logits, axis=-1), places[..., None], axis=-1)
+    assert outcome.loss.item() == pytest.approx(-chosen.mean(), rel=1e-5)
+    centres = (edges[1:] + edges[:-1]) / 2
+    meant = (np.exp(log_softmax(logits, axis=-1)) * centres).sum(axis=-1)
+    error = np.square(meant - made.actions.double().numpy()[counted]).mean()
+    assert float(outcome.metrics["error"]) == pytest.approx(error, rel=1e-4)
+
+
+@both
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_what_padded_steps_hold_changes_neither_loss_nor_gradient(make: Any, loss: str) -> None:
+    padded = torch.arange(8)[None] >= torch.arange(1, 9)[:, None]
+    found = []
+    for spoilt in (0.0, 1e3, torch.nan):
+        network = binned()
+        actions = batch().actions.masked_fill(padded[:, :, None], spoilt)
+        said = make(network, loss=loss)(batch(padded=padded, actions=actions)).loss
+        said.backward()
+        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        found.append((said.item(), torch.cat(gradients)))
+
+    for value, gradient in found[1:]:
+        assert value == found[0][0]
+        assert torch.equal(gradient, found[0][1])
+
+
+@both
+def test_at_first_every_bin_is_as_probable(make: Any) -> None:
+    network = binned(count=64)
+    assert network.fusion is not None
+    assert network.fusion.action_head is not None
+    torch.nn.init.zeros_(network.fusion.action_head.weight)
+
+    loss = make(network, loss="cross_entropy")(batch()).loss
+
+    assert loss.item() == pytest.approx(np.log(64), rel=0.01)
+
+
+@both
+def test_eight_samples_are_learnt_by_heart(make: Any) -> None:
+    network = binned()
+    learnt: Objective = make(network, loss="cross_entropy")
+    adam = torch.optim.Adam(network.parameters(), lr=3e-3)
+
+    for step in range(80):
+        made = batch()
+        made.seeds += 8 * step
+        outcome = learnt(made)
+        adam.zero_grad()
+        outcome.loss.backward()
+        adam.step()
+
+    assert outcome.loss.item() < 0.4 * np.log(16)
+    assert float(outcome.metrics["error"]) < 0.4 * float(outcome.metrics["line"])
+
+
+@both
+def test_a_model_without_bins_is_refused_cross_entropy_by_name(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"needs model\.actions\.bins for loss: cross_entropy"):
+        make(model(), loss="cross_entropy")
 
 
 # ---------------------------------------------------------------- masking

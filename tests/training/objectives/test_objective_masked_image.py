@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +13,20 @@ from torch import Generator, Tensor
 
 from tectum_core.masks import random_mask
 from tectum_core.model import PatchPrediction, PerceptionModel, PixelDecoder, patchify
-from tectum_train.objectives import Batch
+from tectum_train.objectives import Batch, Reads
 from tectum_train.objectives.masked_image import MaskedImage, MaskedImageConfig
 
 PATCH, COUNT = 8, 16
 
 
-def objective(network: PerceptionModel, **changes: float) -> MaskedImage:
+def objective(network: PerceptionModel, **changes: Any) -> MaskedImage:
     settings = {"text_share": 0.0, "statistics_weight": 0.0, **changes}
     return MaskedImage(MaskedImageConfig.model_validate(settings), network)
 
 
 def hidden_of(made: Batch, ratio: float = 0.75) -> Tensor:
     """The masks that the objective will draw."""
-    generator = Generator().manual_seed(made.generator.initial_seed())
-    return torch.stack([random_mask(COUNT, ratio, generator) for _ in range(len(made))])
+    return torch.stack([random_mask(COUNT, ratio, one) for one in made.streams("masked_image")])
 
 
 class Altered:
@@ -179,6 +179,50 @@ def test_flat_patches_do_not_become_amplified_noise() -> None:
     target = dull.pixel_decoder.target(patchify(flat + noise, PATCH))
     assert float(target.values.abs().max()) < 0.2
     assert torch.isfinite(loss)
+
+
+def places(keep: Tensor | None) -> Tensor:
+    """bool[B, N] of what was hidden, from what was kept."""
+    assert keep is not None
+    return torch.ones(len(keep), COUNT, dtype=torch.bool).scatter(1, keep, False)
+
+
+def test_a_recipe_chooses_the_mask_and_its_ratios(decoder: Altered) -> None:
+    network, made = model(), batch()
+
+    objective(network, mask={"kind": "explicit", "hidden": (0, 5)})(made)
+    listed = places(decoder.keep)
+    objective(network, mask={"kind": "block", "ratios": (0.5,)})(made)
+
+    assert listed.nonzero()[:, 1].tolist() == [0, 5] * 8
+    assert places(decoder.keep).sum(dim=1).tolist() == [8] * 8
+
+
+def test_a_mask_by_change_hides_what_moves_and_reads_the_later_frame(decoder: Altered) -> None:
+    later = batch().earlier.clone()
+    later[:, :, PATCH : 2 * PATCH, 2 * PATCH : 3 * PATCH] += 1  # the seventh of sixteen patches
+    learnt = objective(model(), mask={"kind": "importance", "hint": 0, "ratios": (0.1, 0.2)})
+
+    learnt(batch(later=later))
+
+    assert learnt.config.reads == Reads.LATER
+    assert objective(model()).config.reads == Reads.FRAME
+    assert places(decoder.keep)[:, 6].all()
+
+
+def test_a_mask_by_attention_needs_no_later_frame(decoder: Altered) -> None:
+    mask = {"kind": "importance", "source": "attention", "hint": 0.0, "ratios": (0.5,)}
+    network = model()
+
+    objective(network, mask=mask)(batch(later=None))
+
+    hidden, scores = places(decoder.keep), network.vision.importance(batch().earlier)
+    assert (scores.masked_fill(~hidden, 1).amin(1) >= scores.masked_fill(hidden, 0).amax(1)).all()
+
+
+def test_a_mask_that_images_cannot_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="a tube mask is for clips"):
+        objective(model(), mask={"kind": "tube"})
 
 
 # ---------------------------------------------------------------- the instruction

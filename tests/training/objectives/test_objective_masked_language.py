@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -23,8 +26,9 @@ MASK, VOCABULARY = 4, 100
 ROWS = st.lists(st.lists(st.booleans(), min_size=7, max_size=7).filter(any), min_size=1, max_size=6)
 
 
-def seeded(seed: int) -> Generator:
-    return Generator().manual_seed(seed)
+def seeded(seed: int) -> Iterator[Generator]:
+    """A stream for each of as many rows as are asked for."""
+    return (Generator().manual_seed(seed + row) for row in itertools.count())
 
 
 def many(seed: int = 0, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -143,7 +147,12 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens(watched: Watched) ->
     made = batch(8)
     words = tokenizer()
     _, hidden = hide_tokens(
-        made.ids, made.content, 0.3, words.mask_id or 0, words.vocabulary_size, seeded(0)
+        made.ids,
+        made.content,
+        0.15,
+        words.mask_id or 0,
+        words.vocabulary_size,
+        made.streams("masked_language"),
     )
 
     outcome = objective(model())(made)
@@ -161,7 +170,12 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens(watched: Watched) ->
 def test_what_is_said_of_visible_tokens_does_not_count(watched: Watched) -> None:
     made, words = batch(8), tokenizer()
     _, hidden = hide_tokens(
-        made.ids, made.content, 0.3, words.mask_id or 0, words.vocabulary_size, seeded(0)
+        made.ids,
+        made.content,
+        0.15,
+        words.mask_id or 0,
+        words.vocabulary_size,
+        made.streams("masked_language"),
     )
     before = objective(model())(batch(8)).loss.item()
 

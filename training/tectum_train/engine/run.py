@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from rich.console import Console
@@ -266,7 +267,12 @@ def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     except ValidationError as error:
         told = "; ".join(found["msg"] for found in error.errors())
         raise RecipeError(f"{recipe.name} on this data set: {told}") from error
-    return Run(recipe, PerceptionModel(recipe.model), tokenizer, scaling, config, folder)
+    model = PerceptionModel(recipe.model)
+    bins = None if model.fusion is None else model.fusion.bins
+    if bins is not None and bins.config.spacing == "quantiles" and scaling is not None:
+        taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
+        bins.fit(scaling.standardise(torch.from_numpy(taken)))
+    return Run(recipe, model, tokenizer, scaling, config, folder)
 
 
 def _words(commits: tuple[str, ...]) -> str:

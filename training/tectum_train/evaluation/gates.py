@@ -21,6 +21,7 @@ __all__ = [
     "FRAME_RULE",
     "HIDDEN_ACTIONS_RULE",
     "IMAGE_RULE",
+    "IMAGE_TOLD_RULE",
     "INTERPOLATION",
     "LAST_ACTION",
     "MEAN_ACTION",
@@ -29,11 +30,13 @@ __all__ = [
     "OTHER_CONTEXT",
     "OTHER_NEXT",
     "OTHER_PICTURE",
+    "OTHER_WORDS",
     "OTHER_Z",
     "PAIR_RULE",
     "PIXELS",
     "RANDOM_INIT",
     "TASK_RULE",
+    "TWO_ERRORS",
     "WORD_RULE",
     "WORD_SURPRISE_RULE",
     "actions_are_decoded",
@@ -43,6 +46,7 @@ __all__ = [
     "frame_is_predicted",
     "hidden_actions_are_filled",
     "image_is_filled",
+    "instruction_helps",
     "motion_is_in_z",
     "partner_is_told_apart",
     "task_is_known",
@@ -53,7 +57,8 @@ __all__ = [
 Controls = Mapping[str, float]
 
 MEAN_PATCH, OTHER_CONTEXT = "mean patch", "another image's context"
-OTHER_PICTURE = "shuffled picture"
+OTHER_PICTURE, OTHER_WORDS = "shuffled picture", "shuffled instruction"
+TWO_ERRORS = "two standard errors of the difference"
 INTERPOLATION, MEAN_ACTION = "linear interpolation", "mean action"
 LAST_ACTION, OTHER_Z = "repeating the last action", "shuffled z"
 CHANGE_OF_WIDTH = "frame-difference PCA, z's width"
@@ -132,6 +137,17 @@ def image_is_filled(error: float, controls: Controls) -> bool:
         and _below(error, controls[MEAN_PATCH])
         and controls[OTHER_CONTEXT] >= _OTHER_CONTEXT
     )
+
+
+# "MIM given text: error(shuffled text) − error(true text) > 0": by more than chance, of which the
+# errors of the same patches of the same frames, with one and the other instruction, have little
+IMAGE_TOLD_RULE = "below shuffled instruction by ≥ two standard errors"
+
+
+def instruction_helps(error: float, controls: Controls) -> bool:
+    """By squared errors of hidden patches."""
+    gain = controls[OTHER_WORDS] - error
+    return gain > 0 and gain >= controls[TWO_ERRORS]
 
 
 # "masked words better with the true image than a shuffled one"

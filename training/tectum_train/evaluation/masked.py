@@ -1,7 +1,7 @@
 """Masked images and words: is what was hidden filled in from what was seen?
 
 Each against what needs no understanding: predicting zero, the mean patch, another
-image's context; a shuffled picture.
+image's context; a shuffled instruction; a shuffled picture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, NothingToMeasure, model_input, of_others
 from tectum_train.evaluation.measure import Measure
 
-__all__ = ["measure_masked_images", "measure_masked_words"]
+__all__ = ["measure_masked_images", "measure_masked_words", "measure_told_images"]
 
 _FRAMES, _BATCH = 1024, 128
 
@@ -77,6 +77,60 @@ def measure_masked_images(context: Context) -> list[Measure]:
             controls,
             gates.IMAGE_RULE,
             gates.image_is_filled(relative["model"], controls),
+            context.counted(index, "frames"),
+        )
+    ]
+
+
+@torch.inference_mode()
+def measure_told_images(context: Context) -> list[Measure]:
+    """What the instruction tells of hidden patches: the same ones, with it and with another task's.
+
+    Errors are squared, in the decoder's units: 1 is predicting zero where patches are normalised.
+    """
+    predictor = context.predictor
+    vision, decoder = predictor.config.model.vision, predictor.config.model.pixel_decoder
+    if decoder is None:
+        return []
+    index = _chosen(context, _FRAMES, "told images")
+    generator = Generator().manual_seed(context.seed_of("told images' hidden patches"))
+    masks = [random_mask(vision.patches, decoder.mask_ratio, generator) for _ in index]
+    hidden, frames = torch.stack(masks), context.test.frames[index]
+    sentences = [context.test.instructions[i] for i in context.test.column("task_index")[index]]
+    strangers = of_others(
+        context.families(context.test)[index], context.generator("shuffled instructions")
+    )
+
+    def errors(texts: list[str] | None) -> NDArray[np.float64]:
+        """[n], of each frame's hidden patches."""
+        parts = [slice(start, start + _BATCH) for start in range(0, len(index), _BATCH)]
+        filled = [
+            predictor.fill_images(
+                list(frames[part]), hidden[part], None if texts is None else texts[part]
+            )
+            for part in parts
+        ]
+        return np.nanmean(np.concatenate([one.error for one in filled]).astype(np.float64), axis=1)
+
+    told, other = errors(sentences), errors([sentences[i] for i in strangers])
+    gain, episode = other - told, context.test.episode[index]
+    # Frames of one episode are much alike: what is drawn anew are episodes.
+    means = [float(gain[episode == one].mean()) for one in np.unique(episode)]
+    if len(means) < 2:
+        raise NothingToMeasure("frames of one episode alone say nothing of chance")
+    error = float(told.mean())
+    controls = {
+        gates.OTHER_WORDS: float(other.mean()),
+        "no instruction": float(errors(None).mean()),
+        gates.TWO_ERRORS: 2 * float(np.std(means, ddof=1)) / len(means) ** 0.5,
+    }
+    return [
+        Measure(
+            "masked image told its instruction, squared error",
+            error,
+            controls,
+            gates.IMAGE_TOLD_RULE,
+            gates.instruction_helps(error, controls),
             context.counted(index, "frames"),
         )
     ]

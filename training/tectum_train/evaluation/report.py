@@ -26,7 +26,11 @@ from tectum_train.evaluation.context import (
 )
 from tectum_train.evaluation.fits import check_fits, pair_steps
 from tectum_train.evaluation.latent import measure_latent_actions
-from tectum_train.evaluation.masked import measure_masked_images, measure_masked_words
+from tectum_train.evaluation.masked import (
+    measure_masked_images,
+    measure_masked_words,
+    measure_told_images,
+)
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.neighbours import measure_features
 from tectum_train.evaluation.retrieval import measure_retrieval
@@ -68,6 +72,8 @@ def _parts(
         yield _Part("retrieval", measure_retrieval, told)
     if model.pixel_decoder is not None and learnt("pixel_decoder"):
         yield _Part("masked images", measure_masked_images)
+        if model.pixel_decoder.text_context and learnt("pixel_decoder.from_text"):
+            yield _Part("masked images told their instructions", measure_told_images)
     if model.fusion is not None and learnt("fusion.token_head"):
         yield _Part("masked words", measure_masked_words)
     if model.actions is not None and learnt("fusion.action_head"):

@@ -7,34 +7,47 @@ Letters: B batch, n samples that are used, T action steps, A numbers in an actio
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Generator, Tensor
 
 from tectum_core.masks import span_mask
 from tectum_core.model import Context, PerceptionModel
+from tectum_core.model.fusion import straight
+from tectum_train.losses.masked import binned_actions, squared_actions
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
-__all__ = [
-    "ActionPrediction",
-    "ActionPredictionConfig",
-    "MaskedAction",
-    "MaskedActionConfig",
-    "masked_error",
-]
+__all__ = ["ActionPrediction", "ActionPredictionConfig", "MaskedAction", "MaskedActionConfig"]
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class MaskedActionConfig(PartSettings):
+class _ActionSettings(PartSettings):
+    """What both have."""
+
+    loss: Literal["mse", "cross_entropy"] = "mse"
+    """`mse`: squared error of the action, in standard deviations; `cross_entropy`: of the bins that
+    its numbers lie in, for a model that has bins (`model.actions.bins`)."""
+    text_share: _Share = 1.0
+    """How often the instruction is shown. Without it, what is being done must be read from the
+    picture."""
+    state_share: _Share = 1.0
+    """How often the robot's state is shown, if the model takes one. Without it, where the hand is
+    must be read from the picture."""
+
+
+class MaskedActionConfig(_ActionSettings):
     """Hidden runs of actions."""
 
     kind: Literal["masked_action"] = "masked_action"
     """Discriminator."""
-    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.15, 0.35, 0.55, 0.75, 0.95)
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (
+        0.15, 0.35, 0.55, 0.75, 0.95,
+    )  # fmt: skip
     """Share of steps hidden; one is drawn for each sample."""
     image_share: _Share = 0.8
     """How often the picture is shown."""
@@ -44,21 +57,70 @@ class MaskedActionConfig(PartSettings):
     """How often the robot's state is shown, if the model takes one."""
 
 
-class ActionPredictionConfig(PartSettings):
-    """The whole sequence from picture, instruction and state."""
+class ActionPredictionConfig(_ActionSettings):
+    """The whole chunk of `model.actions.max_steps` from picture, instruction and state."""
 
     kind: Literal["action_prediction"] = "action_prediction"
     """Discriminator."""
-    text_share: _Share = 1.0
-    """How often the instruction is shown. Without it, what is being done must be read from the
-    picture."""
-    state_share: _Share = 1.0
-    """How often the robot's state is shown, if the model takes one. Without it, where the hand is
-    must be read from the picture."""
 
 
-class MaskedAction(Objective):
-    """Mean squared error on hidden steps, in standard deviations.
+class _Actions(Objective):
+    """The error on hidden steps of what the fusion fills in; padded steps do not count."""
+
+    def __init__(self, config: _ActionSettings, model: PerceptionModel) -> None:
+        super().__init__()
+        if model.fusion is None or model.fusion.actions is None:
+            raise ValueError(f"{self.name} needs model.actions and model.fusion")
+        if config.loss == "cross_entropy" and model.fusion.bins is None:
+            raise ValueError(f"{self.name} needs model.actions.bins for loss: cross_entropy")
+        self.settings = config
+        self.model = model
+
+    def _filled(self, batch: Batch, hidden: Tensor, image_share: float = 1.0) -> Outcome:
+        """Outcome with the loss, the squared error of what is predicted, and what it must beat.
+
+        Args:
+            batch: all of it.
+            hidden: bool[n, T], of its first n samples.
+            image_share: how often the picture is shown.
+        """
+        fusion, used = self.model.fusion, len(hidden)
+        if fusion is None:
+            raise ValueError(f"{self.name} needs model.fusion")
+        context = self._context(batch, used, image_share)
+        actions, padded = batch.actions[:used], batch.padded[:used]
+        counted = hidden & ~padded
+        # Padding repeats the last action, which may be a hidden one: it is not shown either.
+        unseen = hidden | padded
+        if self.settings.loss == "cross_entropy" and fusion.bins is not None:
+            logits = fusion.guess_actions(actions, unseen, context)
+            loss = binned_actions(logits, fusion.bins.places(actions), counted)
+            predicted = fusion.bins.expected(logits.detach())
+            error = squared_actions(predicted, actions, counted)
+        else:
+            loss = error = squared_actions(
+                fusion.fill_actions(actions, unseen, context), actions, counted
+            )
+        # Of the line between visible steps; where none is visible, of the mean action.
+        line = squared_actions(straight(actions, unseen), actions, counted)
+        return Outcome(loss, {"error": error.detach(), "line": line})
+
+    def _context(self, batch: Batch, used: int, image_share: float) -> Context:
+        config, settings = self.model.config.actions, self.settings
+        takes_state = config is not None and config.state_dimensions > 0
+        image, text, state = torch.rand(3, generator=batch.generator).tolist()
+        looks, reads = image < image_share, text < settings.text_share
+        feels = takes_state and state < settings.state_share
+        return Context(
+            image=batch.image(self.model).tokens[:used] if looks else None,
+            text=batch.text(self.model).tokens[:used] if reads else None,
+            text_seen=batch.ids_seen[:used] if reads else None,
+            state=batch.state[:used] if feels else None,
+        )
+
+
+class MaskedAction(_Actions):
+    """One hidden run in each sequence.
 
     Runs, not scattered steps: between neighbours, interpolation is too good to learn from.
 
@@ -68,98 +130,31 @@ class MaskedAction(Objective):
     name = "masked_action"
 
     def __init__(self, config: MaskedActionConfig, model: PerceptionModel) -> None:
-        super().__init__()
-        _require_actions(model, self.name)
+        super().__init__(config, model)
         self.config = config
-        self.model = model
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss."""
-        used = self.config.used(batch)
+        """Outcome with the loss, and the errors of what is filled in and of a straight line."""
         steps = batch.actions.shape[1]
-        choice = torch.randint(len(self.config.ratios), (used,), generator=batch.generator)
-        hidden = torch.stack(
-            [span_mask(steps, self.config.ratios[int(c)], batch.generator) for c in choice]
-        ).to(batch.actions.device)
-        draws = torch.rand(3, generator=batch.generator).tolist()
-        context = _context(
-            self.model,
-            batch,
-            used,
-            image=draws[0] < self.config.image_share,
-            text=draws[1] < self.config.text_share,
-            state=draws[2] < self.config.state_share,
-        )
-        loss = _error(self.model, batch, used, hidden, context)
-        return Outcome(loss, {"error": loss.detach()})
+        streams = islice(batch.streams(self.name), self.config.used(batch))
+        masks = [span_mask(steps, self._ratio(stream), stream) for stream in streams]
+        hidden = torch.stack(masks).to(batch.actions.device)
+        return self._filled(batch, hidden, self.config.image_share)
+
+    def _ratio(self, stream: Generator) -> float:
+        ratios = self.config.ratios
+        return ratios[int(torch.randint(len(ratios), (), generator=stream))]
 
 
-class ActionPrediction(Objective):
-    """Mean squared error on every step, in standard deviations; padded steps do not count."""
+class ActionPrediction(_Actions):
+    """Every step hidden."""
 
     name = "action_prediction"
 
     def __init__(self, config: ActionPredictionConfig, model: PerceptionModel) -> None:
-        super().__init__()
-        _require_actions(model, self.name)
+        super().__init__(config, model)
         self.config = config
-        self.model = model
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss."""
-        used = self.config.used(batch)
-        hidden = torch.ones_like(batch.padded[:used])
-        draws = torch.rand(2, generator=batch.generator).tolist()
-        context = _context(
-            self.model,
-            batch,
-            used,
-            image=True,
-            text=draws[0] < self.config.text_share,
-            state=draws[1] < self.config.state_share,
-        )
-        loss = _error(self.model, batch, used, hidden, context)
-        return Outcome(loss, {"error": loss.detach()})
-
-
-def masked_error(predicted: Tensor, actions: Tensor, counted: Tensor) -> Tensor:
-    """Mean squared error over the counted steps.
-
-    Args:
-        predicted, actions: float[n, T, A], standardised.
-        counted: bool[n, T].
-
-    Returns:
-        float32 scalar; 0 if nothing counts.
-    """
-    error = (predicted.float() - actions.float()).square().mean(dim=-1)
-    weight = counted.float()
-    return (error * weight).sum() / weight.sum().clamp(min=1)
-
-
-def _require_actions(model: PerceptionModel, name: str) -> None:
-    if model.fusion is None or model.fusion.actions is None:
-        raise ValueError(f"{name} needs model.actions and model.fusion")
-
-
-def _context(
-    model: PerceptionModel, batch: Batch, used: int, *, image: bool, text: bool, state: bool
-) -> Context:
-    takes_state = model.config.actions is not None and model.config.actions.state_dimensions > 0
-    return Context(
-        image=batch.image(model).tokens[:used] if image else None,
-        text=batch.text(model).tokens[:used] if text else None,
-        text_seen=batch.ids_seen[:used] if text else None,
-        state=batch.state[:used] if state and takes_state else None,
-    )
-
-
-def _error(
-    model: PerceptionModel, batch: Batch, used: int, hidden: Tensor, context: Context
-) -> Tensor:
-    if model.fusion is None:
-        raise ValueError("an action objective needs model.fusion")
-    actions, padded = batch.actions[:used], batch.padded[:used]
-    # Padding repeats the last action, which may be a hidden one: it is not shown either.
-    predicted = model.fusion.fill_actions(actions, hidden | padded, context)
-    return masked_error(predicted, actions, hidden & ~padded)
+        """Outcome with the loss, and the errors of what is predicted and of the mean action."""
+        return self._filled(batch, torch.ones_like(batch.padded[: self.config.used(batch)]))

@@ -1,20 +1,29 @@
-"""MAE: encode what is visible, predict the pixels of what is not.
+"""MAE: encode what is visible, predict the pixels of what is not; with words in view if wanted.
 
 Letters: B batch, N patches, K visible ones, X numbers in a patch.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch.nn import functional as F
 
-from tectum_core.masks import random_mask, visible_indices
+from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, patchify
+from tectum_train.losses.masked import hidden_patches
+from tectum_train.masking import (
+    MaskConfig,
+    RandomMask,
+    check_mask,
+    draw_masks,
+    needs_change,
+    scores_for,
+)
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
-from tectum_train.objectives.batch import Batch
+from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["MaskedImage", "MaskedImageConfig"]
 
@@ -24,16 +33,23 @@ class MaskedImageConfig(PartSettings):
 
     kind: Literal["masked_image"] = "masked_image"
     """Discriminator."""
+    mask: MaskConfig = RandomMask()
+    """What is hidden."""
     text_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How often the decoder is shown the instruction, if it can read one."""
     statistics_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of predicting each patch's mean and spread, for painting without peeking."""
 
+    @property
+    def reads(self) -> Reads:
+        """The later frame too if the mask goes by what changes."""
+        return Reads.LATER if needs_change(self.mask) else Reads.FRAME
+
 
 class MaskedImage(Objective):
     """Mean squared error on hidden patches, normalised per patch.
 
-    Source: MAE (arXiv:2111.06377).
+    Source: MAE (arXiv:2111.06377); given text: Voltron's V-Cond (arXiv:2302.12766).
     """
 
     name = "masked_image"
@@ -42,6 +58,7 @@ class MaskedImage(Objective):
         super().__init__()
         if model.pixel_decoder is None:
             raise ValueError("masked_image needs model.pixel_decoder")
+        check_mask(config.mask, model.vision.config)
         self.config = config
         self.model = model
 
@@ -50,25 +67,32 @@ class MaskedImage(Objective):
         decoder, vision = self.model.pixel_decoder, self.model.vision
         if decoder is None:
             raise ValueError("masked_image needs model.pixel_decoder")
-        count, ratio = vision.config.patches, decoder.config.mask_ratio
         used = self.config.used(batch)
         pixels = batch.earlier[:used]
-        masks = [random_mask(count, ratio, batch.generator) for _ in range(used)]
-        hidden = torch.stack(masks).to(pixels.device)
+        later = None
+        if needs_change(self.config.mask):
+            later = given(batch.later, "later frames")[:used]
+        hidden = draw_masks(
+            self.config.mask,
+            vision.config,
+            decoder.config.mask_ratio,
+            batch.generator,
+            islice(batch.streams(self.name), used),
+            scores_for(self.config.mask, vision, pixels, later),
+        ).to(pixels.device)
         keep = visible_indices(hidden)
         text = seen = None
         if decoder.config.text_context:
             shown = torch.rand((), generator=batch.generator).item() < self.config.text_share
             if shown:
                 text, seen = batch.text(self.model).tokens[:used], batch.ids_seen[:used]
-        prediction = decoder(vision(pixels, keep).tokens, keep, text, seen)
+        said = decoder(vision(pixels, keep).tokens, keep, text, seen)
         target = decoder.target(patchify(pixels, vision.config.patch_size))
-        error = (prediction.values.float() - target.values).square().mean(dim=-1)
-        masked = error[hidden].mean()
+        masked = hidden_patches(said.values, target.values, hidden)
         zero = target.values.square().mean(dim=-1)[hidden].mean()
         loss = masked
-        if prediction.normalised:
-            mean = F.mse_loss(prediction.mean.float()[hidden], target.mean[hidden])
-            spread = F.mse_loss(prediction.log_spread.float()[hidden], target.log_spread[hidden])
+        if said.normalised:
+            mean = hidden_patches(said.mean, target.mean, hidden)
+            spread = hidden_patches(said.log_spread, target.log_spread, hidden)
             loss = masked + self.config.statistics_weight * (mean + spread)
         return Outcome(loss, {"masked": masked.detach(), "relative": (masked / zero).detach()})

@@ -5,14 +5,16 @@ Letters: B batch, n samples that are used, L text tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel
+from tectum_train.losses.masked import hidden_words
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
@@ -24,7 +26,7 @@ class MaskedLanguageConfig(PartSettings):
 
     kind: Literal["masked_language"] = "masked_language"
     """Discriminator."""
-    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of an instruction's tokens that are hidden; at least one is."""
     image_share: Annotated[float, Field(ge=0, le=1)] = 0.85
     """How often the picture is shown."""
@@ -58,14 +60,13 @@ class MaskedLanguage(Objective):
         ids, seen = batch.ids[:used], batch.ids_seen[:used]
         masked, hidden = hide_tokens(
             ids, batch.content[:used], self.config.ratio, self.mask_id, self.vocabulary,
-            batch.generator,
+            batch.streams(self.name),
         )  # fmt: skip
         shown = torch.rand((), generator=batch.generator).item() < self.config.image_share
         image = batch.image(self.model).tokens[:used] if shown else None
-        logits = fusion.fill_text(text(masked, seen).tokens, seen, image)[hidden].float()
-        loss = F.cross_entropy(logits, ids[hidden])
-        right = (logits.argmax(dim=-1) == ids[hidden]).float().mean()
-        return Outcome(loss, {"accuracy": right.detach()})
+        logits = fusion.fill_text(text(masked, seen).tokens, seen, image)
+        loss, right = hidden_words(logits, ids, hidden)
+        return Outcome(loss, {"accuracy": right.float().mean()})
 
 
 def hide_tokens(
@@ -74,7 +75,7 @@ def hide_tokens(
     ratio: float,
     mask_id: int,
     vocabulary: int,
-    generator: Generator,
+    streams: Iterable[Generator],
 ) -> tuple[Tensor, Tensor]:
     """Hide tokens the way BERT does.
 
@@ -84,17 +85,21 @@ def hide_tokens(
         ratio: share of a row's content that is hidden; at least one token.
         mask_id: what stands for a hidden token.
         vocabulary: other tokens are drawn from it.
-        generator: of the choice, on the CPU.
+        streams: of each row's choices, on the CPU; at least n.
 
     Returns:
         int64[n, L] with tokens replaced, and bool[n, L] of those that were hidden.
     """
-    scores = torch.rand(ids.shape, generator=generator).to(ids.device)
+    length = ids.shape[1]
+    drawn = [
+        torch.rand(3, length, generator=stream, dtype=torch.float64)
+        for stream in islice(streams, len(ids))
+    ]
+    scores, kind, other = torch.stack(drawn, dim=1).to(ids.device)
     scores = scores.masked_fill(~content, 2.0)  # behind every content token
     wanted = (content.sum(dim=1) * ratio).round().clamp(min=1)
     rank = scores.argsort(dim=1).argsort(dim=1)
     hidden = rank < wanted[:, None]
-    kind = torch.rand(ids.shape, generator=generator).to(ids.device)
-    random = torch.randint(vocabulary, ids.shape, generator=generator).to(ids.device)
+    random = (other * vocabulary).long()
     replaced = torch.where(kind < 0.8, mask_id, torch.where(kind < 0.9, random, ids))
     return torch.where(hidden, replaced, ids), hidden
