@@ -23,6 +23,7 @@ from tectum_core.architecture import (
     TransformerConfig,
     TransformerDynamicsConfig,
     VisionConfig,
+    WorldModelConfig,
 )
 from tectum_core.preprocess import ActionScaling, ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
@@ -90,8 +91,23 @@ def full_model(**changes: Any) -> ModelConfig:
             tolerance=TOLERANCE,
             decoded_steps=4,
         ),
+        "world_model": world_model(),
     }
     return bare_model(**{**parts, **changes})
+
+
+def world_model(**changes: Any) -> WorldModelConfig:
+    """A world model of patch tokens that reads the robot's own actions and paints frames."""
+    given = {
+        "transformer": stack(),
+        "history": 3,
+        "action_steps": 4,
+        "interval": INTERVAL,
+        "max_steps": 6,
+        "decoder": stack(),
+        **changes,
+    }
+    return WorldModelConfig.model_validate(given)
 
 
 def write_full(folder: Path, seed: int = 0, **changes: Any) -> str:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         Model,
         Space,
         TextInput,
+        WorldModelInput,
     )
     from tectum.reconstructions import (
         ActionReconstruction,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         SimilarityError,
         Timings,
     )
+    from tectum.rollouts import Rollout, RolloutBatch
     from tectum.shell import __version__
     from tectum.stream import Stream
     from tectum.vocabulary import (
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
         ResizeMode,
         Side,
         VectorKind,
+        WorldActions,
     )
 
 __all__ = [
@@ -146,6 +149,8 @@ __all__ = [
     "Priority",
     "ResizeMode",
     "ResponseInfo",
+    "Rollout",
+    "RolloutBatch",
     "Side",
     "Similarity",
     "SimilarityError",
@@ -166,12 +171,14 @@ __all__ = [
     "Unavailable",
     "VectorKind",
     "Violation",
+    "WorldActions",
+    "WorldModelInput",
     "__version__",
 ]
 
 _MODULES = (
     "aio", "aio_stream", "calls", "client", "conversation", "errors", "images", "inputs", "models",
-    "reconstructions", "requests", "results", "shell", "stream", "vocabulary",
+    "reconstructions", "requests", "results", "rollouts", "shell", "stream", "vocabulary",
 )  # fmt: skip
 
 # Unseen by type checkers, to whom any name at all would be one of this module's.

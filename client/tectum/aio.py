@@ -58,6 +58,7 @@ class AsyncClient(Shell):
     reconstruct_text = awaitable(surface.reconstruct_text)
     reconstruct_actions = awaitable(surface.reconstruct_actions)
     predict_latent_actions = awaitable(surface.predict_latent_actions)
+    rollout = awaitable(surface.rollout)
     list_models = awaitable(surface.list_models)
     get_model = awaitable(surface.get_model)
     load_model = awaitable(surface.load_model)

@@ -54,6 +54,7 @@ class Client(Shell):
     reconstruct_text = blocking(surface.reconstruct_text)
     reconstruct_actions = blocking(surface.reconstruct_actions)
     predict_latent_actions = blocking(surface.predict_latent_actions)
+    rollout = blocking(surface.rollout)
     list_models = blocking(surface.list_models)
     get_model = blocking(surface.get_model)
     load_model = blocking(surface.load_model)

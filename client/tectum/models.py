@@ -15,6 +15,7 @@ from tectum.vocabulary import (
     ModelState,
     ResizeMode,
     VectorKind,
+    WorldActions,
     spoken,
 )
 
@@ -93,12 +94,12 @@ class ClipInput:
 
 @dataclass(frozen=True, slots=True)
 class ActionInput:
-    """What action sequences must be, and what decoded actions are."""
+    """What action sequences must be, and what decoded actions are; also those of rollouts."""
 
     names: tuple[str, ...]
     """Of each action dimension, in order."""
     max_steps: int
-    """Of the longest sequence. 0: the model takes none, it only decodes actions."""
+    """Of the longest sequence to reconstruct. 0: the model reconstructs none."""
     step_interval: float
     """Seconds between steps."""
     state_names: tuple[str, ...]
@@ -124,6 +125,27 @@ class LatentActionInput:
 
 
 @dataclass(frozen=True, slots=True)
+class WorldModelInput:
+    """What rollouts take."""
+
+    interval: float
+    """Seconds between two frames."""
+    history: int
+    """Most frames that are looked back on."""
+    max_steps: int
+    """Most frames that are predicted."""
+    actions: WorldActions
+    action_steps: int
+    """Actions between two frames. 0: none is read."""
+    action_dimensions: int
+    """Numbers in one of them. 0: none is read."""
+    latents: VectorKind
+    """Which vectors of a frame are predicted: pooled or tokens."""
+    latent_count: int
+    """Latents of a frame."""
+
+
+@dataclass(frozen=True, slots=True)
 class InputSpec:
     """What a model takes."""
 
@@ -132,6 +154,7 @@ class InputSpec:
     clip: ClipInput | None
     actions: ActionInput | None
     latent_action: LatentActionInput | None
+    world_model: WorldModelInput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +266,7 @@ def _input(message: model_pb2.InputSpec) -> InputSpec:
         clip=_clip_input(message.clip) if has("clip") else None,
         actions=_action_input(message.actions) if has("actions") else None,
         latent_action=_latent_action_input(message.latent_action) if has("latent_action") else None,
+        world_model=_world_model_input(message.world_model) if has("world_model") else None,
     )
 
 
@@ -279,4 +303,17 @@ def _latent_action_input(message: model_pb2.LatentActionInput) -> LatentActionIn
         codes=message.codes,
         codebook_size=message.codebook_size,
         decoded_steps=message.decoded_steps,
+    )
+
+
+def _world_model_input(message: model_pb2.WorldModelInput) -> WorldModelInput:
+    return WorldModelInput(
+        interval=seconds(message.interval),
+        history=message.history,
+        max_steps=message.max_steps,
+        actions=spoken(WorldActions, message.actions),
+        action_steps=message.action_steps,
+        action_dimensions=message.action_dimensions,
+        latents=spoken(VectorKind, message.latents),
+        latent_count=message.latent_count,
     )

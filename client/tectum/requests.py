@@ -19,10 +19,18 @@ from tectum.errors import TooLarge, Violation, invalid
 from tectum.images import ClipLike, ImageLike, describe, put_image, put_images
 from tectum.inputs import Mask
 from tectum.results import Embedding
-from tectum.v1 import call_pb2, embed_pb2, image_pb2, latent_action_pb2, reconstruct_pb2, tensor_pb2
+from tectum.v1 import (
+    call_pb2,
+    embed_pb2,
+    image_pb2,
+    latent_action_pb2,
+    reconstruct_pb2,
+    rollout_pb2,
+    tensor_pb2,
+)
 from tectum.vocabulary import MaskKindName, VectorKindName, VectorTypeName
 
-# T frames or steps, A action dimensions, S state dimensions
+# T frames or steps, A action dimensions, S state dimensions, K candidates
 
 MAX_TOP_K = 20
 """Candidates for a hidden token (ReconstructRequest.top_k)."""
@@ -205,6 +213,41 @@ def predict_latent_actions(
         request.interval.CopyFrom(duration(interval, "interval"))
     if captured_at is not None:
         _put_times(request, captured_at)
+    return request
+
+
+def rollout(
+    frames: ClipLike,
+    past_actions: ArrayLike | None,
+    candidates: ArrayLike | None,
+    steps: int | None,
+    frame_interval: float | None,
+) -> rollout_pb2.RolloutRequest:
+    """Frames that were seen, what was done between them, and what may be done next."""
+    request = rollout_pb2.RolloutRequest()
+    count = put_images(request.frames.add, frames, "frames")
+    if frame_interval is not None:
+        request.frame_interval.CopyFrom(duration(frame_interval, "frame_interval"))
+    if (candidates is None) == (steps is None):
+        reason = "FIELD_MISSING" if steps is None else "FIELD_OUT_OF_RANGE"
+        found = f"found {'neither' if steps is None else 'both'}"
+        allowed = "allowed: exactly one of candidates and steps"
+        raise invalid("candidates", f"{found}; {allowed}", reason=reason)
+    if steps is not None:
+        if not 0 < steps < 2**32:
+            raise invalid("steps", f"found {steps}; allowed: at least 1")
+        request.steps = steps
+    needed = candidates is not None and count > 1
+    if needed and past_actions is None:
+        found = f"found none for {count} frames; allowed: what was done between them"
+        raise invalid("past_actions", found, reason="FIELD_MISSING")
+    if past_actions is not None and not needed:
+        allowed = "allowed: none without candidates, or with a single frame"
+        raise invalid("past_actions", f"found some; {allowed}")
+    if past_actions is not None:
+        request.past_actions.CopyFrom(numbers(past_actions, "past_actions", "T, A"))
+    if candidates is not None:
+        request.candidates.CopyFrom(numbers(candidates, "candidates", "K, T, A"))
     return request
 
 

@@ -263,8 +263,8 @@ def embedding_batch(
     | embed_pb2.EmbedClipsResponse,
 ) -> EmbeddingBatch:
     """Read the vectors of pictures, texts or clips."""
-    items = _items(message.results, "embedding", lambda result: embedding(result.embedding))
-    return EmbeddingBatch(items, response_info(message.info))
+    found = items(message.results, "embedding", lambda result: embedding(result.embedding))
+    return EmbeddingBatch(found, response_info(message.info))
 
 
 def similarity(message: embed_pb2.ComputeSimilarityResponse) -> Similarity:
@@ -300,19 +300,26 @@ def latent_action_batch(
     message: latent_action_pb2.PredictLatentActionsResponse,
 ) -> LatentActionBatch:
     """Read the latent actions of neighbouring frames."""
-    items = _items(
+    found = items(
         message.results, "latent_action", lambda result: latent_action(result.latent_action)
     )
-    return LatentActionBatch(items, response_info(message.info))
+    return LatentActionBatch(found, response_info(message.info))
 
 
-def _items(
+def items(
     results: Iterable[Any], answered: str, read: Callable[[Any], Item]
 ) -> tuple[Item | ItemError, ...]:
-    items = list[Item | ItemError]()
+    """Read every item's answer, or why it has none.
+
+    Args:
+        results: messages with a oneof `result`.
+        answered: the field of an answer.
+        read: reads it off its message.
+    """
+    found = list[Item | ItemError]()
     for result in results:
         which = result.WhichOneof("result")
         if which is None:
             raise ValueError("an item has neither an answer nor an error")
-        items.append(read(result) if which == answered else item_error(result.error))
-    return tuple(items)
+        found.append(read(result) if which == answered else item_error(result.error))
+    return tuple(found)

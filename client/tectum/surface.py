@@ -12,7 +12,7 @@ from typing import Unpack
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from numpy.typing import ArrayLike
 
-from tectum import models, reconstructions, requests, results
+from tectum import models, reconstructions, requests, results, rollouts
 from tectum.calls import LOADING_WAIT, Answer, Call, CallOptions, InferenceOptions
 from tectum.durations import duration
 from tectum.images import ClipLike, ImageLike, put_image
@@ -26,7 +26,8 @@ from tectum.reconstructions import (
 )
 from tectum.requests import SimilarityItem
 from tectum.results import EmbeddingBatch, LatentActionBatch, Similarity
-from tectum.v1 import embed_pb2, latent_action_pb2, model_pb2, reconstruct_pb2
+from tectum.rollouts import RolloutBatch
+from tectum.v1 import embed_pb2, latent_action_pb2, model_pb2, reconstruct_pb2, rollout_pb2
 from tectum.vocabulary import Health, VectorKindName, VectorTypeName
 
 _PERCEPTION = "/tectum.v1.PerceptionService"
@@ -261,6 +262,49 @@ def predict_latent_actions(
         results.latent_action_batch,
         options,
     )
+
+
+def rollout(
+    frames: ClipLike,
+    candidates: ArrayLike | None = None,
+    *,
+    past_actions: ArrayLike | None = None,
+    goal: ImageLike | None = None,
+    steps: int | None = None,
+    action_space_id: str = "",
+    frame_interval: float | None = None,
+    return_latents: bool = False,
+    decode_frames: bool = False,
+    dtype: VectorTypeName = "float32",
+    **options: Unpack[InferenceOptions],
+) -> Call[RolloutBatch]:
+    """Say what would be seen if this or that were done.
+
+    Lengths and intervals are the model's: `Model.input.world_model`, where k is `action_steps`.
+
+    Args:
+        frames: uint8[T, H, W, 3], or a list of T pictures, oldest first; the last one is now.
+        candidates: float[K, F·k, A], K sequences of what may be done from now on, in the robot's
+            own units, or latent actions. None: the model reads no actions.
+        past_actions: float[(T − 1)·k, A], what was done between the frames; for T ≥ 2.
+        goal: A picture of what shall be reached. None: no distances.
+        steps: F, for a model that reads no actions.
+        action_space_id: Space of latent actions, for a model that reads those.
+        frame_interval: Seconds between frames. None: the model's own is asserted.
+        return_latents: Also return the predicted latents.
+        decode_frames: Also paint the predicted frames.
+        dtype: Element type for the latents to travel in.
+        options: See `InferenceOptions`.
+    """
+    request = requests.rollout(frames, past_actions, candidates, steps, frame_interval)
+    request.action_space_id = requests.text(action_space_id, "action_space_id", empty=True)
+    if goal is not None:
+        put_image(request.goal, goal, "goal")
+    request.return_latents = return_latents
+    request.decode_frames = decode_frames
+    request.data_type = requests.data_type(dtype)
+    response = rollout_pb2.RolloutResponse
+    return Call(f"{_PERCEPTION}/Rollout", request, response, rollouts.rollout_batch, options)
 
 
 def list_models(**options: Unpack[CallOptions]) -> Call[tuple[Model, ...]]:

@@ -39,6 +39,7 @@ class VectorKind(StrEnum):
     POOLED = "pooled"
     TOKENS = "tokens"
     LATENT_ACTION = "latent_action"
+    WORLD_LATENT = "world_latent"
     UNKNOWN = "unknown"
 
 
@@ -55,6 +56,8 @@ class Capability(StrEnum):
     PREDICT_LATENT_ACTIONS = "predict_latent_actions"
     DECODE_ACTIONS = "decode_actions"
     PREDICT_FRAMES = "predict_frames"
+    ROLLOUT = "rollout"
+    DECODE_ROLLOUTS = "decode_rollouts"
     UNKNOWN = "unknown"
 
 
@@ -65,6 +68,19 @@ class Modality(StrEnum):
     TEXT = "text"
     CLIP = "clip"
     FRAME_PAIR = "frame_pair"
+    FRAME_HISTORY = "frame_history"
+    UNKNOWN = "unknown"
+
+
+class WorldActions(StrEnum):
+    """What a world model reads of what is done between two frames."""
+
+    NONE = "none"
+    """Nothing: it goes on as it saw things go."""
+    REAL = "real"
+    """The robot's own actions."""
+    LATENT = "latent"
+    """Latent actions of the same model."""
     UNKNOWN = "unknown"
 
 
@@ -138,6 +154,7 @@ WIRE: Mapping[type[Enum], EnumDescriptor] = {
     VectorKind: call_pb2.VectorKind.DESCRIPTOR,
     Capability: model_pb2.Capability.DESCRIPTOR,
     Modality: model_pb2.Modality.DESCRIPTOR,
+    WorldActions: model_pb2.WorldActions.DESCRIPTOR,
     ModelState: model_pb2.ModelState.DESCRIPTOR,
     ResizeMode: model_pb2.ResizeMode.DESCRIPTOR,
     Interpolation: model_pb2.Interpolation.DESCRIPTOR,

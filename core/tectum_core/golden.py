@@ -18,10 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.bundle import Bundle, BundleConfig
 from tectum_core.masks import random_mask
+from tectum_core.model import WorldModel
+from tectum_core.model.world_model import action_width
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing, resample
+from tectum_core.rollouts import RolloutRequest
 
 __all__ = [
     "LONGEST_TEXT",
@@ -38,6 +42,8 @@ TEXTS = 3
 LONGEST_TEXT = 4096
 """Characters of one golden text, at most."""
 _PICTURES, _SEQUENCES = 3, 2
+_SEEN, _ROLLED = 2, 2
+"""Frames before and in a golden rollout."""
 _MARGIN = 0.01
 """Of a level; resampling on two processors differs by far less."""
 _NUDGES = 50
@@ -91,7 +97,28 @@ def golden_inputs(bundle: Bundle, seed: int = 0) -> dict[str, Tensor]:
             scaling.state_mean,
             scaling.state_standard_deviation,
         )
+    if model.world_model is not None:
+        for name, (steps, numbers) in _world_actions(model).items():
+            # Latent actions are about as large as standardised ones.
+            mean, spread = (0.0,) * numbers, (1.0,) * numbers
+            if model.world_model.actions == "real" and scaling is not None:
+                mean, spread = scaling.mean, scaling.standard_deviation
+            inputs[f"input/{name}"] = _around(generator, (steps, numbers), mean, spread)
     return inputs
+
+
+def _world_actions(model: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Steps and numbers of what is done before a golden rollout and in it, by the input's name."""
+    world = model.world_model
+    if world is None or world.actions == "none":
+        return {}
+    each = world.action_steps or 1
+    numbers = action_width(world, model.actions, model.latent_action) // each
+    seen = min(_SEEN, world.history)
+    return {
+        "world_past": ((seen - 1) * each, numbers),
+        "world_actions": (_ROLLED * each, numbers),
+    }
 
 
 def _outline(config: BundleConfig) -> dict[str, Tensor]:
@@ -110,6 +137,7 @@ def _outline(config: BundleConfig) -> dict[str, Tensor]:
         shapes["actions"] = torch.float32, (_SEQUENCES, steps, model.actions.dimensions)
         shapes["action_mask"] = torch.bool, (_SEQUENCES, steps)
         shapes["states"] = torch.float32, (_SEQUENCES, model.actions.state_dimensions)
+    shapes |= {name: (torch.float32, shape) for name, shape in _world_actions(model).items()}
     return {
         f"input/{name}": torch.empty(shape, dtype=dtype, device="meta")
         for name, (dtype, shape) in shapes.items()
@@ -217,7 +245,7 @@ def _run(
         ids = [predictor.encode(text).ids for text in texts[:1]]
         shown = images[:1] if learnt("fusion.from_image") else None
         outputs["filled_texts"] = predictor.fill_texts(ids, shown).probabilities
-    acts = learnt("fusion.action_head", "fusion.actions.embed")
+    acts = learnt("fusion.action_head", "fusion.actions.embed") and model.fusion is not None
     if predictor.config.actions is not None and acts:
         actions, hidden = inputs["input/actions"].numpy(), inputs["input/action_mask"]
         shown = images[:2] if learnt("fusion.from_image") else None
@@ -236,6 +264,31 @@ def _run(
             outputs["predicted_frames"] = _array(latent.predicted)
         if latent.actions is not None:
             outputs["decoded_actions"] = latent.actions
+    if model.world_model is not None and learnt("world_model", *predictor.rollout_reads):
+        outputs |= _rolled_out(predictor, model.world_model, images, inputs)
+    return outputs
+
+
+def _rolled_out(
+    predictor: Predictor,
+    world: WorldModel,
+    images: list[NDArray[np.uint8]],
+    inputs: Mapping[str, Tensor],
+) -> dict[str, NDArray[np.float32]]:
+    """One rollout after the first pictures, towards the last one."""
+    decodes = world.decoder is not None and predictor.config.training.learnt("world_model.decoder")
+    vectors = predictor.embed_images(images, world.config.latents)
+    seen, goal = vectors[None, : min(_SEEN, world.config.history)], vectors[-1:]
+    past, actions = (
+        inputs[f"input/{name}"].numpy()[None] if world.action_width else None
+        for name in ("world_past", "world_actions")
+    )
+    rolled = predictor.rollout(RolloutRequest(seen, _ROLLED, past, actions, goal, decodes))
+    outputs = {"rolled_out": rolled.latents[:, -1]}
+    if rolled.distances is not None:
+        outputs["rolled_out_distances"] = rolled.distances
+    if rolled.painted is not None:
+        outputs["rolled_out_frames"] = _array(rolled.painted[:, -1])
     return outputs
 
 

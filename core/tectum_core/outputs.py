@@ -2,7 +2,7 @@
 
 Letters: B batch, S the model's side, N patches, L text tokens, V vocabulary, A numbers in an
 action, C codes, E length of one code's vector, T frames, k decoded steps, s side of the frames of
-a latent action.
+a latent action, F frames of a rollout, D length of a latent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FilledImages", "FilledTexts", "Float32", "LatentActions", "Uint8Image"]
+__all__ = ["FilledImages", "FilledTexts", "Float32", "LatentActions", "Rollouts", "Uint8Image"]
 
 Uint8Image = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -57,3 +57,19 @@ class LatentActions:
     predicted: Tensor | None
     """float32[B, 3, s, s], `frames` before they were rounded, in the model's input units; stays on
     the model's device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """What would be seen if something were done."""
+
+    latents: Float32
+    """float32[B, F, N, D], or [B, F, D] if pooled: at mean 0 and spread 1 each."""
+    distances: Float32 | None
+    """float32[B, F], mean squared difference to the goal's latents: 0 is the goal, 2 is what two
+    unrelated ones have; None without a goal."""
+    frames: Uint8Image | None
+    """uint8[B, F, S, S, 3]; None if not asked for."""
+    painted: Tensor | None
+    """float32[B, F, 3, S, S], `frames` before they were rounded, in the model's input units; stays
+    on the model's device."""

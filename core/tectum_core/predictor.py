@@ -22,8 +22,16 @@ from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
 from tectum_core.numerics import exact_float32
-from tectum_core.outputs import FilledImages, FilledTexts, Float32, LatentActions, Uint8Image
+from tectum_core.outputs import (
+    FilledImages,
+    FilledTexts,
+    Float32,
+    LatentActions,
+    Rollouts,
+    Uint8Image,
+)
 from tectum_core.preprocess import normalise, preprocess, resize, to_pixels
+from tectum_core.rollouts import RolloutRequest, roll_out
 from tectum_core.tokenizer import EncodedText
 
 __all__ = ["CapabilityMissing", "Predictor", "VectorName"]
@@ -282,6 +290,29 @@ class Predictor:
             frames=frames,
             predicted=predicted,
         )
+
+    @torch.inference_mode()
+    def rollout(self, asked: RolloutRequest) -> Rollouts:
+        """Predict what would be seen.
+
+        Raises:
+            CapabilityMissing: there is no world model, or none with a decoder.
+            ValueError: shapes that do not fit.
+        """
+        world = self.model.world_model
+        if world is None:
+            raise CapabilityMissing("this model has no world model")
+        if asked.decode_frames and world.decoder is None:
+            raise CapabilityMissing("this model decodes no predicted frames")
+        self._require(*self.rollout_reads, "world_model")
+        self._require_inputs({"world_model.decoder": asked.decode_frames or None})
+        return roll_out(world, self.config, asked, self.device)
+
+    @property
+    def rollout_reads(self) -> tuple[Part, ...]:
+        """What makes the vectors that a world model reads."""
+        world = self.config.model.world_model
+        return () if world is None else _BEHIND[world.latents]
 
     def _require(self, *parts: Part) -> None:
         if lacking := [PARTS[part] for part in parts if not self.config.training.learnt(part)]:

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 from tests.client import fake_errors
 
-from tectum.v1 import call_pb2, embed_pb2, errors_pb2, image_pb2, reconstruct_pb2, tensor_pb2
+from tectum.v1 import (
+    call_pb2,
+    embed_pb2,
+    errors_pb2,
+    image_pb2,
+    reconstruct_pb2,
+    rollout_pb2,
+    tensor_pb2,
+)
 
 DIMENSIONS = 8
 TOKENS = 4
 JOINT, POOLED, TOKEN_SPACE, LATENT = "joint-1", "pooled-1", "tokens-1", "latent-1"
+WORLD = "world-1"
 SPACES = {0: JOINT, 1: JOINT, 2: POOLED, 3: TOKEN_SPACE}
 """Space of each VectorKind asked for."""
 
@@ -184,3 +193,29 @@ def reconstructed_actions(actions: tensor_pb2.Tensor) -> reconstruct_pb2.ActionR
     return reconstruct_pb2.ActionReconstruction(
         actions=tensor(filled), mask=tensor(~np.isnan(error), 7), element_error=tensor(error)
     )
+
+
+def rolled_out(request: rollout_pb2.RolloutRequest) -> list[rollout_pb2.RolloutResult]:
+    """Each step adds its action's first number to the last frame's vector; a tenth one fails."""
+    now = image_vector(pixels(request.frames[-1]))
+    candidates = np.zeros((1, request.steps, 1), np.float32)
+    if request.HasField("candidates"):
+        candidates = array(request.candidates).astype(np.float32)
+    results = []
+    for place, steps in enumerate(candidates):
+        if place == 10:
+            results.append(rollout_pb2.RolloutResult(error=unreadable(f"candidates[{place}]")))
+            continue
+        latents = now + np.cumsum(steps[:, :1], axis=0)
+        answer = rollout_pb2.Rollout()
+        if request.return_latents:
+            wanted = call_pb2.VectorOptions(kind=2, data_type=request.data_type)  # type: ignore[arg-type]
+            answer.latents.CopyFrom(embedding(latents, wanted, WORLD))
+        if request.HasField("goal"):
+            goal = image_vector(pixels(request.goal))
+            distances = ((latents - goal) ** 2).mean(axis=1).astype(np.float32)
+            answer.goal_distances.CopyFrom(tensor(distances))
+        if request.decode_frames:
+            answer.frames.extend(raw(pixels(request.frames[-1])) for _ in steps)
+        results.append(rollout_pb2.RolloutResult(rollout=answer))
+    return results

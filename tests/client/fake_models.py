@@ -24,6 +24,16 @@ def model(name: str, *, default: bool = False, card: str = "") -> model_pb2.Mode
         latent_action=model_pb2.LatentActionInput(
             interval=duration(INTERVAL), tolerance=duration(0.01), dimensions=8
         ),
+        world_model=model_pb2.WorldModelInput(
+            interval=duration(INTERVAL),
+            history=2,
+            max_steps=4,
+            actions=model_pb2.WORLD_ACTIONS_REAL,
+            action_steps=1,
+            action_dimensions=2,
+            latents=call_pb2.VECTOR_KIND_POOLED,
+            latent_count=1,
+        ),
     )
     return model_pb2.Model(
         name=name,

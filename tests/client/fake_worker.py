@@ -31,6 +31,7 @@ from tectum.v1 import (
     model_pb2_grpc,
     perception_pb2_grpc,
     reconstruct_pb2,
+    rollout_pb2,
     stream_pb2,
 )
 
@@ -230,6 +231,13 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
                     action.predicted_frame.CopyFrom(fake_answers.raw(frames[i + 1]))
                 response.results.add(latent_action=action)
             return response
+
+    def Rollout(
+        self, request: rollout_pb2.RolloutRequest, context: Any
+    ) -> rollout_pb2.RolloutResponse:
+        with self.call("Rollout", request, context) as seen:
+            results = fake_answers.rolled_out(request)
+            return rollout_pb2.RolloutResponse(info=info(seen, len(results)), results=results)
 
     def StreamPerception(
         self, request_iterator: Iterator[stream_pb2.StreamPerceptionRequest], context: Any

@@ -237,6 +237,59 @@ def test_latent_actions_leave_out_what_was_not_asked_for(ask: Ask, worker: FakeW
     assert (second.captured_at.seconds, second.captured_at.nanos) == (7, 300_000_000)
 
 
+def test_rollouts_say_what_would_be_seen(ask: Ask, worker: FakeWorker) -> None:
+    candidates = np.array([[[0.5, 9], [0.5, 9]], [[0, 0], [1, 1]]])
+
+    answer = ask(
+        "rollout", [picture(), picture(255)], candidates, past_actions=[[1, 2]],
+        goal=picture(255), frame_interval=0.05, return_latents=True, decode_frames=True,
+        dtype="float16",
+    )  # fmt: skip
+
+    np.testing.assert_allclose(answer.goal_distances, np.array([[0.25, 1], [0, 1]]))
+    first = answer.items[0]
+    assert first.latents.space_id == fake_answers.WORLD
+    assert (first.latents.values.shape, first.latents.values.dtype) == ((2, 8), np.float16)
+    np.testing.assert_array_equal(first.frames, [picture(255)] * 2)
+    request = worker.seen[0].request
+    assert len(request.frames) == 2
+    assert request.frame_interval.ToMilliseconds() == 50
+    assert fake_answers.array(request.past_actions).tolist() == [[1, 2]]
+    np.testing.assert_array_equal(fake_answers.array(request.candidates), candidates)
+
+
+def test_rollouts_leave_out_what_was_not_asked_for(ask: Ask) -> None:
+    answer = ask("rollout", [picture()], [[[1, 2]]])
+
+    (only,) = answer.answers()
+    assert (only.latents, only.goal_distances, only.frames) == (None, None, None)
+    with pytest.raises(ValueError, match="without a goal there are no distances"):
+        _ = answer.goal_distances
+
+
+def test_a_candidate_that_fails_costs_only_itself(ask: Ask) -> None:
+    answer = ask("rollout", [picture()], np.zeros((12, 1, 2)), goal=picture())
+
+    assert list(answer.errors) == [10]
+    with pytest.raises(tectum.ItemFailed):
+        _ = answer.goal_distances
+
+
+def test_without_actions_a_rollout_is_told_its_steps(ask: Ask, worker: FakeWorker) -> None:
+    answer = ask("rollout", [picture()], steps=3, goal=picture(), action_space_id="")
+
+    assert answer.goal_distances.shape == (1, 3)
+    request = worker.seen[0].request
+    assert request.steps == 3
+    assert not request.HasField("candidates")
+
+
+def test_latent_candidates_say_which_space_they_are_of(ask: Ask, worker: FakeWorker) -> None:
+    ask("rollout", [picture()], np.zeros((1, 2, 8)), action_space_id=fake_answers.LATENT)
+
+    assert worker.seen[0].request.action_space_id == fake_answers.LATENT
+
+
 def test_models_can_be_listed_described_loaded_and_dropped(ask: Ask) -> None:
     (model,) = ask("list_models")
     assert ask("get_model") == model
@@ -259,6 +312,11 @@ def test_a_model_says_what_it_can_do_and_what_it_takes(ask: Ask) -> None:
     assert (joint.space_id, joint.truncations) == (fake_answers.JOINT, (4,))
     assert model.space(tectum.VectorKind.TOKENS) is None
     assert model.input.latent_action.interval == 0.05
+    world = model.input.world_model
+    assert (world.interval, world.history, world.max_steps, world.action_steps) == (0.05, 2, 4, 1)
+    assert world.actions is tectum.WorldActions.REAL
+    assert (world.action_dimensions, world.latent_count) == (2, 1)
+    assert world.latents is tectum.VectorKind.POOLED
     assert model.input.image.interpolation is tectum.Interpolation.BICUBIC
     assert model.input.clip is None
     assert model.limits.control_deadline == 0.25

@@ -4,9 +4,7 @@ import asyncio
 import pickle
 import re
 import socket
-import threading
 from collections.abc import Awaitable, Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -340,67 +338,3 @@ def test_errors_survive_being_pickled() -> None:
         error.violations,
         error.reason,
     )
-
-
-@pytest.mark.parametrize("scheme", ["http", "HTTPS", "grpc", "grpcs", "tcp", "ws"])
-def test_a_url_is_no_address(scheme: str) -> None:
-    with pytest.raises(tectum.InvalidInput, match=f"allowed: HOST:PORT, without {scheme}://"):
-        tectum.Client(f"{scheme}://robot:50051")
-
-
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "robot", "robot:", ":1", "", "[::1]", "fe80::1", "dns", "unix"]
-)
-def test_an_address_without_a_port_is_refused_by_name(address: str) -> None:
-    with pytest.raises(tectum.InvalidInput) as caught:
-        tectum.Client(address)
-
-    allowed = "allowed: HOST:PORT, such as 127.0.0.1:50051"
-    assert str(caught.value) == f"address: found {address!r}; {allowed}"
-
-
-@pytest.mark.parametrize("address", ["robot:1", "127.0.0.1:50051", "[::1]:50051", "[fe80::1%a]:1"])
-def test_a_host_and_its_port_are_an_address(address: str) -> None:
-    with tectum.Client(address) as client:
-        assert client.address == address
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "dns:robot",
-        "dns:robot:1",
-        "dns:///robot",
-        "DNS://8.8.8.8/robot:1",
-        "unix:a",
-        "unix:///run/a",
-    ],
-)
-def test_what_grpc_itself_calls_a_server_is_an_address(address: str) -> None:
-    with tectum.Client(address) as client:
-        assert client.address == address
-
-
-def test_where_nobody_listens_it_is_said_what_starts_a_worker() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-
-    with tectum.Client(address) as client, pytest.raises(tectum.Unavailable) as raised:
-        client.get_model(retries=0)
-
-    said = f"no worker answers at {address} (start one: tectum up): connection refused"
-    assert str(raised.value) == said
-
-
-def test_a_port_of_http_is_told_to_be_one() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with (
-            tectum.Client(f"127.0.0.1:{server.server_port}") as client,
-            pytest.raises(tectum.Unavailable, match="this is no gRPC port"),
-        ):
-            client.get_model(retries=0)
-    finally:
-        server.shutdown()
-        server.server_close()

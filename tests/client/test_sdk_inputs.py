@@ -40,6 +40,10 @@ def latent(frames: Any, **options: Any) -> Ask:
     return lambda: surface.predict_latent_actions(frames, **options)
 
 
+def rolled(frames: Any = TWO, candidates: Any = None, **options: Any) -> Ask:
+    return lambda: surface.rollout(frames, candidates, **options)
+
+
 REFUSED: list[tuple[str, str, Ask]] = [
     ("images[1]", "found uint8[4, 4]; allowed: a uint8[H, W, 3]", images(PICTURE, np.zeros((4, 4), np.uint8))),
     ("images[0]", "found float32[2, 2, 3]", images(PICTURE.astype(np.float32))),
@@ -93,6 +97,21 @@ REFUSED: list[tuple[str, str, Ask]] = [
     ("captured_at[1]", "found 1 after 1", latent(TWO, captured_at=[1, 1])),
     ("captured_at[0]", "found -1 s", latent(TWO, captured_at=[-1, 1])),
     ("captured_at[1]", "found nan s", latent(TWO, captured_at=[1, Nan])),
+    ("frames", "found none", rolled([], STEPS[None])),
+    ("frames[1]", "found uint8[4]", rolled([PICTURE, np.zeros(4, np.uint8)], STEPS[None])),
+    ("candidates", "found neither; allowed: exactly one of candidates and steps", rolled()),
+    ("candidates", "found both; allowed: exactly one", rolled(candidates=STEPS[None], steps=2)),
+    ("candidates", "found float64[3, 2]; allowed: float[K, T, A]", rolled(TWO[:1], STEPS)),
+    ("candidates", "found NaN or infinity", rolled(TWO[:1], [[[Nan]]])),
+    ("past_actions", "found none for 2 frames", rolled(candidates=STEPS[None])),
+    ("past_actions", "found some; allowed: none without candidates, or with a single frame", rolled(TWO[:1], STEPS[None], past_actions=STEPS)),
+    ("past_actions", "found some; allowed: none", rolled(steps=2, past_actions=STEPS)),
+    ("past_actions", "found float64[3]; allowed: float[T, A]", rolled(candidates=STEPS[None], past_actions=[0.0, 1, 2])),
+    ("steps", "found 0; allowed: at least 1", rolled(steps=0)),
+    ("frame_interval", "found -1 s", rolled(steps=1, frame_interval=-1)),
+    ("goal", "found str; allowed", rolled(steps=1, goal="goal.png")),
+    ("dtype", "found 'int64'; allowed: float32, float16, int8", rolled(steps=1, dtype="int64")),
+    ("action_space_id", "found NUL", rolled(steps=1, action_space_id="a\0")),
     ("name", "found an empty text", lambda: surface.load_model("")),
 ]  # fmt: skip
 

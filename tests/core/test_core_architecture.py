@@ -56,6 +56,7 @@ SECTIONS = [
     "model.latent_action",
     "model.latent_action.dynamics",
     "model.latent_action.bottleneck",
+    "model.world_model",
     "images",
     "actions",
     "training",
@@ -137,7 +138,12 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
         # Parts and what they stand on.
         ("model.text", None, "joint needs text"),
         ("model.video", None, "video_decoder needs video"),
-        ("model.fusion", None, "actions needs fusion"),
+        ("model.world_model.history", 65, "less than or equal to 64"),
+        ("model.world_model.grid", 3, "world_model.grid (3) must divide the trunk's (4)"),
+        ("model.world_model.max_steps", 1025, "less than or equal to 1024"),
+        ("model.world_model.action_steps", None, "action_steps belongs to actions 'real'"),
+        ("model.world_model.actions", "none", "action_steps belongs to actions 'real'"),
+        ("model.world_model.interval", 0.1, "is 0.1 s, but its action_steps (4) take 0.05 s"),
         ("model.actions", None, "latent_action.decoded_steps needs actions"),
         ("model.vision", {**WHOLE["model"]["video"]}, "vision.frames must be 1"),
         ("model.video", {**WHOLE["model"]["vision"]}, "video.frames must be above 1"),
@@ -170,6 +176,41 @@ def test_text_needs_are_told_for_every_part_that_reads_it() -> None:
         ModelConfig.model_validate(
             {"vision": given["vision"], "pixel_decoder": given["pixel_decoder"]}
         )
+
+
+def test_actions_need_a_part_that_reads_them() -> None:
+    given = changed("model.fusion", None)["model"]
+    assert ModelConfig.model_validate(given).world_model is not None
+    given["world_model"] = None
+
+    with pytest.raises(ValidationError, match="actions needs fusion, or a world_model"):
+        ModelConfig.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "without", "words"),
+    [
+        ("real", {"fusion", "actions", "latent_action"}, "'real' needs actions"),
+        ("latent", {"latent_action"}, "'latent' needs latent_action"),
+    ],
+)
+def test_a_world_model_needs_the_actions_that_it_reads(
+    kind: str, without: set[str], words: str
+) -> None:
+    given = BundleConfig.model_validate(WHOLE).model_dump(mode="json")["model"]
+    given |= dict.fromkeys(without)
+    given["world_model"] |= {"actions": kind, "action_steps": 4 if kind == "real" else None}
+
+    with pytest.raises(ValidationError, match=words):
+        ModelConfig.model_validate(given)
+
+
+def test_a_world_model_reads_latent_actions_of_its_own_interval() -> None:
+    given = BundleConfig.model_validate(WHOLE).model_dump(mode="json")["model"]
+    given["world_model"] |= {"actions": "latent", "action_steps": None, "interval": 0.1}
+
+    with pytest.raises(ValidationError, match=r"interval \(0\.1\) must be .* \(0\.05 ± 0\.01\)"):
+        ModelConfig.model_validate(given)
 
 
 def test_a_latent_action_from_the_trunk_has_as_many_patches_as_the_trunk() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.bundles import IMAGES, SCALING, full_model, write_full
+from tests.bundles import IMAGES, SCALING, full_model, world_model, write_full
 
 from tectum_core import golden
 from tectum_core.bundle import Bundle, read_bundle
@@ -69,7 +69,9 @@ def test_a_model_without_words_has_no_golden_texts(bare: Predictor) -> None:
     [
         {},
         {"video": None, "video_decoder": None},
-        {"actions": None, "latent_action": None, "fusion": None},
+        {"actions": None, "latent_action": None, "fusion": None, "world_model": None},
+        {"world_model": world_model(actions="latent", action_steps=None)},
+        {"world_model": world_model(actions="none", action_steps=None)},
     ],
     ids=lambda changes: ", ".join(changes) or "whole",
 )

@@ -15,7 +15,9 @@ from tectum_core.bundle import read_bundle
 from tectum_core.golden import check_golden
 from tectum_core.masks import random_mask
 from tectum_core.model import Context
+from tectum_core.outputs import Rollouts
 from tectum_core.predictor import CapabilityMissing, Predictor
+from tectum_core.rollouts import RolloutRequest
 
 COUNT = 16
 SIZES = [(32, 32), (40, 56), (17, 90), (64, 48)]
@@ -67,6 +69,8 @@ METHODS: dict[str, Callable[[Predictor, slice], Answer]] = {
     ),
     "latent_actions": lambda p, w: p.latent_actions(PICTURES[w], LATER[w]).vectors,
     "decoded actions": lambda p, w: decoded(p, w),
+    "rollout": lambda p, w: rolled_out(p, w).latents,
+    "rollout distances": lambda p, w: given(rolled_out(p, w).distances),
 }
 
 
@@ -74,6 +78,19 @@ def decoded(full: Predictor, which: slice) -> Answer:
     found = full.latent_actions(PICTURES[which], LATER[which], decode_actions=True).actions
     assert found is not None
     return found
+
+
+def rolled_out(full: Predictor, which: slice) -> Rollouts:
+    """Two frames after two, towards a third."""
+    vectors = full.embed_images([*PICTURES[which], *LATER[which]], "tokens")
+    seen = np.stack(np.split(vectors, 2), axis=1)
+    past, actions = ACTIONS[which, :4], np.concatenate([ACTIONS[which]] * 2, axis=1)[:, :8]
+    return full.rollout(RolloutRequest(seen, 2, past, actions, seen[:, 0], decode_frames=True))
+
+
+def given(values: Answer | None) -> Answer:
+    assert values is not None
+    return values
 
 
 # ---------------------------------------------------------------- neighbours and order
@@ -116,13 +133,17 @@ def test_pictures_are_what_was_painted_before_rounding(full: Predictor) -> None:
 
     images, clips = full.fill_images(PICTURES, PATCHES), full.fill_clips(CLIPS, TUBELETS)
     latent = full.latent_actions(PICTURES, LATER, predict_frames=True)
+    rolled = rolled_out(full, slice(0, 4))
 
     assert latent.predicted is not None
     assert latent.frames is not None
+    assert rolled.painted is not None
+    assert rolled.frames is not None
     for painted, pixels in (
         (images.painted, images.filled),
         (clips.painted, clips.filled),
         (latent.predicted, latent.frames),
+        (rolled.painted, rolled.frames),
     ):
         found = rounded(painted)
         assert found.shape == pixels.shape
@@ -285,6 +306,10 @@ MISSING: dict[str, tuple[Callable[[Predictor], object], str]] = {
         "reconstructs no actions",
     ),
     "latents": (lambda p: p.latent_actions(PICTURES[:1], LATER[:1]), "predicts no latent actions"),
+    "rollout": (
+        lambda p: p.rollout(RolloutRequest(np.zeros((1, 1, 16, 32), np.float32), 1)),
+        "has no world model",
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from tectum_core.bundle import Bundle, Part, TrainingSummary, read_bundle
 from tectum_core.bundle.config import PARTS
 from tectum_core.golden import check_golden, golden_inputs, make_golden
 from tectum_core.predictor import CapabilityMissing, Predictor
+from tectum_core.rollouts import RolloutRequest
 
 PATCHES = torch.arange(16)[None] < 8
 TUBELETS = torch.arange(32)[None] < 16
@@ -49,11 +50,21 @@ CALLS: list[tuple[Part, Callable[[Predictor], object]]] = [
         lambda p: p.fill_actions(actions()[None], STEPS, states=np.zeros((1, 3), np.float32)),
     ),
     ("fusion.actions.embed", lambda p: p.fill_actions(actions()[None], STEPS)),
+    ("world_model", lambda p: rollout(p)),
+    ("world_model.decoder", lambda p: rollout(p, decode_frames=True)),
+    ("vision", lambda p: rollout(p)),
 ]
 INPUTS: tuple[Part, ...] = (
     "pixel_decoder.from_text", "fusion.from_image", "fusion.from_text",
     "fusion.actions.embed_state", "fusion.actions.embed",
 )  # fmt: skip
+
+
+def rollout(predictor: Predictor, *, decode_frames: bool = False) -> object:
+    """One step after a single frame that nobody looked at."""
+    seen, done = np.zeros((1, 1, 16, 32), np.float32), np.zeros((1, 4, 4), np.float32)
+    asked = RolloutRequest(seen, 1, actions=done, decode_frames=decode_frames)
+    return predictor.rollout(asked)
 
 
 def without(bundle: Bundle, *parts: Part) -> Bundle:
@@ -101,12 +112,13 @@ def test_what_reads_no_condition_is_served_beside_untrained_ones(full_bundle: Bu
 @pytest.mark.parametrize(
     ("part", "spaces"),
     [
-        ("vision", {"pooled", "tokens"}),
+        ("vision", {"pooled", "tokens", "world_latent"}),
         ("vision.pool", {"pooled"}),
         ("joint", {"joint"}),
         ("video", {"clip_pooled", "clip_tokens"}),
         ("video.pool", {"clip_pooled"}),
         ("latent_action", {"latent_action"}),
+        ("world_model", {"world_latent"}),
         ("pixel_decoder", set()),
     ],
 )

@@ -23,6 +23,7 @@ ROUTES = {
     "ComputeSimilarityRequest": "/v1/similarity",
     "ReconstructRequest": "/v1/reconstruct",
     "PredictLatentActionsRequest": "/v1/latent-actions",
+    "RolloutRequest": "/v1/rollout",
 }
 
 

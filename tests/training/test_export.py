@@ -102,7 +102,7 @@ def test_the_card_has_recipe_table_and_spaces(bundle: Bundle) -> None:
     assert "image_text × 1, masked_image × 1, masked_language × 0.5" in card
     assert f"| parameters | {sum(p.numel() for p in bundle.model.parameters()):,} |" in card
     assert {space.name for space in bundle.spaces} == {
-        "pooled", "tokens", "joint", "latent_action",
+        "pooled", "tokens", "joint", "latent_action", "world_latent",
     }  # fmt: skip
     for space in bundle.spaces:
         assert f"- `{space.name}`: `{space.space_id}`, {space.width} numbers" in card
@@ -215,7 +215,8 @@ def test_an_unknown_commit_is_called_so(run: Run, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what was not trained
 
 
-LATENT = {"latent_action", "latent_action.action_decoder"}
+WORLD = {"world_model", "world_model.decoder"}
+LATENT = {"latent_action", "latent_action.action_decoder", *WORLD}
 ACTS = {"fusion.action_head", "fusion.actions.embed", "fusion.actions.embed_state"}
 FUSION = {"fusion.token_head", "fusion.from_image", "fusion.from_text", *ACTS}
 PAINTS = {"pixel_decoder", "pixel_decoder.from_text"}
@@ -226,6 +227,11 @@ SHOWN = {"image_share": 1, "text_share": 1, "state_share": 1}
     ("objectives", "untrained"),
     [
         ([{"kind": "latent_action"}], {*PARTS} - {"latent_action"}),
+        ([{"kind": "world_model"}], {*PARTS} - {"world_model"}),
+        (
+            [{"kind": "world_model", "encoder": "trained", "decode_weight": 1}],
+            {*PARTS} - {"vision", *WORLD},
+        ),
         (
             [{"kind": "masked_image", "text_share": 1}, {"kind": "masked_action", **SHOWN}],
             {"joint", "fusion.token_head", *LATENT},
@@ -349,7 +355,7 @@ def test_a_bundle_is_evaluated_from_its_folder_alone(
     ).values()
 
     assert measures[0].name == "frame → task, R@1"
-    assert len(measures) == 16
+    assert len(measures) == 21
 
 
 def test_a_data_set_of_one_task_trains_to_a_bundle(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tectum_core.architecture import (
     PixelDecoderConfig,
     TextConfig,
     TransformerDynamicsConfig,
+    WorldModelConfig,
 )
 from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling, ImagePreprocessing
@@ -38,7 +39,8 @@ from tectum_train.recipe import Recipe
 
 __all__ = [
     "CAMERA", "FPS", "LENGTH", "batch", "clip", "job", "latent_action", "model", "parts",
-    "tokenizer", "vision_alone", "write_data", "write_set", "write_untrained_bundle",
+    "tokenizer", "vision_alone", "world_model", "write_data", "write_set",
+    "write_untrained_bundle",
 ]  # fmt: skip
 
 FPS, LENGTH, INTERVAL_STEPS = 16, 20, 2
@@ -125,6 +127,7 @@ def parts(**changes: Any) -> dict[str, Any]:
         "fusion": FusionConfig(transformer=stack()),
         "actions": ActionConfig(dimensions=4, state_dimensions=4, max_steps=8),
         "latent_action": latent_action(),
+        "world_model": None if changes.get("actions", "") is None else world_model(),
     }
     return ModelConfig.model_validate({**given, **changes}).model_dump()
 
@@ -142,6 +145,19 @@ def latent_action(**changes: Any) -> dict[str, Any]:
     return LatentActionConfig.model_validate({**given, **changes}).model_dump()
 
 
+def world_model(**changes: Any) -> dict[str, Any]:
+    """The world model's configuration: two frames known, with the two actions between frames."""
+    given = {
+        "transformer": stack(),
+        "history": 2,
+        "action_steps": INTERVAL_STEPS,
+        "interval": INTERVAL_STEPS / FPS,
+        "max_steps": 4,
+        "decoder": stack(),
+    }
+    return WorldModelConfig.model_validate({**given, **changes}).model_dump()
+
+
 def vision_alone() -> dict[str, Any]:
     """A trunk and a pixel decoder, and nothing that knows of words or actions."""
     decoder = parts()["pixel_decoder"] | {"text_context": False}
@@ -156,6 +172,7 @@ _OBJECTIVES = (
     {"kind": "masked_action", "weight": 0.5, "fraction": 0.5},
     {"kind": "action_prediction", "weight": 0.5, "fraction": 0.5},
     {"kind": "latent_action", "decode_weight": 0.2},
+    {"kind": "world_model", "weight": 0.5, "decode_weight": 0.2},
 )
 
 
@@ -176,6 +193,7 @@ def job(data: Path, folder: Path, **changes: Any) -> Recipe:
             "cache": str(data / "frames"),
             "pair_steps": [INTERVAL_STEPS],
             "action_steps": 8,
+            "clip": {"frames": 4, "steps": INTERVAL_STEPS},
         },
         "augmentation": {"shift": 1},
         "images": {"size": SIDE},

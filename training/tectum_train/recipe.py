@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +18,9 @@ from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train import recipes
 from tectum_train.augment.settings import AugmentationConfig
+from tectum_train.differences import differing
 from tectum_train.objectives import ObjectiveConfig, Reads
+from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.refusals import Change, Place, explained
 
 __all__ = [
@@ -28,7 +30,6 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "ScheduleConfig",
-    "differences",
     "expanded",
     "read_recipe",
     "resumed_recipe",
@@ -128,6 +129,9 @@ class Recipe(Strict):
     """How pictures become input; goes into the bundle."""
     model: ModelConfig
     """The architecture; `text.vocabulary_size` is the largest the trained tokenizer may be."""
+    trunk: str | None = None
+    """Bundle whose image trunk the run begins with: its folder, or `embedded` for the one that
+    comes with the package; trunk and preprocessing must be the recipe's. None: random numbers."""
     objectives: Annotated[tuple[ObjectiveConfig, ...], Field(min_length=1)]
     """What is learnt, jointly: the weighted sum."""
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -182,6 +186,26 @@ class Recipe(Strict):
                 f"augmentation.views.crops: found {crops}; allowed: 0, as no objective reads small "
                 f"views ({kinds})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _clips_are_as_the_world_model_wants_them(self) -> Self:
+        world, clip = self.model.world_model, self.data.clip
+        for one in self.objectives:
+            if not isinstance(one, WorldModelObjectiveConfig) or world is None or clip is None:
+                continue
+            if clip.frames < world.history + one.rollout:
+                raise ValueError(
+                    f"data.clip.frames ({clip.frames}) must be at least model.world_model.history "
+                    f"({world.history}) and the objective's rollout ({one.rollout}) together"
+                )
+            if world.action_steps not in (None, clip.steps):
+                raise ValueError(
+                    f"model.world_model.action_steps ({world.action_steps}) must equal "
+                    f"data.clip.steps ({clip.steps})"
+                )
+            if world.actions == "real" and self.data.action is None:
+                raise ValueError("model.world_model.actions 'real' needs data.action")
         return self
 
     @model_validator(mode="after")
@@ -296,32 +320,14 @@ def resumed_recipe(
         raise RecipeError(f"{path} holds no mapping")
     # The folder was found there, wherever it was when the run began.
     begun = _changed(tree, changes, str(path), asked.output)
-    differing = [
+    others = [
         f"{key} is {json.dumps(own, ensure_ascii=False)} here, "
         f"{json.dumps(other, ensure_ascii=False)} in {name_or_path}"
-        for key, own, other in _differing(_settings(begun), _settings(asked))
+        for key, own, other in differing(_settings(begun), _settings(asked))
     ]
-    if differing:
-        tell(f"goes on with its own settings; the recipe now differs: {'; '.join(differing)}")
+    if others:
+        tell(f"goes on with its own settings; the recipe now differs: {'; '.join(others)}")
     return begun
-
-
-def differences(old: Any, new: Any) -> Iterator[str]:
-    """Every setting that is not the same in two trees of JSON: `dotted.key: old → new`."""
-    for key, *values in _differing(old, new):
-        yield f"{key}: {' → '.join(json.dumps(one, ensure_ascii=False) for one in values)}"
-
-
-def _differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, old and new value of each setting that is not the same in both trees."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys((*old, *new)):
-            below = f"{path}.{key}" if path else str(key)
-            yield from _differing(old.get(key), new.get(key), below)
-    elif old != new:
-        yield path, old, new
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

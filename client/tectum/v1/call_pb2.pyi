@@ -65,6 +65,10 @@ class _VectorKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """One vector for each patch or tubelet, row by row; not normalised."""
     VECTOR_KIND_LATENT_ACTION: _VectorKind.ValueType  # 4
     """What changed between two frames (PredictLatentActions)."""
+    VECTOR_KIND_WORLD_LATENT: _VectorKind.ValueType  # 5
+    """A frame as a world model predicts it (Rollout): the trunk's pooled vector or patch tokens, each at
+    mean 0 and spread 1.
+    """
 
 class VectorKind(_VectorKind, metaclass=_VectorKindEnumTypeWrapper):
     """What kind of vector. Each kind lives in a space of its own."""
@@ -79,6 +83,10 @@ VECTOR_KIND_TOKENS: VectorKind.ValueType  # 3
 """One vector for each patch or tubelet, row by row; not normalised."""
 VECTOR_KIND_LATENT_ACTION: VectorKind.ValueType  # 4
 """What changed between two frames (PredictLatentActions)."""
+VECTOR_KIND_WORLD_LATENT: VectorKind.ValueType  # 5
+"""A frame as a world model predicts it (Rollout): the trunk's pooled vector or patch tokens, each at
+mean 0 and spread 1.
+"""
 Global___VectorKind: typing_extensions.TypeAlias = VectorKind
 
 @typing.final
@@ -162,7 +170,7 @@ class Embedding(google.protobuf.message.Message):
     """
     @property
     def values(self) -> tectum.v1.tensor_pb2.Tensor:
-        """[D], or [tokens, D] for VECTOR_KIND_TOKENS."""
+        """[D], or [tokens, D] for VECTOR_KIND_TOKENS; Rollout puts an axis of frames before these."""
 
     def __init__(
         self,

@@ -49,6 +49,10 @@ class _CapabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """PredictLatentActions with decode_actions."""
     CAPABILITY_PREDICT_FRAMES: _Capability.ValueType  # 10
     """PredictLatentActions with predict_frames."""
+    CAPABILITY_ROLLOUT: _Capability.ValueType  # 11
+    """Rollout."""
+    CAPABILITY_DECODE_ROLLOUTS: _Capability.ValueType  # 12
+    """Rollout with decode_frames."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a model can do."""
@@ -75,6 +79,10 @@ CAPABILITY_DECODE_ACTIONS: Capability.ValueType  # 9
 """PredictLatentActions with decode_actions."""
 CAPABILITY_PREDICT_FRAMES: Capability.ValueType  # 10
 """PredictLatentActions with predict_frames."""
+CAPABILITY_ROLLOUT: Capability.ValueType  # 11
+"""Rollout."""
+CAPABILITY_DECODE_ROLLOUTS: Capability.ValueType  # 12
+"""Rollout with decode_frames."""
 Global___Capability: typing_extensions.TypeAlias = Capability
 
 class _Modality:
@@ -93,6 +101,8 @@ class _ModalityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Clips."""
     MODALITY_FRAME_PAIR: _Modality.ValueType  # 4
     """Pairs of frames."""
+    MODALITY_FRAME_HISTORY: _Modality.ValueType  # 5
+    """Frames in a row, with what is done between and after them."""
 
 class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
     """Which input a space takes vectors from."""
@@ -107,6 +117,8 @@ MODALITY_CLIP: Modality.ValueType  # 3
 """Clips."""
 MODALITY_FRAME_PAIR: Modality.ValueType  # 4
 """Pairs of frames."""
+MODALITY_FRAME_HISTORY: Modality.ValueType  # 5
+"""Frames in a row, with what is done between and after them."""
 Global___Modality: typing_extensions.TypeAlias = Modality
 
 class _ResizeMode:
@@ -156,6 +168,34 @@ INTERPOLATION_BILINEAR: Interpolation.ValueType  # 1
 INTERPOLATION_BICUBIC: Interpolation.ValueType  # 2
 """Bicubic (a = -0.5), antialiased."""
 Global___Interpolation: typing_extensions.TypeAlias = Interpolation
+
+class _WorldActions:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WorldActionsEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WorldActions.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WORLD_ACTIONS_UNSPECIFIED: _WorldActions.ValueType  # 0
+    """Never sent."""
+    WORLD_ACTIONS_NONE: _WorldActions.ValueType  # 1
+    """Nothing: it goes on as it saw things go."""
+    WORLD_ACTIONS_REAL: _WorldActions.ValueType  # 2
+    """The robot's own actions, InputSpec.actions."""
+    WORLD_ACTIONS_LATENT: _WorldActions.ValueType  # 3
+    """Latent actions of this model (PredictLatentActions)."""
+
+class WorldActions(_WorldActions, metaclass=_WorldActionsEnumTypeWrapper):
+    """What a world model knows of what is done between two frames."""
+
+WORLD_ACTIONS_UNSPECIFIED: WorldActions.ValueType  # 0
+"""Never sent."""
+WORLD_ACTIONS_NONE: WorldActions.ValueType  # 1
+"""Nothing: it goes on as it saw things go."""
+WORLD_ACTIONS_REAL: WorldActions.ValueType  # 2
+"""The robot's own actions, InputSpec.actions."""
+WORLD_ACTIONS_LATENT: WorldActions.ValueType  # 3
+"""Latent actions of this model (PredictLatentActions)."""
+Global___WorldActions: typing_extensions.TypeAlias = WorldActions
 
 class _ModelState:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -379,7 +419,7 @@ Global___ClipInput: typing_extensions.TypeAlias = ClipInput
 
 @typing.final
 class ActionInput(google.protobuf.message.Message):
-    """What action sequences must be, and what decoded actions are."""
+    """What action sequences must be, and what decoded actions are; also those that rollouts read."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -388,7 +428,9 @@ class ActionInput(google.protobuf.message.Message):
     STEP_INTERVAL_FIELD_NUMBER: builtins.int
     STATE_NAMES_FIELD_NUMBER: builtins.int
     max_steps: builtins.int
-    """Longest sequence, steps. 0: the model takes none, it only decodes actions from latent ones."""
+    """Longest sequence to reconstruct, steps. 0: the model reconstructs none; it only decodes actions
+    from latent ones, or reads them in rollouts.
+    """
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Name of each action dimension, in order."""
@@ -458,6 +500,57 @@ class LatentActionInput(google.protobuf.message.Message):
 Global___LatentActionInput: typing_extensions.TypeAlias = LatentActionInput
 
 @typing.final
+class WorldModelInput(google.protobuf.message.Message):
+    """What rollouts take, and what comes out."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INTERVAL_FIELD_NUMBER: builtins.int
+    HISTORY_FIELD_NUMBER: builtins.int
+    MAX_STEPS_FIELD_NUMBER: builtins.int
+    ACTIONS_FIELD_NUMBER: builtins.int
+    ACTION_STEPS_FIELD_NUMBER: builtins.int
+    ACTION_DIMENSIONS_FIELD_NUMBER: builtins.int
+    LATENTS_FIELD_NUMBER: builtins.int
+    LATENT_COUNT_FIELD_NUMBER: builtins.int
+    history: builtins.int
+    """Most frames that are looked back on."""
+    max_steps: builtins.int
+    """Most frames that are predicted."""
+    actions: Global___WorldActions.ValueType
+    """What is read of what is done between two frames."""
+    action_steps: builtins.int
+    """Actions between two frames: 1 if LATENT, 0 if NONE."""
+    action_dimensions: builtins.int
+    """Numbers in one action. 0 if NONE."""
+    latents: tectum.v1.call_pb2.VectorKind.ValueType
+    """Which vectors of a frame are predicted: POOLED or TOKENS."""
+    latent_count: builtins.int
+    """Latents of a frame: 1 if POOLED, else as many as the model has patches, or fewer where it
+    averages neighbours.
+    """
+    @property
+    def interval(self) -> google.protobuf.duration_pb2.Duration:
+        """Time between two frames."""
+
+    def __init__(
+        self,
+        *,
+        interval: google.protobuf.duration_pb2.Duration | None = ...,
+        history: builtins.int = ...,
+        max_steps: builtins.int = ...,
+        actions: Global___WorldActions.ValueType = ...,
+        action_steps: builtins.int = ...,
+        action_dimensions: builtins.int = ...,
+        latents: tectum.v1.call_pb2.VectorKind.ValueType = ...,
+        latent_count: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["interval", b"interval"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["action_dimensions", b"action_dimensions", "action_steps", b"action_steps", "actions", b"actions", "history", b"history", "interval", b"interval", "latent_count", b"latent_count", "latents", b"latents", "max_steps", b"max_steps"]) -> None: ...
+
+Global___WorldModelInput: typing_extensions.TypeAlias = WorldModelInput
+
+@typing.final
 class InputSpec(google.protobuf.message.Message):
     """What the model takes. A part it does not take, or that its training did not reach, is absent."""
 
@@ -468,6 +561,7 @@ class InputSpec(google.protobuf.message.Message):
     CLIP_FIELD_NUMBER: builtins.int
     ACTIONS_FIELD_NUMBER: builtins.int
     LATENT_ACTION_FIELD_NUMBER: builtins.int
+    WORLD_MODEL_FIELD_NUMBER: builtins.int
     @property
     def image(self) -> Global___ImageInput:
         """Pictures."""
@@ -488,6 +582,10 @@ class InputSpec(google.protobuf.message.Message):
     def latent_action(self) -> Global___LatentActionInput:
         """Pairs of frames."""
 
+    @property
+    def world_model(self) -> Global___WorldModelInput:
+        """Frames and actions of rollouts."""
+
     def __init__(
         self,
         *,
@@ -496,9 +594,10 @@ class InputSpec(google.protobuf.message.Message):
         clip: Global___ClipInput | None = ...,
         actions: Global___ActionInput | None = ...,
         latent_action: Global___LatentActionInput | None = ...,
+        world_model: Global___WorldModelInput | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["actions", b"actions", "clip", b"clip", "image", b"image", "latent_action", b"latent_action", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actions", b"actions", "clip", b"clip", "image", b"image", "latent_action", b"latent_action", "text", b"text"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["actions", b"actions", "clip", b"clip", "image", b"image", "latent_action", b"latent_action", "text", b"text", "world_model", b"world_model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actions", b"actions", "clip", b"clip", "image", b"image", "latent_action", b"latent_action", "text", b"text", "world_model", b"world_model"]) -> None: ...
 
 Global___InputSpec: typing_extensions.TypeAlias = InputSpec
 

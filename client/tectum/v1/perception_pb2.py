@@ -25,16 +25,17 @@ _sym_db = _symbol_database.Default()
 from tectum.v1 import embed_pb2 as tectum_dot_v1_dot_embed__pb2
 from tectum.v1 import latent_action_pb2 as tectum_dot_v1_dot_latent__action__pb2
 from tectum.v1 import reconstruct_pb2 as tectum_dot_v1_dot_reconstruct__pb2
+from tectum.v1 import rollout_pb2 as tectum_dot_v1_dot_rollout__pb2
 from tectum.v1 import stream_pb2 as tectum_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atectum/v1/perception.proto\x12\ttectum.v1\x1a\x15tectum/v1/embed.proto\x1a\x1dtectum/v1/latent_action.proto\x1a\x1btectum/v1/reconstruct.proto\x1a\x16tectum/v1/stream.proto2\xef\x04\n\x11PerceptionService\x12L\n\x0b\x45mbedImages\x12\x1d.tectum.v1.EmbedImagesRequest\x1a\x1e.tectum.v1.EmbedImagesResponse\x12I\n\nEmbedTexts\x12\x1c.tectum.v1.EmbedTextsRequest\x1a\x1d.tectum.v1.EmbedTextsResponse\x12I\n\nEmbedClips\x12\x1c.tectum.v1.EmbedClipsRequest\x1a\x1d.tectum.v1.EmbedClipsResponse\x12^\n\x11\x43omputeSimilarity\x12#.tectum.v1.ComputeSimilarityRequest\x1a$.tectum.v1.ComputeSimilarityResponse\x12L\n\x0bReconstruct\x12\x1d.tectum.v1.ReconstructRequest\x1a\x1e.tectum.v1.ReconstructResponse\x12g\n\x14PredictLatentActions\x12&.tectum.v1.PredictLatentActionsRequest\x1a\'.tectum.v1.PredictLatentActionsResponse\x12_\n\x10StreamPerception\x12\".tectum.v1.StreamPerceptionRequest\x1a#.tectum.v1.StreamPerceptionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atectum/v1/perception.proto\x12\ttectum.v1\x1a\x15tectum/v1/embed.proto\x1a\x1dtectum/v1/latent_action.proto\x1a\x1btectum/v1/reconstruct.proto\x1a\x17tectum/v1/rollout.proto\x1a\x16tectum/v1/stream.proto2\xb1\x05\n\x11PerceptionService\x12L\n\x0b\x45mbedImages\x12\x1d.tectum.v1.EmbedImagesRequest\x1a\x1e.tectum.v1.EmbedImagesResponse\x12I\n\nEmbedTexts\x12\x1c.tectum.v1.EmbedTextsRequest\x1a\x1d.tectum.v1.EmbedTextsResponse\x12I\n\nEmbedClips\x12\x1c.tectum.v1.EmbedClipsRequest\x1a\x1d.tectum.v1.EmbedClipsResponse\x12^\n\x11\x43omputeSimilarity\x12#.tectum.v1.ComputeSimilarityRequest\x1a$.tectum.v1.ComputeSimilarityResponse\x12L\n\x0bReconstruct\x12\x1d.tectum.v1.ReconstructRequest\x1a\x1e.tectum.v1.ReconstructResponse\x12g\n\x14PredictLatentActions\x12&.tectum.v1.PredictLatentActionsRequest\x1a\'.tectum.v1.PredictLatentActionsResponse\x12@\n\x07Rollout\x12\x19.tectum.v1.RolloutRequest\x1a\x1a.tectum.v1.RolloutResponse\x12_\n\x10StreamPerception\x12\".tectum.v1.StreamPerceptionRequest\x1a#.tectum.v1.StreamPerceptionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tectum.v1.perception_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERCEPTIONSERVICE']._serialized_start=149
-  _globals['_PERCEPTIONSERVICE']._serialized_end=772
+  _globals['_PERCEPTIONSERVICE']._serialized_start=174
+  _globals['_PERCEPTIONSERVICE']._serialized_end=863
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ import warnings
 from tectum.v1 import embed_pb2 as tectum_dot_v1_dot_embed__pb2
 from tectum.v1 import latent_action_pb2 as tectum_dot_v1_dot_latent__action__pb2
 from tectum.v1 import reconstruct_pb2 as tectum_dot_v1_dot_reconstruct__pb2
+from tectum.v1 import rollout_pb2 as tectum_dot_v1_dot_rollout__pb2
 from tectum.v1 import stream_pb2 as tectum_dot_v1_dot_stream__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -29,7 +30,7 @@ if _version_not_supported:
 
 
 class PerceptionServiceStub(object):
-    """Vectors, similarities, reconstructions and latent actions for robots and tools.
+    """Vectors, similarities, reconstructions, latent actions and rollouts for robots and tools.
 
     Every call may carry a gRPC deadline, which is kept or refused, never ignored; without one its
     priority class's default applies (Limits). Failures are google.rpc.Status with ErrorInfo,
@@ -73,6 +74,11 @@ class PerceptionServiceStub(object):
                 request_serializer=tectum_dot_v1_dot_latent__action__pb2.PredictLatentActionsRequest.SerializeToString,
                 response_deserializer=tectum_dot_v1_dot_latent__action__pb2.PredictLatentActionsResponse.FromString,
                 _registered_method=True)
+        self.Rollout = channel.unary_unary(
+                '/tectum.v1.PerceptionService/Rollout',
+                request_serializer=tectum_dot_v1_dot_rollout__pb2.RolloutRequest.SerializeToString,
+                response_deserializer=tectum_dot_v1_dot_rollout__pb2.RolloutResponse.FromString,
+                _registered_method=True)
         self.StreamPerception = channel.stream_stream(
                 '/tectum.v1.PerceptionService/StreamPerception',
                 request_serializer=tectum_dot_v1_dot_stream__pb2.StreamPerceptionRequest.SerializeToString,
@@ -81,7 +87,7 @@ class PerceptionServiceStub(object):
 
 
 class PerceptionServiceServicer(object):
-    """Vectors, similarities, reconstructions and latent actions for robots and tools.
+    """Vectors, similarities, reconstructions, latent actions and rollouts for robots and tools.
 
     Every call may carry a gRPC deadline, which is kept or refused, never ignored; without one its
     priority class's default applies (Limits). Failures are google.rpc.Status with ErrorInfo,
@@ -131,6 +137,14 @@ class PerceptionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rollout(self, request, context):
+        """What would be seen if this or that were done; FAILED_PRECONDITION for models without a world
+        model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamPerception(self, request_iterator, context):
         """A live camera: frames in, answers out; the newest frame wins.
         """
@@ -171,6 +185,11 @@ def add_PerceptionServiceServicer_to_server(servicer, server):
                     request_deserializer=tectum_dot_v1_dot_latent__action__pb2.PredictLatentActionsRequest.FromString,
                     response_serializer=tectum_dot_v1_dot_latent__action__pb2.PredictLatentActionsResponse.SerializeToString,
             ),
+            'Rollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollout,
+                    request_deserializer=tectum_dot_v1_dot_rollout__pb2.RolloutRequest.FromString,
+                    response_serializer=tectum_dot_v1_dot_rollout__pb2.RolloutResponse.SerializeToString,
+            ),
             'StreamPerception': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamPerception,
                     request_deserializer=tectum_dot_v1_dot_stream__pb2.StreamPerceptionRequest.FromString,
@@ -185,7 +204,7 @@ def add_PerceptionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PerceptionService(object):
-    """Vectors, similarities, reconstructions and latent actions for robots and tools.
+    """Vectors, similarities, reconstructions, latent actions and rollouts for robots and tools.
 
     Every call may carry a gRPC deadline, which is kept or refused, never ignored; without one its
     priority class's default applies (Limits). Failures are google.rpc.Status with ErrorInfo,
@@ -345,6 +364,33 @@ class PerceptionService(object):
             '/tectum.v1.PerceptionService/PredictLatentActions',
             tectum_dot_v1_dot_latent__action__pb2.PredictLatentActionsRequest.SerializeToString,
             tectum_dot_v1_dot_latent__action__pb2.PredictLatentActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tectum.v1.PerceptionService/Rollout',
+            tectum_dot_v1_dot_rollout__pb2.RolloutRequest.SerializeToString,
+            tectum_dot_v1_dot_rollout__pb2.RolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,6 +11,7 @@ import sys
 import tectum.v1.embed_pb2
 import tectum.v1.latent_action_pb2
 import tectum.v1.reconstruct_pb2
+import tectum.v1.rollout_pb2
 import tectum.v1.stream_pb2
 import typing
 
@@ -124,6 +125,22 @@ _PerceptionServicePredictLatentActionsType = typing_extensions.TypeVar(
     ],
 )
 
+_PerceptionServiceRolloutType = typing_extensions.TypeVar(
+    '_PerceptionServiceRolloutType',
+    grpc.UnaryUnaryMultiCallable[
+        tectum.v1.rollout_pb2.RolloutRequest,
+        tectum.v1.rollout_pb2.RolloutResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tectum.v1.rollout_pb2.RolloutRequest,
+        tectum.v1.rollout_pb2.RolloutResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tectum.v1.rollout_pb2.RolloutRequest,
+        tectum.v1.rollout_pb2.RolloutResponse,
+    ],
+)
+
 _PerceptionServiceStreamPerceptionType = typing_extensions.TypeVar(
     '_PerceptionServiceStreamPerceptionType',
     grpc.StreamStreamMultiCallable[
@@ -140,8 +157,8 @@ _PerceptionServiceStreamPerceptionType = typing_extensions.TypeVar(
     ],
 )
 
-class PerceptionServiceStub(typing.Generic[_PerceptionServiceEmbedImagesType, _PerceptionServiceEmbedTextsType, _PerceptionServiceEmbedClipsType, _PerceptionServiceComputeSimilarityType, _PerceptionServiceReconstructType, _PerceptionServicePredictLatentActionsType, _PerceptionServiceStreamPerceptionType]):
-    """Vectors, similarities, reconstructions and latent actions for robots and tools.
+class PerceptionServiceStub(typing.Generic[_PerceptionServiceEmbedImagesType, _PerceptionServiceEmbedTextsType, _PerceptionServiceEmbedClipsType, _PerceptionServiceComputeSimilarityType, _PerceptionServiceReconstructType, _PerceptionServicePredictLatentActionsType, _PerceptionServiceRolloutType, _PerceptionServiceStreamPerceptionType]):
+    """Vectors, similarities, reconstructions, latent actions and rollouts for robots and tools.
 
     Every call may carry a gRPC deadline, which is kept or refused, never ignored; without one its
     priority class's default applies (Limits). Failures are google.rpc.Status with ErrorInfo,
@@ -175,6 +192,10 @@ class PerceptionServiceStub(typing.Generic[_PerceptionServiceEmbedImagesType, _P
             tectum.v1.latent_action_pb2.PredictLatentActionsRequest,
             tectum.v1.latent_action_pb2.PredictLatentActionsResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            tectum.v1.rollout_pb2.RolloutRequest,
+            tectum.v1.rollout_pb2.RolloutResponse,
+        ],
         grpc.StreamStreamMultiCallable[
             tectum.v1.stream_pb2.StreamPerceptionRequest,
             tectum.v1.stream_pb2.StreamPerceptionResponse,
@@ -207,6 +228,10 @@ class PerceptionServiceStub(typing.Generic[_PerceptionServiceEmbedImagesType, _P
             tectum.v1.latent_action_pb2.PredictLatentActionsRequest,
             tectum.v1.latent_action_pb2.PredictLatentActionsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tectum.v1.rollout_pb2.RolloutRequest,
+            tectum.v1.rollout_pb2.RolloutResponse,
+        ],
         grpc.aio.StreamStreamMultiCallable[
             tectum.v1.stream_pb2.StreamPerceptionRequest,
             tectum.v1.stream_pb2.StreamPerceptionResponse,
@@ -230,6 +255,11 @@ class PerceptionServiceStub(typing.Generic[_PerceptionServiceEmbedImagesType, _P
 
     PredictLatentActions: _PerceptionServicePredictLatentActionsType
     """What changed between neighbouring frames."""
+
+    Rollout: _PerceptionServiceRolloutType
+    """What would be seen if this or that were done; FAILED_PRECONDITION for models without a world
+    model.
+    """
 
     StreamPerception: _PerceptionServiceStreamPerceptionType
     """A live camera: frames in, answers out; the newest frame wins."""
@@ -259,6 +289,10 @@ PerceptionServiceAsyncStub: typing_extensions.TypeAlias = PerceptionServiceStub[
         tectum.v1.latent_action_pb2.PredictLatentActionsRequest,
         tectum.v1.latent_action_pb2.PredictLatentActionsResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tectum.v1.rollout_pb2.RolloutRequest,
+        tectum.v1.rollout_pb2.RolloutResponse,
+    ],
     grpc.aio.StreamStreamMultiCallable[
         tectum.v1.stream_pb2.StreamPerceptionRequest,
         tectum.v1.stream_pb2.StreamPerceptionResponse,
@@ -266,7 +300,7 @@ PerceptionServiceAsyncStub: typing_extensions.TypeAlias = PerceptionServiceStub[
 ]
 
 class PerceptionServiceServicer(metaclass=abc.ABCMeta):
-    """Vectors, similarities, reconstructions and latent actions for robots and tools.
+    """Vectors, similarities, reconstructions, latent actions and rollouts for robots and tools.
 
     Every call may carry a gRPC deadline, which is kept or refused, never ignored; without one its
     priority class's default applies (Limits). Failures are google.rpc.Status with ErrorInfo,
@@ -321,6 +355,16 @@ class PerceptionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[tectum.v1.latent_action_pb2.PredictLatentActionsResponse, collections.abc.Awaitable[tectum.v1.latent_action_pb2.PredictLatentActionsResponse]]:
         """What changed between neighbouring frames."""
+
+    @abc.abstractmethod
+    def Rollout(
+        self,
+        request: tectum.v1.rollout_pb2.RolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tectum.v1.rollout_pb2.RolloutResponse, collections.abc.Awaitable[tectum.v1.rollout_pb2.RolloutResponse]]:
+        """What would be seen if this or that were done; FAILED_PRECONDITION for models without a world
+        model.
+        """
 
     @abc.abstractmethod
     def StreamPerception(

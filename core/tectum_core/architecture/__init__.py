@@ -22,6 +22,7 @@ from tectum_core.architecture.model import ModelConfig
 from tectum_core.architecture.text import JointConfig, TextConfig
 from tectum_core.architecture.transformer import Strict, TransformerConfig
 from tectum_core.architecture.vision import PixelDecoderConfig, StemConfig, VisionConfig
+from tectum_core.architecture.world_model import WorldModelConfig
 
 __all__ = [
     "ActionBinsConfig",
@@ -43,4 +44,5 @@ __all__ = [
     "TransformerDynamicsConfig",
     "VisionConfig",
     "VqBottleneck",
+    "WorldModelConfig",
 ]

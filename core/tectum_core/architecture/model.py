@@ -16,6 +16,7 @@ from tectum_core.architecture.latent_action import (
 from tectum_core.architecture.text import JointConfig, TextConfig
 from tectum_core.architecture.transformer import Strict, TransformerConfig
 from tectum_core.architecture.vision import PixelDecoderConfig, VisionConfig
+from tectum_core.architecture.world_model import WorldModelConfig
 
 __all__ = ["ModelConfig"]
 
@@ -42,11 +43,13 @@ class ModelConfig(Strict):
     video_decoder: PixelDecoderConfig | None = None
     """Masked clips; needs `video`."""
     actions: ActionConfig | None = None
-    """Robot actions; needs `fusion`."""
+    """Robot actions; needs `fusion`, or a `world_model` that reads them."""
     fusion: FusionConfig | None = None
     """Masked texts and actions; needs `text`."""
     latent_action: LatentActionConfig | None = None
     """What changed between two frames."""
+    world_model: WorldModelConfig | None = None
+    """What the next frames will be."""
 
     @model_validator(mode="after")
     def _parts_have_what_they_stand_on(self) -> Self:
@@ -54,14 +57,15 @@ class ModelConfig(Strict):
             raise ValueError("vision.frames must be 1; clips go to `video`")
         if self.video is not None and self.video.frames == 1:
             raise ValueError("video.frames must be above 1; images go to `vision`")
+        acting = self.fusion or self._reads_actions()
         needs: list[tuple[str, object, str, object]] = [
             ("joint", self.joint, "text", self.text),
             ("video_decoder", self.video_decoder, "video", self.video),
             ("fusion", self.fusion, "text", self.text),
-            ("actions", self.actions, "fusion", self.fusion),
+            ("actions", self.actions, "fusion, or a world_model that reads them", acting),
         ]
         for part, present, foundation, there in needs:
-            if present is not None and there is None:
+            if present is not None and not there:
                 raise ValueError(f"{part} needs {foundation}")
         if self.fusion is not None and self.text is not None and self.text.causal:
             raise ValueError("fusion fills in masked tokens, so text.causal must be false")
@@ -80,6 +84,31 @@ class ModelConfig(Strict):
                     f"must be {self.vision.grid}, not {grid}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _world_model_has_its_actions(self) -> Self:
+        world, latent = self.world_model, self.latent_action
+        if world is None:
+            return self
+        if world.grid is not None and self.vision.grid % world.grid:
+            raise ValueError(
+                f"world_model.grid ({world.grid}) must divide the trunk's ({self.vision.grid})"
+            )
+        if world.actions == "real" and self.actions is None:
+            raise ValueError("world_model.actions 'real' needs actions")
+        if world.actions == "latent" and latent is None:
+            raise ValueError("world_model.actions 'latent' needs latent_action")
+        if world.actions == "latent" and latent is not None:
+            apart = abs(world.interval - latent.interval)
+            if apart > latent.tolerance:
+                raise ValueError(
+                    f"world_model.interval ({world.interval:g}) must be latent_action.interval "
+                    f"({latent.interval:g} ± {latent.tolerance:g}), whose latent actions it reads"
+                )
+        return self
+
+    def _reads_actions(self) -> bool:
+        return self.world_model is not None and self.world_model.actions == "real"
 
     @model_validator(mode="after")
     def _layers_fit_in_memory(self) -> Self:
@@ -120,6 +149,15 @@ class ModelConfig(Strict):
             yield "latent_action", _widest(patches, latent.dynamics.transformer)
         elif latent is not None and isinstance(latent.dynamics, ConvolutionDynamicsConfig):
             yield "latent_action", _sharpest(latent.image_size, latent.dynamics.widths)
+        if self.world_model is not None:
+            yield from self._world_layers(self.world_model)
+
+    def _world_layers(self, world: WorldModelConfig) -> Iterator[tuple[str, int]]:
+        latents = (world.grid or self.vision.grid) ** 2 if world.latents == "tokens" else 1
+        yield "world_model", _widest(world.history * (latents + 1), world.transformer)
+        yield "world_model.max_steps", world.max_steps * latents * self.vision.transformer.width
+        if world.decoder is not None:
+            yield "world_model.decoder", _widest(self.vision.patches, world.decoder)
 
 
 def _widest(tokens: int, stack: TransformerConfig) -> int:

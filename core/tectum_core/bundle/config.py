@@ -15,7 +15,7 @@ Part = Literal[
     "vision", "vision.pool", "video", "video.pool", "joint", "pixel_decoder",
     "pixel_decoder.from_text", "video_decoder", "fusion.token_head", "fusion.action_head",
     "fusion.actions.embed", "fusion.actions.embed_state", "fusion.from_image", "fusion.from_text",
-    "latent_action", "latent_action.action_decoder",
+    "latent_action", "latent_action.action_decoder", "world_model", "world_model.decoder",
 ]  # fmt: skip
 """A part of the model that something served comes out of, or that a condition goes into, and that
 training may have left out, by its name in the model. A trunk that is read only through others is
@@ -38,8 +38,13 @@ PARTS: Final[dict[Part, str]] = {
     "fusion.from_text": "reading of texts beside actions",
     "latent_action": "latent-action module",
     "latent_action.action_decoder": "decoder of latent actions",
+    "world_model": "world model",
+    "world_model.decoder": "decoder of predicted frames",
 }
 """Every one of them in words."""
+
+
+_INTERVAL_SHARE = 0.01
 
 
 class GoldenTolerance(Strict):
@@ -111,4 +116,12 @@ class BundleConfig(Strict):
             wanted = (self.model.actions.dimensions, self.model.actions.state_dimensions)
             if found != wanted:
                 raise ValueError(f"actions name {found} dimensions, the model has {wanted}")
+        world = self.model.world_model
+        if world is not None and world.action_steps is not None and self.actions is not None:
+            spanned = world.action_steps * self.actions.step_interval
+            if abs(spanned / world.interval - 1) > _INTERVAL_SHARE:
+                raise ValueError(
+                    f"model.world_model.interval is {world.interval:g} s, but its action_steps "
+                    f"({world.action_steps}) take {spanned:g} s"
+                )
         return self

@@ -27,13 +27,15 @@ from tectum_core.tokenizer import Tokenizer
 
 __all__ = ["Space", "SpaceName", "spaces_of"]
 
-SpaceName = Literal["joint", "pooled", "tokens", "clip_pooled", "clip_tokens", "latent_action"]
+SpaceName = Literal[
+    "joint", "pooled", "tokens", "clip_pooled", "clip_tokens", "latent_action", "world_latent"
+]
 
 # What is known not to change a vector is left out, not the other way round: what is forgotten
 # here moves an id without need, which is safe.
 _NO_MATTER = {
-    "commitment", "decay", "decoded_steps", "frame_interval", "interval", "restart_below",
-    "tolerance",
+    "commitment", "decay", "decoded_steps", "decoder", "frame_interval", "interval", "max_steps",
+    "restart_below", "tolerance",
 }  # fmt: skip
 _AFTER_THE_LATENT = (
     "action_decoder.",
@@ -90,7 +92,7 @@ def spaces_of(
         spaces.append(Space("tokens", _identify("tokens", *vision_tokens), width))
     joint = model.joint if learnt("joint") else None
     if joint is not None and model.text is not None and architecture.joint is not None:
-        path = (
+        both = (
             *vision,
             _Step("tokenizer", _words(tokenizer), {}),
             _weighty("text", architecture.text, model.text),
@@ -98,7 +100,7 @@ def spaces_of(
             _Step("joint.text", {}, joint.text.state_dict()),
         )
         found = architecture.joint
-        spaces.append(Space("joint", _identify("joint", *path), found.width, found.truncations))
+        spaces.append(Space("joint", _identify("joint", *both), found.width, found.truncations))
     if model.video is not None and architecture.video is not None and learnt("video"):
         video = _weighty("video", architecture.video, model.video)
         clip_width = architecture.video.transformer.width
@@ -118,7 +120,27 @@ def spaces_of(
         step = _Step("latent_action", _latent_settings(latent), weights)
         identity = _identify("latent_action", *before, step)
         spaces.append(Space("latent_action", identity, latent_width(latent.bottleneck)))
+    world = architecture.world_model
+    if model.world_model is not None and world is not None and _foresees(config):
+        weights = {
+            key: tensor
+            for key, tensor in model.world_model.state_dict().items()
+            if not key.startswith("decoder.")
+        }
+        path: tuple[_Step, ...] = vision_tokens if world.latents == "tokens" else vision
+        if world.actions == "real" and config.actions is not None:
+            path = (*path, _Step("actions", _settings(config.actions), {}))
+        step = _Step("world_model", _settings(world), weights)
+        identity = _identify("world_latent", *path, step)
+        spaces.append(Space("world_latent", identity, width))
     return tuple(spaces)
+
+
+def _foresees(config: BundleConfig) -> bool:
+    """Whether the world model was trained, and what it reads too."""
+    world, learnt = config.model.world_model, config.training.learnt
+    read = world is not None and (world.latents == "tokens" or learnt("vision.pool"))
+    return read and learnt("vision", "world_model")
 
 
 def _weighty(part: str, config: BaseModel | None, module: nn.Module) -> _Step:

@@ -16,6 +16,7 @@ from tectum_core.model.vision import (
     patchify,
     unpatchify,
 )
+from tectum_core.model.world_model import WorldModel
 
 __all__ = [
     "Context",
@@ -31,6 +32,7 @@ __all__ = [
     "TextTransformer",
     "VisionOutput",
     "VisionTransformer",
+    "WorldModel",
     "patchify",
     "unpatchify",
 ]

@@ -20,6 +20,7 @@ from tectum_core.model.latent_action import LatentActionModel
 from tectum_core.model.pixel_decoder import PixelDecoder
 from tectum_core.model.text import TextTransformer
 from tectum_core.model.vision import VisionTransformer
+from tectum_core.model.world_model import WorldModel
 
 __all__ = ["Joint", "PerceptionModel"]
 
@@ -93,6 +94,14 @@ class PerceptionModel(nn.Module):
         self.apply(_initialise)
         if self.latent_action is not None:
             self.latent_action.begin_as_copy()
+        self.world_model = None
+        if config.world_model is not None:
+            # Drawn last, so that the other parts begin as they do without it.
+            self.world_model = WorldModel(
+                config.world_model, config.vision, config.actions, config.latent_action
+            )
+            self.world_model.apply(_initialise)
+            self.world_model.begin_as_copy()
 
     @property
     def device(self) -> torch.device:

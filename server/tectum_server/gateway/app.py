@@ -27,21 +27,23 @@ from tectum_server.gateway.routes import (
     models,
     operations,
     reconstruct,
+    rollout,
     similarity,
 )
 from tectum_server.gateway.schemas.embed import EmbedClips, EmbedImages, EmbedTexts
 from tectum_server.gateway.schemas.latent_actions import PredictLatentActions
 from tectum_server.gateway.schemas.reconstruct import Reconstruct
+from tectum_server.gateway.schemas.rollout import PredictRollout
 from tectum_server.gateway.schemas.similarity import ComputeSimilarity
 from tectum_server.gateway.settings import MEBIBYTE, GatewaySettings
 
 _REQUESTS = (
     EmbedImages, EmbedTexts, EmbedClips, ComputeSimilarity, Reconstruct, PredictLatentActions,
-    openai.CreateEmbeddings,
+    PredictRollout, openai.CreateEmbeddings,
 )  # fmt: skip
 _DESCRIPTION = """
 Perception for robots over HTTP: vectors of pictures, texts and clips, similarity,
-reconstruction, latent actions. For a control loop, use gRPC.
+reconstruction, latent actions, rollouts. For a control loop, use gRPC.
 
 Every vector says which **space** it lives in; only vectors of equal spaces may be compared.
 Set a deadline, a priority and the spaces you rely on by header. Failures are
@@ -81,7 +83,8 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     _add_documentation(app)
     app.state.client, app.state.metrics, app.state.settings = client, metrics, settings
     app.state.reach = Reach(settings.worker_address)
-    for part in (embed, similarity, reconstruct, latent_actions, models, openai, operations):
+    inference = (embed, similarity, reconstruct, latent_actions, rollout)
+    for part in (*inference, models, openai, operations):
         app.include_router(part.router)
     for kind in (tectum.TectumError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer_error)

@@ -15,6 +15,8 @@ INTERVAL_MS = 50
 """Time between two frames that the example model's latent actions are trained at."""
 CLIP_FRAMES = 4
 """Frames in a clip, even."""
+ACTION, ACTION_STEPS = 4, 4
+"""Numbers in one of the robot's actions, and actions between two frames of a world model."""
 SIDE = 64
 """Rows and columns of the examples' pictures."""
 
@@ -69,6 +71,16 @@ LATENT_ACTIONS: Examples = {
             "frames": [{"image": PICTURE}, {"image": LATER}],
             "interval_ms": INTERVAL_MS,
         }
+    }
+}
+ROLLOUT: Examples = {
+    "two candidates": {
+        "summary": "needs a model with a world model that reads the robot's own actions",
+        "value": {
+            "frames": [PICTURE],
+            "candidates": [[[0.0] * ACTION] * ACTION_STEPS, [[0.5] * ACTION] * ACTION_STEPS],
+            "goal": LATER,
+        },
     }
 }
 OPENAI: Examples = {

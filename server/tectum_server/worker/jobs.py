@@ -35,6 +35,7 @@ __all__ = [
     "ModelEntry",
     "Operation",
     "Priority",
+    "Rollout",
     "empty",
 ]
 
@@ -131,6 +132,23 @@ class LatentActions(msgspec.Struct, frozen=True, tag=True):
     predict_frame: bool
 
 
+class Rollout(msgspec.Struct, frozen=True, tag=True):
+    """Arrays: the trunk's vectors of T frames, then actions and the goal's vectors, as flagged.
+
+    Actions are two arrays, float32[(T - 1)·k, A] between the frames and float32[F·k, A] after them.
+    Answers (latents float32[F, ...], distances float32[F], frames uint8[F, S, S, 3]), each empty if
+    not asked for.
+    """
+
+    name = "rollout"
+    frames: int
+    """F."""
+    has_actions: bool
+    has_goal: bool
+    return_latents: bool
+    decode_frames: bool
+
+
 Operation = (
     EmbedImages
     | EmbedTexts
@@ -140,6 +158,7 @@ Operation = (
     | FillText
     | FillActions
     | LatentActions
+    | Rollout
 )
 
 

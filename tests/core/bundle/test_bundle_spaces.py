@@ -1,6 +1,5 @@
 """A space is the hash of the path that makes its vectors, and of nothing beside it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, create_model
-from tests.bundles import IMAGES, SCALING, clip, full_model, picture, stack, tokenizer, vision
+from tests.bundles import (
+    IMAGES,
+    SCALING,
+    clip,
+    full_model,
+    picture,
+    stack,
+    vision,
+    world_model,
+)
+from tests.core.bundle.spaces import ids, in_memory, moved
 
 from tectum_core.architecture import (
     ContinuousBottleneck,
@@ -20,32 +28,20 @@ from tectum_core.architecture import (
     LatentActionConfig,
     ModelConfig,
     StemConfig,
-    TextConfig,
     TransformerDynamicsConfig,
     VqBottleneck,
 )
-from tectum_core.bundle import Bundle, BundleConfig, TrainingSummary, read_bundle
-from tectum_core.bundle.spaces import spaces_of
-from tectum_core.model import PerceptionModel
+from tectum_core.bundle import Bundle, TrainingSummary, read_bundle
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
+from tectum_core.rollouts import RolloutRequest
 from tectum_core.tokenizer import Tokenizer
 
-ALL = {"joint", "pooled", "tokens", "clip_pooled", "clip_tokens", "latent_action"}
-IMAGE_PATH = {"joint", "pooled", "tokens"}
+ALL = {
+    "joint", "pooled", "tokens", "clip_pooled", "clip_tokens", "latent_action", "world_latent",
+}  # fmt: skip
+IMAGE_PATH = {"joint", "pooled", "tokens", "world_latent"}
 CLIP_PATH = {"clip_pooled", "clip_tokens"}
-
-
-def ids(bundle: Bundle) -> dict[str, str]:
-    found = spaces_of(bundle.config, bundle.model, bundle.tokenizer)
-    return {space.name: space.space_id for space in found}
-
-
-def moved(before: Bundle, after: Bundle) -> set[str]:
-    """The spaces whose id is another."""
-    old, new = ids(before), ids(after)
-    assert old.keys() == new.keys()
-    return {name for name in old if old[name] != new[name]}
 
 
 def latent(**changes: object) -> LatentActionConfig:
@@ -53,14 +49,6 @@ def latent(**changes: object) -> LatentActionConfig:
     found = full_model().latent_action
     assert found is not None
     return LatentActionConfig.model_validate({**dict(found), **changes})
-
-
-def in_memory(model: ModelConfig) -> Bundle:
-    """A bundle of random weights that was never written."""
-    training = TrainingSummary(recipe="", data="", steps=0, seed=0, commit="")
-    config = BundleConfig(model=model, images=IMAGES, actions=SCALING, training=training)
-    network = PerceptionModel(model).eval().requires_grad_(False)
-    return Bundle("made", "", config, network, tokenizer(), {}, (), "")
 
 
 @pytest.fixture
@@ -106,6 +94,10 @@ def nudged(full_folder: Path) -> Callable[[str], Bundle]:
         ("pixel_decoder.", set()),
         ("video_decoder.", set()),
         ("fusion.", set()),
+        ("world_model.embed", {"world_latent"}),
+        ("world_model.blocks", {"world_latent"}),
+        ("world_model.change", {"world_latent"}),
+        ("world_model.decoder", set()),
     ],
 )
 def test_one_weight_moves_the_spaces_on_its_path_and_no_other(
@@ -187,7 +179,17 @@ def vectors(bundle: Bundle) -> dict[str, list[NDArray[np.float32]]]:
         "clip_pooled": [predictor.embed_clips([clip()], "pooled")],
         "clip_tokens": [predictor.embed_clips([clip()], "tokens")],
         "latent_action": [predictor.latent_actions(PICTURES[:2], PICTURES[1:]).vectors],
+        "world_latent": [rolled_out(predictor)],
     }
+
+
+def rolled_out(predictor: Predictor) -> NDArray[np.float32]:
+    """Two steps after three pictures."""
+    world = predictor.model.world_model
+    assert world is not None
+    seen = predictor.embed_images(PICTURES, world.config.latents)[None]
+    done = np.ones((1, 8, 4), np.float32)
+    return predictor.rollout(RolloutRequest(seen, 2, done, done)).latents
 
 
 @pytest.mark.parametrize(
@@ -241,6 +243,7 @@ def test_an_id_moves_with_a_weight_exactly_if_the_vectors_do(model: ModelConfig)
         ("video", {"frame_interval": 0.7}),
         ("pixel_decoder", {"mask_ratio": 0.5}),
         ("actions", {"mask_ratio": 0.25}),
+        ("world_model", {"interval": 0.7, "max_steps": 2, "decoder": None}),
     ],
 )
 def test_settings_that_change_no_vector_move_nothing(
@@ -272,6 +275,26 @@ def test_how_a_trunk_pools_is_no_matter_to_its_tokens(
     assert found == spaces & IMAGE_PATH
 
 
+def test_the_scale_of_the_actions_that_it_reads_moves_a_world_models_space(
+    full_bundle: Bundle,
+) -> None:
+    wider = SCALING.model_copy(update={"standard_deviation": (2.0,) * 4})
+    config = full_bundle.config.model_copy(update={"actions": wider})
+
+    assert moved(full_bundle, replace(full_bundle, config=config)) == {"world_latent"}
+
+
+def test_how_a_trunk_pools_matters_to_a_world_model_of_pooled_vectors() -> None:
+    bundle = in_memory(full_model(world_model=world_model(latents="pooled")))
+    architecture = bundle.config.model
+    trunk = architecture.vision.model_copy(update={"pooling": "attention"})
+    config = bundle.config.model_copy(
+        update={"model": architecture.model_copy(update={"vision": trunk})}
+    )
+
+    assert moved(bundle, replace(bundle, config=config)) == {"joint", "pooled", "world_latent"}
+
+
 def test_kinds_of_bottleneck_are_told_apart_though_all_else_is_at_its_default(
     full_bundle: Bundle,
 ) -> None:
@@ -283,64 +306,6 @@ def test_kinds_of_bottleneck_are_told_apart_though_all_else_is_at_its_default(
     found = {ids(replace(full_bundle, config=config))["latent_action"] for config in configs}
 
     assert len(found) == 3  # at equal weights
-
-
-# ---------------------------------------------------------------- ids outlive the classes
-
-
-def later(config: BaseModel) -> BaseModel:
-    """The same as a later version may know it: with a field more, at its default."""
-    kind = type(config)
-    grown = create_model(f"Later{kind.__name__}", __base__=kind, dropout=(float, 0.0))
-    return grown.model_validate(config.model_dump())
-
-
-def test_a_field_added_with_a_default_moves_no_id(full_bundle: Bundle) -> None:
-    architecture = full_bundle.config.model
-    parts = ("vision", "video", "text", "joint", "latent_action")
-    grown = {part: later(getattr(architecture, part)) for part in parts}
-    assert all("dropout" in part.model_dump() for part in grown.values())
-    config = full_bundle.config.model_copy(
-        update={
-            "images": later(full_bundle.config.images),
-            "model": architecture.model_copy(update=grown),
-        }
-    )
-
-    assert moved(full_bundle, replace(full_bundle, config=config)) == set()
-
-
-def test_how_the_tokenizers_file_is_laid_out_moves_nothing(full_bundle: Bundle) -> None:
-    assert full_bundle.tokenizer is not None
-    told = json.loads(full_bundle.tokenizer.json)
-    told["truncation"] = {
-        "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0
-    }  # fmt: skip
-
-    other = Tokenizer(json.dumps(dict(reversed(told.items())), indent=2))
-
-    assert moved(full_bundle, replace(full_bundle, tokenizer=other)) == set()
-
-
-WORDS = """{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [],
-"model": {"type": "WordLevel", "vocab": {"[PAD]": 0, "[UNK]": 1, "open": 2}, "unk_token": "[UNK]"}}
-"""
-
-
-def test_ids_are_what_they_were_in_the_first_release() -> None:
-    # Callers keep vectors under these ids: where one moves without need, their indexes are lost.
-    bundle = in_memory(full_model(text=TextConfig(transformer=stack(), vocabulary_size=3)))
-    for weight in bundle.model.state_dict().values():
-        weight.copy_((torch.arange(weight.numel()) % 7 - 3).view(weight.shape) / 8)
-
-    assert ids(replace(bundle, tokenizer=Tokenizer(WORDS))) == {
-        "pooled": "85c4a0b3e265cf2b",
-        "tokens": "044e5646e1a575e4",
-        "joint": "de858e6527242741",
-        "clip_pooled": "f98fd70a6e988446",
-        "clip_tokens": "65a195f65035421d",
-        "latent_action": "8a7111e1b93941f2",
-    }
 
 
 def test_every_space_has_its_own_id_of_sixteen_digits(full_bundle: Bundle) -> None:
@@ -372,6 +337,7 @@ def test_widths_and_truncations_are_told(full_bundle: Bundle) -> None:
         "clip_pooled": 32,
         "clip_tokens": 32,
         "latent_action": 8,
+        "world_latent": 32,
     }
     assert spaces["joint"].truncations == (8,)
     assert spaces["pooled"].truncations == ()

@@ -25,7 +25,7 @@ HEALTH_CHECK = 5
 """Seconds that an image's HEALTHCHECK waits."""
 JSON_ROUTES = [
     "/v1/embed/images", "/v1/embed/texts", "/v1/embed/clips", "/v1/similarity", "/v1/reconstruct",
-    "/v1/latent-actions", "/v1/embeddings",
+    "/v1/latent-actions", "/v1/rollout", "/v1/embeddings",
 ]  # fmt: skip
 A, PIXEL = {"text": "a"}, "AAAA"
 MANY, LONG = MOST_ITEMS + 1, "a" * (MOST_CHARACTERS + 1)
@@ -58,6 +58,11 @@ def similarity(*left: Any) -> dict[str, Any]:
         ("/v1/reconstruct", {"actions": [[1]], "state_condition": [1] * MANY}, "state_condition"),
         ("/v1/reconstruct", {"text": "a", "mask": {"hidden": [1] * (MOST_NUMBERS + 1)}}, "mask.hidden"),
         ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * MANY, "interval_ms": 1}, "frames"),
+        ("/v1/rollout", {"frames": [PIXEL] * MANY, "steps": 1}, "frames"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]]] * MANY}, "candidates"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]] * MANY]}, "candidates[0]"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1] * MANY]]}, "candidates[0][0]"),
+        ("/v1/rollout", {"frames": [PIXEL], "steps": 1, "past_actions": [[1]] * MANY}, "past_actions"),
     ],
 )  # fmt: skip
 async def test_a_list_has_a_longest_length(

@@ -258,6 +258,50 @@ async def test_frames_may_carry_their_times(http: httpx.AsyncClient, worker: Fak
     assert second.captured_at.ToMicroseconds() == 7_300_500
 
 
+async def test_rollouts_say_what_would_be_seen(http: httpx.AsyncClient, worker: FakeWorker) -> None:
+    body = {
+        "frames": [b64(png(0)), b64(png(255))],
+        "frame_interval_ms": 50,
+        "past_actions": [[1, 2]],
+        "candidates": [[[0.5, 9], [0.5, 9]], [[0, 0], [1, 1]]],
+        "goal": b64(png(255)),
+        "return_latents": True,
+        "decode_frames": True,
+    }
+    answer = await post(http, "/v1/rollout", body)
+
+    first, second = (result["rollout"] for result in answer["results"])
+    np.testing.assert_allclose(first["goal_distances"], [0.25, 1])
+    np.testing.assert_allclose(second["goal_distances"], [0, 1])
+    assert first["latents"]["space_id"] == fake_answers.WORLD
+    assert first["latents"]["shape"] == [2, 8]
+    assert [opened(frame)[0, 0, 0] for frame in first["frames"]] == [255, 255]
+    request = worker.seen[0].request
+    assert request.frame_interval.ToMilliseconds() == 50
+    assert fake_answers.array(request.past_actions).tolist() == [[1, 2]]
+
+
+async def test_rollouts_leave_out_what_was_not_asked_for(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    body = {"frames": [PICTURE], "candidates": [[[1, 2]]] * 11, "action_space_id": "latent-1"}
+
+    answer = await post(http, "/v1/rollout", body)
+
+    assert answer["results"][0] == {"rollout": {}}
+    assert answer["results"][10]["error"]["field"] == "candidates[10]"
+    assert worker.seen[0].request.action_space_id == "latent-1"
+
+
+async def test_a_model_without_actions_is_told_its_steps(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    answer = await post(http, "/v1/rollout", {"frames": [PICTURE], "steps": 3, "goal": PICTURE})
+
+    assert answer["results"][0]["rollout"]["goal_distances"] == [0, 0, 0]
+    assert worker.seen[0].request.steps == 3
+
+
 async def test_models_have_openais_shape_and_our_fields(http: httpx.AsyncClient) -> None:
     listed = (await http.get("/v1/models")).json()
 
@@ -267,6 +311,8 @@ async def test_models_have_openais_shape_and_our_fields(http: httpx.AsyncClient)
     assert isinstance(model["created"], int)
     assert model["spaces"][0]["space_id"] == fake_answers.JOINT
     assert model["input"]["latent_action"]["interval_ms"] == 50
+    assert model["input"]["world_model"]["interval_ms"] == 50
+    assert model["input"]["world_model"]["actions"] == "real"
     assert "clip" not in model["input"]
     assert model["limits"]["bulk_deadline_ms"] == 120_000
     described = (await http.get("/v1/models/tiny")).json()

@@ -71,6 +71,18 @@ async def test_malformed_json_is_a_400(
         ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}, {"image": PIXEL, "captured_at_ms": 9}], "interval_ms": 8}, "interval_ms"),
         ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * 2, "interval_ms": 0}, "interval_ms"),
         ("/v1/latent-actions", {"frames": [{"picture": PIXEL}] * 2, "interval_ms": 5}, "frames[0].image"),
+        ("/v1/rollout", {"candidates": [[[1]]]}, "frames"),
+        ("/v1/rollout", {"frames": [PIXEL]}, "candidates"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]]], "steps": 1}, "candidates"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]], [[1], [2]]]}, "candidates"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]], [[1, 2]]]}, "candidates"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[]]]}, "candidates[0][0]"),
+        ("/v1/rollout", {"frames": [PIXEL] * 2, "candidates": [[[1]]]}, "past_actions"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]]], "past_actions": [[1]]}, "past_actions"),
+        ("/v1/rollout", {"frames": [PIXEL] * 2, "candidates": [[[1]]], "past_actions": [[1], [1, 2]]}, "past_actions"),
+        ("/v1/rollout", {"frames": [PIXEL], "steps": 0}, "steps"),
+        ("/v1/rollout", {"frames": [PIXEL], "steps": 1, "frame_interval_ms": 0}, "frame_interval_ms"),
+        ("/v1/rollout", {"frames": [PIXEL], "steps": 1, "goal": "?"}, "goal"),
     ],
 )  # fmt: skip
 async def test_a_request_that_does_not_fit_is_a_422_that_names_the_field(
@@ -103,6 +115,11 @@ async def test_a_request_that_does_not_fit_is_a_422_that_names_the_field(
         ("/v1/latent-actions", {"frames": [{"image": PIXEL}], "interval_ms": 50}, "FIELD_MISSING"),
         ("/v1/latent-actions", {"frames": [{"image": PIXEL}] * 2}, "FIELD_MISSING"),
         ("/v1/latent-actions", {"frames": [{"image": PIXEL, "captured_at_ms": 1}] * 2}, "INTERVAL_MISMATCH"),
+        ("/v1/rollout", {"frames": [PIXEL]}, "FIELD_MISSING"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]]], "steps": 1}, "FIELD_OUT_OF_RANGE"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]], [[1, 2]]]}, "SHAPE_MISMATCH"),
+        ("/v1/rollout", {"frames": [PIXEL] * 2, "candidates": [[[1]]]}, "FIELD_MISSING"),
+        ("/v1/rollout", {"frames": [PIXEL], "candidates": [[[1]]], "past_actions": [[1]]}, "FIELD_OUT_OF_RANGE"),
     ],
 )  # fmt: skip
 async def test_the_gateway_refuses_with_the_reason_that_the_worker_would_give(

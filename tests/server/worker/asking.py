@@ -7,11 +7,19 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 from tests.bundles import actions, picture, png
 from tests.server.worker.messages import build, floats, raw, seconds
 from tests.server.worker.serving import Caller, Told
 
-from tectum.v1 import call_pb2, embed_pb2, image_pb2, latent_action_pb2, reconstruct_pb2
+from tectum.v1 import (
+    call_pb2,
+    embed_pb2,
+    image_pb2,
+    latent_action_pb2,
+    reconstruct_pb2,
+    rollout_pb2,
+)
 
 ADMIN, USER, STRANGER = "an admin's token", "a user's token", "nobody's token"
 CODES = {
@@ -148,3 +156,14 @@ def timed(*times: float | None) -> latent_action_pb2.PredictLatentActionsRequest
         if time is not None:
             frame.captured_at.FromNanoseconds(round(time * 1e9))
     return request
+
+
+def rollout(
+    seen: int = 2, count: int = 3, steps: int = 8, **request: Any
+) -> rollout_pb2.RolloutRequest:
+    """Roll out `count` sequences of so many actions after equal frames, four actions apart."""
+    drawn = np.random.default_rng(0).normal(size=(count, steps, 4))
+    given: dict[str, Any] = {"frames": [IMAGE] * seen, "candidates": floats(drawn)}
+    if seen > 1:
+        given["past_actions"] = floats(np.zeros(((seen - 1) * 4, 4)))
+    return rollout_pb2.RolloutRequest(**{**given, **request})

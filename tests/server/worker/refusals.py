@@ -28,6 +28,7 @@ from tests.server.worker.asking import (
     mask,
     options,
     pairs,
+    rollout,
     similar,
     steps,
     texts,
@@ -36,7 +37,7 @@ from tests.server.worker.asking import (
 )
 from tests.server.worker.messages import build, floats, seconds
 
-from tectum.v1 import embed_pb2, image_pb2, model_pb2
+from tectum.v1 import embed_pb2, image_pb2, model_pb2, rollout_pb2
 
 FOREIGN = {"embedding": {"values": floats(np.ones(16)), "space_id": "0" * 16}}
 NAN = np.full((8, 4), np.nan, np.float32)
@@ -264,5 +265,63 @@ REQUESTS = {
         pairs(frames=timed(1.0, 1.05).frames), "FIELD_OUT_OF_RANGE", "interval"
     ),
     "latents as bool": Row.of(pairs(data_type=7), "FIELD_OUT_OF_RANGE", "data_type"),
+    # Rollouts
+    "nothing seen": Row.of(rollout(0), "FIELD_MISSING", "frames"),
+    "more seen than is looked back on": Row.of(
+        rollout(4), "TOO_MANY_ITEMS", "frames", words="1 to 3 frames, found 4"
+    ),
+    "slow frames": Row.of(
+        rollout(frame_interval=seconds(0.2)),
+        "INTERVAL_MISMATCH",
+        "frame_interval",
+        words="0.05 s apart, found 0.2",
+    ),
+    "bad frame": Row.of(rollout(frames=[IMAGE, NO_IMAGE]), "IMAGE_UNREADABLE", "frames[1].encoded"),
+    "bad goal": Row.of(rollout(goal=NO_IMAGE), "IMAGE_UNREADABLE", "goal.encoded"),
+    "nothing to do": Row.of(
+        rollout_pb2.RolloutRequest(frames=[IMAGE]), "FIELD_MISSING", "candidates"
+    ),
+    "steps of a model that reads actions": Row.of(
+        rollout_pb2.RolloutRequest(frames=[IMAGE], steps=2), "FIELD_OUT_OF_RANGE", "steps"
+    ),
+    "half an interval": Row.of(
+        rollout(steps=6), "SHAPE_MISMATCH", "candidates", words="[K, F × 4, 4]"
+    ),
+    "too far ahead": Row.of(
+        rollout(steps=28), "SHAPE_MISMATCH", "candidates", words="F of 1 to 6, found [3, 28, 4]"
+    ),
+    "wide candidates": Row.of(
+        rollout(candidates=floats(np.zeros((2, 4, 5)))),
+        "SHAPE_MISMATCH",
+        "candidates",
+        words="[any, any, 4], found [2, 4, 5]",
+    ),
+    "NaN candidates": Row.of(
+        rollout(candidates=floats(np.full((2, 4, 4), np.nan))), "NOT_FINITE", "candidates"
+    ),
+    "too many candidates": Row.of(
+        rollout(count=65), "TOO_MANY_ITEMS", "candidates", words="65 items, at most 64"
+    ),
+    "nothing done between frames": Row.of(
+        rollout(past_actions=None), "FIELD_MISSING", "past_actions"
+    ),
+    "something done before a single frame": Row.of(
+        rollout(1, past_actions=floats(np.zeros((4, 4)))), "FIELD_OUT_OF_RANGE", "past_actions"
+    ),
+    "too little done between frames": Row.of(
+        rollout(past_actions=floats(np.zeros((3, 4)))),
+        "SHAPE_MISMATCH",
+        "past_actions",
+        words="[4, 4], found [3, 4]",
+    ),
+    "latent actions for real ones": Row.of(
+        rollout(action_space_id="0" * 16), "FIELD_OUT_OF_RANGE", "action_space_id"
+    ),
+    "latents of rollouts as bool": Row.of(rollout(data_type=7), "FIELD_OUT_OF_RANGE", "data_type"),
+    "distances in another space": Row.of(
+        rollout(options=options(expected_space_ids=["0" * 16])),
+        "SPACE_MISMATCH",
+        "options.expected_space_ids",
+    ),
 }
-"""What cannot be filled in or paired."""
+"""What cannot be filled in, paired or rolled out."""

@@ -237,8 +237,10 @@ def zeros(job: Job) -> JobResult:
     """Vectors of ones; what a scripted engine answers to work on images and pairs."""
     width = {"pooled": 32, "tokens": 32, "joint": 16}.get(getattr(job.operation, "vector", ""), 8)
     vector = np.ones(width, np.float32)
-    pair = (vector, np.zeros(2, np.int64), np.zeros(0, np.float32), np.zeros(0, np.uint8))
-    arrays = pair if job.operation.name == "latent_actions" else (vector,)
+    nothing, no_pixels = np.zeros(0, np.float32), np.zeros(0, np.uint8)
+    pair = (vector, np.zeros(2, np.int64), nothing, no_pixels)
+    rolled = (nothing, nothing, no_pixels)
+    arrays = {"latent_actions": pair, "rollout": rolled}.get(job.operation.name, (vector,))
     return JobResult("v", tuple(ItemOutput(arrays) for _ in job.items), 0.0, 0.0, 1)
 
 

@@ -25,6 +25,7 @@ from tests.server.worker.asking import (
     mask,
     options,
     pairs,
+    rollout,
     steps,
     texts,
 )
@@ -109,6 +110,7 @@ def test_every_kind_of_work_crosses_the_processes(admin: Caller, full: Predictor
     painted = admin.ask("Reconstruct", fill(image=IMAGE, mask=mask(hidden=[3]))).image
     moved = admin.ask("Reconstruct", fill(actions=steps(), mask=mask(kind=2))).actions
     latent = admin.ask("PredictLatentActions", pairs(3, decode_actions=True)).results
+    rolled = admin.ask("Rollout", rollout(goal=IMAGE, return_latents=True)).results
 
     np.testing.assert_allclose(
         array(spoken.values), full.embed_texts(["open the door"])[0], atol=1e-5
@@ -117,6 +119,8 @@ def test_every_kind_of_work_crosses_the_processes(admin: Caller, full: Predictor
     assert np.flatnonzero(array(painted.mask)).tolist() == [3]
     assert array(moved.actions).shape == (8, len(SCALING.names))
     assert [array(r.latent_action.decoded_actions).shape for r in latent] == [(4, 4)] * 2
+    assert [array(r.rollout.goal_distances).shape for r in rolled] == [(2,)] * 3
+    assert [array(r.rollout.latents.values).shape for r in rolled] == [(2, 16, 32)] * 3
 
 
 def test_a_live_stream_crosses_the_processes(admin: Caller) -> None:

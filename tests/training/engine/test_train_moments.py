@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.training.engine.runs import checkpoint, metrics, same, trained
-from tests.training.tiny import job
+from tests.training.tiny import job, parts
 
 from tectum_train.recipe import Recipe
 
@@ -20,7 +20,8 @@ BOTH = [
 
 def temporal(tiny_data: Path, output: Path, **changes: Any) -> Recipe:
     """Clips of 4 frames, 8 steps apart: longer than the episodes are."""
-    return job(tiny_data, output, objectives=BOTH, data__clip={"frames": 4, "steps": 8}, **changes)
+    given = {"model": parts(world_model=None), "data__clip": {"frames": 4, "steps": 8}, **changes}
+    return job(tiny_data, output, objectives=BOTH, **given)
 
 
 def test_a_run_that_died_resumes_exactly(tiny_data: Path, tmp_path: Path, after_step: Any) -> None:

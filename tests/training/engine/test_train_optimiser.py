@@ -21,7 +21,7 @@ from tectum_train.recipe import OptimiserConfig, ScheduleConfig
 
 FREE = re.compile(
     r"bias$|norm|positions$|queries$|tokens?$|hidden$|modality\.|log_scale$|scale[12]$|text\.embed|"
-    r"pool\.\w*(query|probe)|token_head\.2"
+    r"pool\.\w*(query|probe)|token_head\.2|places$|moments$"
 )
 """Everything that is no matrix of a linear map; the token head's third layer is a norm."""
 

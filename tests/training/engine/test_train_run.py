@@ -46,6 +46,8 @@ def test_metrics_are_kept_finite_under_their_objectives_names(finished: Run) -> 
         "masked_action/loss", "masked_action/error", "masked_action/line",
         "action_prediction/loss", "action_prediction/error", "action_prediction/line",
         "latent_action/loss", "latent_action/relative", "latent_action/decoding",
+        "world_model/loss", "world_model/relative_1", "world_model/relative_2",
+        "world_model/shuffled", "world_model/spread", "world_model/decoding",
     }  # fmt: skip
     assert all(math.isfinite(value) for one in kept for value in one.values())
     assert kept[0]["lr"] == pytest.approx(5e-4)  # the first of two steps of warm-up

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.training.evaluation.scene import FPS, recorded
-from tests.training.tiny import latent_action, parts
+from tests.training.tiny import latent_action, parts, world_model
 
 from tectum_core.architecture import ModelConfig
 from tectum_train.data import DataError
@@ -97,6 +97,19 @@ def test_a_pair_must_come_within_the_models_tolerance(
 
     with pytest.raises(DataError, match=r"a pair is 0\.025 s apart at best.*interval is 0\.0"):
         check_fits(model(interval), COLUMNS, train, test)
+
+
+@pytest.mark.parametrize(("interval", "fits"), [(0.125, True), (0.1255, True), (0.13, False)])
+def test_frames_come_as_far_apart_as_the_world_models(
+    interval: float, fits: bool, train: Samples, tmp_path: Path
+) -> None:
+    test, asked = split(tmp_path / "test"), model(world_model=world_model(interval=interval))
+    if fits:
+        check_fits(asked, COLUMNS, train, test)
+        return
+
+    with pytest.raises(DataError, match=r"two frames are 0\.125 s apart at best.*is 0\.13 s"):
+        check_fits(asked, COLUMNS, train, test)
 
 
 def test_actions_of_another_rate_than_the_models_are_refused(

@@ -35,6 +35,8 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.hidden_actions_are_filled(0.198 - A_BIT, {"linear interpolation": 0.2})
     assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
     assert gates.frame_is_predicted(0.35)
+    assert gates.next_latent_is_known(0.80, {"shuffled actions": 0.80 / 0.99 + A_BIT})
+    assert gates.later_latent_is_known(0.99, {"shuffled actions": 1.0 + A_BIT})
 
 
 @pytest.mark.parametrize(
@@ -136,3 +138,32 @@ def test_what_is_demanded_is_told_in_the_rules() -> None:
         "≥ 0.7, PCA of z's width + 0.4, PCA-256 + 0.05, best of o_t alone + 0.4; shuffled ≤ 0.1"
     )
     assert gates.FRAME_RULE == "≤ 0.35"
+
+
+@pytest.mark.parametrize(
+    ("error", "controls"),
+    [
+        (0.80 + A_BIT, {"shuffled actions": 1.2}),
+        (0.70, {"shuffled actions": 0.70 / 0.99 - A_BIT}),
+    ],
+)
+def test_the_next_latent_wants_a_fifth_less_than_repeating_and_actions_that_matter(
+    error: float, controls: dict[str, float]
+) -> None:
+    assert not gates.next_latent_is_known(error, controls)
+
+
+@pytest.mark.parametrize(
+    ("error", "controls"),
+    [(0.99 + A_BIT, {"shuffled actions": 1.2}), (0.95, {"shuffled actions": 0.95})],
+)
+def test_a_later_latent_wants_less_than_repeating_and_shuffled_actions(
+    error: float, controls: dict[str, float]
+) -> None:
+    assert not gates.later_latent_is_known(error, controls)
+
+
+def test_without_actions_nothing_is_shuffled() -> None:
+    assert gates.next_latent_is_known(0.80, {})
+    assert gates.later_latent_is_known(0.99, {})
+    assert not gates.later_latent_is_known(0.99 + A_BIT, {})

@@ -43,6 +43,11 @@ WHOLE = [
     "latent action (6) over 0.125 s → hand, depth, R²",
     "latent action, next frame's error ÷ copying",
     "actions decoded from z, 2 steps, squared error in standard deviations",
+    "world model, 0.125 s ahead, error ÷ repeating",
+    "world model, 0.25 s ahead, error ÷ repeating",
+    "world model, 0.5 s ahead, error ÷ repeating",
+    "world model, spread of latents",
+    "world model, next frame painted, error ÷ repeating",
     "frozen trunk → task, neighbours",
     "frozen trunk → task, linear probe",
 ]
@@ -94,20 +99,15 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
     controls = {m.name: set(m.controls) for m in measures if m.passed is not None}
 
     assert controls == {
-        WHOLE[0]: {
+        **{name: {
             "PCA-256 + logistic", "random init + logistic", "proprioception + logistic",
             "proprioception + MLP", "chance",
-        },
-        WHOLE[1]: {
-            "PCA-256 + logistic", "random init + logistic", "proprioception + logistic",
-            "proprioception + MLP", "chance",
-        },
+        } for name in WHOLE[:2]},
         WHOLE[2]: {"mean patch", "another image's context"},
         WHOLE[3]: {
             "shuffled instruction", "no instruction", "two standard errors of the difference",
         },
-        WHOLE[4]: {"shuffled picture", "no picture"},
-        WHOLE[5]: {"shuffled picture", "no picture"},
+        **{name: {"shuffled picture", "no picture"} for name in WHOLE[4:6]},
         WHOLE[6]: {"linear interpolation", "mean action"},
         WHOLE[7]: {"mean action", "repeating the last action", "no picture"},
         WHOLE[8]: {
@@ -117,7 +117,8 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
         },
         WHOLE[12]: {"shuffled z"},
         WHOLE[13]: {"mean action", "shuffled z"},
-        WHOLE[14]: {"random init", "PCA-256", "majority class"},
+        **{name: {"linear extrapolation", "shuffled actions"} for name in WHOLE[14:17]},
+        WHOLE[19]: {"random init", "PCA-256", "majority class"},
     }  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def test_what_was_learnt_without_its_conditions_is_measured_without_them(
     found = evaluate(left, trained.train, trained.test, left_out=told.append)
 
     chunks = {measure.name: measure for measure in found}[WHOLE[7]]
-    assert [measure.name for measure in found] == [*WHOLE[:4], *WHOLE[7:14]]
+    assert [measure.name for measure in found] == [*WHOLE[:4], *WHOLE[7:19]]
     assert told == ["masked words: the training showed no picture beside words"]
     assert chunks.value == chunks.controls["no picture"] == measures[7].controls["no picture"]
 
@@ -156,7 +157,7 @@ def test_what_is_being_measured_is_told(trained: Trained) -> None:
 
     assert told == [
         "retrieval", "masked images", "masked images told their instructions", "masked words",
-        "masked actions", "action prediction", "latent actions", "decoded actions",
+        "masked actions", "action prediction", "latent actions", "decoded actions", "world model",
         "frozen features",
     ]  # fmt: skip
 
@@ -187,7 +188,7 @@ def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_p
 
     alone = Trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
 
-    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[14:]]
+    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[19:]]
 
 
 def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
@@ -199,13 +200,14 @@ def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
 
     found = trained.evaluated(columns=Columns(state="pose", action="torque"), left_out=told.append)
 
-    assert [measure.name for measure in found] == [*WHOLE[2:6], *WHOLE[14:]]
+    assert [measure.name for measure in found] == [*WHOLE[2:6], *WHOLE[19:]]
     assert told == [
         "retrieval: the data set lacks meta/world.json, pose",
         "masked actions: the data set lacks torque, pose",
         "action prediction: the data set lacks torque, pose",
         "latent actions: the data set lacks pose",
         "decoded actions: the data set lacks torque",
+        "world model: the data set lacks torque",
     ]
 
 
@@ -223,7 +225,7 @@ def test_a_feature_that_one_split_alone_has_is_lacking(
 
     assert told == [
         f"{part}: the data set lacks action"
-        for part in ("masked actions", "action prediction", "decoded actions")
+        for part in ("masked actions", "action prediction", "decoded actions", "world model")
     ]
 
 
@@ -305,10 +307,10 @@ def test_a_measure_for_which_there_is_too_little_data_is_left_out_and_told(
     found = evaluate(trained.bundle, trained.train, test, left_out=told.append)
 
     # Of one episode nothing can be shuffled.
-    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[6:8], *WHOLE[14:]]
+    assert [measure.name for measure in found] == [*WHOLE[:2], *WHOLE[6:8], *WHOLE[19:]]
     assert [line.partition(":")[0] for line in told] == [
         "masked images", "masked images told their instructions", "masked words", "latent actions",
-        "decoded actions",
+        "decoded actions", "world model",
     ]  # fmt: skip
     assert all(line.endswith("with no other to shuffle with") for line in told)
 

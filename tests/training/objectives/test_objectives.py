@@ -24,7 +24,7 @@ from tectum_train.recipe import OptimiserConfig
 
 KINDS = (
     "image_text", "masked_image", "masked_language", "masked_action", "action_prediction",
-    "latent_action", "sim_clr", "mo_co", "dino", "supervised", "cpc", "r3m",
+    "latent_action", "sim_clr", "mo_co", "dino", "supervised", "cpc", "r3m", "world_model",
 )  # fmt: skip
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
@@ -85,6 +85,7 @@ def test_the_same_batch_says_the_same_again(kind: str) -> None:
         ("action_prediction", {"actions": None, "latent_action": None}),
         ("latent_action", {"latent_action": None}),
         ("r3m", vision_alone()),
+        ("world_model", {"world_model": None}),
     ],
 )
 def test_a_model_that_lacks_the_part_is_refused_by_name(kind: str, lacking: Any) -> None:
@@ -192,6 +193,10 @@ LEARNT: list[Any] = [
     ),
     pytest.param("cpc", {}, {}, 60, 0.2, id="cpc"),
     pytest.param("r3m", {}, {}, 60, 0.2, id="r3m"),
+    pytest.param("world_model", {}, {}, 80, 0.5, id="world_model"),
+    pytest.param(
+        "world_model", {"encoder": "trained", "rollout": 1}, {}, 80, 0.5, id="world_model-trained"
+    ),
     pytest.param("sim_clr", {}, {}, 40, 0.3, id="sim_clr"),
     # The queue holds the same eight of the step before: not below ln 2.
     pytest.param("mo_co", {"queue": 8, "momentum": 0.5}, {}, 80, 0.9, id="mo_co"),

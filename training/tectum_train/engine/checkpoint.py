@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from tectum_train.recipe import differences
+from tectum_train.differences import differences
 
 __all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint"]
 

@@ -36,6 +36,7 @@ from tectum_train.distributed import (
 )
 from tectum_train.engine.accumulation import backward, division, indivisible
 from tectum_train.engine.batches import BatchMaker, Prefetch
+from tectum_train.engine.begun import begin_with_trunk
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
@@ -65,6 +66,8 @@ class Run:
     config: BundleConfig
     """Of the bundle that it becomes, not yet evaluated."""
     folder: Path
+    begun: tuple[Part, ...] = ()
+    """Parts that came trained from another bundle."""
 
 
 def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None]) -> Samples:
@@ -173,7 +176,7 @@ def train(
                     raise Interrupted(f"saved after step {step + 1} in {folder}")
         finally:
             batches.stop()
-    left = _untrained(run.model, adam)
+    left = tuple(part for part in _untrained(run.model, adam) if part not in run.begun)
     run.model.cpu().eval()
     return replace(run, config=_summed_up(run.config, untrained=left))
 
@@ -233,7 +236,12 @@ def _check_mirror(recipe: Recipe, samples: Samples) -> None:
 
 def _check_interval(recipe: Recipe, fps: float) -> None:
     """The frames of a pair lie as far apart as the bundle will say that they should."""
-    latent = recipe.model.latent_action
+    latent, world, clip = recipe.model.latent_action, recipe.model.world_model, recipe.data.clip
+    if world is not None and clip is not None and abs(clip.steps / fps / world.interval - 1) > 0.01:
+        raise RecipeError(
+            f"data.clip.steps: {clip.steps} steps at {fps:g} a second are {clip.steps / fps:g} s, "
+            f"but model.world_model.interval is {world.interval:g} s"
+        )
     if latent is None:
         return
     for steps in recipe.data.pair_steps:
@@ -272,7 +280,8 @@ def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     if bins is not None and bins.config.spacing == "quantiles" and scaling is not None:
         taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
         bins.fit(scaling.standardise(torch.from_numpy(taken)))
-    return Run(recipe, model, tokenizer, scaling, config, folder)
+    begun = begin_with_trunk(model, recipe)
+    return Run(recipe, model, tokenizer, scaling, config, folder, begun)
 
 
 def _words(commits: tuple[str, ...]) -> str:

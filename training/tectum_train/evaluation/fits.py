@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tectum_core.architecture import ModelConfig
+from tectum_core.architecture import ModelConfig, WorldModelConfig
 from tectum_core.bundle import Bundle
 from tectum_train.data.errors import DataError
 from tectum_train.data.samples import Samples
@@ -21,7 +21,7 @@ from tectum_train.engine.words import heard, mirrored
 from tectum_train.evaluation.context import Columns
 from tectum_train.world import read_world
 
-__all__ = ["check_fits", "check_seeds", "pair_steps"]
+__all__ = ["check_fits", "check_seeds", "frame_steps", "pair_steps"]
 
 _ROUNDING, _INTERVAL_SHARE = 1e-9, 0.01
 _COMPARED_FRAMES = 4
@@ -32,6 +32,11 @@ def pair_steps(model: ModelConfig, fps: float) -> int:
     """Steps that come closest to the interval of the model's pairs; 1 without latent actions."""
     latent = model.latent_action
     return 1 if latent is None else max(1, round(latent.interval * fps))
+
+
+def frame_steps(config: WorldModelConfig, fps: float) -> int:
+    """Steps that come closest to the interval of the world model's frames."""
+    return max(1, round(config.interval * fps))
 
 
 def check_fits(
@@ -127,6 +132,14 @@ def _check_time(model: ModelConfig, fps: float, step_interval: float | None) -> 
             f"at {fps:g} frames a second a pair is {steps / fps:g} s apart at best; the model's "
             f"latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
         )
+    world = model.world_model
+    if world is not None:
+        gap = frame_steps(world, fps)
+        if abs(gap / fps / world.interval - 1) > _INTERVAL_SHARE:
+            raise DataError(
+                f"at {fps:g} frames a second two frames are {gap / fps:g} s apart at best; the "
+                f"model's world_model.interval is {world.interval:g} s"
+            )
     if step_interval is not None and abs(step_interval * fps - 1) > _INTERVAL_SHARE:
         raise DataError(
             f"the data set has {fps:g} actions a second; the model knows actions "

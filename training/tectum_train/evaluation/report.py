@@ -34,6 +34,7 @@ from tectum_train.evaluation.masked import (
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.neighbours import measure_features
 from tectum_train.evaluation.retrieval import measure_retrieval
+from tectum_train.evaluation.world_model import measure_world_model
 from tectum_train.world import read_world
 
 __all__ = ["as_json", "evaluate", "flat", "markdown"]
@@ -76,7 +77,7 @@ def _parts(
             yield _Part("masked images told their instructions", measure_told_images)
     if model.fusion is not None and learnt("fusion.token_head"):
         yield _Part("masked words", measure_masked_words)
-    if model.actions is not None and learnt("fusion.action_head"):
+    if model.fusion is not None and model.actions is not None and learnt("fusion.action_head"):
         acting = (columns.action, *shown.features)
         if learnt("fusion.actions.embed"):
             yield _Part("masked actions", measure_masked_actions, acting)
@@ -86,6 +87,9 @@ def _parts(
         yield _Part("latent actions", measure_latent_actions, moving)
         if latent.decoded_steps and learnt("latent_action.action_decoder"):
             yield _Part("decoded actions", measure_decoded_actions, (columns.action,))
+    if model.world_model is not None and learnt("world_model"):
+        acted = (columns.action,) if model.world_model.actions == "real" else ()
+        yield _Part("world model", measure_world_model, acted)
     if learnt("vision"):
         yield _Part("frozen features", measure_features, (columns.family,))
     if ceiling and latent is not None and learnt("latent_action"):

@@ -30,6 +30,7 @@ from tectum_train.objectives.r3m import R3m, R3mConfig
 from tectum_train.objectives.sim_clr import SimClr, SimClrConfig
 from tectum_train.objectives.supervised import Supervised, SupervisedConfig
 from tectum_train.objectives.weighted import WeightedSum, named
+from tectum_train.objectives.world_model import WorldModelObjective, WorldModelObjectiveConfig
 
 __all__ = [
     "Averaged",
@@ -58,7 +59,8 @@ ObjectiveConfig = Annotated[
     | DinoConfig
     | SupervisedConfig
     | CpcConfig
-    | R3mConfig,
+    | R3mConfig
+    | WorldModelObjectiveConfig,
     Field(discriminator="kind"),
 ]
 
@@ -98,5 +100,7 @@ def objective_for(
             return Cpc(config, model)
         case R3mConfig():
             return R3m(config, model)
+        case WorldModelObjectiveConfig():
+            return WorldModelObjective(config, model)
         case _:
             assert_never(config)

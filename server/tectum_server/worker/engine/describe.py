@@ -28,6 +28,16 @@ _SPACES: dict[
     "clip_pooled": (call_pb2.VECTOR_KIND_POOLED, (model_pb2.MODALITY_CLIP,)),
     "clip_tokens": (call_pb2.VECTOR_KIND_TOKENS, (model_pb2.MODALITY_CLIP,)),
     "latent_action": (call_pb2.VECTOR_KIND_LATENT_ACTION, (model_pb2.MODALITY_FRAME_PAIR,)),
+    "world_latent": (call_pb2.VECTOR_KIND_WORLD_LATENT, (model_pb2.MODALITY_FRAME_HISTORY,)),
+}
+_WORLD_ACTIONS = {
+    "none": model_pb2.WORLD_ACTIONS_NONE,
+    "real": model_pb2.WORLD_ACTIONS_REAL,
+    "latent": model_pb2.WORLD_ACTIONS_LATENT,
+}
+_WORLD_LATENTS = {
+    "pooled": call_pb2.VECTOR_KIND_POOLED,
+    "tokens": call_pb2.VECTOR_KIND_TOKENS,
 }
 _READS_TEXTS = {model_pb2.CAPABILITY_EMBED_TEXTS, model_pb2.CAPABILITY_RECONSTRUCT_TEXTS}
 """Always; what fills in pictures and actions reads them if it was taught to."""
@@ -69,6 +79,9 @@ def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
     config, learnt = bundle.config.model, bundle.config.training.learnt
     latent = config.latent_action if learnt("latent_action") else None
     decodes = latent is not None and latent.decoded_steps > 0
+    world, spaces = config.world_model, {space.name for space in bundle.spaces}
+    rolls = "world_latent" in spaces
+    paints = rolls and world is not None and world.decoder is not None
     present = {
         model_pb2.CAPABILITY_EMBED_IMAGES: learnt("vision"),
         model_pb2.CAPABILITY_EMBED_TEXTS: config.joint is not None and learnt("joint"),
@@ -80,10 +93,13 @@ def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
         model_pb2.CAPABILITY_RECONSTRUCT_TEXTS: config.fusion is not None
         and learnt("fusion.token_head"),
         model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS: config.actions is not None
+        and config.fusion is not None
         and learnt("fusion.action_head", "fusion.actions.embed"),
         model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS: latent is not None,
         model_pb2.CAPABILITY_DECODE_ACTIONS: decodes and learnt("latent_action.action_decoder"),
         model_pb2.CAPABILITY_PREDICT_FRAMES: latent is not None,
+        model_pb2.CAPABILITY_ROLLOUT: rolls,
+        model_pb2.CAPABILITY_DECODE_ROLLOUTS: paints and learnt("world_model.decoder"),
     }
     return [capability for capability, there in present.items() if there]
 
@@ -128,7 +144,10 @@ def _input_spec(
         spec.clip.frame_interval.CopyFrom(duration(config.video.frame_interval))
         spec.clip.tubelet_frames = config.video.tubelet_frames
     actions = bundle.config.actions
-    if config.actions is not None and actions is not None and (fills_actions or decodes):
+    rolls = model_pb2.CAPABILITY_ROLLOUT in capabilities
+    world = config.world_model if rolls else None
+    acts = world is not None and world.actions == "real"
+    if config.actions is not None and actions is not None and (fills_actions or decodes or acts):
         spec.actions.names.extend(actions.names)
         spec.actions.step_interval.CopyFrom(duration(actions.step_interval))
         if fills_actions:
@@ -143,4 +162,17 @@ def _input_spec(
         spec.latent_action.codes = code_count(latent.bottleneck)
         spec.latent_action.codebook_size = codebook_size(latent.bottleneck)
         spec.latent_action.decoded_steps = latent.decoded_steps if decodes else 0
+    if world is not None and bundle.model.world_model is not None:
+        reads = world.actions != "none"
+        each = (world.action_steps or 1) if reads else 0
+        spec.world_model.interval.CopyFrom(duration(world.interval))
+        spec.world_model.history = world.history
+        spec.world_model.max_steps = world.max_steps
+        spec.world_model.actions = _WORLD_ACTIONS[world.actions]
+        spec.world_model.action_steps = each
+        spec.world_model.action_dimensions = (
+            bundle.model.world_model.action_width // each if reads else 0
+        )
+        spec.world_model.latents = _WORLD_LATENTS[world.latents]
+        spec.world_model.latent_count = bundle.model.world_model.latent_count
     return spec

@@ -18,6 +18,7 @@ from tectum.v1 import errors_pb2
 from tectum_core.masks import hidden_count
 from tectum_core.model.vision import VisionTransformer
 from tectum_core.predictor import Predictor
+from tectum_core.rollouts import RolloutRequest
 from tectum_core.tokenizer import EncodedText
 from tectum_server.worker.engine.masking import (
     check_mask,
@@ -40,6 +41,7 @@ from tectum_server.worker.jobs import (
     ItemOutput,
     LatentActions,
     Operation,
+    Rollout,
     empty,
 )
 
@@ -80,6 +82,9 @@ def _shape(operation: Operation, item: Item, predictor: Predictor) -> tuple[Hash
             return (*flags, item.arrays[0].shape[0])
         case LatentActions():
             return (operation.decode_actions, operation.predict_frame)
+        case Rollout():
+            asked = (operation.has_goal, operation.return_latents, operation.decode_frames)
+            return (operation.frames, item.arrays[0].shape[0], *asked)
 
 
 def run_batch(
@@ -112,6 +117,8 @@ def run_batch(
             return _fill_actions(predictor, batch)
         case LatentActions() as operation:
             return _latent_actions(predictor, operation, items)
+        case Rollout() as rollout:
+            return _rollouts(predictor, rollout, items)
 
 
 def _hidden(trunk: VisionTransformer, operation: FillImage | FillClip, predictor: Predictor) -> int:
@@ -261,6 +268,31 @@ def _latent_actions(
                 found.vectors[row],
                 empty(np.int64) if found.codes is None else found.codes[row],
                 empty() if found.actions is None else found.actions[row],
+                empty(np.uint8) if found.frames is None else found.frames[row],
+            )
+        )
+        for row in range(len(items))
+    ]
+
+
+def _rollouts(predictor: Predictor, operation: Rollout, items: Sequence[Item]) -> list[ItemOutput]:
+    given = [np.stack(arrays) for arrays in zip(*(item.arrays for item in items), strict=True)]
+    past, actions = given[1:3] if operation.has_actions else (None, None)
+    found = predictor.rollout(
+        RolloutRequest(
+            given[0],
+            operation.frames,
+            past,
+            actions,
+            given[-1] if operation.has_goal else None,
+            operation.decode_frames,
+        )
+    )
+    return [
+        ItemOutput(
+            (
+                found.latents[row] if operation.return_latents else empty(),
+                empty() if found.distances is None else found.distances[row],
                 empty(np.uint8) if found.frames is None else found.frames[row],
             )
         )

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator
 
 import numpy as np
 
+from tectum_core.model import WorldModel
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.jobs import (
@@ -24,6 +25,7 @@ from tectum_server.worker.jobs import (
     LatentActions,
     MaskSpec,
     Operation,
+    Rollout,
 )
 
 __all__ = ["batch_sizes", "warm_up"]
@@ -88,7 +90,8 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
         yield FillText(MaskSpec(), 5), Item(text="warm up")
         if learnt("fusion.from_image"):
             yield FillText(MaskSpec(), 5), Item((image,), "warm up")
-    if config.actions is not None and learnt("fusion.action_head", "fusion.actions.embed"):
+    fills = learnt("fusion.action_head", "fusion.actions.embed") and config.fusion is not None
+    if config.actions is not None and fills:
         actions = np.zeros((config.actions.max_steps, config.actions.dimensions), np.float32)
         yield FillActions(MaskSpec("block"), False, False), Item((actions,))
     if config.latent_action is not None and learnt("latent_action"):
@@ -97,3 +100,21 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
         for decode in {False, decodes}:
             yield LatentActions(decode, False), Item((image, image))
         yield LatentActions(decodes, True), Item((image, image))
+    world = predictor.model.world_model
+    if world is not None and learnt("world_model", *predictor.rollout_reads):
+        yield from _rollouts(world, decodes=learnt("world_model.decoder"))
+
+
+def _rollouts(world: WorldModel, *, decodes: bool) -> Iterator[tuple[Operation, Item]]:
+    """As a planner asks: all that can be looked back on, towards a goal, near and far."""
+    config = world.config
+    frame = np.zeros((world.trunk_grid**2, world.latent_width), np.float32)
+    frame = frame[0] if config.latents == "pooled" else frame
+    seen, each = np.stack([frame] * config.history), config.action_steps or 1
+    for frames in sorted({1, config.max_steps}):
+        acts = world.action_width > 0
+        steps = (((config.history - 1) * each), frames * each) if acts else ()
+        done = [np.zeros((count, world.action_width // each), np.float32) for count in steps]
+        yield Rollout(frames, acts, True, False, False), Item((seen, *done, frame))
+        if config.decoder is not None and decodes:
+            yield Rollout(frames, acts, False, False, True), Item((seen, *done))

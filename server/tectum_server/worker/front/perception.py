@@ -10,9 +10,10 @@ from tectum.v1 import (
     model_pb2,
     perception_pb2_grpc,
     reconstruct_pb2,
+    rollout_pb2,
 )
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front import latents, reconstruction, similarity
+from tectum_server.worker.front import latents, reconstruction, rollouts, similarity
 from tectum_server.worker.front.batches import compute_items
 from tectum_server.worker.front.call import Call, Context
 from tectum_server.worker.front.calls import Calls
@@ -87,6 +88,18 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
             return await latents.predict(request, call, self._calls, self._images)
 
         return await self._calls.unary("PredictLatentActions", request, context, work)
+
+    async def Rollout(  # noqa: N802
+        self, request: rollout_pb2.RolloutRequest, context: Context
+    ) -> rollout_pb2.RolloutResponse:
+        """What would be seen if this or that were done."""
+
+        async def work(
+            request: rollout_pb2.RolloutRequest, call: Call
+        ) -> rollout_pb2.RolloutResponse:
+            return await rollouts.roll_out(request, call, self._calls, self._images)
+
+        return await self._calls.unary("Rollout", request, context, work)
 
     async def StreamPerception(  # type: ignore[override]  # noqa: N802
         self, _: Any, context: Context

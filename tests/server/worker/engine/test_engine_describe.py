@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.bundles import world_model, write_full
 
 from tectum.v1 import call_pb2, model_pb2
-from tectum_core.bundle import Bundle, Part
+from tectum_core.bundle import Bundle, Part, read_bundle
 from tectum_core.golden import GoldenReport
 from tectum_server.worker.engine.describe import describe
 
 WORDS: tuple[Part, ...] = ("joint", "fusion.token_head")
 """What takes texts for their own sake."""
+ROLLS: tuple[Part, ...] = ("world_model",)
+"""What takes actions to foresee what they do."""
 
 
 def told(bundle: Bundle, *untrained: Part) -> model_pb2.Model:
@@ -29,19 +34,31 @@ def told(bundle: Bundle, *untrained: Part) -> model_pb2.Model:
         ((), set()),
         (("latent_action",), {"latent_action"}),
         (("latent_action.action_decoder",), set()),
-        (("vision", "vision.pool"), set()),
+        (("vision", "vision.pool"), {"world_model"}),
         (("video",), set()),
         (("video", "video_decoder"), {"clip"}),
         (WORDS, set()),
         ((*WORDS, "pixel_decoder"), set()),
         ((*WORDS, "fusion.action_head"), set()),
         ((*WORDS, "fusion.action_head", "pixel_decoder"), {"text"}),
-        (("fusion.action_head", "latent_action.action_decoder"), {"actions"}),
-        (("fusion.action_head", "latent_action"), {"actions", "latent_action"}),
+        (("world_model",), {"world_model"}),
+        (("world_model.decoder",), set()),
+        (("fusion.action_head", "latent_action.action_decoder"), set()),
+        (
+            ("fusion.action_head", "latent_action.action_decoder", *ROLLS),
+            {"actions", "world_model"},
+        ),
+        (
+            ("fusion.action_head", "latent_action", *ROLLS),
+            {"actions", "latent_action", "world_model"},
+        ),
         ((*WORDS, "pixel_decoder.from_text"), set()),
         ((*WORDS, "fusion.from_text"), set()),
         ((*WORDS, "pixel_decoder.from_text", "fusion.from_text"), {"text"}),
-        (("fusion.actions.embed", "latent_action"), {"actions", "latent_action"}),
+        (
+            ("fusion.actions.embed", "latent_action", *ROLLS),
+            {"actions", "latent_action", "world_model"},
+        ),
     ],
 )
 def test_no_input_is_asked_for_that_nothing_trained_takes(
@@ -49,7 +66,7 @@ def test_no_input_is_asked_for_that_nothing_trained_takes(
 ) -> None:
     found = {part.name for part, _ in told(full_bundle, *untrained).input.ListFields()}
 
-    assert {"image", "text", "clip", "actions", "latent_action"} - found == missing
+    assert {"image", "text", "clip", "actions", "latent_action", "world_model"} - found == missing
 
 
 def test_a_decoder_that_was_not_trained_decodes_no_steps(full_bundle: Bundle) -> None:
@@ -83,3 +100,49 @@ def test_who_reads_no_visible_action_reconstructs_none(full_bundle: Bundle) -> N
 
     # One step at least is visible in whatever is asked.
     assert model_pb2.CAPABILITY_RECONSTRUCT_ACTIONS not in found.capabilities
+
+
+def test_what_rollouts_take_is_told(full_bundle: Bundle) -> None:
+    found = told(full_bundle)
+
+    world = found.input.world_model
+    assert (world.history, world.max_steps, world.action_steps) == (3, 6, 4)
+    assert world.interval.ToMilliseconds() == 50
+    assert world.actions == model_pb2.WORLD_ACTIONS_REAL
+    assert world.action_dimensions == len(found.input.actions.names) == 4
+    assert (world.latents, world.latent_count) == (call_pb2.VECTOR_KIND_TOKENS, 16)
+    assert {model_pb2.CAPABILITY_ROLLOUT, model_pb2.CAPABILITY_DECODE_ROLLOUTS} <= {
+        *found.capabilities
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "actions", "steps", "numbers"),
+    [
+        ({"actions": "latent", "action_steps": None}, model_pb2.WORLD_ACTIONS_LATENT, 1, 8),
+        ({"actions": "none", "action_steps": None}, model_pb2.WORLD_ACTIONS_NONE, 0, 0),
+    ],
+)
+def test_what_is_read_of_what_is_done_is_told(
+    tmp_path: Path, changes: dict[str, Any], actions: int, steps: int, numbers: int
+) -> None:
+    write_full(tmp_path / "b", world_model=world_model(latents="pooled", **changes))
+
+    world = told(read_bundle(tmp_path / "b", "b")).input.world_model
+
+    assert (world.actions, world.action_steps, world.action_dimensions) == (actions, steps, numbers)
+    assert (world.latents, world.latent_count) == (call_pb2.VECTOR_KIND_POOLED, 1)
+
+
+def test_a_decoder_of_rollouts_that_was_not_trained_paints_none(full_bundle: Bundle) -> None:
+    found = told(full_bundle, "world_model.decoder").capabilities
+
+    assert model_pb2.CAPABILITY_ROLLOUT in found
+    assert model_pb2.CAPABILITY_DECODE_ROLLOUTS not in found
+
+
+def test_actions_that_only_rollouts_read_are_named_too(full_bundle: Bundle) -> None:
+    found = told(full_bundle, "fusion.action_head", "latent_action.action_decoder").input.actions
+
+    assert list(found.names) == ["x", "y", "z", "grip"]
+    assert found.max_steps == 0

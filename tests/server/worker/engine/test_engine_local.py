@@ -255,6 +255,7 @@ def test_warming_up_teaches_the_cost_of_all_a_model_does(full: Predictor) -> Non
         "fill_texts",
         "fill_actions",
         "latent_actions",
+        "rollout",
     }
     assert {key[0] for key in keys} == {f"full@{full.bundle.version}"}
     assert {size for _, size, _ in seen} == {1, 2}
@@ -352,6 +353,7 @@ async def test_what_is_told_of_the_full_model_is_what_its_bundle_says(
         "clip_pooled": call_pb2.VECTOR_KIND_POOLED,
         "clip_tokens": call_pb2.VECTOR_KIND_TOKENS,
         "latent_action": call_pb2.VECTOR_KIND_LATENT_ACTION,
+        "world_latent": call_pb2.VECTOR_KIND_WORLD_LATENT,
     }
     assert (told.input.image.size, told.input.image.patch_size) == (32, 8)
     assert told.input.image.interpolation == model_pb2.INTERPOLATION_BILINEAR

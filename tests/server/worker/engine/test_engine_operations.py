@@ -10,6 +10,7 @@ from tests.bundles import SCALING, actions, clip, picture
 from tectum.v1 import errors_pb2
 from tectum_core.outputs import FilledTexts
 from tectum_core.predictor import Predictor
+from tectum_core.rollouts import RolloutRequest
 from tectum_server.worker.engine.masking import image_mask
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.failure import Failure
@@ -26,10 +27,20 @@ from tectum_server.worker.jobs import (
     LatentActions,
     MaskSpec,
     Operation,
+    Rollout,
 )
 
 IMAGE, OTHER, CLIP = picture(1), picture(2, 64, 33), clip(1)
 SECRET = MaskSpec("explicit", hidden=(0, 3))
+
+
+SEEN, DONE = np.random.default_rng(0).normal(size=(2, 16, 32)).astype(np.float32), actions()
+
+
+def rollout(frames: int = 2, **asked: bool) -> Rollout:
+    """A rollout of two frames; only what is named is asked for."""
+    flags = ("has_goal", "return_latents", "decode_frames")
+    return Rollout(frames, has_actions=True, **{**dict.fromkeys(flags, False), **asked})
 
 
 def outputs(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> list[ItemOutput]:
@@ -66,6 +77,12 @@ KEYS: list[tuple[Operation, Item]] = [
     (LatentActions(False, False), Item((IMAGE, IMAGE))),
     (LatentActions(True, False), Item((IMAGE, IMAGE))),
     (LatentActions(False, True), Item((IMAGE, IMAGE))),
+    (rollout(), Item((SEEN, DONE[:4], DONE))),
+    (rollout(frames=1), Item((SEEN, DONE[:4], DONE[:4]))),
+    (rollout(), Item((SEEN[:1], DONE[:0], DONE))),
+    (rollout(has_goal=True), Item((SEEN, DONE[:4], DONE, SEEN[0]))),
+    (rollout(return_latents=True), Item((SEEN, DONE[:4], DONE))),
+    (rollout(decode_frames=True), Item((SEEN, DONE[:4], DONE))),
 ]
 
 
@@ -233,3 +250,29 @@ def test_latent_actions_answer_only_what_was_asked(full: Predictor) -> None:
     assert [array.shape for array in plain.arrays] == [(8,), (2,), (0,), (0,)]
     assert [array.shape for array in whole.arrays] == [(8,), (2,), (4, 4), (16, 16, 3)]
     np.testing.assert_allclose(whole.arrays[0], plain.arrays[0], rtol=1e-6)
+
+
+def test_rollouts_answer_only_what_was_asked(full: Predictor) -> None:
+    (plain,) = run(full, rollout(), Item((SEEN, DONE[:4], DONE)))
+    asked = rollout(has_goal=True, return_latents=True, decode_frames=True)
+    (whole,) = run(full, asked, Item((SEEN, DONE[:4], DONE, SEEN[0])))
+
+    assert [array.shape for array in plain.arrays] == [(0,), (0,), (0,)]
+    assert [array.shape for array in whole.arrays] == [(2, 16, 32), (2,), (2, 32, 32, 3)]
+
+
+def test_candidates_are_rolled_out_one_by_one_in_order(full: Predictor) -> None:
+    many = [actions(seed) for seed in range(3)]
+    asked = rollout(has_goal=True, return_latents=True)
+
+    found = run(full, asked, *(Item((SEEN, DONE[:4], one, SEEN[1])) for one in many))
+
+    wanted = full.rollout(
+        RolloutRequest(
+            np.stack([SEEN] * 3), 2, np.stack([DONE[:4]] * 3), np.stack(many),
+            np.stack([SEEN[1]] * 3),
+        )
+    )  # fmt: skip
+    assert np.array_equal(np.stack([output.arrays[0] for output in found]), wanted.latents)
+    assert wanted.distances is not None
+    assert np.array_equal(np.stack([output.arrays[1] for output in found]), wanted.distances)

@@ -3,12 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.bundles import INTERVAL, clip, picture
-from tests.server.worker.messages import build, encoded, raw, seconds
+from tests.server.worker.messages import build, encoded, floats, raw, seconds
 from tests.server.worker.serving import Caller
 
-from tectum.v1 import call_pb2, embed_pb2, latent_action_pb2, model_pb2, reconstruct_pb2
+from tectum.v1 import (
+    call_pb2,
+    embed_pb2,
+    latent_action_pb2,
+    model_pb2,
+    reconstruct_pb2,
+    rollout_pb2,
+)
 from tectum_core.predictor import Predictor
 
 PICTURES = [picture(seed) for seed in range(3)]
@@ -33,6 +41,9 @@ CALLS: dict[str, Callable[[], Any]] = {
         latent_action_pb2.PredictLatentActionsRequest,
         frames=[{"image": encoded(p)} for p in PICTURES[:3]],
         interval=seconds(INTERVAL),
+    ),
+    "Rollout": lambda: rollout_pb2.RolloutRequest(
+        frames=[encoded(PICTURES[0])], candidates=floats(np.zeros((2, 4, 4)))
     ),
 }
 
@@ -96,6 +107,7 @@ def test_pinned_spaces_let_matching_answers_pass(worker: Caller, full: Predictor
         "EmbedClips": "clip_pooled",
         "ComputeSimilarity": "joint",
         "PredictLatentActions": "latent_action",
+        "Rollout": "world_latent",
     }
     for rpc, name in pinned.items():
         request = CALLS[rpc]()

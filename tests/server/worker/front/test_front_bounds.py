@@ -18,10 +18,11 @@ from tectum.v1 import (
     image_pb2,
     latent_action_pb2,
     perception_pb2,
+    rollout_pb2,
     tensor_pb2,
 )
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front import latents, reconstruction, similarity
+from tectum_server.worker.front import latents, reconstruction, rollouts, similarity
 from tectum_server.worker.front.call import Call, Record
 from tectum_server.worker.front.perception import Perception
 
@@ -100,6 +101,11 @@ ROWS: dict[str, tuple[Message, str, str]] = {
         "TOO_MANY_ITEMS",
         "frames",
     ),
+    "RolloutRequest.frames": (
+        rollout_pb2.RolloutRequest(frames=[EMPTY] * MANY),
+        "TOO_MANY_ITEMS",
+        "frames",
+    ),
     "RequestOptions.expected_space_ids": (
         images(options=call_pb2.RequestOptions(expected_space_ids=[""] * MANY)),
         "TOO_MANY_ITEMS",
@@ -150,6 +156,7 @@ def work_of(front: Fronted) -> dict[str, Work]:
         "ComputeSimilarityRequest": plain(similarity.compare),
         "ReconstructRequest": plain(reconstruction.reconstruct),
         "PredictLatentActionsRequest": plain(latents.predict),
+        "RolloutRequest": plain(rollouts.roll_out),
     }
 
 

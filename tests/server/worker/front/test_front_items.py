@@ -13,6 +13,7 @@ from tests.server.worker.asking import (
     fill,
     images,
     pairs,
+    rollout,
     similar,
     steps,
     texts,
@@ -34,6 +35,7 @@ LACKING = {
     "texts filled in": ("Reconstruct", fill(text={"text": "a [MASK]"})),
     "actions filled in": ("Reconstruct", fill(actions=steps())),
     "latent actions": ("PredictLatentActions", pairs()),
+    "rollouts": ("Rollout", rollout()),
 }
 
 

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.bundles import INTERVAL
-from tests.server.worker.asking import CUT, clip_of, fill, images, pairs, png_header, similar, texts
+from tests.server.worker.asking import (
+    CUT,
+    clip_of,
+    fill,
+    images,
+    pairs,
+    png_header,
+    rollout,
+    similar,
+    texts,
+)
 from tests.server.worker.frames import FAILED, OK, frame
 from tests.server.worker.messages import encoded, raw, reason
 from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, until, zeros
@@ -137,6 +147,7 @@ LARGE: dict[str, Callable[[image_pb2.Image], tuple[str, Any, str]]] = {
         similar([{"image": one}] * 2, [{"text": "a"}, {"image": one}]),
         "right[1].image",
     ),
+    "frames to roll out": lambda one: ("Rollout", rollout(frames=[one] * 2, goal=one), "goal"),
     "frames to pair": lambda one: ("PredictLatentActions", frames(one), "frames[2].image"),
 }
 

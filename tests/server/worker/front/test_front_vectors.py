@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.bundles import INTERVAL, clip, picture
-from tests.server.worker.messages import array, build, encoded, pixels_of, raw, seconds
+from tests.bundles import INTERVAL, actions, clip, picture
+from tests.server.worker.messages import array, build, encoded, floats, pixels_of, raw, seconds
 from tests.server.worker.serving import Caller
 
-from tectum.v1 import call_pb2, embed_pb2, latent_action_pb2, tensor_pb2
+from tectum.v1 import call_pb2, embed_pb2, latent_action_pb2, rollout_pb2, tensor_pb2
 from tectum_core.predictor import Predictor
+from tectum_core.rollouts import RolloutRequest
 
 COUNT = 16
 PICTURES = [picture(seed, *[(40, 56), (32, 32), (64, 48)][seed % 3]) for seed in range(COUNT)]
@@ -113,6 +114,34 @@ def test_served_latent_actions_are_the_predictors(worker: Caller, full: Predicto
     frames = np.stack([pixels_of(a.predicted_frame) for a in found]).astype(int)
     assert np.abs(frames - wanted.frames).max() <= 1
     assert {a.interval.ToMilliseconds() for a in found} == {50}
+
+
+def test_served_rollouts_are_the_predictors(worker: Caller, full: Predictor) -> None:
+    acts = np.stack([actions(seed) for seed in range(5)])
+    request = rollout_pb2.RolloutRequest(
+        frames=[raw(p) for p in PICTURES[:2]],
+        past_actions=floats(acts[0, :4]),
+        candidates=floats(acts),
+        goal=raw(PICTURES[2]),
+        return_latents=True,
+        decode_frames=True,
+    )
+
+    found = [r.rollout for r in worker.ask("Rollout", request).results]
+
+    seen = full.embed_images(PICTURES[:3], "tokens")
+    history, past, goals = (np.stack([one] * 5) for one in (seen[:2], acts[0, :4], seen[2]))
+    wanted = full.rollout(RolloutRequest(history, 2, past, acts, goals, decode_frames=True))
+    assert wanted.distances is not None
+    assert wanted.frames is not None
+    latents = np.stack([array(one.latents.values) for one in found])
+    distances = np.stack([array(one.goal_distances) for one in found])
+    assert cosine(latents, wanted.latents) >= 0.99999
+    np.testing.assert_allclose(distances, wanted.distances, rtol=1e-4)
+    frames = np.stack([[pixels_of(frame) for frame in one.frames] for one in found]).astype(int)
+    assert np.abs(frames - wanted.frames).max() <= 1
+    spaces: dict[str, str] = {space.name: space.space_id for space in full.bundle.spaces}
+    assert {one.latents.space_id for one in found} == {spaces["world_latent"]}
 
 
 def test_raw_pixels_and_their_png_give_the_same_bits(worker: Caller) -> None:

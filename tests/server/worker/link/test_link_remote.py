@@ -24,6 +24,7 @@ from tectum_server.worker.jobs import (
     MaskSpec,
     ModelEntry,
     Operation,
+    Rollout,
 )
 from tectum_server.worker.link import channel
 
@@ -38,6 +39,11 @@ WORK: dict[str, tuple[Operation, tuple[np.ndarray, ...], str]] = {
         "",
     ),
     "latent actions": (LatentActions(True, True), (IMAGE, LATER), ""),
+    "rollout": (
+        Rollout(1, has_actions=True, has_goal=True, return_latents=True, decode_frames=True),
+        (np.ones((1, 16, 32), np.float32), actions()[:0], actions()[:4], np.ones((16, 32), "f4")),
+        "",
+    ),
 }
 
 

@@ -1,0 +1,55 @@
+"""What a run begins with in place of random numbers: the trunk of a bundle trained before.
+
+A world model is learnt on a trunk that stays as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from tectum_core import embedded
+from tectum_core.bundle import Bundle, Part, Repository, read_bundle
+from tectum_core.model import PerceptionModel
+from tectum_train.recipe import Recipe, RecipeError, expanded
+
+__all__ = ["begin_with_trunk"]
+
+_TRUNK: tuple[Part, ...] = ("vision", "vision.pool")
+
+
+def begin_with_trunk(model: PerceptionModel, recipe: Recipe) -> tuple[Part, ...]:
+    """Give the model the image trunk of the bundle that `recipe.trunk` names, if it names one.
+
+    Returns:
+        The parts that came trained.
+
+    Raises:
+        RecipeError: the bundle's trunk or preprocessing is another than the recipe's.
+        BundleError: it is no sound bundle.
+    """
+    if recipe.trunk is None:
+        return ()
+    bundle = _bundle(recipe.trunk)
+    for what, own, other in (
+        ("model.vision", recipe.model.vision, bundle.config.model.vision),
+        ("images", recipe.images, bundle.config.images),
+    ):
+        if own != other:
+            names = [name for name in type(own).model_fields if _at(own, name) != _at(other, name)]
+            raise RecipeError(
+                f"trunk: {what} of {recipe.trunk} differs from the recipe's in {', '.join(names)}"
+            )
+    model.vision.load_state_dict(bundle.model.vision.state_dict())
+    return tuple(part for part in _TRUNK if bundle.config.training.learnt(part))
+
+
+def _at(config: object, name: str) -> object:
+    return cast("object", getattr(config, name))
+
+
+def _bundle(trunk: str) -> Bundle:
+    if trunk != "embedded":
+        return read_bundle(expanded(trunk), trunk)
+    folder, version = Repository(embedded.repository()).locate(embedded.NAME, None)
+    return read_bundle(Path(folder), embedded.NAME, version)
