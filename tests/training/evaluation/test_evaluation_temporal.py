@@ -73,22 +73,21 @@ def recipe(tiny_data: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def test_split(recipe: Recipe, tiny_data: Path) -> Samples:
+def unseen(recipe: Recipe, tiny_data: Path) -> Samples:
     data = recipe.data
     return Samples.open(tiny_data / "test", data.camera, recipe.images, Path(data.cache))
 
 
-def test_held_out_batches_are_unaugmented_and_repeat(recipe: Recipe, test_split: Samples) -> None:
+def test_held_out_batches_are_unaugmented_and_repeat(recipe: Recipe, unseen: Samples) -> None:
     one, two = (
-        list(held_out(recipe, test_split, tokenizer(), None, 3, torch.device("cpu")))
-        for _ in range(2)
+        list(held_out(recipe, unseen, tokenizer(), None, 3, torch.device("cpu"))) for _ in range(2)
     )
 
     assert len(one) == 3
     for step, (left, right) in enumerate(zip(one, two, strict=True)):
         assert torch.equal(left.earlier, right.earlier)
-        index, _ = order_of(recipe.seed, step, len(left), len(test_split))
-        recorded = torch.from_numpy(test_split.frames[index]).permute(0, 3, 1, 2)
+        index, _ = order_of(recipe.seed, step, len(left), len(unseen))
+        recorded = torch.from_numpy(unseen.frames[index]).permute(0, 3, 1, 2)
         assert torch.equal(left.earlier, normalise(recorded, recipe.images))
         assert left.clip is not None
         # The picture itself is among those of the clip about it.

@@ -259,6 +259,7 @@ def test_a_long_message_that_takes_too_long_is_not_waited_for(
         until(lambda: stranger.ended)
 
     until(lambda: taken(front, WATCH) == 0)
+    assert stranger.ended
 
 
 def test_as_shipped_strangers_make_the_worker_hold_what_guests_says_they_can() -> None:
