@@ -94,7 +94,7 @@ def train(
         if not first:
             assist(chosen, device, resume)
             return
-        bundle, version = run_job(chosen, device, resume, evaluate, publish, errors)
+        made = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.
     except (
         ValueError, FloatingPointError, FileExistsError, FileNotFoundError, BundleNotFound
@@ -106,6 +106,10 @@ def train(
             saved = f"{escape(str(error))}; " if errors.is_terminal else ""
             errors.print(f"{saved}go on with --resume", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from error
+    if made is None:
+        show_line(f"measured in {chosen.folder}; trunks that are stitched together make no bundle")
+        return
+    bundle, version = made
     show_line(f"bundle {version} in {bundle}")
     if publish is None:
         show_line(f"publish it: {publishing(bundle, _REPOSITORY)}")

@@ -21,7 +21,8 @@ from tectum_core.bundle.config import PARTS
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_train import export as exporting
-from tectum_train.engine.run import Run, train
+from tectum_train.engine.building import Run
+from tectum_train.engine.run import train
 from tectum_train.evaluation.context import Columns
 from tectum_train.export import as_bundle, export
 from tectum_train.job import evaluate_bundles, run_job
@@ -329,7 +330,9 @@ def test_a_job_trains_measures_writes_and_publishes(tiny_data: Path, tmp_path: P
     recipe = job(tiny_data, tmp_path, schedule__steps=2)
     repository = tmp_path / "repository"
 
-    folder, version = run_job(recipe, "cpu", False, True, repository, quiet())
+    left = run_job(recipe, "cpu", False, True, repository, quiet())
+    assert left is not None
+    folder, version = left
 
     assert Repository(repository).latest("tiny") == version
     made = read_bundle(folder, "tiny", version)
@@ -362,8 +365,8 @@ def test_a_data_set_of_one_task_trains_to_a_bundle(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_set(tmp_path / split, [(0, 0), (0, 0)])
 
-    folder, version = run_job(
-        job(tmp_path, tmp_path, schedule__steps=1), "cpu", False, False, None, quiet()
-    )
+    left = run_job(job(tmp_path, tmp_path, schedule__steps=1), "cpu", False, False, None, quiet())
+    assert left is not None
+    folder, version = left
 
     assert read_bundle(folder, "tiny", version).config.training.steps == 1

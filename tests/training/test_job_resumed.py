@@ -22,7 +22,9 @@ def test_numbers_that_cannot_be_read_are_said_not_to_be_kept(
     content: str, tiny_data: Path, tmp_path: Path
 ) -> None:
     recipe, told = job(tiny_data, tmp_path, schedule__steps=1), io.StringIO()
-    folder, _ = run_job(recipe, "cpu", False, False, None, quiet())
+    made = run_job(recipe, "cpu", False, False, None, quiet())
+    assert made is not None
+    folder, _ = made
     (folder.parent / "evaluation.json").write_text(content)
 
     run_job(recipe, "cpu", True, False, None, Console(file=told, width=400))
@@ -35,7 +37,9 @@ def test_a_run_that_begins_anew_has_none_of_the_former_ones_numbers(
     tiny_data: Path, tmp_path: Path
 ) -> None:
     recipe = job(tiny_data, tmp_path, schedule__steps=1)
-    folder, _ = run_job(recipe, "cpu", False, False, None, quiet())
+    made = run_job(recipe, "cpu", False, False, None, quiet())
+    assert made is not None
+    folder, _ = made
     (folder.parent / "evaluation.json").write_text('[{"name": "R@1", "value": 0.9}]')
     recipe.checkpoint.unlink()
 

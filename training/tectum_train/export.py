@@ -13,7 +13,7 @@ from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, golden_inputs,
 from tectum_core.predictor import Predictor
 from tectum_train.data.errors import DataError
 from tectum_train.data.metadata import read_info, read_tasks
-from tectum_train.engine.run import Run
+from tectum_train.engine.building import Run
 from tectum_train.recipe import expanded
 from tectum_train.world import read_world
 

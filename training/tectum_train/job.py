@@ -14,15 +14,16 @@ from rich.console import Console
 from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_train.data.samples import Samples
 from tectum_train.distributed import joined
+from tectum_train.engine.building import Run, open_samples, servable
 from tectum_train.engine.progress import say, telling
-from tectum_train.engine.run import open_samples, train
+from tectum_train.engine.run import train
 from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, check_seeds
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
 from tectum_train.export import as_bundle, export
-from tectum_train.recipe import Recipe
+from tectum_train.recipe import Recipe, RecipeError
 
 __all__ = ["assist", "check_device", "evaluate_bundles", "run_job"]
 
@@ -37,8 +38,8 @@ def run_job(
     evaluated: bool,
     publish: str | Path | None,
     console: Console,
-) -> tuple[Path, str]:
-    """Train, evaluate, write the bundle; gives its folder and version.
+) -> tuple[Path, str] | None:
+    """Train, evaluate, write the bundle; gives its folder and version, or None if it has none.
 
     A finished run that is resumed without an evaluation keeps the one it has. Where a launcher
     started several ranks this is the first one's job; the others `assist`.
@@ -50,8 +51,13 @@ def run_job(
         evaluated: measure on the held-out episodes before exporting.
         publish: a repository that gets the bundle too, a folder or an fsspec URL.
         console: where to show progress.
+
+    Raises:
+        RecipeError: there will be no bundle to publish.
     """
     check_device(device)
+    if publish is not None and not servable(recipe):
+        raise RecipeError("tasks.sharing: trunks that are stitched together leave no bundle")
     if publish is not None:
         Repository(publish).versions(recipe.name)  # a name it cannot have shall be known now
     size = f"{recipe.schedule.steps} steps of {recipe.schedule.batch_size} samples"
@@ -66,21 +72,13 @@ def run_job(
         run = train(recipe, own_device, resume, console)
     samples = splits[0] if splits else open_samples(recipe, "train", lambda *_: None)
     if splits:
-        with telling(console, "evaluating") as tell:
-            measures = evaluate(
-                as_bundle(run, samples.instructions, {}),
-                samples,
-                splits[1],
-                columns,
-                recipe.seed,
-                tell=lambda what: tell(f"evaluating {what}"),
-                left_out=lambda what: say(console, f"not evaluated: {what}"),
-                device=device,
-            )
+        measures = _measured(run, splits, columns, device, console)
         measured.write_text(json.dumps(as_json(measures), indent=2) + "\n")
     else:
         measures = _measured_before(measured, console)
     table = markdown({recipe.name: measures}) if measures else "Not evaluated."
+    if not servable(recipe):
+        return None
     folder = run.folder / "bundle"
     if folder.exists():
         shutil.rmtree(folder)
@@ -88,6 +86,30 @@ def run_job(
     if publish is not None:
         Repository(publish).publish(folder, recipe.name)
     return folder, version
+
+
+def _measured(
+    run: Run, splits: tuple[Samples, Samples], columns: Columns, device: str, console: Console
+) -> list[Measure]:
+    """What was learnt; where objectives have a trunk each, what each of them did, by its kind."""
+    found: list[Measure] = []
+    with telling(console, "evaluating") as tell:
+        for kind, own in (run.views or {"": run}).items():
+            whose = f"{kind}: " if kind else ""
+
+            def told(what: str, whose: str = whose) -> None:
+                tell(f"evaluating {whose}{what}")
+
+            def missed(what: str, whose: str = whose) -> None:
+                say(console, f"not evaluated: {whose}{what}")
+
+            bundle = as_bundle(own, splits[0].instructions, {})
+            measures = evaluate(
+                bundle, *splits, columns, run.recipe.seed,
+                tell=told, left_out=missed, device=device,
+            )  # fmt: skip
+            found += [replace(one, name=whose + one.name) for one in measures]
+    return found
 
 
 def assist(recipe: Recipe, device: str, resume: bool) -> None:

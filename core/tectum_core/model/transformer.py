@@ -158,6 +158,11 @@ class Transformer(nn.Module):
             x = block(x, seen, causal)
         return x
 
+    def block(self, level: int, x: Tensor) -> Tensor:
+        """What one block makes of float[B, N, D], for who puts something between blocks."""
+        made: Tensor = self.blocks[level](x)
+        return made
+
     def last_attention(self, x: Tensor, queries: int) -> Tensor:
         """`Attention.attended` in the last block, float[B, N], for tokens float[B, N, D]."""
         *first, last = self.blocks

@@ -201,7 +201,11 @@ class VisionTransformer(nn.Module):
             ValueError: pixels that cannot be cut into patches, clips of another length, or patches
                 that are both left out and replaced.
         """
-        x = self.final_norm(self.transformer(self._sequence(pixels, keep, replaced)))
+        return self.output(self.transformer(self.sequence(pixels, keep, replaced)))
+
+    def output(self, mixed: Tensor) -> VisionOutput:
+        """What the trunk says, of what its blocks have made of a `sequence`: float[B, ·, D]."""
+        x = self.final_norm(mixed)
         prefix, tokens = x[:, : self.prefix], x[:, self.prefix :]
         if self.pool is not None:
             pooled = self.pool(x)
@@ -222,13 +226,14 @@ class VisionTransformer(nn.Module):
 
         Source: attention-guided masking, arXiv:2203.12719.
         """
-        x = self._sequence(pixels, None)
+        x = self.sequence(pixels, None)
         queries = 1 if self.config.class_token else x.shape[1]
         return self.transformer.last_attention(x, queries)[:, self.prefix :]
 
-    def _sequence(
+    def sequence(
         self, pixels: Tensor, keep: Tensor | None, replaced: Replaced | None = None
     ) -> Tensor:
+        """What goes into the first block, class token and registers first; as in `forward`."""
         if keep is not None and replaced is not None:
             raise ValueError("hidden patches are left out or replaced, not both")
         positions = self._positions_of(pixels)

@@ -216,7 +216,7 @@ def test_what_stands_for_a_patch_has_the_patchs_position_and_learns() -> None:
     model = VisionTransformer(vision())
     where, by = torch.ones(1, 16, dtype=torch.bool), torch.randn(32, requires_grad=True)
 
-    sequence = model._sequence(torch.randn(1, 3, 32, 32), None, Replaced(where, by))
+    sequence = model.sequence(torch.randn(1, 3, 32, 32), None, Replaced(where, by))
 
     assert_close(sequence, by + model.positions)
     sequence.sum().backward()
@@ -248,7 +248,7 @@ def test_a_smaller_clip_keeps_its_steps_apart() -> None:
     with torch.no_grad():
         model.positions[:, :16] = 0  # of the first step
 
-    sequence = model._sequence(torch.zeros(1, 3, 4, 16, 16), None)
+    sequence = model.sequence(torch.zeros(1, 3, 4, 16, 16), None)
 
     assert sequence.shape == (1, 8, 32)
     assert_close(sequence[:, :4], model.embed.bias.expand(1, 4, -1))  # type: ignore[operator]

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tectum_train.engine.run import Run, train
+from tectum_train.engine.building import Run
+from tectum_train.engine.run import train
 from tectum_train.recipe import Recipe
 
 __all__ = ["checkpoint", "folder", "metrics", "same", "trained"]

@@ -16,7 +16,7 @@ from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker, Prefetch
-from tectum_train.engine.run import open_samples
+from tectum_train.engine.building import open_samples
 from tectum_train.objectives import Batch
 from tectum_train.objectives.batch import given
 from tectum_train.recipe import Recipe

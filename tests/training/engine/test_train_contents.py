@@ -20,7 +20,7 @@ from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Views
 from tectum_train.data.samples import Samples, order_of
 from tectum_train.engine.batches import BatchMaker
-from tectum_train.engine.run import open_samples
+from tectum_train.engine.building import open_samples
 from tectum_train.engine.scaling import scaling_of
 from tectum_train.objectives import Batch, Reads
 from tectum_train.objectives.batch import given

@@ -28,11 +28,13 @@ from torch import Tensor
 
 from tectum_train import distributed
 from tectum_train.distributed import rank
+from tectum_train.engine import building
 from tectum_train.engine import run as engine
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.run import Interrupted
 from tectum_train.objectives import Batch, Objective, WeightedSum
 from tectum_train.recipe import Recipe, RecipeError
+from tectum_train.tasks import ManyTasks
 
 Arrays = dict[str, NDArray[Any]]
 OBJECTIVES = [
@@ -78,10 +80,14 @@ def run(made: Recipe, resume: bool = False, signalled: tuple[int, int] | None = 
     def joint(weighted: Sequence[tuple[float, Objective]]) -> WeightedSum:
         return WeightedSum(weighted).double()
 
+    def many(*given: Any) -> ManyTasks:
+        return ManyTasks(*given).double()
+
     try:
         with (
             mock.patch.object(BatchMaker, "make", make),
-            mock.patch.object(engine, "WeightedSum", joint),
+            mock.patch.object(building, "WeightedSum", joint),
+            mock.patch.object(building, "ManyTasks", many),
             mock.patch.object(engine, "anywhere", heard),
             mock.patch.object(engine, "_RECORD_EVERY", 1),
         ):

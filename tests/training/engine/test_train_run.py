@@ -15,8 +15,8 @@ from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine import run as engine
 from tectum_train.engine.batches import BatchMaker
+from tectum_train.engine.building import Run, open_samples
 from tectum_train.engine.checkpoint import CheckpointError
-from tectum_train.engine.run import Run, open_samples
 from tectum_train.objectives import Batch
 from tectum_train.recipe import Recipe
 

@@ -17,7 +17,7 @@ from tectum_train.augment import AugmentationConfig, Draws, Frames
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker
-from tectum_train.engine.run import open_samples
+from tectum_train.engine.building import open_samples
 from tectum_train.engine.scaling import _names, scaling_of
 from tectum_train.engine.states import CAMERA_NAMES
 from tectum_train.objectives import Batch

@@ -13,7 +13,7 @@ from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.augment import Placement
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
-from tectum_train.engine.run import open_samples
+from tectum_train.engine.building import open_samples
 from tectum_train.engine.states import CAMERA_NAMES, StateFeatures, mirrored_numbers
 from tectum_train.recipe import expanded
 

@@ -20,7 +20,7 @@ from tectum_train.augment import Draws, FlipConfig
 from tectum_train.data import LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine import words
-from tectum_train.engine.run import open_samples
+from tectum_train.engine.building import open_samples
 from tectum_train.engine.words import Words, heard, mirrored, mirrored_tasks, sentences
 from tectum_train.recipe import Recipe
 

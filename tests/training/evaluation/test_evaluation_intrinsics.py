@@ -60,7 +60,9 @@ def test_a_model_that_reads_its_camera_is_trained_and_measured(
     told = io.StringIO()
     recipe = seeing(tiny_data, tmp_path, robot)
 
-    folder, _ = run_job(recipe, "cpu", False, True, None, Console(file=told, width=400))
+    made = run_job(recipe, "cpu", False, True, None, Console(file=told, width=400))
+    assert made is not None
+    folder, _ = made
 
     bundle = read_bundle(folder, "tiny")
     assert bundle.config.actions is not None
@@ -78,7 +80,9 @@ def test_its_bundle_is_measured_by_what_its_features_are_called(
     tiny_data: Path, tmp_path: Path, shown: list[NDArray[np.float32]]
 ) -> None:
     quiet = Console(quiet=True)
-    folder, _ = run_job(seeing(tiny_data, tmp_path, True), "cpu", False, False, None, quiet)
+    made = run_job(seeing(tiny_data, tmp_path, True), "cpu", False, False, None, quiet)
+    assert made is not None
+    folder, _ = made
     asked = [folder], tiny_data, CAMERA
     told = io.StringIO()
 

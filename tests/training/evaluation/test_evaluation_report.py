@@ -18,7 +18,8 @@ from tectum_core.bundle import Bundle, Part
 from tectum_core.predictor import Predictor
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
-from tectum_train.engine.run import open_samples, train
+from tectum_train.engine.building import open_samples
+from tectum_train.engine.run import train
 from tectum_train.evaluation import ceiling, report
 from tectum_train.evaluation import context as evaluation_context
 from tectum_train.evaluation.context import Columns, Context, random_twin

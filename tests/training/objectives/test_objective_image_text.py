@@ -65,7 +65,7 @@ def test_frames_before_a_share_of_their_episode_do_not_count() -> None:
 
     before = late(made).loss
     made.earlier[:4] += 9.0  # progress is 0, 1/7 … 3/7 there
-    made._image = None
+    made._image = {}
     after = late(made).loss
 
     assert torch.equal(before, after)
@@ -133,7 +133,7 @@ def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> N
     gradients = []
     for low in (False, True):
         given = batch()
-        given._image = VisionOutput(pooled=pooled, tokens=pooled)
+        given._image = {id(network.vision): VisionOutput(pooled=pooled, tokens=pooled)}
         given._text = TextOutput(pooled=words, tokens=words)
         network.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

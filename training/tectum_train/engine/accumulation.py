@@ -19,6 +19,7 @@ from tectum_train.objectives import (
     named,
 )
 from tectum_train.recipe import Recipe, RecipeError
+from tectum_train.tasks import ManyTasks
 
 __all__ = ["backward", "division", "indivisible"]
 
@@ -55,13 +56,17 @@ def division(recipe: Recipe) -> int:
     return own // at_once
 
 
-def indivisible(objective: WeightedSum) -> list[str]:
+def indivisible(objective: WeightedSum | ManyTasks) -> list[str]:
     """Names of objectives that must be given a rank's whole batch."""
+    if isinstance(objective, ManyTasks):
+        return objective.names
     terms = (one for _, one in objective.terms())
     return [one.name for one in terms if not isinstance(one, Averaged | Coupled)]
 
 
-def backward(objective: WeightedSum, batch: Batch, pieces: int, autocast: _Context) -> Outcome:
+def backward(
+    objective: WeightedSum | ManyTasks, batch: Batch, pieces: int, autocast: _Context
+) -> Outcome:
     """Add the gradients of a batch's loss to those of the parameters.
 
     Args:
@@ -74,7 +79,7 @@ def backward(objective: WeightedSum, batch: Batch, pieces: int, autocast: _Conte
     Returns:
         The loss, without its graph, and metrics: those that are no losses are means over pieces.
     """
-    if pieces == 1:
+    if pieces == 1 or isinstance(objective, ManyTasks):
         with autocast():
             whole: Outcome = objective(batch)
         whole.loss.backward()

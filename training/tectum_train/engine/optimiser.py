@@ -8,17 +8,28 @@ from torch import nn
 from torch.optim import AdamW
 
 from tectum_train.recipe import OptimiserConfig, ScheduleConfig
+from tectum_train.tasks.weights import Uncertainty
 
-__all__ = ["learning_rate", "optimiser_for"]
+__all__ = ["learning_rate", "optimiser_for", "set_rate"]
 
 
 def optimiser_for(module: nn.Module, config: OptimiserConfig) -> AdamW:
-    """AdamW over the module's parameters; only the weights of linear maps are decayed."""
+    """AdamW over the module's parameters; only the weights of linear maps are decayed.
+
+    What weighs objectives is learnt at a rate of its own: its group says `lr_scale`.
+    """
+    own = {
+        id(one): part.lr_scale
+        for part in module.modules()
+        if isinstance(part, Uncertainty)
+        for one in part.parameters()
+    }
+    scaled = [one for one in module.parameters() if id(one) in own]
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in module.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or id(parameter) in own:
             continue
         # Learnt tokens and positions lead with a dimension of one.
         plain = parameter.dim() < 2 or parameter.shape[0] == 1 or id(parameter) in embeddings
@@ -26,8 +37,15 @@ def optimiser_for(module: nn.Module, config: OptimiserConfig) -> AdamW:
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
+        *({"params": [one], "weight_decay": 0.0, "lr_scale": own[id(one)]} for one in scaled),
     ]
     return AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def set_rate(adam: AdamW, rate: float) -> None:
+    """Let the next step be taken at this learning rate; groups with a scale at their multiple."""
+    for group in adam.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def learning_rate(step: int, peak: float, schedule: ScheduleConfig) -> float:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 from torch.optim import AdamW
 
-from tectum_core.bundle import BundleConfig, Part, TrainingSummary
 from tectum_core.bundle.config import PARTS
-from tectum_core.model import PerceptionModel
 from tectum_core.numerics import exact_float32
-from tectum_core.preprocess import ActionScaling
-from tectum_core.tokenizer import Tokenizer
-from tectum_train.data.samples import Samples
 from tectum_train.distributed import (
     all_sum,
     anywhere,
@@ -36,57 +28,23 @@ from tectum_train.distributed import (
 )
 from tectum_train.engine.accumulation import backward, division, indivisible
 from tectum_train.engine.batches import BatchMaker, Prefetch
-from tectum_train.engine.begun import begin_with_trunk
+from tectum_train.engine.building import Run, build, open_samples
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
-from tectum_train.engine.optimiser import learning_rate, optimiser_for
+from tectum_train.engine.optimiser import learning_rate, optimiser_for, set_rate
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
-from tectum_train.engine.scaling import scaling_of
-from tectum_train.engine.words import sentences
-from tectum_train.objectives import Batch, Outcome, WeightedSum, objective_for
+from tectum_train.engine.untrained import unreached, untrained
+from tectum_train.objectives import Batch, Outcome, WeightedSum
 from tectum_train.recipe import Recipe, RecipeError, expanded
+from tectum_train.tasks import ManyTasks
 
-__all__ = ["Interrupted", "Run", "open_samples", "train"]
+__all__ = ["Interrupted", "train"]
 
 _RECORD_EVERY = 20
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP came, and everything done so far is saved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a run has made."""
-
-    recipe: Recipe
-    model: PerceptionModel
-    tokenizer: Tokenizer | None
-    scaling: ActionScaling | None
-    config: BundleConfig
-    """Of the bundle that it becomes, not yet evaluated."""
-    folder: Path
-    begun: tuple[Part, ...] = ()
-    """Parts that came trained from another bundle."""
-
-
-def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None]) -> Samples:
-    """The recipe's `train` or `test` data, its frames decoded and cached.
-
-    Raises:
-        DataError: the folder is not as it should be.
-        RecipeError: `augmentation.flip` names numbers that the data set has not.
-    """
-    root = recipe.data.train if split == "train" else recipe.data.test
-    samples = Samples.open(
-        expanded(root),
-        recipe.data.camera,
-        recipe.images,
-        expanded(recipe.data.cache),
-        progress,
-    )
-    _check_mirror(recipe, samples)
-    return samples
 
 
 def train(
@@ -124,13 +82,11 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:
         samples = open_samples(recipe, "train", tell.decoding)
-    _check_interval(recipe, samples.dataset.info.fps)
     _repeat_exactly()
     torch.manual_seed(recipe.seed)
-    run = _build(recipe, samples, folder)
+    run = build(recipe, samples, folder)
     run.model.to(device)
-    weighted = [(c.weight, objective_for(c, run.model, run.tokenizer)) for c in recipe.objectives]
-    objective = WeightedSum(weighted).to(device)
+    objective = run.objective.to(device)
     if pieces > 1 and (whole := indivisible(objective)):
         raise RecipeError(f"schedule.micro_batch: {', '.join(whole)} must see a batch as a whole")
     adam = optimiser_for(objective, recipe.optimiser)
@@ -143,7 +99,7 @@ def train(
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
         say(console, f"goes on after step {done}")
     same_everywhere(objective)
-    run = replace(run, config=_summed_up(run.config, commit=_words(origin.commits)))
+    run = run.summed_up(commit=_words(origin.commits))
     first = rank() == 0
     if first:
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
@@ -176,23 +132,38 @@ def train(
                     raise Interrupted(f"saved after step {step + 1} in {folder}")
         finally:
             batches.stop()
-    left = tuple(part for part in _untrained(run.model, adam) if part not in run.begun)
+    run = _with_what_was_trained(run, adam, maker)
     run.model.cpu().eval()
-    return replace(run, config=_summed_up(run.config, untrained=left))
+    objective.cpu().eval()
+    return run
+
+
+def _with_what_was_trained(run: Run, adam: AdamW, maker: BatchMaker) -> Run:
+    """The run and its views, which say what of them was not trained."""
+    left = tuple(part for part in untrained(run.model, adam) if part not in run.begun)
+    run = run.summed_up(untrained=left)
+    if not isinstance(run.objective, ManyTasks) or not run.views:
+        return run
+    batch, views = maker.make(run.recipe.schedule.steps - 1), dict[str, Run]()
+    for kind, part in run.objective.named_parts():
+        foreign = unreached(run.views[kind].model, part, batch)
+        own = tuple(sorted({*left, *foreign}, key=list(PARTS).index))
+        views[kind] = replace(run.views[kind], config=run.config).summed_up(untrained=own)
+    served = next((one for one in views.values() if one.model.vision is run.model.vision), None)
+    return replace(run if served is None else replace(run, config=served.config), views=views)
 
 
 def _step(
     step: int,
     batch: Batch,
-    objective: WeightedSum,
+    objective: WeightedSum | ManyTasks,
     adam: AdamW,
     rate: float,
     recipe: Recipe,
     pieces: int,
 ) -> tuple[Outcome, float]:
     """Learn from a batch; gives what was said of this rank's samples, and the gradient's norm."""
-    for group in adam.param_groups:
-        group["lr"] = rate
+    set_rate(adam, rate)
     adam.zero_grad(set_to_none=True)
     low = recipe.precision == "bfloat16"
     autocast = partial(torch.autocast, batch.earlier.device.type, torch.bfloat16, enabled=low)
@@ -215,98 +186,9 @@ def _repeat_exactly() -> None:
     torch.backends.cudnn.benchmark = False  # would choose kernels by how fast they just were
 
 
-def _check_mirror(recipe: Recipe, samples: Samples) -> None:
-    """What a mirror is said to change are numbers that the data set has."""
-    flip, known = recipe.augmentation.flip, samples.dataset.info.features
-    if flip is None:
-        return
-    for key, feature, places in (
-        ("actions", recipe.data.action, flip.actions),
-        ("states", recipe.data.state, flip.states),
-    ):
-        if feature not in known or not places:
-            continue  # what is missing is told by who reads it
-        width = math.prod(known[feature].shape)
-        if max(places) >= width:
-            raise RecipeError(
-                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
-                f"numbers of {feature}"
-            )
-
-
-def _check_interval(recipe: Recipe, fps: float) -> None:
-    """The frames of a pair lie as far apart as the bundle will say that they should."""
-    latent, world, clip = recipe.model.latent_action, recipe.model.world_model, recipe.data.clip
-    if world is not None and clip is not None and abs(clip.steps / fps / world.interval - 1) > 0.01:
-        raise RecipeError(
-            f"data.clip.steps: {clip.steps} steps at {fps:g} a second are {clip.steps / fps:g} s, "
-            f"but model.world_model.interval is {world.interval:g} s"
-        )
-    if latent is None:
-        return
-    for steps in recipe.data.pair_steps:
-        if abs(steps / fps - latent.interval) > latent.tolerance + 1e-9:
-            raise RecipeError(
-                f"data.pair_steps: {steps} steps at {fps:g} a second are {steps / fps:g} s, "
-                f"but model.latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
-            )
-
-
-def _build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
-    """Tokenizer from the instructions, scales from the actions, model from the recipe."""
-    text = recipe.model.text
-    tokenizer = (
-        None
-        if text is None
-        else Tokenizer.train(sentences(recipe, samples.instructions), text.vocabulary_size)
-    )
-    scaling = None if recipe.model.actions is None else scaling_of(recipe, samples)
-    summary = TrainingSummary(
-        recipe=recipe.name,
-        data=recipe.data.train,
-        steps=recipe.schedule.steps,
-        seed=recipe.seed,
-        commit="",
-    )
-    try:
-        config = BundleConfig(
-            model=recipe.model, images=recipe.images, actions=scaling, training=summary
-        )
-    except ValidationError as error:
-        told = "; ".join(found["msg"] for found in error.errors())
-        raise RecipeError(f"{recipe.name} on this data set: {told}") from error
-    model = PerceptionModel(recipe.model)
-    bins = None if model.fusion is None else model.fusion.bins
-    if bins is not None and bins.config.spacing == "quantiles" and scaling is not None:
-        taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
-        bins.fit(scaling.standardise(torch.from_numpy(taken)))
-    begun = begin_with_trunk(model, recipe)
-    return Run(recipe, model, tokenizer, scaling, config, folder, begun)
-
-
 def _words(commits: tuple[str, ...]) -> str:
     """Every commit that trained it."""
     return ", ".join(commit or "unknown" for commit in commits) if any(commits) else ""
-
-
-def _summed_up(config: BundleConfig, **facts: object) -> BundleConfig:
-    """The same, with these facts in its training summary."""
-    summary = config.training.model_copy(update=facts)
-    return config.model_copy(update={"training": summary})
-
-
-def _untrained(model: PerceptionModel, adam: AdamW) -> tuple[Part, ...]:
-    """Parts that no gradient ever reached: the optimiser has no moments of theirs, or zeros.
-
-    Asked of the run, not of the recipe: what an objective reads depends on its settings.
-    """
-    modules, found = dict(model.named_modules()), list[Part]()
-    for part in PARTS:
-        own = list(modules[part].parameters()) if part in modules else []
-        moments = (adam.state[one]["exp_avg_sq"] for one in own if one in adam.state)
-        if own and not any(bool(squares.any()) for squares in moments):
-            found.append(part)
-    return tuple(found)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ class Outcome:
     """float32 scalar, mean over the batch; carries the graph."""
     metrics: dict[str, Tensor]
     """Detached scalars under short names; the loop adds the objective's prefix."""
+    chance: float | None = None
+    """The loss of who knows nothing, such as ln B; None: there is no such number."""
 
 
 class ObjectiveSettings(Strict):

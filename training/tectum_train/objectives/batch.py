@@ -103,17 +103,18 @@ class Batch:
     fifth; one augmentation for all. For `Reads.MOMENTS`."""
     labels: dict[str, Tensor] = field(default_factory=dict)
     """int64[B] by the feature's name, for supervised objectives."""
-    _image: VisionOutput | None = field(default=None, repr=False)
+    _image: dict[int, VisionOutput] = field(default_factory=dict, repr=False)
     _text: TextOutput | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.earlier.shape[0]
 
     def image(self, model: PerceptionModel) -> VisionOutput:
-        """The trunk's view of the whole earlier frames."""
-        if self._image is None:
-            self._image = model.vision(self.earlier)
-        return self._image
+        """The trunk's view of the whole earlier frames; each trunk's own, where there are more."""
+        trunk = id(model.vision)
+        if trunk not in self._image:
+            self._image[trunk] = model.vision(self.earlier)
+        return self._image[trunk]
 
     def text(self, model: PerceptionModel) -> TextOutput:
         """The text trunk's view of the instructions."""
@@ -139,7 +140,7 @@ class Batch:
         Each sample's own draws are what they were, and those of the step begin alike in every part.
         """
         own = slice(start, stop, step)
-        cut: dict[str, object] = {"_image": None, "_text": None}
+        cut: dict[str, object] = {"_image": {}, "_text": None}
         for one in fields(self):
             value = getattr(self, one.name)
             if isinstance(value, Tensor):

@@ -5,6 +5,7 @@ Letters: b samples of this rank, n of all ranks, J joint width, K of the memory.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 import torch
@@ -129,7 +130,7 @@ class ImageText(Coupled):
         # Which frames a step draws is settled by the seed: an error would come again.
         if not config.after or bool(all_sum(counted.sum())):
             metrics["accuracy"] = mean_over_ranks(hit.float(), counted)
-        return Outcome(loss, metrics)
+        return Outcome(loss, metrics, self._chance(len(image)))
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -141,6 +142,14 @@ class ImageText(Coupled):
             self.images.add(images[counted], task[counted])
             self.texts.add(texts[counted], task[counted])
         self._new = ()
+
+    def _chance(self, count: int) -> float | None:
+        """What equal logits of all candidates cost; the sigmoid's is that of its own bias."""
+        if self.config.loss == "sigmoid":
+            return None
+        if self.config.negatives.hardest is not None:
+            return math.log(1 + self.config.negatives.hardest)
+        return math.log(count * world_size() + self.config.negatives.queue)
 
     def _joint(self) -> Joint:
         return given(self.model.joint, "a joint space")

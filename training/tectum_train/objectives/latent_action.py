@@ -91,4 +91,4 @@ class LatentAction(Objective):
             decoding = mean_over_ranks(wrong, counted)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
-        return Outcome(loss, metrics)
+        return Outcome(loss, metrics, 1.0)

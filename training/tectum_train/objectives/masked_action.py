@@ -7,6 +7,7 @@ Letters: B batch, n samples that are used, T action steps, A numbers in an actio
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -97,13 +98,15 @@ class _Actions(Objective):
             loss = binned_actions(logits, fusion.bins.places(actions), counted)
             predicted = fusion.bins.expected(logits.detach())
             error = squared_actions(predicted, actions, counted)
+            chance = math.log(fusion.bins.config.count)
         else:
+            chance = 1.0  # of standardised actions, the mean
             loss = error = squared_actions(
                 fusion.fill_actions(actions, unseen, context), actions, counted
             )
         # Of the line between visible steps; where none is visible, of the mean action.
         line = squared_actions(straight(actions, unseen), actions, counted)
-        return Outcome(loss, {"error": error.detach(), "line": line})
+        return Outcome(loss, {"error": error.detach(), "line": line}, chance)
 
     def _context(self, batch: Batch, used: int, image_share: float) -> Context:
         config, settings = self.model.config.actions, self.settings

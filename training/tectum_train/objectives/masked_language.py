@@ -5,6 +5,7 @@ Letters: B batch, n samples that are used, L text tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 from typing import Annotated, Literal
@@ -66,7 +67,7 @@ class MaskedLanguage(Objective):
         image = batch.image(self.model).tokens[:used] if shown else None
         logits = fusion.fill_text(text(masked, seen).tokens, seen, image)
         loss, right = hidden_words(logits, ids, hidden)
-        return Outcome(loss, {"accuracy": right.float().mean()})
+        return Outcome(loss, {"accuracy": right.float().mean()}, math.log(self.vocabulary))
 
 
 def hide_tokens(

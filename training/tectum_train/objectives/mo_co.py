@@ -5,6 +5,7 @@ Letters: b samples of this rank that are used, D width of a key, K of the queue.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -106,7 +107,7 @@ class MoCo(Coupled):
         loss, hit = queue_info_nce(queries, keys, self.queue.vectors, self.config.temperature)
         metrics = {"accuracy": hit.float().mean(), "age": self.queue.ages().float().mean()}
         self._new = interleaved(gather(keys), world_size())
-        return Outcome(loss, metrics)
+        return Outcome(loss, metrics, math.log(1 + self.config.queue))
 
     def after_step(self) -> None:
         """Let the slow encoder follow, and the new keys into the queue.
@@ -129,7 +130,8 @@ class MoCo(Coupled):
             loss, hit = batch_info_nce(asked, told, self.config.temperature)
             losses.append(loss)
             hits.append(hit)
-        return Outcome(losses[0] + losses[1], {"accuracy": torch.cat(hits).float().mean()})
+        chance = 2 * math.log(world_size() * len(keys[0]))
+        return Outcome(losses[0] + losses[1], {"accuracy": torch.cat(hits).float().mean()}, chance)
 
     @torch.no_grad()
     def _keys(self, pixels: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ Letters: n samples that are used, D length of a projection.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from tectum_core.model import PerceptionModel
+from tectum_train.distributed import world_size
 from tectum_train.heads import perceptron
 from tectum_train.losses.contrastive import nt_xent
 from tectum_train.objectives.base import Coupled, Outcome, PartSettings
@@ -64,4 +66,5 @@ class SimClr(Coupled):
         """Outcome with the loss, and how often a view's nearest is its partner."""
         first, second = features["views"].unbind(1)
         loss, hit = nt_xent(first, second, self.config.temperature)
-        return Outcome(loss, {"accuracy": hit.float().mean()})
+        chance = math.log(2 * world_size() * len(first) - 1)
+        return Outcome(loss, {"accuracy": hit.float().mean()}, chance)

@@ -5,6 +5,7 @@ Letters: B batch, n samples that are used, C classes of a feature.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -91,7 +92,8 @@ class Supervised(Averaged):
             metrics[f"{name}/majority"] = (labels == most).float().mean()
             if len(self.config.classes) > 1:
                 metrics[f"{name}/loss"] = loss.detach()
-        return Outcome(torch.stack(losses).mean(), metrics)
+        chance = sum(map(math.log, self.config.classes.values())) / len(losses)
+        return Outcome(torch.stack(losses).mean(), metrics, chance)
 
     def after_step(self) -> None:
         """Count the labels of this step."""

@@ -1,0 +1,195 @@
+"""Runs of several objectives under `tasks`: learnt, resumed, over ranks, and what they leave."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from tests.training.engine.runs import checkpoint, metrics, same, trained
+from tests.training.engine.test_train_ranks import apart, recorded, run
+from tests.training.ranks import Ranks
+from tests.training.tiny import job
+
+from tectum_core.bundle import read_bundle
+from tectum_train.engine.optimiser import optimiser_for, set_rate
+from tectum_train.engine.run import Interrupted
+from tectum_train.job import run_job
+from tectum_train.recipe import Recipe, RecipeError, read_recipe
+from tectum_train.tasks import ManyTasks
+
+TWO = [{"kind": "image_text", "weight": 2.0}, {"kind": "masked_image"}]
+SETTINGS: dict[str, Any] = {
+    "units": {"weighting": {"kind": "importance"}, "normalise": "chance"},
+    "uncertainty": {"weighting": {"kind": "uncertainty"}, "normalise": "initial"},
+    "grad_norm": {"weighting": {"kind": "grad_norm"}, "conflict_every": 2},
+    "dwa": {"weighting": {"kind": "dwa", "window": 2}},
+    "alternate": {"alternate": {"pattern": ["image_text", "masked_image", "masked_image"]}},
+    "distance": {"sharing": {"kind": "distance", "served": "image_text"}},
+    "cross_stitch": {"sharing": {"kind": "cross_stitch"}},
+}
+
+
+def many(data: Path, output: Path, tasks: Any, **changes: Any) -> Recipe:
+    """The tiny recipe with two objectives, which learn together as `tasks` says."""
+    changes = {"objectives": TWO, "schedule__batch_size": 8, **changes}
+    return job(data, output, tasks=tasks, **changes)
+
+
+@pytest.mark.parametrize("tasks", SETTINGS.values(), ids=SETTINGS)
+def test_a_run_that_was_interrupted_resumes_exactly(
+    tiny_data: Path, tmp_path: Path, after_step: Any, tasks: Any
+) -> None:
+    straight, broken = (many(tiny_data, tmp_path / name, tasks) for name in ("one", "two"))
+    trained(straight)
+
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        trained(broken)
+    trained(broken, resume=True)
+
+    assert same(checkpoint(straight), checkpoint(broken))
+    assert {key for line in metrics(straight) for key in line} >= {
+        "image_text/loss", "masked_image/loss",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("tasks", SETTINGS.values(), ids=SETTINGS)
+def test_two_ranks_train_and_record_what_one_does(
+    ranks: Ranks, tiny_data: Path, tmp_path: Path, tasks: Any
+) -> None:
+    alone, shared = (many(tiny_data, tmp_path / name, tasks) for name in ("alone", "shared"))
+    run(alone)
+
+    ranks.run(run, made=shared)
+
+    told = ("loss", "gradient", "weight", "distance", "masked_image")
+    assert apart(shared, alone) <= 1e-6  # units and weights are kept in float32
+    for found, line in zip(recorded(shared), recorded(alone), strict=True):
+        kept = {key: value for key, value in line.items() if key.endswith(told)}
+        assert {key: found[key] for key in kept} == pytest.approx(kept, abs=1e-5)
+
+
+def test_uncertainty_is_learnt_at_a_rate_of_its_own(tiny_data: Path, tmp_path: Path) -> None:
+    tasks = {"weighting": {"kind": "uncertainty", "lr_scale": 7.0}}
+    made = trained(many(tiny_data, tmp_path, tasks))
+    adam = optimiser_for(made.objective, made.recipe.optimiser)
+
+    set_rate(adam, 0.5)
+
+    assert isinstance(made.objective, ManyTasks)
+    (learnt,) = made.objective.weighting.parameters()
+    rates = {id(one): group["lr"] for group in adam.param_groups for one in group["params"]}
+    decays = {
+        id(one): group["weight_decay"] for group in adam.param_groups for one in group["params"]
+    }
+    assert rates.pop(id(learnt)) == 3.5
+    assert set(rates.values()) == {0.5}
+    assert decays[id(learnt)] == 0.0
+
+
+def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> None:
+    recipe = many(tiny_data, tmp_path, {"weighting": {"kind": "dwa"}, "conflict_every": 1})
+
+    trained(recipe)
+
+    (line, *_) = metrics(recipe)
+    assert -1 <= line["conflict/image_text~masked_image"] <= 1
+    assert line["image_text/weight"] == 2.0
+    assert line["masked_image/weight"] == 1.0
+
+
+# ---------------------------------------------------------------- what soft sharing leaves
+
+
+def test_a_bundle_has_the_served_trunk_and_nothing_that_another_ones_features_trained(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = many(tiny_data, tmp_path, SETTINGS["distance"])
+    console = Console(quiet=True)
+
+    made = run_job(recipe, "cpu", False, False, None, console)
+
+    assert made is not None
+    training = read_bundle(made[0], "tiny").config.training
+    assert training.learnt("vision")
+    assert training.learnt("joint")
+    assert not training.learnt("pixel_decoder")
+
+
+def test_each_objectives_own_trunk_is_measured(tiny_data: Path, tmp_path: Path) -> None:
+    recipe = many(tiny_data, tmp_path, SETTINGS["cross_stitch"])
+
+    made = run_job(recipe, "cpu", False, True, None, Console(quiet=True))
+
+    measured = yaml.safe_load((recipe.folder / "evaluation.json").read_text())
+    names = {one["name"] for one in measured}
+    assert made is None
+    assert any(name.startswith("masked_image: ") for name in names)
+    assert any(name.startswith("image_text: ") for name in names)
+    assert not (recipe.folder / "bundle").exists()
+
+
+def test_trunks_that_are_stitched_together_are_not_published(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = many(tiny_data, tmp_path, SETTINGS["cross_stitch"])
+
+    with pytest.raises(RecipeError, match="leave no bundle"):
+        run_job(recipe, "cpu", False, False, tmp_path / "models", Console(quiet=True))
+
+    assert not recipe.folder.exists()
+
+
+# ---------------------------------------------------------------- what a recipe cannot ask for
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        ({"alternate": {"pattern": ["image_text"]}}, "tasks.alternate.pattern: found image_text"),
+        (
+            {"alternate": {"pattern": ["image_text", "masked_image", "dino"]}},
+            "allowed: turns of image_text, masked_image",
+        ),
+        (
+            {**SETTINGS["alternate"], "weighting": {"kind": "grad_norm"}},
+            "all objectives are in one step",
+        ),
+        ({**SETTINGS["distance"], "conflict_every": 5}, "on one trunk for all"),
+        (
+            {"sharing": {"kind": "distance", "served": "dino"}},
+            "tasks.sharing.served: found dino; allowed: one of image_text, masked_image",
+        ),
+        ({"weighting": {"kind": "sum"}}, "weighting"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_recipe_that_contradicts_itself_is_refused(tmp_path: Path, tasks: Any, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        read_recipe(str(written(tmp_path, tasks)))
+
+
+def test_one_objective_alone_has_no_tasks(tmp_path: Path) -> None:
+    path = written(tmp_path, SETTINGS["dwa"])
+
+    with pytest.raises(RecipeError, match="two or more, all distinct"):
+        read_recipe(str(path), ["objectives=[{kind: image_text}]"])
+
+
+def test_losses_of_pieces_are_not_weighed(tmp_path: Path) -> None:
+    path = written(tmp_path, SETTINGS["dwa"])
+
+    with pytest.raises(RecipeError, match="tasks look at losses of whole batches"):
+        read_recipe(str(path), ["schedule.micro_batch=4"])
+
+
+def written(folder: Path, tasks: Any) -> Path:
+    """The tiny recipe of two objectives as a file, with these tasks."""
+    tree = job(folder, folder, objectives=TWO).model_dump(mode="json") | {"tasks": tasks}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path

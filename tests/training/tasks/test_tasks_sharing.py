@@ -1,0 +1,179 @@
+"""A trunk for each objective, and what ties them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from tests.training.tiny import batch, model, tokenizer
+from torch import nn
+
+from tectum_core.model import PerceptionModel, Replaced, VisionTransformer
+from tectum_train.objectives import ObjectiveConfig, objective_for
+from tectum_train.tasks import ManyTasks, TasksConfig
+from tectum_train.tasks.sharing import Stitched, distance, own_trunks, stitched_trunks
+
+READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
+KINDS = ("image_text", "masked_image")
+
+
+def together(strength: float) -> tuple[ManyTasks, list[nn.Module]]:
+    """Two objectives, each with a trunk of its own."""
+    views = own_trunks(model(), 2)
+    parts = [
+        (1.0, objective_for(READ.validate_python({"kind": kind}), view, tokenizer()))
+        for kind, view in zip(KINDS, views, strict=True)
+    ]
+    trunks: list[nn.Module] = [view.vision for view in views]
+    config = TasksConfig.model_validate(
+        {"sharing": {"kind": "distance", "strength": strength, "served": "image_text"}}
+    )
+    return ManyTasks(parts, trunks, config), trunks
+
+
+def apart_after(strength: float, steps: int = 25) -> float:
+    many, trunks = together(strength)
+    descent = torch.optim.SGD(many.parameters(), lr=0.02)
+    for step in range(steps):
+        made = batch(8)
+        made.generator.manual_seed(step)
+        descent.zero_grad()
+        many(made).loss.backward()
+        descent.step()
+        many.after_step()
+    return float(distance(trunks).detach())
+
+
+def stitched_of(view: PerceptionModel) -> tuple[Stitched, list[VisionTransformer]]:
+    """What is behind a stitched view's trunk, and its trunks."""
+    found = view.vision.get_submodule("stitched")
+    assert isinstance(found, Stitched)
+    return found, [one for one in found.trunks if isinstance(one, VisionTransformer)]
+
+
+# ---------------------------------------------------------------- views
+
+
+def test_views_share_all_but_their_trunks() -> None:
+    network = model()
+
+    first, second = own_trunks(network, 2)
+
+    assert first.vision is network.vision
+    assert second.vision is not network.vision
+    assert first.text is second.text is network.text
+    assert torch.equal(first.vision(batch().earlier).pooled, second.vision(batch().earlier).pooled)
+
+
+def test_each_objective_reaches_its_own_trunk_alone() -> None:
+    many, (first, second) = together(0.0)
+
+    many.parts[1](batch()).loss.backward()
+
+    assert all(one.grad is None for one in first.parameters())
+    assert any(one.grad is not None for one in second.parameters())
+
+
+def test_a_batch_remembers_each_trunks_own_pass() -> None:
+    first, second = own_trunks(model(), 2)
+    with torch.no_grad():
+        next(second.vision.parameters()).add_(1.0)
+    made = batch()
+
+    assert made.image(first) is made.image(first)
+    assert not torch.equal(made.image(first).pooled, made.image(second).pooled)
+
+
+# ---------------------------------------------------------------- distance
+
+
+def test_the_distance_is_that_from_the_mean() -> None:
+    trunks = [nn.Linear(2, 1, bias=False) for _ in range(3)]
+    for trunk, value in zip(trunks, (0.0, 1.0, 5.0), strict=True):
+        nn.init.constant_(trunk.weight, value)
+
+    found = distance(trunks)
+    found.backward()
+
+    assert float(found.detach()) == pytest.approx(2 * (4 + 1 + 9))
+    assert [
+        trunk.weight.grad[0, 0].item() for trunk in trunks if trunk.weight.grad is not None
+    ] == (pytest.approx([-4.0, -2.0, 6.0]))
+
+
+def test_the_stronger_the_tie_the_closer_the_trunks() -> None:
+    free, tied, bound = (apart_after(strength) for strength in (0.0, 1.0, 20.0))
+
+    assert free > 1.5 * tied > 3 * bound
+
+
+def test_bound_together_they_are_one_trunk_that_both_pull() -> None:
+    """λ → ∞: every step of plain descent is that of hard sharing on the mean of the losses."""
+    many, (first, second) = together(0.0)
+    shared = model()
+    parts = [
+        (1.0, objective_for(READ.validate_python({"kind": kind}), shared, tokenizer()))
+        for kind in KINDS
+    ]
+    hard = ManyTasks(parts, [shared.vision])
+    ManyTasks.forward(many, batch()).loss.backward()
+    hard(batch()).loss.backward()
+
+    for one, two, both in zip(
+        first.parameters(), second.parameters(), shared.vision.parameters(), strict=True
+    ):
+        found = [each.grad for each in (one, two) if each.grad is not None]
+        if both.grad is not None:
+            torch.testing.assert_close(sum(found), both.grad, rtol=1e-3, atol=1e-5)
+
+
+# ---------------------------------------------------------------- cross-stitch
+
+
+def test_with_nothing_of_the_others_a_stitched_trunk_is_the_trunk_alone() -> None:
+    network, made = model(), batch()
+    keep = torch.arange(5).repeat(8, 1)
+    hidden = Replaced(
+        torch.arange(network.vision.config.patches).repeat(8, 1) % 3 == 0,
+        torch.zeros(network.vision.config.transformer.width),
+    )
+    views = stitched_trunks(network, 3, own=1.0)
+
+    for view in views:
+        for given in ((), (keep,), (None, hidden)):
+            alone, stitched = (
+                network.vision(made.earlier, *given),
+                view.vision(made.earlier, *given),
+            )
+            torch.testing.assert_close(stitched.tokens, alone.tokens)
+            torch.testing.assert_close(stitched.pooled, alone.pooled)
+
+
+def test_units_mix_what_the_others_made() -> None:
+    views = stitched_trunks(model(), 2, own=0.9)
+    stitched, trunks = stitched_of(views[0])
+    with torch.no_grad():
+        for parameter in trunks[1].parameters():
+            parameter.mul_(1.5)
+    before = views[0].vision(batch().earlier).pooled
+    with torch.no_grad():
+        stitched.units.copy_(torch.eye(2))
+
+    assert not torch.allclose(views[0].vision(batch().earlier).pooled, before)
+    assert stitched.units.shape == (len(trunks[0].transformer.blocks), 2, 2)
+
+
+def test_every_objective_teaches_every_stitched_trunk() -> None:
+    network = model()
+    views = stitched_trunks(network, 2, own=0.9)
+    objective = objective_for(READ.validate_python({"kind": "image_text"}), views[0], tokenizer())
+
+    objective(batch()).loss.backward()
+
+    stitched, trunks = stitched_of(views[0])
+    for trunk in trunks:
+        assert all(one.grad is not None for one in trunk.transformer.blocks[0].parameters())
+    assert stitched.units.grad is not None
+    assert bool(stitched.units.grad[:-1].any())

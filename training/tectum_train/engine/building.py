@@ -1,0 +1,162 @@
+"""What a run is made of: data, tokenizer, scales, model and objectives, as its recipe says them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from tectum_core.bundle import BundleConfig, Part, TrainingSummary
+from tectum_core.model import PerceptionModel
+from tectum_core.preprocess import ActionScaling
+from tectum_core.tokenizer import Tokenizer
+from tectum_train.data.samples import Samples
+from tectum_train.engine.begun import begin_with_trunk
+from tectum_train.engine.scaling import scaling_of
+from tectum_train.engine.words import sentences
+from tectum_train.objectives import WeightedSum, objective_for
+from tectum_train.recipe import Recipe, RecipeError, expanded
+from tectum_train.tasks import CrossStitch, ManyTasks, views_of
+
+__all__ = ["Run", "build", "open_samples", "servable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run has made."""
+
+    recipe: Recipe
+    model: PerceptionModel
+    tokenizer: Tokenizer | None
+    scaling: ActionScaling | None
+    config: BundleConfig
+    """Of the bundle that it becomes, not yet evaluated."""
+    folder: Path
+    objective: WeightedSum | ManyTasks
+    """What was learnt, with what belongs to no model (projectors, queues, predictors)."""
+    begun: tuple[Part, ...] = ()
+    """Parts that came trained from another bundle."""
+    views: Mapping[str, Run] = field(default_factory=dict)
+    """Where objectives have a trunk each: the run as each of them sees it, by its kind."""
+
+    def summed_up(self, **facts: object) -> Run:
+        """The same, with these facts in its bundle's training summary."""
+        summary = self.config.training.model_copy(update=facts)
+        return replace(self, config=self.config.model_copy(update={"training": summary}))
+
+
+def servable(recipe: Recipe) -> bool:
+    """Whether its model will be one by itself; trunks that are stitched together are none."""
+    return recipe.tasks is None or not isinstance(recipe.tasks.sharing, CrossStitch)
+
+
+def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None]) -> Samples:
+    """The recipe's `train` or `test` data, its frames decoded and cached.
+
+    Raises:
+        DataError: the folder is not as it should be.
+        RecipeError: `augmentation.flip` names numbers that the data set has not.
+    """
+    root = recipe.data.train if split == "train" else recipe.data.test
+    samples = Samples.open(
+        expanded(root),
+        recipe.data.camera,
+        recipe.images,
+        expanded(recipe.data.cache),
+        progress,
+    )
+    _check_mirror(recipe, samples)
+    return samples
+
+
+def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
+    """Tokenizer from the instructions, scales from the actions, the rest from the recipe.
+
+    Raises:
+        RecipeError: recipe and data contradict each other.
+    """
+    _check_interval(recipe, samples.dataset.info.fps)
+    text = recipe.model.text
+    tokenizer = (
+        None
+        if text is None
+        else Tokenizer.train(sentences(recipe, samples.instructions), text.vocabulary_size)
+    )
+    scaling = None if recipe.model.actions is None else scaling_of(recipe, samples)
+    summary = TrainingSummary(
+        recipe=recipe.name,
+        data=recipe.data.train,
+        steps=recipe.schedule.steps,
+        seed=recipe.seed,
+        commit="",
+    )
+    try:
+        config = BundleConfig(
+            model=recipe.model, images=recipe.images, actions=scaling, training=summary
+        )
+    except ValidationError as error:
+        told = "; ".join(found["msg"] for found in error.errors())
+        raise RecipeError(f"{recipe.name} on this data set: {told}") from error
+    model = PerceptionModel(recipe.model)
+    bins = None if model.fusion is None else model.fusion.bins
+    if bins is not None and bins.config.spacing == "quantiles" and scaling is not None:
+        taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
+        bins.fit(scaling.standardise(torch.from_numpy(taken)))
+    begun = begin_with_trunk(model, recipe)
+    sharing = None if recipe.tasks is None else recipe.tasks.sharing
+    views = views_of(model, [one.kind for one in recipe.objectives], sharing)
+    parts = [
+        (one.weight, objective_for(one, views[one.kind], tokenizer)) for one in recipe.objectives
+    ]
+    if recipe.tasks is None:
+        objective: WeightedSum | ManyTasks = WeightedSum(parts)
+    else:
+        trunks = list({id(view.vision): view.vision for view in views.values()}.values())
+        epoch = math.ceil(len(samples) / recipe.schedule.batch_size)
+        objective = ManyTasks(parts, trunks, recipe.tasks, epoch)
+    run = Run(recipe, model, tokenizer, scaling, config, folder, objective, begun)
+    if sharing is None:
+        return run
+    return replace(run, views={kind: replace(run, model=view) for kind, view in views.items()})
+
+
+def _check_interval(recipe: Recipe, fps: float) -> None:
+    """The frames of a pair lie as far apart as the bundle will say that they should."""
+    latent, world, clip = recipe.model.latent_action, recipe.model.world_model, recipe.data.clip
+    if world is not None and clip is not None and abs(clip.steps / fps / world.interval - 1) > 0.01:
+        raise RecipeError(
+            f"data.clip.steps: {clip.steps} steps at {fps:g} a second are {clip.steps / fps:g} s, "
+            f"but model.world_model.interval is {world.interval:g} s"
+        )
+    if latent is None:
+        return
+    for steps in recipe.data.pair_steps:
+        if abs(steps / fps - latent.interval) > latent.tolerance + 1e-9:
+            raise RecipeError(
+                f"data.pair_steps: {steps} steps at {fps:g} a second are {steps / fps:g} s, "
+                f"but model.latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
+            )
+
+
+def _check_mirror(recipe: Recipe, samples: Samples) -> None:
+    """What a mirror is said to change are numbers that the data set has."""
+    flip, known = recipe.augmentation.flip, samples.dataset.info.features
+    if flip is None:
+        return
+    for key, feature, places in (
+        ("actions", recipe.data.action, flip.actions),
+        ("states", recipe.data.state, flip.states),
+    ):
+        if feature not in known or not places:
+            continue  # what is missing is told by who reads it
+        width = math.prod(known[feature].shape)
+        if max(places) >= width:
+            raise RecipeError(
+                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
+                f"numbers of {feature}"
+            )

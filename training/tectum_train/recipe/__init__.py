@@ -1,0 +1,21 @@
+"""A training run as data: its sections, the whole, and how it is read.
+
+The recipes that come with the package are the YAML files of `tectum_train.recipes`.
+"""
+
+from tectum_train.recipe.paths import expanded
+from tectum_train.recipe.reading import RecipeError, read_recipe, resumed_recipe
+from tectum_train.recipe.sections import ClipConfig, DataConfig, OptimiserConfig, ScheduleConfig
+from tectum_train.recipe.whole import Recipe
+
+__all__ = [
+    "ClipConfig",
+    "DataConfig",
+    "OptimiserConfig",
+    "Recipe",
+    "RecipeError",
+    "ScheduleConfig",
+    "expanded",
+    "read_recipe",
+    "resumed_recipe",
+]

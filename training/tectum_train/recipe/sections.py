@@ -1,0 +1,83 @@
+"""Sections of a recipe: what is read, how it is descended and how long; each field documented."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from tectum_core.architecture import Strict
+
+__all__ = ["ClipConfig", "DataConfig", "OptimiserConfig", "ScheduleConfig"]
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ClipConfig(Strict):
+    """Frames in a row of one episode."""
+
+    frames: Annotated[int, Field(ge=2)] = 8
+    """How many."""
+    steps: PositiveInt = 5
+    """Steps between two of them."""
+
+
+class DataConfig(Strict):
+    """A LeRobot v3.0 data set, and what of it is read."""
+
+    train: str
+    """Folder of the training episodes."""
+    test: str
+    """Folder of the held-out episodes."""
+    camera: str = "observation.images.front"
+    """Feature that holds the pictures."""
+    action: str | None = "action"
+    """Feature that holds the actions; None: there are none, or none is read."""
+    state: str | None = "observation.state"
+    """Feature that holds the robot's state; None: there is none, or it is not read."""
+    task: str | None = None
+    """Feature that says which frames are of the same task: their sentences are paraphrases, of
+    which each sample draws one, and positives for each other. None: a sentence is a task."""
+    cache: str = "~/.cache/tectum/frames"
+    """Folder for decoded frames, which are made once."""
+    pair_steps: tuple[PositiveInt, ...] = (4,)
+    """Steps between the two frames of a pair; one is drawn for each sample."""
+    action_steps: PositiveInt = 16
+    """Length of an action sequence; equals `model.actions.max_steps`."""
+    intrinsics: str | None = None
+    """Feature that holds the camera's (fx, fy, cx, cy) in pixels of the recorded pictures. It
+    follows the robot's state as four numbers more, in pixels of the model's input, and is moved as
+    augmentation moves the pixels. None: not read."""
+    clip: ClipConfig | None = None
+    """Frames in a row, for objectives that read clips; None: there are none."""
+
+
+class OptimiserConfig(Strict):
+    """AdamW; gains, biases, embeddings and the logit scale are never decayed."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Decoupled weight decay."""
+    betas: tuple[_Share, _Share] = (0.9, 0.95)
+    """Averages of gradient and squared gradient."""
+    clip_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to at most this norm."""
+
+
+class ScheduleConfig(Strict):
+    """How long, and how the learning rate moves: linear warm-up, then a cosine to `final_share`."""
+
+    steps: PositiveInt
+    """Optimiser steps in all."""
+    batch_size: PositiveInt = 128
+    """Samples a step, of all ranks together."""
+    micro_batch: PositiveInt | None = None
+    """Samples that go through the model at a time, where a rank's part of a step is too large for
+    its memory; None: all of them. The result is the same; it takes longer."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up."""
+    final_share: _Share = 0.01
+    """Last learning rate as a share of the peak."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints; the last one is always written."""

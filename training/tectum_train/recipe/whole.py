@@ -1,0 +1,176 @@
+"""A training run as data: a strict tree, every field documented; its sections fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tectum_core.architecture import ModelConfig, Strict
+from tectum_core.preprocess import ImagePreprocessing
+from tectum_train.augment.settings import AugmentationConfig
+from tectum_train.objectives import ObjectiveConfig, Reads
+from tectum_train.objectives.world_model import WorldModelObjectiveConfig
+from tectum_train.recipe.paths import expanded
+from tectum_train.recipe.sections import DataConfig, OptimiserConfig, ScheduleConfig
+from tectum_train.tasks import TasksConfig
+
+__all__ = ["Recipe"]
+
+
+class Recipe(Strict):
+    """A whole run."""
+
+    name: str
+    """What the run, and by default its bundle, is called."""
+    derived_from: str = ""
+    """Name of the recipe that was renamed to this one by `--set name=`; empty: none was."""
+    description: str
+    """Command, time, expected numbers, of the recipe as it comes: a changed one has others."""
+    data: DataConfig
+    """Where samples come from."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random views of its pictures."""
+    images: ImagePreprocessing
+    """How pictures become input; goes into the bundle."""
+    model: ModelConfig
+    """The architecture; `text.vocabulary_size` is the largest the trained tokenizer may be."""
+    trunk: str | None = None
+    """Bundle whose image trunk the run begins with: its folder, or `embedded` for the one that
+    comes with the package; trunk and preprocessing must be the recipe's. None: random numbers."""
+    objectives: Annotated[tuple[ObjectiveConfig, ...], Field(min_length=1)]
+    """What is learnt, jointly: the weighted sum, unless `tasks` says otherwise."""
+    tasks: TasksConfig | None = None
+    """How several objectives learn together; None: the weighted sum on one trunk."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """AdamW's settings."""
+    schedule: ScheduleConfig
+    """Steps, batch size, learning-rate curve."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward and backward passes; weights and losses stay float32, and so does
+    attention on a CPU."""
+    seed: int = 0
+    """Of initialisation, order, masks and augmentation."""
+    output: str = "runs"
+    """Folder for runs; this one goes to `<output>/<name>-seed<seed>`."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        actions, latent = self.model.actions, self.model.latent_action
+        decoded = 0 if latent is None else latent.decoded_steps
+        if self.data.action is None and (actions is not None or decoded):
+            raise ValueError("model.actions and latent_action.decoded_steps need data.action")
+        # What is served reads sequences of max_steps; on shorter ones it would never have learnt.
+        if actions is not None and self.data.action_steps != actions.max_steps:
+            raise ValueError(
+                f"data.action_steps ({self.data.action_steps}) must equal "
+                f"model.actions.max_steps ({actions.max_steps}): sequences are as long in "
+                "training as in use"
+            )
+        # Beyond the later frame lie actions that it does not show.
+        if decoded > min(*self.data.pair_steps, self.data.action_steps):
+            raise ValueError(
+                f"model.latent_action.decoded_steps ({decoded}) may be at most data.pair_steps "
+                f"({min(self.data.pair_steps)}) and data.action_steps ({self.data.action_steps})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> Self:
+        clips, clip = [one for one in self.objectives if Reads.CLIP in one.reads], self.data.clip
+        if clips and clip is None:
+            kinds = ", ".join(one.kind for one in clips)
+            raise ValueError(f"{kinds} read clips, so data.clip must say which")
+        for one in clips:
+            if clip is not None and clip.frames < one.clip_frames:
+                raise ValueError(
+                    f"data.clip.frames: found {clip.frames}; allowed: at least {one.clip_frames}, "
+                    f"which {one.kind} reads"
+                )
+        crops = self.augmentation.views.crops
+        if crops and not any(Reads.CROPS in one.reads for one in self.objectives):
+            kinds = ", ".join(one.kind for one in self.objectives)
+            raise ValueError(
+                f"augmentation.views.crops: found {crops}; allowed: 0, as no objective reads small "
+                f"views ({kinds})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_suit(self) -> Self:
+        if self.tasks is None:
+            return self
+        self.tasks.check_kinds([one.kind for one in self.objectives])
+        if self.schedule.micro_batch is not None:
+            raise ValueError("schedule.micro_batch: tasks look at losses of whole batches")
+        return self
+
+    @model_validator(mode="after")
+    def _clips_are_as_the_world_model_wants_them(self) -> Self:
+        world, clip = self.model.world_model, self.data.clip
+        for one in self.objectives:
+            if not isinstance(one, WorldModelObjectiveConfig) or world is None or clip is None:
+                continue
+            if clip.frames < world.history + one.rollout:
+                raise ValueError(
+                    f"data.clip.frames ({clip.frames}) must be at least model.world_model.history "
+                    f"({world.history}) and the objective's rollout ({one.rollout}) together"
+                )
+            if world.action_steps not in (None, clip.steps):
+                raise ValueError(
+                    f"model.world_model.action_steps ({world.action_steps}) must equal "
+                    f"data.clip.steps ({clip.steps})"
+                )
+            if world.actions == "real" and self.data.action is None:
+                raise ValueError("model.world_model.actions 'real' needs data.action")
+        return self
+
+    @model_validator(mode="after")
+    def _camera_is_in_the_state(self) -> Self:
+        if self.data.intrinsics is None:
+            return self
+        takes = None if self.model.actions is None else self.model.actions.state_dimensions
+        if takes is None or takes < 4 or (takes > 4) != (self.data.state is not None):
+            raise ValueError(
+                "data.intrinsics are four numbers of the state, behind those of data.state: "
+                f"model.actions.state_dimensions must count both, and is {takes or 0}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _augmentation_suits(self) -> Self:
+        flip, vision = self.augmentation.flip, self.model.vision
+        if flip is not None:
+            flip.check_told(
+                actions=self.data.action is not None,
+                states=self.data.state is not None and self.model.actions is not None,
+                words=self.model.text is not None,
+            )
+        self.augmentation.views.check_crops(vision.patch_size, vision.image_size)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its files."""
+        return expanded(self.output) / f"{self.name}-seed{self.seed}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where it keeps what it is resumed from; not there before the first one is written."""
+        return self.folder / "checkpoint.safetensors"
+
+    def identity(self) -> str:
+        """What a checkpoint belongs to, as JSON: everything that training reads.
+
+        Left out are words, where a run keeps its files, and the held-out episodes, which only
+        evaluation opens.
+        """
+        return self.model_dump_json(
+            exclude={
+                "derived_from": True,
+                "description": True,
+                "output": True,
+                "data": {"cache", "test"},
+            }
+        )

@@ -1,0 +1,131 @@
+"""Several objectives as one: whose turn it is, in which unit, how much each counts, what ties them.
+
+Letters: K objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tectum_train.objectives.base import Objective, Outcome
+from tectum_train.objectives.batch import Batch
+from tectum_train.objectives.weighted import named
+from tectum_train.tasks.gradients import cosines, lengths, task_gradients
+from tectum_train.tasks.settings import Distance, TasksConfig
+from tectum_train.tasks.sharing import distance
+from tectum_train.tasks.units import Units
+from tectum_train.tasks.weights import weighting_for
+
+__all__ = ["ManyTasks"]
+
+
+class ManyTasks(Objective):
+    """Objectives that learn together.
+
+    Args:
+        parts: each with its weight.
+        trunks: what they share, one module, or one for each of them under soft sharing.
+        config: of the recipe.
+        epoch: steps in which every sample comes once.
+
+    Raises:
+        ValueError: there are as many trunks as neither one nor one for each.
+    """
+
+    name = ""
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[float, Objective]],
+        trunks: Sequence[nn.Module] = (),
+        config: TasksConfig | None = None,
+        epoch: int = 1,
+    ) -> None:
+        super().__init__()
+        if len(trunks) not in {0, 1, len(parts)}:
+            raise ValueError(f"{len(parts)} objectives cannot share {len(trunks)} trunks")
+        self.config = config or TasksConfig()
+        self.parts = nn.ModuleList(objective for _, objective in parts)
+        self.units = Units(len(parts), self.config.normalise)
+        self.weighting = weighting_for(self.config.weighting, [w for w, _ in parts], epoch)
+        self.turn: Tensor
+        self.register_buffer("turn", torch.zeros((), dtype=torch.long))
+        self._trunks = list(trunks)  # the model's; no parts of this module
+        self.names = [objective.name for _, objective in parts]
+
+    def forward(self, batch: Batch) -> Outcome:
+        """The sum to descend; metrics under `<objective>/<metric>`, each loss among them.
+
+        A loss is told as the objective says it, before units and weights.
+        """
+        active, metrics = self._active(), dict[str, Tensor]()
+        losses, chances = list[Tensor](), list[float | None]()
+        for (_, part), runs in zip(self.named_parts(), active, strict=True):
+            if not runs:
+                losses.append(torch.zeros((), device=batch.earlier.device))
+                chances.append(None)
+                continue
+            outcome: Outcome = part(batch)
+            losses.append(outcome.loss)
+            chances.append(outcome.chance)
+            metrics |= named(part, outcome)
+        total, more = self._sum(losses, torch.tensor(active, device=losses[0].device), chances)
+        return Outcome(total, metrics | more)
+
+    def after_step(self) -> None:
+        """That of every part whose turn it was."""
+        for part, runs in zip(self.parts, self._active(), strict=True):
+            if runs and isinstance(part, Objective):
+                part.after_step()
+        self.turn += 1
+
+    def named_parts(self) -> Iterator[tuple[str, Objective]]:
+        """Each objective under its name."""
+        for name, part in zip(self.names, self.parts, strict=True):
+            if isinstance(part, Objective):
+                yield name, part
+
+    def _active(self) -> list[bool]:
+        if self.config.alternate is None:
+            return [True] * len(self.names)
+        pattern = self.config.alternate.pattern
+        turn = pattern[int(self.turn) % len(pattern)]
+        return [name == turn for name in self.names]
+
+    def _sum(
+        self, losses: Sequence[Tensor], active: Tensor, chances: Sequence[float | None]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is descended, and what there is to tell of it."""
+        told = torch.stack([one.detach() for one in losses])
+        units = self.units.of(told, active, chances)
+        scaled = [loss / unit for loss, unit in zip(losses, units, strict=True)]
+        every = self.config.conflict_every
+        reported = bool(every) and int(self.turn) % every == 0
+        wanted = self.weighting.wants_gradients() and bool(active.all())
+        gradients = task_gradients(scaled, self._shared()) if reported or wanted else None
+        metrics = dict[str, Tensor]()
+        if reported and gradients is not None:
+            found = cosines(gradients, self.names)
+            metrics |= {f"conflict/{pair}": value for pair, value in found.items()}
+        with torch.no_grad():
+            if wanted and gradients is not None:
+                self.weighting.balance(told / units, lengths(gradients))
+            self.weighting.observe(told / units, active)
+        if self.config.weighting.kind != "fixed" or self.config.normalise != "none":
+            counts = self.weighting.weights() / units
+            metrics |= {f"{n}/weight": one for n, one in zip(self.names, counts, strict=True)}
+        total = self.weighting.total(torch.stack(scaled), active)
+        if isinstance(self.config.sharing, Distance):
+            apart = distance(self._trunks)
+            total = total + self.config.sharing.strength * apart
+            metrics["sharing/distance"] = apart.detach()
+        return total, metrics
+
+    def _shared(self) -> list[nn.Parameter]:
+        """What objectives' gradients are compared on: all of the one trunk."""
+        if len(self._trunks) != 1:
+            raise ValueError("gradients are compared on one shared trunk")
+        return [one for one in self._trunks[0].parameters() if one.requires_grad]

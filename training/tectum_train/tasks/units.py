@@ -1,0 +1,62 @@
+"""What a loss is measured in, so that one of 4 nats and one of 0.1 can be summed.
+
+Letters: K objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tectum_train.distributed import all_sum, world_size
+
+__all__ = ["Units"]
+
+_FIRST = 10
+"""Steps whose mean is an objective's first loss: one batch alone may be an easy one."""
+
+
+class Units(nn.Module):
+    """One number for each objective, found in the first steps and kept from then on.
+
+    Args:
+        count: K.
+        kind: as `TasksConfig.normalise`.
+    """
+
+    sums: Tensor
+    seen: Tensor
+
+    def __init__(self, count: int, kind: Literal["none", "initial", "chance"]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("sums", torch.zeros(count))
+        self.register_buffer("seen", torch.zeros(count))
+
+    def of(self, losses: Tensor, active: Tensor, chance: Sequence[float | None]) -> Tensor:
+        """What to divide by in this step.
+
+        Args:
+            losses: float[K], detached.
+            active: bool[K], which of them are this step's.
+            chance: what knowing nothing costs; None: an objective cannot tell.
+
+        Returns:
+            float[K], above 0.
+        """
+        if self.kind == "none":
+            return torch.ones_like(losses)
+        learning = active & (self.seen < _FIRST)
+        self.sums += torch.where(learning, all_sum(losses) / world_size(), 0.0)
+        self.seen += learning
+        first = (self.sums / self.seen.clamp(min=1)).clamp(min=1e-6)
+        # An objective without a turn so far divides nothing.
+        first = torch.where(self.seen > 0, first, 1.0)
+        if self.kind == "initial":
+            return first
+        told = torch.tensor([float("nan") if one is None else one for one in chance])
+        told = told.to(losses)
+        return torch.where(told > 0, told, first)
