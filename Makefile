@@ -11,6 +11,7 @@ PORT ?= 50051
 GATEWAY_PORT ?= 8000
 METRICS_PORT ?= 9464
 WORLD := data/tabletop/test/meta/info.json
+WANDERING := data/wandering/test/meta/info.json
 UP := TECTUM_MAKE=1 $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)
 
 .PHONY: help
@@ -67,6 +68,13 @@ world: $(WORLD) ## Make the episodes that the embedded model learns from (see wo
 $(WORLD): | .venv-world/.ready
 	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/tabletop
 
+.PHONY: wandering
+wandering: $(WANDERING) ## Make the episodes that world models learn from, in which the hand goes anywhere.
+
+$(WANDERING): | .venv-world/.ready
+	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/wandering --wander 0.7 \
+	    --train-episodes-per-task 20 --test-episodes-per-task 2
+
 .venv-world/.ready: worlds/requirements.txt
 	@echo "filling .venv-world with the simulator: a few minutes, once" >&2
 	$(PYTHON) -m venv .venv-world
@@ -80,6 +88,15 @@ train-tiny: setup $(WORLD) ## Train the embedded model anew (see the recipe for 
 .PHONY: bench
 bench: setup ## Measure serving against the bare forward pass.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/serving.py
+
+.PHONY: bench-gpu
+bench-gpu: setup ## Measure the large recipes' training on this machine's GPU.
+	$(BIN)/python benchmarks/training_gpu.py
+
+# One objective, one seed: make gates ROW=mae SEED=1. Ctrl-C saves, and the same command goes on.
+.PHONY: gates
+gates: setup $(WORLD) ## Show that each objective learns: all rows and seeds that are missing (hours).
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/gates.py --row "$(ROW)" --seed "$(SEED)"
 
 # scripts/images.sh says what it reads from the environment, or from here: make images DEVICE=cuda
 .PHONY: images

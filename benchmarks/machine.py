@@ -12,26 +12,39 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["heading"]
+__all__ = ["commit", "heading", "machine", "today"]
 
 
 def heading(title: str) -> str:
     """A Markdown heading and a line that says where the numbers below come from."""
-    commit = subprocess.run(
+    command = shlex.join(["python", *sys.argv])
+    return f"# {title}\n\n{machine()}; commit {commit()}, {today()}; `{command}`\n"
+
+
+def machine() -> str:
+    """Processor, cores, accelerator, and the versions that matter."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {accelerator}; torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def commit() -> str:
+    """Of the checkout, marked where tracked files differ from it."""
+    said = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parent,
     ).stdout.strip()
-    command = shlex.join(["python", *sys.argv])
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
-        f"# {title}\n\n"
-        f"{_processor()}, {os.cpu_count()} cores, {accelerator}; torch {torch.__version__}, "
-        f"Python {platform.python_version()}; commit {commit or 'unknown'}, "
-        f"{datetime.now(UTC):%Y-%m-%d}; `{command}`\n"
-    )
+    return said or "unknown"
+
+
+def today() -> str:
+    """The date, UTC."""
+    return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def _processor() -> str:

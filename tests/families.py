@@ -16,7 +16,7 @@ from tectum_core.architecture import TransformerConfig, VisionConfig
 
 __all__ = [
     "Weights", "blocks", "mae_decoder", "norm", "patch_embedding", "read", "stack", "trunk",
-    "vit_mae",
+    "video_mae", "vit_mae",
 ]  # fmt: skip
 
 FAMILIES = Path(__file__).parent / "fixtures" / "families"
@@ -117,6 +117,56 @@ def mae_decoder(weights: Weights) -> Weights:
             for kind in ("weight", "bias")
         },
     }
+
+
+def video_mae(weights: Weights) -> tuple[Weights, Weights]:
+    """VideoMAE's trunk and decoder; the map from one to the other has no bias there."""
+    embedding = "videomae.embeddings.patch_embeddings.projection"
+    encoding = {
+        "embed.weight": weights[f"{embedding}.weight"].flatten(1),
+        "embed.bias": weights[f"{embedding}.bias"],
+        **_video_blocks(weights, "videomae.encoder.layer"),
+    }
+    into = weights["encoder_to_decoder.weight"]
+    decoding = {
+        "embed.weight": into,
+        "embed.bias": torch.zeros(len(into)),
+        "mask_token": weights["mask_token"].flatten(),
+        **norm(weights, "decoder.norm", "final_norm"),
+        **{
+            f"paint.{kind}": _channels_first(weights[f"decoder.head.{kind}"])
+            for kind in ("weight", "bias")
+        },
+        **_video_blocks(weights, "decoder.decoder_layers"),
+    }
+    return encoding, decoding
+
+
+VIDEO_BLOCK = {
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.output.dense": "attention.output",
+    "intermediate.dense": "mlp.expand",
+    "output.dense": "mlp.contract",
+}
+
+
+def _video_blocks(weights: Weights, theirs: str) -> Weights:
+    """Its numbered layers under our names; its keys have no bias."""
+    ours: Weights = {}
+    for number in {key.split(".")[theirs.count(".") + 1] for key in weights if theirs in key}:
+        source, target = f"{theirs}.{number}", f"transformer.blocks.{number}"
+        for old, new in VIDEO_BLOCK.items():
+            ours |= norm(weights, f"{source}.{old}", f"{target}.{new}")
+        query, key, value = (
+            f"{source}.attention.attention.{one}" for one in ("query", "key", "value")
+        )
+        nothing = torch.zeros_like(weights[f"{query}.bias"])
+        biases = [weights[f"{query}.bias"], nothing, weights[f"{value}.bias"]]
+        kernels = [weights[f"{one}.weight"] for one in (query, key, value)]
+        ours[f"{target}.attention.qkv.weight"] = torch.cat(kernels)
+        ours[f"{target}.attention.qkv.bias"] = torch.cat(biases)
+    return ours
 
 
 def _channels_first(painted: Tensor) -> Tensor:

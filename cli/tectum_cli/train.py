@@ -16,8 +16,8 @@ from tectum_cli.publish import publishing, serving, show_line
 
 __all__ = ["check_world", "train"]
 
-_WORLD = Path("data/tabletop")
-"""Where a checkout's `make world` puts what the package's recipes learn from."""
+_WORLDS = {Path("data/tabletop"): "make world", Path("data/wandering"): "make wandering"}
+"""Where a checkout puts what the package's recipes learn from, and what makes it."""
 _REPOSITORY = "models"
 """Of the lines that say how a bundle is published and served."""
 
@@ -119,9 +119,10 @@ def train(
 
 
 def check_world(split: Path) -> None:
-    """Say how it is made, if `split` is of the generated world and nobody has made it yet."""
-    if split.parent == _WORLD and not split.exists():
-        raise fail(f"{split} is not there yet: `make world` makes it (see worlds/README.md)")
+    """Say how it is made, if `split` is of a generated world and nobody has made it yet."""
+    command = _WORLDS.get(split.parent)
+    if command is not None and not split.exists():
+        raise fail(f"{split} is not there yet: `{command}` makes it (see worlds/README.md)")
 
 
 def _list_recipes() -> None:

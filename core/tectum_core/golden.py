@@ -258,7 +258,8 @@ def _run(
     if model.latent_action is not None and learnt("latent_action"):
         decodes = learnt("latent_action.action_decoder")
         decode = decodes and model.latent_action.action_decoder is not None
-        latent = predictor.latent_actions(images[:-1], images[1:], decode, predict_frames=True)
+        paints = model.latent_action.config.target == "pixels"
+        latent = predictor.latent_actions(images[:-1], images[1:], decode, predict_frames=paints)
         outputs["latent_action"] = latent.vectors
         if latent.predicted is not None:
             outputs["predicted_frames"] = _array(latent.predicted)

@@ -259,6 +259,10 @@ class Predictor:
             raise CapabilityMissing("this model predicts no latent actions")
         if decode_actions and module.action_decoder is None:
             raise CapabilityMissing("this model decodes no actions")
+        if predict_frames and module.config.target != "pixels":
+            raise CapabilityMissing(
+                "this model predicts no frames, but what its trunk sees of them"
+            )
         self._require("latent_action")
         if decode_actions:
             self._require("latent_action.action_decoder")

@@ -117,28 +117,6 @@ def test_a_value_can_be_set_and_the_evaluation_left_out(recipe: Path, tmp_path: 
     assert "Not evaluated." in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--list"], []])
-def test_recipes_are_listed_with_what_they_say(arguments: list[str]) -> None:
-    result = invoke("train", *arguments)
-
-    assert result.exit_code == 0
-    assert all(name in result.stdout for name in recipes.named())
-    assert "The embedded model" in result.stdout
-
-
-def test_what_a_recipe_says_is_told_at_the_terminals_width(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    said = "Broken where\nthe file was [narrow].\n\n  a line\n  of its own"
-    monkeypatch.setattr(recipes, "descriptions", lambda: {"one": said})
-
-    lines = [line.rstrip() for line in invoke("train", "--list").stdout.splitlines()]
-
-    assert lines == [
-        "one", "  Broken where the file was [narrow].", "", "    a line", "    of its own", "",
-    ]  # fmt: skip
-
-
 # ---------------------------------------------------------------- what is refused
 
 
@@ -152,13 +130,21 @@ def test_a_wrong_key_is_named(recipe: Path) -> None:
     assert "schedule.stepz" in refused(recipe, "--set", "schedule.stepz=1")
 
 
-@pytest.mark.parametrize("name", ["tectum-tiny", "latent-action", "mae-small"])
-def test_who_has_not_made_the_world_yet_is_told_how(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "data", "verb"),
+    [
+        ("tectum-tiny", "data/tabletop/train", "make world"),
+        ("latent-action", "data/tabletop/train", "make world"),
+        ("mae-small", "data/tabletop/train", "make world"),
+        ("world-model-small", "data/wandering/train", "make wandering"),
+    ],
+)
+def test_who_has_not_made_the_episodes_yet_is_told_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: str, verb: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert "data/tabletop/train is not there yet: `make world` makes it" in refused(name)
+    assert f"{data} is not there yet: `{verb}` makes it" in refused(name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,18 +1,25 @@
 """The examples run, and stay as short as they say."""
 
 import ast
+import io
 import runpy
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
 
+from tectum import Client
 from tectum.v1 import model_pb2
 
-EXAMPLE = Path(__file__).parents[2] / "client" / "examples" / "robot_camera.py"
+EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
+EXAMPLE, REACHING = EXAMPLES / "robot_camera.py", EXAMPLES / "reach_a_goal.py"
 
 
 def lines_of_code(source: str) -> int:
@@ -46,11 +53,11 @@ def video(tmp_path: Path) -> str:
     return film(tmp_path / "video.mp4", 30, 8)
 
 
-def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+def started(monkeypatch: pytest.MonkeyPatch, *arguments: str, example: Path = EXAMPLE) -> str:
     """What the example says when it is started so, and gives up."""
-    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    monkeypatch.setattr(sys, "argv", [str(example), *arguments])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        runpy.run_path(str(example), run_name="__main__")
     return str(ended.value.code)
 
 
@@ -109,3 +116,96 @@ def test_the_robot_camera_fits_on_a_page() -> None:
     robot, _, _ = EXAMPLE.read_text().partition('\nif __name__ == "__main__":')
 
     assert lines_of_code(robot) <= 32
+
+
+# ---------------------------------------------------------------- planning
+
+
+class Lamp:
+    """A robot that sees how bright its lamp is, which the first number of an action changes."""
+
+    def __init__(self) -> None:
+        self.light, self.acted = 0.0, list[list[list[float]]]()
+
+    def ask(self, begin: int | None = None, act: list[list[float]] | None = None) -> dict[str, Any]:
+        if act is not None:
+            self.acted.append(act)
+            self.light += sum(step[0] for step in act)
+        shown = {"frame": self.picture(self.light), "offset": [1 - self.light, 0, 0]}
+        return shown if begin is None else {**shown, "goal": self.picture(1.0)}
+
+    @staticmethod
+    def picture(light: float) -> np.ndarray:
+        return np.full((2, 2, 3), round(255 * min(max(light, 0), 1)), np.uint8)
+
+
+def test_the_cross_entropy_method_finds_what_scores_least() -> None:
+    example, target = runpy.run_path(str(REACHING)), np.array([0.5, -0.25, 0.75, -1.0])
+
+    def score(candidates: np.ndarray) -> Any:
+        return np.square(candidates[:, :4].mean(axis=1) - target).sum(axis=1)
+
+    found = example["plan"](score, 4, np.random.default_rng(0))
+
+    assert found.shape == (4, 4)
+    assert (found == found[0]).all(), "one interval's actions are alike"
+    assert score(found[None])[0] < 0.1 * score(np.array([[[0, 0, 0, -1]]]))[0]
+
+
+def test_a_plan_stays_within_what_the_robot_can_do() -> None:
+    example = runpy.run_path(str(REACHING))
+
+    found = example["plan"](
+        lambda candidates: -candidates[:, 0, 0] * 1e6, 1, np.random.default_rng(0)
+    )
+
+    assert (found >= example["LOW"]).all()
+    assert (found <= example["HIGH"]).all()
+    assert found[0, 0] > 0.9
+
+
+def test_reaching_acts_on_what_the_worker_foresees(worker: FakeWorker) -> None:
+    example, robot = runpy.run_path(str(REACHING)), Lamp()
+
+    with Client(worker.address) as client:
+        way = example["reach"](robot, 0, 2, partial(example["decide"], client, 1))
+
+    assert len(way) == example["DECISIONS"] + 1
+    assert way[-1] < 0.7 * way[0]
+    requests = [seen.request for seen in worker.seen]
+    assert [len(request.frames) for request in requests[:: example["ROUNDS"]]] == [
+        1,
+        *[2] * (example["DECISIONS"] - 1),
+    ]
+    assert not requests[0].HasField("past_actions")
+    past = fake_answers.array(requests[-1].past_actions).astype(float)
+    np.testing.assert_allclose(past, np.array(robot.acted[-2]), rtol=1e-6)
+
+
+def test_a_model_that_reads_no_actions_cannot_be_planned_with(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.models["tiny"].input.ClearField("world_model")
+    monkeypatch.setattr(subprocess, "Popen", StillBorn)
+
+    said = started(monkeypatch, worker.address, example=REACHING)
+
+    assert said.endswith("this model has no world model that reads the robot's own actions")
+
+
+class StillBorn:
+    """A program that is never asked anything."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.stdin, self.stdout = io.BytesIO(), io.BytesIO()
+
+    def wait(self) -> int:
+        return 0
+
+
+def test_a_robot_that_has_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", StillBorn)
+    example = runpy.run_path(str(REACHING))
+
+    with example["Robot"]() as robot, pytest.raises(ValueError, match="the robot has ended"):
+        robot.ask(begin=0)

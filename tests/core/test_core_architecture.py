@@ -14,6 +14,7 @@ WHOLE = BundleConfig(
     model=full_model(), images=IMAGES, actions=SCALING, training=TRAINING
 ).model_dump(mode="json")
 MISSING = object()
+NARROW = {"kind": "convolution", "widths": [8, 8]}
 CONVOLUTION = {"kind": "convolution", "widths": [8] * 6}
 
 
@@ -123,6 +124,17 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
         ("model.latent_action.bottleneck.levels", [5, 2], "greater than or equal to 3"),
         ("model.latent_action.bottleneck.levels", [], "at least 1 item"),
         ("model.latent_action.tolerance", 0, "greater than 0"),
+        ("model.latent_action.target", "words", "'pixels' or 'latents'"),
+        (
+            "model.latent_action",
+            {**WHOLE["model"]["latent_action"], "target": "latents", "image_size": 32},
+            "predicts the trunk's tokens, so its image_size / patch_size must be 4, not 8",
+        ),
+        (
+            "model.latent_action",
+            {**WHOLE["model"]["latent_action"], "target": "latents", "dynamics": NARROW},
+            "target 'latents' needs dynamics of kind 'transformer'",
+        ),
         # Numbers beyond any model: what they ask for is not in the weights that can be checked.
         ("model.fusion.transformer.depth", 257, "less than or equal to 256"),
         ("model.vision.image_size", 4104, "less than or equal to 4096"),

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.bundles import SCALING, actions, clip, picture, write_full
+from tests.bundles import INTERVAL, SCALING, TOLERANCE, actions, clip, picture, stack, write_full
 from torch import Generator, Tensor
 
-from tectum_core.architecture import ActionBinsConfig, ActionConfig
+from tectum_core.architecture import (
+    ActionBinsConfig,
+    ActionConfig,
+    LatentActionConfig,
+    TransformerDynamicsConfig,
+)
 from tectum_core.bundle import read_bundle
 from tectum_core.golden import check_golden
 from tectum_core.masks import random_mask
@@ -323,6 +329,28 @@ def test_a_missing_part_is_named(bare: Predictor, part: str) -> None:
 
 def test_a_bare_trunk_still_embeds(bare: Predictor) -> None:
     assert bare.embed_images(PICTURES[:2], "pooled").shape == (2, 32)
+
+
+@pytest.mark.parametrize("source", ["pixels", "trunk"])
+def test_a_model_that_predicts_latents_says_latent_actions_and_paints_no_frames(
+    tmp_path: Path, source: Literal["pixels", "trunk"]
+) -> None:
+    dynamics = TransformerDynamicsConfig(transformer=stack(), source=source)
+    latent = LatentActionConfig(
+        dynamics=dynamics, image_size=16, interval=INTERVAL, tolerance=TOLERANCE,
+        decoded_steps=4, target="latents", says="change",
+    )  # fmt: skip
+    write_full(tmp_path / "latents", latent_action=latent)
+    predictor = Predictor(read_bundle(tmp_path / "latents", "latents"))
+
+    found = predictor.latent_actions(PICTURES[:2], LATER[:2], decode_actions=True)
+
+    assert found.vectors.shape == (2, 16)
+    assert found.actions is not None
+    assert (found.frames, found.predicted) == (None, None)
+    with pytest.raises(CapabilityMissing, match="predicts no frames"):
+        predictor.latent_actions(PICTURES[:2], LATER[:2], predict_frames=True)
+    assert check_golden(predictor).outputs
 
 
 def test_clips_have_no_joint_space(full: Predictor) -> None:

@@ -358,7 +358,7 @@ def test_a_bundle_is_evaluated_from_its_folder_alone(
     ).values()
 
     assert measures[0].name == "frame → task, R@1"
-    assert len(measures) == 21
+    assert len(measures) == 26
 
 
 def test_a_data_set_of_one_task_trains_to_a_bundle(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -254,3 +255,26 @@ def write_slow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(tiny, "FPS", 8)
     return write_set(folder, [(0, 2)], seed=600)
+
+
+# ---------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize(
+    ("precision", "cost", "told"),
+    [("bfloat16", 12.2, True), ("bfloat16", 1.1, False), ("float32", 12.2, False)],
+)
+def test_bfloat16_is_warned_of_where_it_is_dear(
+    precision: str, cost: float, told: bool, tiny_data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(job, "bfloat16_cost", lambda _: cost)
+    said = io.StringIO()
+    recipe = job_of(tiny_data, tmp_path, precision=precision, schedule__steps=1)
+
+    run_job(recipe, "cpu", False, False, None, Console(file=said, width=400))
+    first = said.getvalue()
+    run_job(recipe, "cpu", True, False, None, Console(file=said, width=400))
+
+    assert ("bfloat16 takes 12 times as long as float32" in first) == told
+    assert said.getvalue().count("precision=float32 will be faster") == told  # a run keeps its own

@@ -142,3 +142,29 @@ def test_words_that_lose_their_opposite_are_told_with_their_key(file: Path) -> N
     told = refused(file, "augmentation.flip={words: {left: right, port: right}}")
 
     assert "augmentation.flip.words: 'right' is exchanged with 'left' and with 'port'" in told
+
+
+# ---------------------------------------------------------------- what nobody would see
+
+
+@pytest.mark.parametrize(
+    "objectives", [[{"kind": "action_prediction"}], [{"kind": "latent_action"}]]
+)
+def test_noise_on_actions_that_nobody_is_shown_is_refused(objectives: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"action_noise: found 0.1; allowed: 0, as no objective"):
+        job(tmp_path, tmp_path, augmentation__action_noise=0.1, objectives=objectives)
+
+
+@pytest.mark.parametrize("kind", ["masked_action", "world_model"])
+def test_noise_on_actions_that_are_shown_is_kept(kind: str, tmp_path: Path) -> None:
+    recipe = job(tmp_path, tmp_path, augmentation__action_noise=0.1, objectives=[{"kind": kind}])
+
+    assert recipe.augmentation.action_noise == 0.1
+
+
+def test_pairs_in_other_colours_want_colours_that_change(tmp_path: Path) -> None:
+    apart = {"objectives": [{"kind": "latent_action", "appearance": "apart"}]}
+
+    with pytest.raises(ValueError, match="appearance 'apart' needs colours"):
+        job(tmp_path, tmp_path, augmentation={"colour": 0, "hue": 0}, **apart)
+    assert job(tmp_path, tmp_path, augmentation={"colour": 0, "hue": 0.1}, **apart)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tests.bundles import SIDE, stack, vision
+from tests.bundles import IMAGES, SIDE, stack, vision
 
 from tabletop.recorder import Recorder  # type: ignore[import-not-found]
 from tabletop.world import CAMERA, features  # type: ignore[import-not-found]
@@ -30,17 +31,23 @@ from tectum_core.architecture import (
     TransformerDynamicsConfig,
     WorldModelConfig,
 )
-from tectum_core.model import PerceptionModel
+from tectum_core.model import PerceptionModel, VisionTransformer
 from tectum_core.preprocess import ActionScaling, ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 from tectum_core.untrained import write_untrained
+from tectum_train.image_tokenizer import (
+    FILE,
+    CodeShape,
+    ImageTokenizer,
+    write_image_tokenizer,
+)
 from tectum_train.objectives import Batch, Clip
 from tectum_train.recipe import Recipe
 
 __all__ = [
-    "CAMERA", "FPS", "LENGTH", "batch", "clip", "job", "latent_action", "model", "parts",
-    "tokenizer", "vision_alone", "world_model", "write_data", "write_set",
-    "write_untrained_bundle",
+    "CAMERA", "FPS", "LENGTH", "batch", "clip", "code_shape", "image_tokenizer", "job",
+    "latent_action", "model", "parts", "tokenizer", "video", "vision_alone", "world_model",
+    "write_data", "write_set", "write_untrained_bundle",
 ]  # fmt: skip
 
 FPS, LENGTH, INTERVAL_STEPS = 16, 20, 2
@@ -158,6 +165,39 @@ def world_model(**changes: Any) -> dict[str, Any]:
     return WorldModelConfig.model_validate({**given, **changes}).model_dump()
 
 
+def video() -> dict[str, Any]:
+    """A trunk on clips of four frames, and its decoder."""
+    frames = {"frames": 4, "tubelet_frames": 2, "frame_interval": INTERVAL_STEPS / FPS}
+    decoder = PixelDecoderConfig(transformer=stack(), mask_ratio=0.75)
+    return {"video": vision(**frames).model_dump(), "video_decoder": decoder.model_dump()}
+
+
+def code_shape(**changes: Any) -> dict[str, Any]:
+    """Sixteen codes, and a block that paints them."""
+    given = {"codes": 16, "code_width": 8, "decoder": stack().model_dump()}
+    return {**given, **changes}
+
+
+_KEPT = TemporaryDirectory(prefix="tectum-tests-")
+
+
+@cache
+def image_tokenizer(seed: int = 0, **changes: Any) -> Path:
+    """A folder with an untrained tokenizer of these pictures, some of its trunk changed.
+
+    Its codes are some pictures' own vectors, so that it tells patches apart.
+    """
+    folder = Path(_KEPT.name) / str(len(list(Path(_KEPT.name).iterdir())))
+    folder.mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk = VisionTransformer(vision(**changes))
+        made = ImageTokenizer(trunk, CodeShape.model_validate(code_shape()))
+        made.codebook.vectors.copy_(made.encode(batch(2).earlier).detach().flatten(0, 1)[:16])
+    write_image_tokenizer(folder / FILE, made, IMAGES)
+    return folder
+
+
 def vision_alone() -> dict[str, Any]:
     """A trunk and a pixel decoder, and nothing that knows of words or actions."""
     decoder = parts()["pixel_decoder"] | {"text_context": False}
@@ -254,6 +294,7 @@ def batch(size: int = 8, seed: int = 0, **changes: Any) -> Batch:
     given: dict[str, Any] = {
         "earlier": earlier,
         "later": earlier.roll(2, dims=3),
+        "recoloured": torch.stack([earlier, earlier.roll(2, dims=3)], dim=1) * 0.7 - 0.3,
         "paired": torch.ones(size, dtype=torch.bool),
         "progress": torch.linspace(0, 1, size),
         "ids": ids,

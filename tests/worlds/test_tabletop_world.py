@@ -41,6 +41,7 @@ def world() -> dict:
         seed=3,
         size=SIZE,
         noise=0.0,
+        wander=0.0,
         encoding=Encoding(),
         command="python -m tabletop.generate",
         attempts={0: [1, 3], 5: [1]},
@@ -93,6 +94,7 @@ def test_an_existing_set_is_not_generated_over(
         ("--size", "95", "95 is odd"),
         ("--processes", "0", "0 is below 1"),
         ("--noise", "2", "outside [0, 1]"),
+        ("--wander", "-1", "outside [0, 1]"),
         ("--tasks", "juggle", "unknown task 'juggle'"),
     ],
 )

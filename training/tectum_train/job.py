@@ -15,6 +15,7 @@ from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_train.data.samples import Samples
 from tectum_train.distributed import joined
 from tectum_train.engine.building import Run, open_samples, servable
+from tectum_train.engine.precision import bfloat16_cost
 from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import train
 from tectum_train.engine.states import StateFeatures
@@ -22,13 +23,23 @@ from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, check_seeds
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
+from tectum_train.evaluation.trained import measure_objectives
 from tectum_train.export import as_bundle, export
 from tectum_train.recipe import Recipe, RecipeError
 
-__all__ = ["assist", "check_device", "evaluate_bundles", "run_job"]
+__all__ = [
+    "assist",
+    "check_device",
+    "evaluate_bundles",
+    "evaluate_run",
+    "fitting_splits",
+    "run_job",
+]
 
 _MEASURED = "evaluation.json"
 """In a run's folder: what was measured of it, finished."""
+_DEAR = 2.0
+"""From which cost of bfloat16 on, products alone, a whole step is dearer too."""
 
 
 def run_job(
@@ -62,9 +73,9 @@ def run_job(
         Repository(publish).versions(recipe.name)  # a name it cannot have shall be known now
     size = f"{recipe.schedule.steps} steps of {recipe.schedule.batch_size} samples"
     say(console, f"{recipe.name} on {device}: {size}, seed {recipe.seed}, in {recipe.folder}")
-    columns = _columns(recipe)
+    _warn_of_bfloat16(recipe, device, console)
     # Before the training: what is wrong with them shall not be known hours later.
-    splits = _fitting_splits(recipe, columns, console) if evaluated else None
+    splits = fitting_splits(recipe, console) if evaluated else None
     measured = recipe.folder / _MEASURED
     if not recipe.checkpoint.exists():
         measured.unlink(missing_ok=True)  # of a run that is no more
@@ -72,7 +83,7 @@ def run_job(
         run = train(recipe, own_device, resume, console)
     samples = splits[0] if splits else open_samples(recipe, "train", lambda *_: None)
     if splits:
-        measures = _measured(run, splits, columns, device, console)
+        measures = evaluate_run(run, splits, device, console)
         measured.write_text(json.dumps(as_json(measures), indent=2) + "\n")
     else:
         measures = _measured_before(measured, console)
@@ -88,11 +99,30 @@ def run_job(
     return folder, version
 
 
-def _measured(
-    run: Run, splits: tuple[Samples, Samples], columns: Columns, device: str, console: Console
+def _warn_of_bfloat16(recipe: Recipe, device: str, console: Console) -> None:
+    """Where it is the slower choice, and there is a choice: a run keeps what it began with."""
+    if recipe.precision == "float32" or recipe.checkpoint.exists():
+        return
+    if (cost := bfloat16_cost(device)) > _DEAR:
+        say(
+            console,
+            f"bfloat16 takes {cost:.0f} times as long as float32 here, for want of instructions: "
+            "--set precision=float32 will be faster",
+        )
+
+
+def evaluate_run(
+    run: Run, splits: tuple[Samples, Samples], device: str, console: Console
 ) -> list[Measure]:
-    """What was learnt; where objectives have a trunk each, what each of them did, by its kind."""
-    found: list[Measure] = []
+    """What was learnt; where objectives have a trunk each, what each of them did, by its kind.
+
+    Args:
+        run: a finished one.
+        splits: `fitting_splits` of its recipe.
+        device: a torch device.
+        console: where to show progress.
+    """
+    columns, found = _columns(run.recipe), list[Measure]()
     with telling(console, "evaluating") as tell:
         for kind, own in (run.views or {"": run}).items():
             whose = f"{kind}: " if kind else ""
@@ -104,11 +134,18 @@ def _measured(
                 say(console, f"not evaluated: {whose}{what}")
 
             bundle = as_bundle(own, splits[0].instructions, {})
+            parts = [part for part in run.parts if not kind or part.name == kind]
             measures = evaluate(
                 bundle, *splits, columns, run.recipe.seed,
-                tell=told, left_out=missed, device=device,
+                tell=told, left_out=missed, device=device, objectives=parts,
             )  # fmt: skip
             found += [replace(one, name=whose + one.name) for one in measures]
+        found += measure_objectives(
+            run, splits[1],
+            tell=lambda what: tell(f"evaluating {what}"),
+            left_out=lambda what: say(console, f"not evaluated: {what}"),
+            device=device,
+        )  # fmt: skip
     return found
 
 
@@ -135,8 +172,12 @@ def _measured_before(path: Path, console: Console) -> list[Measure]:
     return measures
 
 
-def _fitting_splits(recipe: Recipe, columns: Columns, console: Console) -> tuple[Samples, Samples]:
-    """Both splits, on which the model that the recipe makes can be measured."""
+def fitting_splits(recipe: Recipe, console: Console) -> tuple[Samples, Samples]:
+    """Both splits, on which the model that the recipe makes can be measured.
+
+    Raises:
+        DataError: they cannot be read, or model and data contradict each other.
+    """
     with telling(console, "reading the data sets") as tell:
         train_split, test_split = (
             open_samples(recipe, split, tell.decoding) for split in ("train", "test")
@@ -144,7 +185,7 @@ def _fitting_splits(recipe: Recipe, columns: Columns, console: Console) -> tuple
     flip = recipe.augmentation.flip
     check_fits(
         recipe.model,
-        columns,
+        _columns(recipe),
         train_split,
         test_split,
         shown=StateFeatures(recipe.data.state, recipe.data.intrinsics),

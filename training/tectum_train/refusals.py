@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-__all__ = ["Change", "Place", "explained"]
+__all__ = ["Change", "Place", "RecipeError", "explained"]
 
 Place = tuple[str | int, ...]
 """Keys and numbers that lead to a value in a tree of YAML."""
@@ -38,6 +38,10 @@ _ALLOWED = {
 }
 """By pydantic's type of error, with the names of its context."""
 _MISSING = frozenset({"missing", "union_tag_not_found"})
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read; names the key and what it allows."""
 
 
 @dataclass(frozen=True, slots=True)

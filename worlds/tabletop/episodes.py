@@ -33,19 +33,20 @@ class Episode:
     attempts: int
 
 
-def make_episode(key: EpisodeKey, size: int, noise: float) -> Episode:
+def make_episode(key: EpisodeKey, size: int, noise: float, wander: float = 0.0) -> Episode:
     """Make one episode.
 
     Args:
         key: which.
         size: side of the pictures, pixels.
         noise: standard deviation of the noise on the expert's displacement commands.
+        wander: share of stretches in which the hand goes anywhere.
 
     Raises:
         RuntimeError: the expert never succeeded.
     """
     for attempt in range(MAX_ATTEMPTS):
-        rollout = attempt_episode(key, attempt, noise)
+        rollout = attempt_episode(key, attempt, noise, wander)
         if rollout is not None:
             break
     else:

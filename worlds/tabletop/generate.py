@@ -150,6 +150,7 @@ def _write_split(
         seed=options.seed,
         size=options.size,
         noise=options.noise,
+        wander=options.wander,
         encoding=encoding,
         command=_command(options),
         attempts=attempts,
@@ -164,7 +165,8 @@ def _in_order(
     """Episodes in the order of their keys; only a few wait in memory."""
     waiting: deque[tuple[EpisodeKey, Future[Episode]]] = deque()
     for key in keys:
-        waiting.append((key, pool.submit(_make, key, options.size, options.noise)))
+        work = pool.submit(_make, key, options.size, options.noise, options.wander)
+        waiting.append((key, work))
         if len(waiting) > 4 * options.processes:
             first, future = waiting.popleft()
             yield first, future.result()
@@ -172,11 +174,11 @@ def _in_order(
         yield first, future.result()
 
 
-def _make(key: EpisodeKey, size: int, noise: float) -> "Episode":
+def _make(key: EpisodeKey, size: int, noise: float, wander: float) -> "Episode":
     """Runs in a worker."""
     from tabletop.episodes import make_episode
 
-    return make_episode(key, size, noise)
+    return make_episode(key, size, noise, wander)
 
 
 def _ignore_interrupts() -> None:
@@ -251,6 +253,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SIGMA",
         help="standard deviation of noise added to the expert's displacements, whose range is "
         "[-1, 1]; what is recorded is what was carried out (default %(default)s)",
+    )
+    parser.add_argument(
+        "--wander",
+        type=_magnitude,
+        default=0.0,
+        metavar="SHARE",
+        help="share of stretches of ten steps in which the hand goes anywhere; above 0 an episode "
+        "need not succeed (default %(default)s)",
     )
     parser.add_argument(
         "--crf",

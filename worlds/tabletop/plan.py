@@ -20,6 +20,7 @@ PURPOSES = (
     "light",
     "colour",
     "objects",
+    "wander",
 )
 
 

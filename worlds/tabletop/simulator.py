@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from tabletop.families import FAMILIES, Family
 from tabletop.layouts import Layout, draw_layout
-from tabletop.nuisances import draw_start
+from tabletop.nuisances import Point, draw_start
 from tabletop.plan import EpisodeKey, generator
+from tabletop.wandering import WANDERING_STEPS, draw_wandering
 
 # T control steps, Q generalised positions, B bodies
 
@@ -31,7 +32,7 @@ STEPS_AFTER_SUCCESS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A successful attempt. Row t is what held before action t, and the action."""
+    """An attempt that is kept. Row t is what held before action t, and the action."""
 
     layout: Layout
     states: NDArray[np.float32]
@@ -53,36 +54,50 @@ def new_environment(family: Family) -> SawyerXYZEnv:
     return ALL_V3_ENVIRONMENTS[family.environment]()
 
 
-def attempt_episode(key: EpisodeKey, attempt: int, noise: float) -> Rollout | None:
+def laid_out(family: Family, layout: Layout, hand: Point) -> SawyerXYZEnv:
+    """A fresh simulation with the object and the hand in their places, once it is reset."""
+    environment = new_environment(family)
+    _set_layout(environment, family, layout)
+    environment.hand_init_pos = np.array(hand)
+    return environment
+
+
+def attempt_episode(
+    key: EpisodeKey, attempt: int, noise: float, wander: float = 0.0
+) -> Rollout | None:
     """Let the expert try once.
 
     Args:
         key: which episode.
         attempt: which try; layout, hand start and noise differ between tries.
         noise: standard deviation of the Gaussian noise on each displacement command.
+        wander: share of stretches in which the hand goes anywhere; above 0 it need not succeed.
 
     Returns:
-        The rollout, or None if it did not succeed within MIN_STEPS..MAX_STEPS.
+        The rollout, or None if it did not succeed within MIN_STEPS..MAX_STEPS; with wandering, it
+        ends after WANDERING_STEPS.
     """
     family = FAMILIES[key.family]
     layout = draw_layout(family, key, attempt)
-    environment = new_environment(family)
-    _set_layout(environment, family, layout)
-    environment.hand_init_pos = np.array(draw_start(key, attempt))
+    environment = laid_out(family, layout, draw_start(key, attempt))
     new_expert: Callable[[], Policy] = ENV_POLICY_MAP[family.environment]
     expert = new_expert()
     random = generator(key, attempt, "noise")
+    last = WANDERING_STEPS if wander else MAX_STEPS + STEPS_AFTER_SUCCESS
+    wanders, displacements = draw_wandering(key, attempt, wander, last)
 
     observation, _ = environment.reset()
     bodies = environment.model.body_pos.copy(), environment.model.body_quat.copy()
     states, actions, successes, joints = [], [], [], []
     remaining = None
-    for step in range(MAX_STEPS + STEPS_AFTER_SUCCESS):
+    for step in range(last):
         states.append(observation[:4].astype(np.float32))  # a copy: some experts write into theirs
         joints.append(environment.data.qpos.copy())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the experts' gains exceed 1 by design
             command = np.array(expert.get_action(observation), np.float32)
+        if wanders[step]:
+            command[:3] = displacements[step]
         command[:3] += noise * random.standard_normal(3, np.float32)
         action = np.clip(command, -1, 1)
         observation, _, _, _, information = environment.step(action)
@@ -95,15 +110,15 @@ def attempt_episode(key: EpisodeKey, attempt: int, noise: float) -> Rollout | No
             remaining = STEPS_AFTER_SUCCESS
         elif remaining is not None:
             remaining -= 1
-            if remaining == 0:
-                return Rollout(
-                    layout,
-                    np.stack(states),
-                    np.stack(actions),
-                    np.array(successes),
-                    np.stack(joints),
-                    *bodies,
-                )
+        if remaining == 0 or (wander and step + 1 == last):
+            return Rollout(
+                layout,
+                np.stack(states),
+                np.stack(actions),
+                np.array(successes),
+                np.stack(joints),
+                *bodies,
+            )
     return None
 
 

@@ -70,16 +70,31 @@ class Stage:
         Raises:
             RuntimeError: the renderer's camera is not where `camera` says it is.
         """
+        self.set(rollout.body_positions, rollout.body_rotations, nuisances)
+        return np.stack([self.picture(joints, nuisances) for joints in rollout.joints])
+
+    def set(
+        self,
+        body_positions: NDArray[np.float64],
+        body_rotations: NDArray[np.float64],
+        nuisances: Nuisances,
+    ) -> None:
+        """Dress the scene and put its bodies where a layout has them, for pictures to come."""
         self._window.make_current()
         self._dress(nuisances)
-        self._model.body_pos[:] = rollout.body_positions
-        self._model.body_quat[:] = rollout.body_rotations
-        camera = _free_camera(nuisances)
-        frames = np.empty((len(rollout.joints), self._size, self._size, 3), np.uint8)
-        for frame, joints in zip(frames, rollout.joints, strict=True):
-            self._draw(joints, camera, nuisances, frame)
+        self._model.body_pos[:] = body_positions
+        self._model.body_quat[:] = body_rotations
+
+    def picture(self, joints: NDArray[np.float64], nuisances: Nuisances) -> NDArray[np.uint8]:
+        """The scene as it was set, at these joints: uint8[S, S, 3] RGB.
+
+        Raises:
+            RuntimeError: the renderer's camera is not where `camera` says it is.
+        """
+        frame = np.empty((self._size, self._size, 3), np.uint8)
+        self._draw(joints, _free_camera(nuisances), nuisances, frame)
         self._check_camera(nuisances)
-        return frames
+        return frame
 
     def close(self) -> None:
         """Give back the graphics context."""

@@ -45,6 +45,7 @@ def describe(
     seed: int,
     size: int,
     noise: float,
+    wander: float,
     encoding: Encoding,
     command: str,
     attempts: Mapping[int, list[int]],
@@ -56,6 +57,7 @@ def describe(
         seed: of the run.
         size: side of the pictures, pixels.
         noise: on the expert's displacement commands.
+        wander: share of stretches in which the hand went anywhere.
         encoding: of the films.
         command: that made it, without the output folder's path.
         attempts: per family index, how many attempts each kept episode took.
@@ -67,6 +69,7 @@ def describe(
         "seed": seed,
         "size": size,
         "noise": noise,
+        "wander": wander,
         "encoding": asdict(encoding),
         "fps": CONTROL_RATE,
         "families": [

@@ -123,6 +123,13 @@ class LatentActionConfig(Strict):
     """How far a served pair's interval may lie from `interval`, seconds."""
     decoded_steps: Annotated[int, Field(ge=0)] = 0
     """Robot actions decoded from one latent action; 0: no such head."""
+    says: Literal["pair", "change"] = "pair"
+    """What reaches the bottleneck: what inverse dynamics makes of the pair, or that less what it
+    makes of the earlier frame beside itself. With `change` every still pair says the same, and what
+    is quantised is a difference, as in LAPA."""
+    target: Literal["pixels", "latents"] = "pixels"
+    """What forward dynamics predicts of the later frame: its pixels, or the trunk's patch tokens,
+    each at mean 0 and spread 1. With `latents` no frame is predicted."""
 
     @model_validator(mode="after")
     def _dynamics_fill_the_frame(self) -> Self:
@@ -130,6 +137,8 @@ class LatentActionConfig(Strict):
             unit = self.dynamics.patch_size
         else:
             unit = 2 ** (len(self.dynamics.widths) - 1)
+        if self.target == "latents" and not isinstance(self.dynamics, TransformerDynamicsConfig):
+            raise ValueError("target 'latents' needs dynamics of kind 'transformer'")
         if self.image_size % unit:
             raise ValueError(f"image_size ({self.image_size}) must be a multiple of {unit}")
         if isinstance(self.dynamics, TransformerDynamicsConfig):
@@ -140,7 +149,12 @@ class LatentActionConfig(Strict):
 
     @property
     def reads_trunk(self) -> bool:
-        """Whether the trunk's tokens enter."""
+        """Whether the trunk's tokens enter a latent action."""
         return isinstance(self.dynamics, TransformerDynamicsConfig) and (
             self.dynamics.source == "trunk"
         )
+
+    @property
+    def predicts_from_trunk(self) -> bool:
+        """Whether they enter what is predicted."""
+        return self.reads_trunk or self.target == "latents"

@@ -78,9 +78,10 @@ class ModelConfig(Strict):
             raise ValueError("latent_action.image_size is at most vision.image_size")
         if latent is not None and isinstance(latent.dynamics, TransformerDynamicsConfig):
             grid = latent.image_size // latent.dynamics.patch_size
-            if latent.dynamics.source == "trunk" and grid != self.vision.grid:
+            if latent.predicts_from_trunk and grid != self.vision.grid:
+                does = "reads" if latent.reads_trunk else "predicts"
                 raise ValueError(
-                    f"latent_action reads the trunk's tokens, so its image_size / patch_size "
+                    f"latent_action {does} the trunk's tokens, so its image_size / patch_size "
                     f"must be {self.vision.grid}, not {grid}"
                 )
         return self

@@ -125,6 +125,8 @@ class PixelDecoderConfig(Strict):
     """The decoder's own blocks; fewer and narrower than the trunk's."""
     normalised_target: bool = True
     """Whether targets are normalised per patch; their mean and spread are then predicted too."""
+    channelwise: bool = False
+    """Whether a normalised target is so in each colour by itself, as VideoMAE's is."""
     variance_floor: PositiveFloat = 1e-3
     """Added to a patch's variance, in squared units of the model's input, before normalising: flat
     patches (tables, walls) would otherwise become amplified noise."""
@@ -139,4 +141,6 @@ class PixelDecoderConfig(Strict):
             raise ValueError(
                 f"the decoder's width must be one that 4 divides, not {self.transformer.width}"
             )
+        if self.channelwise and not self.normalised_target:
+            raise ValueError("channelwise says how targets are normalised: it needs that they are")
         return self

@@ -35,7 +35,7 @@ SpaceName = Literal[
 # here moves an id without need, which is safe.
 _NO_MATTER = {
     "commitment", "decay", "decoded_steps", "decoder", "frame_interval", "interval", "max_steps",
-    "restart_below", "tolerance",
+    "restart_below", "target", "tolerance",
 }  # fmt: skip
 _AFTER_THE_LATENT = (
     "action_decoder.",

@@ -1,14 +1,16 @@
 """What passes from inverse to forward dynamics: a short vector, or a few codes.
 
-Letters: B batch, C codes in a latent action, E length of one code's vector.
+Letters: B batch, C codes in a latent action, E length of one code's vector, b samples of one rank.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, VectorQuantize
 
@@ -66,6 +68,8 @@ class _VectorQuantised(nn.Module):
             commitment_weight=config.commitment,
             threshold_ema_dead_code=config.restart_below,
         )
+        codebook = self.quantise._codebook  # noqa: SLF001 - the library has no other way
+        codebook.replace_sample_fn = partial(_redrawn, codes=config.codes)
 
     def forward(self, x: Tensor) -> Bottled:
         said = self.project(x).float()
@@ -74,6 +78,32 @@ class _VectorQuantised(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             vectors, codes, loss = self.quantise(said)
         return Bottled(vectors, codes, loss.sum())
+
+
+@torch.no_grad()
+def _redrawn(vectors: Tensor, count: int, codes: int) -> Tensor:
+    """Vectors of the batch for dead entries of the codebook, each another one while there are any.
+
+    The same on all ranks, and those that one rank with all of the batch would draw, where ranks
+    have every W-th of its samples and global generators that are seeded alike. (The library lets
+    each rank draw some of its own.)
+
+    Args:
+        vectors: float[1, b·C, E], this rank's.
+        count: how many.
+        codes: C.
+
+    Returns:
+        float[1, count, E].
+    """
+    every = vectors[0]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        parts = [torch.empty_like(every) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, every.contiguous())
+        samples = [part.unflatten(0, (-1, codes)) for part in parts]
+        every = torch.stack(samples, dim=1).flatten(0, 2)
+    order = torch.randperm(len(every))  # on the CPU, whose generator ranks have in common
+    return every[order[torch.arange(count) % len(every)].to(every.device)][None]
 
 
 class _FiniteScalar(nn.Module):

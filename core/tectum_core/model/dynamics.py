@@ -11,6 +11,7 @@ said, E width of one of them at the bottleneck's far side, F features that a fra
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +39,13 @@ class TransformerDynamics(nn.Module):
         trunk_width: int,
         tokens: int,
         code_width: int,
+        target: Literal["pixels", "latents"] = "pixels",
     ) -> None:
         super().__init__()
         self.config = config
         self.width = config.transformer.width
         self.tokens = tokens
+        self.target = target
         values = 3 * config.patch_size**2
         features = values if config.source == "pixels" else trunk_width
         count = (side // config.patch_size) ** 2
@@ -56,7 +59,7 @@ class TransformerDynamics(nn.Module):
         self.embed_code = nn.Linear(code_width, self.width)
         self.forward_dynamics = Transformer(config.transformer)
         self.forward_norm = nn.LayerNorm(self.width, eps=config.transformer.norm_eps)
-        self.paint = nn.Linear(self.width, values)
+        self.paint = nn.Linear(self.width, values if target == "pixels" else trunk_width)
 
     def say(self, earlier: Tensor, later: Tensor, trunk: tuple[Tensor, Tensor] | None) -> Tensor:
         """What changed.
@@ -83,12 +86,14 @@ class TransformerDynamics(nn.Module):
             trunk: the earlier frame's trunk tokens, float[B, N, F], as the first; else None.
 
         Returns:
-            float[B, 3, s, s].
+            float[B, 3, s, s]; float[B, N, F] where latents are predicted.
         """
         x = self.embed_earlier(self._features(earlier, trunk, 0)) + self.positions
         said = self.embed_code(codes)
         x = self.forward_dynamics(torch.cat([said, x], dim=1))[:, said.shape[1] :]
-        patches = self.paint(self.forward_norm(x))
+        patches: Tensor = self.paint(self.forward_norm(x))
+        if self.target == "latents":
+            return patches
         return unpatchify(patches, self.config.patch_size, 1, 1).squeeze(2)
 
     def _features(self, frame: Tensor, trunk: tuple[Tensor, ...] | None, place: int) -> Tensor:

@@ -1,9 +1,9 @@
 """Latent actions: name what changed between two frames, and prove it by predicting the later one.
 
 Inverse dynamics reads both frames, a bottleneck keeps a few numbers or codes of what
-it found, and forward dynamics must make the later frame from the earlier one and
-those numbers alone. No action labels enter; the optional decoder to the robot's own
-actions is trained beside it, never through it.
+it found, and forward dynamics must make the later frame, or what the trunk sees of
+it, from the earlier one and those numbers alone. No action labels enter; the optional
+decoder to the robot's own actions is trained beside it, never through it.
 
 Letters: B batch, s side of the module's frames, N trunk tokens, C codes, E code width,
 k decoded steps, A numbers in an action, Dv the trunk's width.
@@ -44,7 +44,7 @@ class LatentActionModel(nn.Module):
         self.dynamics: TransformerDynamics | ConvolutionDynamics
         if isinstance(config.dynamics, TransformerDynamicsConfig):
             self.dynamics = TransformerDynamics(
-                config.dynamics, config.image_size, trunk_width, tokens, width
+                config.dynamics, config.image_size, trunk_width, tokens, width, config.target
             )
         else:
             self.dynamics = ConvolutionDynamics(config.dynamics, config.image_size, tokens, width)
@@ -72,7 +72,14 @@ class LatentActionModel(nn.Module):
     def infer(
         self, earlier: Tensor, later: Tensor, trunk: tuple[Tensor, Tensor] | None = None
     ) -> Bottled:
-        """Inverse dynamics and bottleneck.
+        """Inverse dynamics and bottleneck; arguments as for `say`."""
+        bottled: Bottled = self.bottleneck(self.say(earlier, later, trunk))
+        return bottled
+
+    def say(
+        self, earlier: Tensor, later: Tensor, trunk: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """What inverse dynamics finds, before the bottleneck.
 
         Args:
             earlier, later: float[B, 3, s, s], from `frames`.
@@ -80,10 +87,30 @@ class LatentActionModel(nn.Module):
                 configuration reads the trunk.
 
         Returns:
-            The latent actions.
+            float[B, C, D], D the dynamics' width.
         """
-        bottled: Bottled = self.bottleneck(self.dynamics.say(earlier, later, trunk))
-        return bottled
+        said = self.dynamics.say(earlier, later, trunk)
+        if self.config.says == "pair":
+            return said
+        still = None if trunk is None else (trunk[0], trunk[0])
+        return said - self.dynamics.say(earlier, earlier, still)
+
+    def target(self, frame: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """What forward dynamics predicts of a frame.
+
+        Args:
+            frame: float[B, 3, s, s], from `frames`.
+            tokens: the trunk's, float[B, N, Dv]; required if latents are predicted.
+
+        Returns:
+            The frame itself, or float32[B, N, Dv], each token at mean 0 and spread 1.
+        """
+        if self.config.target == "pixels":
+            return frame
+        if tokens is None:
+            raise ValueError("these dynamics predict the trunk's tokens, and none were given")
+        wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        return F.layer_norm(wide, wide.shape[-1:])
 
     def predict(
         self, earlier: Tensor, vectors: Tensor, trunk_earlier: Tensor | None = None
@@ -93,13 +120,14 @@ class LatentActionModel(nn.Module):
         Args:
             earlier: float[B, 3, s, s].
             vectors: float[B, C, E], latent actions.
-            trunk_earlier: float[B, N, Dv]; required if the configuration reads the trunk.
+            trunk_earlier: float[B, N, Dv]; required if the configuration reads the trunk or
+                predicts its tokens.
 
         Returns:
-            float[B, 3, s, s], the later frame.
+            The later frame's `target`.
         """
         trunk = None if trunk_earlier is None else (trunk_earlier,)
-        return earlier + self.dynamics.change(earlier, vectors, trunk)
+        return self.target(earlier, trunk_earlier) + self.dynamics.change(earlier, vectors, trunk)
 
     def decode_actions(self, vectors: Tensor, pooled_earlier: Tensor) -> Tensor:
         """The robot's own actions between the frames.

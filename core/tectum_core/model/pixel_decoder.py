@@ -4,7 +4,8 @@ With a normalised target it also predicts each patch's mean and spread, so that 
 picture can be painted from what the model saw alone; un-normalising with the true
 patch's statistics would leak the answer.
 
-Letters: B batch, N patches, K visible ones, D the decoder's width, X numbers in a patch.
+Letters: B batch, N patches, K visible ones, D the decoder's width, X numbers in a patch, C groups
+of these that are normalised by themselves: one, or the three colours.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class PatchTarget:
     values: Tensor
     """float[B, N, X]: pixels, normalised per patch if the configuration says so."""
     mean: Tensor
-    """float[B, N, 1]."""
+    """float[B, N, C]."""
     log_spread: Tensor
-    """float[B, N, 1]: ln of the root of variance + floor."""
+    """float[B, N, C]: ln of the root of variance + floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class PatchPrediction:
     values: Tensor
     """float[B, N, X], in the target's units."""
     mean: Tensor
-    """float[B, N, 1]."""
+    """float[B, N, C]."""
     log_spread: Tensor
-    """float[B, N, 1]."""
+    """float[B, N, C]."""
     normalised: bool
     """Whether `values` are normalised per patch."""
 
@@ -50,7 +51,9 @@ class PatchPrediction:
         """float[B, N, X] in the model's input units, from predicted statistics."""
         if not self.normalised:
             return self.values
-        return self.values * self.log_spread.exp() + self.mean
+        # Channels vary slowest.
+        groups = self.values.unflatten(-1, (self.mean.shape[-1], -1))
+        return (groups * self.log_spread.exp()[..., None] + self.mean[..., None]).flatten(-2)
 
 
 class PixelDecoder(nn.Module):
@@ -78,15 +81,18 @@ class PixelDecoder(nn.Module):
         self.transformer = Transformer(config.transformer)
         self.final_norm = nn.LayerNorm(width, eps=config.transformer.norm_eps)
         self.paint = nn.Linear(width, vision.patch_values)
-        self.statistics = nn.Linear(width, 2) if config.normalised_target else None
+        self.groups = 3 if config.channelwise else 1
+        self.statistics = nn.Linear(width, 2 * self.groups) if config.normalised_target else None
 
     def target(self, patches: Tensor) -> PatchTarget:
         """What to predict for patches float[B, N, X] of the model's input."""
-        mean = patches.mean(dim=-1, keepdim=True)
-        variance = patches.var(dim=-1, keepdim=True)
+        groups = patches.unflatten(-1, (self.groups, -1))
+        mean = groups.mean(dim=-1, keepdim=True)
+        variance = groups.var(dim=-1, keepdim=True)
         spread = (variance + self.config.variance_floor).sqrt()
-        values = (patches - mean) / spread if self.config.normalised_target else patches
-        return PatchTarget(values=values, mean=mean, log_spread=spread.log())
+        normalised = ((groups - mean) / spread).flatten(-2)
+        values = normalised if self.config.normalised_target else patches
+        return PatchTarget(values, mean.squeeze(-1), spread.log().squeeze(-1))
 
     def forward(
         self,

@@ -94,12 +94,12 @@ class WorldModel(nn.Module):
         if self.grid < self.trunk_grid:
             side = self.trunk_grid // self.grid
             cut = vectors.unflatten(-2, (self.grid, side, self.grid, side))
-            vectors = cut.float().mean(dim=(-4, -2)).flatten(-3, -2)
+            vectors = _wide(cut).mean(dim=(-4, -2)).flatten(-3, -2)
         return self.normalised(vectors)
 
     def normalised(self, latents: Tensor) -> Tensor:
         """Each of float[..., D] at mean 0 and spread 1, float32."""
-        return F.layer_norm(latents.float(), (self.latent_width,))
+        return F.layer_norm(_wide(latents), (self.latent_width,))
 
     def forward(self, latents: Tensor, actions: Tensor | None) -> Tensor:
         """The frame after each, from it and those before it.
@@ -126,7 +126,7 @@ class WorldModel(nn.Module):
         for block in self.blocks:
             x = block(x)
         changed: Tensor = self.change(self.norm(x[:, :, : self.grid**2]))
-        return self.normalised(latents.float() + changed.float())
+        return self.normalised(_wide(latents) + _wide(changed))
 
     def rollout(
         self, latents: Tensor, past: Tensor | None, actions: Tensor | None, frames: int
@@ -164,6 +164,11 @@ class WorldModel(nn.Module):
             raise ValueError("this world model decodes no frames")
         painted: Tensor = self.decoder(latents)
         return painted
+
+
+def _wide(values: Tensor) -> Tensor:
+    """float32, or float64 if it is that already: sums of many steps are taken in it."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 class _SpaceTime(nn.Module):

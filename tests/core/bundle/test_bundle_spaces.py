@@ -239,7 +239,10 @@ def test_an_id_moves_with_a_weight_exactly_if_the_vectors_do(model: ModelConfig)
     ("part", "change"),
     [
         ("joint", {"initial_scale": 5.0, "bias": -1.0, "truncations": ()}),
-        ("latent_action", {"interval": 0.5, "tolerance": 0.1, "decoded_steps": 1}),
+        (
+            "latent_action",
+            {"interval": 0.5, "tolerance": 0.1, "decoded_steps": 1, "target": "latents"},
+        ),
         ("video", {"frame_interval": 0.7}),
         ("pixel_decoder", {"mask_ratio": 0.5}),
         ("actions", {"mask_ratio": 0.25}),
@@ -293,6 +296,19 @@ def test_how_a_trunk_pools_matters_to_a_world_model_of_pooled_vectors() -> None:
     )
 
     assert moved(bundle, replace(bundle, config=config)) == {"joint", "pooled", "world_latent"}
+
+
+def test_whether_a_pair_or_its_change_is_said_moves_the_space_of_latent_actions(
+    full_bundle: Bundle,
+) -> None:
+    architecture = full_bundle.config.model
+    assert architecture.latent_action is not None
+    other = architecture.latent_action.model_copy(update={"says": "change"})
+    config = full_bundle.config.model_copy(
+        update={"model": architecture.model_copy(update={"latent_action": other})}
+    )
+
+    assert moved(full_bundle, replace(full_bundle, config=config)) == {"latent_action"}
 
 
 def test_kinds_of_bottleneck_are_told_apart_though_all_else_is_at_its_default(

@@ -1,6 +1,7 @@
 """What passes between the dynamics: shapes, codes in range, a codebook that is saved."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -153,3 +154,59 @@ def test_vq_asks_for_commitment() -> None:
     loss = bottleneck_for(config, WIDTH).train()(read(config)).loss
 
     assert float(loss.detach()) > 0
+
+
+# ---------------------------------------------------------------- dead codes
+
+
+VQ = VqBottleneck(codes=2, codebook_size=8, code_width=6)
+
+
+def trained_on_one_place(steps: int) -> Any:
+    """A codebook whose encoder has for so long said nearly the same of everything."""
+    torch.manual_seed(0)
+    module = bottleneck_for(VQ, WIDTH).train()
+    for _ in range(steps):
+        module(torch.full((64, 2, WIDTH), 3.0) + 1e-4 * torch.randn(64, 2, WIDTH))
+    return module
+
+
+@pytest.mark.parametrize("steps", [1, 50, 800])
+def test_however_late_the_data_come_to_differ_dead_codes_are_drawn_from_them(steps: int) -> None:
+    module = trained_on_one_place(steps)
+
+    # What they stood for before is forgotten at the pace of the averages.
+    for _ in range(600):
+        module(read(VQ, batch=64))
+
+    uses = module.eval()(read(VQ, batch=500)).codes.flatten().bincount(minlength=8)
+    assert float(uses.min()) > 0.2 * 1000 / 8
+
+
+def test_dead_codes_are_drawn_again_in_every_step_as_a_saved_state_would() -> None:
+    module = trained_on_one_place(30)
+    again = bottleneck_for(VQ, WIDTH).train()
+    again.load_state_dict(module.state_dict())
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+
+    for number in range(3):
+        x = read(VQ, batch=64)
+        for one in (module, again):
+            torch.manual_seed(number)
+            one(x)
+
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    assert any(not torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+def test_each_dead_code_becomes_another_vector_while_there_are_any() -> None:
+    module = trained_on_one_place(1)
+    codebook = module.get_submodule("quantise._codebook")
+    with torch.no_grad():
+        codebook.cluster_size.zero_()
+    module(read(VQ, batch=64))
+
+    entries = codebook.embed[0]
+
+    assert len(entries.unique(dim=0)) == 8

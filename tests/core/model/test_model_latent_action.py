@@ -1,5 +1,7 @@
 """Inverse and forward dynamics: shapes for every bottleneck and source, and what each may read."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.bundles import stack, vision
@@ -38,7 +40,9 @@ KINDS = pytest.mark.parametrize("kind", DYNAMICS)
 BOTTLED = pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=lambda b: b.kind)
 
 
-def module(bottleneck: Bottleneck, kind: str = "pixels", steps: int = 0) -> LatentActionModel:
+def module(
+    bottleneck: Bottleneck, kind: str = "pixels", steps: int = 0, **changes: Any
+) -> LatentActionModel:
     config = LatentActionConfig(
         dynamics=DYNAMICS[kind],
         bottleneck=bottleneck,
@@ -46,6 +50,7 @@ def module(bottleneck: Bottleneck, kind: str = "pixels", steps: int = 0) -> Late
         interval=0.1,
         tolerance=0.01,
         decoded_steps=steps,
+        **changes,
     )
     return LatentActionModel(config, vision(), ACTIONS if steps else None).eval()
 
@@ -154,3 +159,72 @@ def test_what_is_missing_is_said() -> None:
         model.predict(frames(), torch.randn(2, 1, 16))
     with pytest.raises(ValueError, match="decodes no actions"):
         model.decode_actions(torch.randn(2, 1, 16), torch.randn(2, 32))
+
+
+# ---------------------------------------------------------------- what is said is a change
+
+
+@KINDS
+@BOTTLED
+def test_where_the_change_is_said_every_still_pair_says_the_same(
+    bottleneck: Bottleneck, kind: str
+) -> None:
+    model, plain = module(bottleneck, kind, says="change"), module(bottleneck, kind)
+    frame, tokens = frames(), pair(kind)
+    still = None if tokens is None else (tokens[0], tokens[0])
+
+    found = model.infer(frame, frame, still).vectors
+
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(
+        model.say(frame, frame, still), torch.zeros_like(model.say(frame, frame, still))
+    )
+    assert not torch.equal(*plain.say(frame, frame, still))
+    assert float(model.say(frame, frames(), tokens).detach().abs().max()) > 0.1
+
+
+@KINDS
+def test_what_is_said_of_a_change_is_a_difference(kind: str) -> None:
+    torch.manual_seed(0)
+    model = module(ContinuousBottleneck(), kind, says="change")
+    earlier, later, tokens = frames(), frames(), pair(kind)
+    still = None if tokens is None else (tokens[0], tokens[0])
+
+    said = model.say(earlier, later, tokens)
+
+    expected = model.dynamics.say(earlier, later, tokens) - model.dynamics.say(
+        earlier, earlier, still
+    )
+    assert torch.equal(said, expected)
+
+
+# ---------------------------------------------------------------- what is predicted
+
+
+@pytest.mark.parametrize("kind", ["pixels", "trunk"])
+def test_latents_are_predicted_for_every_patch_at_mean_0_and_spread_1(kind: str) -> None:
+    model = module(ContinuousBottleneck(width=6), kind, target="latents")
+    tokens = 5 + 3 * torch.randn(2, 16, 32)
+
+    target = model.target(frames(), tokens)
+    predicted = model.predict(frames(), torch.randn(2, 1, 6), tokens)
+
+    assert predicted.shape == target.shape == (2, 16, 32)
+    assert_close(target.mean(dim=-1), torch.zeros(2, 16), rtol=0, atol=1e-5)
+    assert_close(target.std(dim=-1, correction=0), torch.ones(2, 16), rtol=0, atol=1e-3)
+    model.begin_as_copy()
+    assert torch.equal(model.predict(frames(), torch.randn(2, 1, 6), tokens), target)
+
+
+def test_latents_need_the_trunk_to_predict_and_not_to_say() -> None:
+    model = module(ContinuousBottleneck(width=6), "pixels", target="latents")
+
+    vectors = model.infer(frames(), frames()).vectors
+
+    with pytest.raises(ValueError, match="predict the trunk's tokens, and none were given"):
+        model.predict(frames(), vectors)
+
+
+def test_convolutions_predict_pixels_alone() -> None:
+    with pytest.raises(ValueError, match="target 'latents' needs dynamics of kind 'transformer'"):
+        module(ContinuousBottleneck(), "convolution", target="latents")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests.bundles import stack, vision
 from torch import Tensor
 from torch.testing import assert_close
@@ -13,6 +14,7 @@ from tectum_core.architecture import PixelDecoderConfig
 from tectum_core.model import PatchPrediction, PixelDecoder
 
 FLOOR = 1e-3
+SETTINGS: tuple[dict[str, bool], ...] = ({}, {"channelwise": True}, {"normalised_target": False})
 
 
 def decoder(**changes: object) -> PixelDecoder:
@@ -55,13 +57,28 @@ def test_a_flat_patch_is_not_amplified_to_noise() -> None:
     assert float(decoder().target(flat).values.abs().max()) < 0.01
 
 
-@given(st.booleans(), st.floats(0.1, 10))
+def test_a_channelwise_target_is_normalised_in_each_colour_by_itself() -> None:
+    given = patches()
+    by_colour = given.unflatten(2, (3, 64)).double().numpy()
+    mean, variance = by_colour.mean(-1), by_colour.var(-1, ddof=1)
+
+    target = decoder(channelwise=True).target(given)
+
+    wanted = (by_colour - mean[..., None]) / np.sqrt(variance + FLOOR)[..., None]
+    np.testing.assert_allclose(target.values.numpy(), wanted.reshape(given.shape), atol=1e-4)
+    np.testing.assert_allclose(target.mean.numpy(), mean, atol=1e-4)
+    np.testing.assert_allclose(target.log_spread.exp().numpy() ** 2, variance + FLOOR, rtol=1e-4)
+
+
+@given(st.sampled_from(SETTINGS), st.floats(0.1, 10))
 def test_painting_a_perfect_prediction_gives_the_pixels_back(
-    normalised: bool, scale: float
+    settings: dict[str, bool], scale: float
 ) -> None:
     given = patches(scale)
-    target = decoder(normalised_target=normalised).target(given)
+    made = decoder(**settings)
+    target = made.target(given)
 
+    normalised = made.config.normalised_target
     perfect = PatchPrediction(target.values, target.mean, target.log_spread, normalised)
 
     assert_close(perfect.pixels(), given, rtol=1e-4, atol=1e-4)
@@ -73,13 +90,16 @@ def test_a_plain_target_is_the_pixels_themselves() -> None:
     assert torch.equal(decoder(normalised_target=False).target(given).values, given)
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-def test_every_patch_is_predicted_whatever_was_kept(normalised: bool) -> None:
-    prediction = decoder(normalised_target=normalised)(*visible())
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_every_patch_is_predicted_whatever_was_kept(settings: dict[str, bool]) -> None:
+    made = decoder(**settings)
 
-    assert prediction.normalised is normalised
+    prediction = made(*visible())
+
+    groups = 3 if made.config.channelwise else 1
+    assert prediction.normalised is made.config.normalised_target
     assert prediction.values.shape == (2, 16, 192)
-    assert prediction.mean.shape == prediction.log_spread.shape == (2, 16, 1)
+    assert prediction.mean.shape == prediction.log_spread.shape == (2, 16, groups)
     assert prediction.pixels().shape == (2, 16, 192)
 
 
@@ -117,3 +137,8 @@ def test_text_is_refused_where_it_is_not_read() -> None:
         decoder(text_context=True)(tokens, keep, torch.randn(2, 5, 24))
     with pytest.raises(ValueError, match="text_context needs a text trunk"):
         PixelDecoder(PixelDecoderConfig(transformer=stack(), text_context=True), vision(), None)
+
+
+def test_a_target_that_is_not_normalised_cannot_be_so_channelwise() -> None:
+    with pytest.raises(ValidationError, match="it needs that they are"):
+        decoder(channelwise=True, normalised_target=False)

@@ -284,12 +284,13 @@ async def test_rollouts_say_what_would_be_seen(http: httpx.AsyncClient, worker: 
 async def test_rollouts_leave_out_what_was_not_asked_for(
     http: httpx.AsyncClient, worker: FakeWorker
 ) -> None:
-    body = {"frames": [PICTURE], "candidates": [[[1, 2]]] * 11, "action_space_id": "latent-1"}
+    candidates = [[[1, 2]], [[101, 2]]]
+    body = {"frames": [PICTURE], "candidates": candidates, "action_space_id": "latent-1"}
 
     answer = await post(http, "/v1/rollout", body)
 
     assert answer["results"][0] == {"rollout": {}}
-    assert answer["results"][10]["error"]["field"] == "candidates[10]"
+    assert answer["results"][1]["error"]["field"] == "candidates[1]"
     assert worker.seen[0].request.action_space_id == "latent-1"
 
 

@@ -62,3 +62,12 @@ def test_ranges_and_shares_are_what_was_asked_for() -> None:
     assert abs(float(chosen.double().mean()) - 0.2) < 0.02
     assert many().chosen("grey", 1.0).all()
     assert not many().chosen("grey", 0.0).any()
+
+
+@given(SEEDS)
+def test_normal_numbers_are_normal_and_apart(seed: int) -> None:
+    numbers = many(seed).normal("noise", 2).numpy()
+
+    assert np.isfinite(numbers).all()
+    assert stats.kstest(numbers.reshape(-1), "norm").pvalue > 1e-6
+    assert abs(np.corrcoef(numbers[:, 0], numbers[:, 1])[0, 1]) < 6 / MANY**0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from tectum_train.engine.accumulation import backward, division, indivisible
 from tectum_train.objectives import (
     Averaged,
     Batch,
+    Clip,
     Coupled,
     Objective,
     ObjectiveConfig,
@@ -55,12 +56,17 @@ class PaddedMean(Averaged):
         return Outcome(loss, {"error": loss.detach()})
 
 
-def wide(made: Batch) -> Batch:
+_Made = TypeVar("_Made", Batch, Clip)
+
+
+def wide(made: _Made) -> _Made:
     """The same in float64."""
     for one in fields(made):
         value = getattr(made, one.name)
         if isinstance(value, Tensor) and value.is_floating_point():
             setattr(made, one.name, value.double())
+        if isinstance(value, Clip):
+            wide(value)
     return made
 
 
@@ -125,6 +131,8 @@ COUPLED: list[Any] = [
     pytest.param([{"kind": "mo_co", "queue": 12, "momentum": 0.6}], id="mo_co"),
     pytest.param([{"kind": "mo_co", "queue": 0, "momentum": 0.6}], id="mo_co-v3"),
     pytest.param([{"kind": "image_text"}, {"kind": "sim_clr"}], id="two"),
+    pytest.param([{"kind": "world_model", "decode_weight": 0.5}], id="world_model"),
+    pytest.param([{"kind": "world_model", "encoder": "trained"}], id="world_model-trained"),
 ]
 
 

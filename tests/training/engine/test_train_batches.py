@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.training.tiny import batch, job, model, parts, vision_alone
@@ -114,7 +115,7 @@ def test_parts_of_every_third_sample_have_their_own_draws_and_share_the_steps() 
     first = [torch.rand((), generator=one) for one in whole.streams("mask")]
     own = [torch.rand((), generator=one) for one in parts[1].streams("mask")]
     assert own == first[1::3]
-    assert all(one._image is None for one in parts)
+    assert not any(one._image for one in parts)
     assert parts[2].clip is not None
     assert torch.equal(parts[2].labels["task_family"], whole.labels["task_family"][2::3])
 
@@ -168,6 +169,58 @@ def test_both_frames_of_a_pair_move_alike(tiny_data: Path, samples: Samples) -> 
 
     assert torch.equal(made.earlier, given(made.later, "later frames"))
     assert not torch.equal(made.earlier[0], made.earlier[1])
+
+
+APART = [{"kind": "latent_action", "appearance": "apart"}]
+
+
+def test_a_pair_in_other_colours_sits_where_the_pair_does(
+    tiny_data: Path, samples: Samples
+) -> None:
+    grey = Samples(samples.dataset, np.repeat(samples.frames[..., :1], 3, axis=-1))
+    recipe = job(
+        tiny_data, tiny_data, objectives=APART,
+        augmentation={"shift": 3, "zoom": 0.1, "colour": 0, "hue": 0.3},
+    )  # fmt: skip
+
+    made = maker(recipe, grey)[0].make(0)  # whose hues cannot be seen
+
+    pair = torch.stack([made.earlier, given(made.later, "later frames")], dim=1)
+    assert torch.equal(given(made.recoloured, "pairs in other colours"), pair)
+
+
+def test_other_colours_are_drawn_once_for_a_pair_and_always_the_same(
+    tiny_data: Path, samples: Samples
+) -> None:
+    still = Samples(samples.dataset, samples.frames[:1].repeat(len(samples), 0))
+    recipe = job(tiny_data, tiny_data, objectives=APART, augmentation__colour=0.5)
+
+    one, again = (maker(recipe, still)[0].make(4) for _ in range(2))
+
+    apart = given(one.recoloured, "pairs in other colours")
+    assert torch.equal(apart[:, 0], apart[:, 1])
+    assert all(not torch.equal(*pair) for pair in zip(apart[:, 0], one.earlier, strict=True))
+    assert torch.equal(apart, given(again.recoloured, "pairs in other colours"))
+
+
+def test_noise_on_actions_is_a_samples_own_and_leaves_what_is_to_be_told(
+    tiny_data: Path, samples: Samples
+) -> None:
+    plain, made, again = (
+        maker(job(tiny_data, tiny_data, augmentation__action_noise=noise), samples)[0].make(1)
+        for noise in (0.0, 0.5, 0.5)
+    )
+
+    added = given(made.action_noise, "noise")
+    assert torch.equal(made.actions, plain.actions)
+    assert torch.equal(plain.shown_actions, plain.actions)
+    assert torch.equal(made.shown_actions, made.actions + added)
+    assert torch.equal(added, given(again.action_noise, "noise"))
+    assert 0.4 < float(added.std()) < 0.6
+    assert all(not torch.equal(added[0], other) for other in added[1:])
+    clips = [given(one.clip, "clips").actions for one in (plain, made, again)]
+    assert 0.4 < float((clips[1] - clips[0]).std()) < 0.6
+    assert torch.equal(clips[1], clips[2])
 
 
 def test_actions_and_states_are_standardised(tiny_data: Path, samples: Samples) -> None:

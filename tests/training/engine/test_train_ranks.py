@@ -23,7 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from tests.training.engine.runs import checkpoint, folder, metrics, trained
 from tests.training.ranks import Ranks
-from tests.training.tiny import job
+from tests.training.tiny import code_shape, image_tokenizer, job, video, vision_alone
 from torch import Tensor
 
 from tectum_train import distributed
@@ -48,6 +48,12 @@ WHOLE = [
     {"kind": "supervised", "classes": {"task_family": 4}},
 ]
 """Some of them must see a batch as a whole."""
+CODES = [
+    {"kind": "image_codes", **code_shape(), "restart_below": 0.9},
+    {"kind": "beit", "tokenizer": str(image_tokenizer())},
+    {"kind": "video_mae"},
+]
+"""Each step draws codes anew."""
 
 
 def recipe(data: Path, output: Path, **changes: Any) -> Recipe:
@@ -61,10 +67,11 @@ def run(made: Recipe, resume: bool = False, signalled: tuple[int, int] | None = 
 
     def make(self: BatchMaker, step: int) -> Batch:
         found = whole(self, step)
-        for one in fields(found):
-            value = getattr(found, one.name)
-            if isinstance(value, Tensor) and value.is_floating_point():
-                setattr(found, one.name, value.double())
+        for part in (found, found.clip):
+            for one in fields(part) if part is not None else ():
+                value = getattr(part, one.name)
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    setattr(part, one.name, value.double())
         return found
 
     asked = 0
@@ -133,6 +140,24 @@ def test_two_ranks_train_and_record_what_one_does(
     assert [line["step"] for line in metrics(shared)] == [1, 2, 3, 4, 5, 6]
     for found, line in zip(recorded(shared), recorded(alone), strict=True):
         assert found == pytest.approx(line, abs=1e-6)  # accuracies are float32
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_two_ranks_keep_the_codebook_of_one(
+    ranks: Ranks, tiny_data: Path, tmp_path: Path, micro_batch: int | None
+) -> None:
+    changes = {"objectives": CODES, "model": {**vision_alone(), **video()}}
+    single = recipe(tiny_data, tmp_path / "alone", **changes)
+    shared = recipe(tiny_data, tmp_path, schedule__micro_batch=micro_batch, **changes)
+
+    run(single)
+    ranks.run(run, made=shared)
+
+    assert any("codebook" in key for key in checkpoint(shared))
+    assert apart(shared, single) <= 1e-9
+    for found, line in zip(recorded(shared), recorded(single), strict=True):
+        if micro_batch is None:  # usage and majorities are those of pieces
+            assert found == pytest.approx(line, abs=1e-6)
 
 
 def test_two_ranks_train_what_one_does_where_a_batch_must_be_whole(

@@ -133,6 +133,17 @@ def test_each_objectives_own_trunk_is_measured(tiny_data: Path, tmp_path: Path) 
     assert not (recipe.folder / "bundle").exists()
 
 
+def test_objectives_with_a_trunk_each_may_read_the_same_words(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    reading = [{"kind": "image_text"}, {"kind": "masked_language"}]
+    run = trained(many(tiny_data, tmp_path, SETTINGS["distance"], objectives=reading))
+
+    untrained = {kind: view.config.training.untrained for kind, view in run.views.items()}
+    assert "joint" in untrained["masked_language"]
+    assert "joint" not in untrained["image_text"]
+
+
 def test_trunks_that_are_stitched_together_are_not_published(
     tiny_data: Path, tmp_path: Path
 ) -> None:

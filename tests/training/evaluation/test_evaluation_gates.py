@@ -21,6 +21,11 @@ MOTION = {
     "shuffled o_t+1, refitted": 0.10,
     "random init": 0.99,
 }
+CARRIED = {
+    "true frames, the same probe": 0.80,
+    "z in its own scene": 0.0,
+    "shuffled z": 0.40 - 0.25,
+}
 TWO_ERRORS = "two standard errors of the difference"
 Verdict = Callable[[float, Mapping[str, float]], bool]
 
@@ -35,8 +40,53 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.hidden_actions_are_filled(0.198 - A_BIT, {"linear interpolation": 0.2})
     assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
     assert gates.frame_is_predicted(0.35)
+    assert gates.tokens_are_predicted(0.99, {"shuffled z": 1.0 + A_BIT})
+    assert gates.few_labels_suffice(0.505 + A_BIT, {"frame-difference PCA-256": 0.5})
+    assert gates.motion_is_carried_over(0.40, CARRIED)
+    assert gates.latent_codes_are_used(4, 8)
+    assert gates.latent_codes_are_varied(2, 8)
     assert gates.next_latent_is_known(0.80, {"shuffled actions": 0.80 / 0.99 + A_BIT})
     assert gates.later_latent_is_known(0.99, {"shuffled actions": 1.0 + A_BIT})
+
+
+CLIP = {
+    "mean tubelet": 0.5 / 0.99 + A_BIT,
+    "copying the nearest visible tubelet": 0.5 / 0.99 + A_BIT,
+    "another clip's context": 0.85,
+    "copying the hidden tubelet from the neighbouring frames": 0.0,
+}
+CODE = {"commonest code": 0.4, "another image's context": 0.4}
+
+
+def test_clips_and_codes_pass_at_what_was_demanded() -> None:
+    assert gates.clip_is_filled(0.5, CLIP)
+    assert gates.code_is_guessed(0.404 + A_BIT, CODE)
+    assert gates.codes_are_used(0.90)
+    assert gates.codes_are_varied(64, 256)
+    assert gates.codes_are_painted(0.50)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean tubelet": 0.5 / 0.99 - A_BIT},
+        {"copying the nearest visible tubelet": 0.5 / 0.99 - A_BIT},
+        {"another clip's context": 0.85 - A_BIT},
+    ],
+)
+def test_a_masked_clip_fails_by_any_one_condition(changes: dict[str, float]) -> None:
+    assert not gates.clip_is_filled(0.5, CLIP | changes)
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_code_is_guessed_above_either_control(name: str) -> None:
+    assert not gates.code_is_guessed(0.404 + A_BIT, CODE | {name: 0.4 + A_BIT})
+
+
+def test_a_codebook_fails_below_what_was_demanded() -> None:
+    assert not gates.codes_are_used(0.90 - A_BIT)
+    assert not gates.codes_are_varied(64 - A_BIT, 256)
+    assert not gates.codes_are_painted(0.50 + A_BIT)
 
 
 @pytest.mark.parametrize(
@@ -167,3 +217,41 @@ def test_without_actions_nothing_is_shuffled() -> None:
     assert gates.next_latent_is_known(0.80, {})
     assert gates.later_latent_is_known(0.99, {})
     assert not gates.later_latent_is_known(0.99 + A_BIT, {})
+
+
+# ---------------------------------------------------------------- latent actions
+
+
+@pytest.mark.parametrize("other", [0.5, 1.0])
+def test_tokens_want_less_than_copying_and_a_z_that_matters(other: float) -> None:
+    assert not gates.tokens_are_predicted(0.99 * other + A_BIT, {"shuffled z": other})
+    assert not gates.tokens_are_predicted(0.99 + A_BIT, {"shuffled z": 5.0})
+
+
+@pytest.mark.parametrize(("value", "pixels"), [(0.5, 0.5), (0.5, 0.499), (-0.1, -0.5), (0, -1)])
+def test_few_labels_want_something_known_and_more_than_pixels_tell(
+    value: float, pixels: float
+) -> None:
+    assert not gates.few_labels_suffice(value, {"frame-difference PCA-256": pixels})
+
+
+@pytest.mark.parametrize(
+    ("cosine", "control", "value"),
+    [
+        (0.40 - A_BIT, "shuffled z", -1.0),
+        (0.40, "shuffled z", 0.15 + A_BIT),
+        (0.40, "true frames, the same probe", 0.80 + A_BIT),
+        (0.0, "true frames, the same probe", -0.5),
+    ],
+)
+def test_a_motion_in_another_scene_fails_by_any_one_control(
+    cosine: float, control: str, value: float
+) -> None:
+    assert not gates.motion_is_carried_over(cosine, {**CARRIED, "shuffled z": -1, control: value})
+
+
+def test_a_codebook_is_held_to_what_so_many_codes_can_fill() -> None:
+    assert gates.codes_to_fill(8, 16_000) == 8
+    assert gates.codes_to_fill(625, 4_000) == 400
+    assert not gates.latent_codes_are_used(3, 8)
+    assert not gates.latent_codes_are_varied(2 - A_BIT, 8)

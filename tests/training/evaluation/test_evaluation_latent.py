@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from tests.training.evaluation.scene import context, recorded
 from torch import Tensor
 
+from tectum_core.architecture import ContinuousBottleneck, VqBottleneck
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import latent
 from tectum_train.evaluation.context import Context, NothingToMeasure, of_others
-from tectum_train.evaluation.latent import Pairs, draw_pairs, measure_latent_actions
+from tectum_train.evaluation.latent import measure_latent_actions
+from tectum_train.evaluation.pairs import Pairs, draw_pairs
 
 LENGTHS = (9, 2, 30, 14)
 
@@ -148,7 +150,8 @@ class Oracle:
     """Reads the hand's place out of the pixels; only their difference becomes z."""
 
     def __init__(self) -> None:
-        self.model = SimpleNamespace(latent_action=object())
+        config = SimpleNamespace(target="pixels", bottleneck=ContinuousBottleneck(width=3))
+        self.model = SimpleNamespace(latent_action=SimpleNamespace(config=config))
 
     def embed_images(self, images: list[Any], vector: str) -> NDArray[np.float32]:
         """Tokens that say nothing: what matters here lies in the pixels."""
@@ -204,6 +207,8 @@ def measured(predictor: Oracle, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(
         latent, "_prediction_error", lambda *_: {"model": 0.2, "shuffled": 1.4, "copy": 1.0}
     )
+    for name in ("measure_latent_codes", "measure_transfer"):  # which have tests of their own
+        monkeypatch.setattr(latent, name, lambda *_: [])
     # Short steps and a long way: where the hand is says little about where it goes.
     train, test = scenes()
     given_: Context = context(train, test, predictor=predictor, twin=Guesser())
@@ -213,7 +218,7 @@ def measured(predictor: Oracle, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_oracle_knows_the_motion_and_its_controls_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plane, right, down, depth, frame = measured(Oracle(), monkeypatch)
+    plane, right, down, depth, frame, *few = measured(Oracle(), monkeypatch)
 
     assert plane.value > 0.99
     assert min(right.value, down.value, depth.value) > 0.99
@@ -232,7 +237,38 @@ def test_an_oracle_knows_the_motion_and_its_controls_do_not(
     assert plane.controls["frame-difference PCA-256"] > 0.99
     assert plane.passed is False
     assert (frame.value, frame.passed) == (0.2, True)
+    assert frame.name == "latent action, next frame's error ÷ copying"
     assert frame.controls == {"shuffled z": 1.4}
+    assert [one.name.rpartition("→")[2] for one in few] == [
+        f" hand in plane from {share} of the labels, R²" for share in ("2.5%", "10.0%", "100.0%")
+    ]
+    assert few[-1].value == pytest.approx(plane.value)
+    assert few[-1].controls.items() <= plane.controls.items()
+
+
+def test_tokens_that_are_predicted_are_called_so_and_judged_by_their_own_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    oracle = Oracle()
+    oracle.model.latent_action.config.target = "latents"
+
+    frame = measured(oracle, monkeypatch)[4]
+
+    assert frame.name == "latent action, error of the next frame's trunk tokens ÷ copying"
+    assert (frame.value, frame.passed) == (0.2, True)
+    assert frame.gate == "below 1 and shuffled z, each by ≥ 1%"
+
+
+def test_codes_are_held_to_as_many_components_as_there_are_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    oracle, coded = Oracle(), Oracle()
+    coded.model.latent_action.config.bottleneck = VqBottleneck(codes=1)
+
+    whole, one = (measured(predictor, monkeypatch)[0].controls for predictor in (oracle, coded))
+
+    name = "frame-difference PCA, z's width"
+    assert one[name] < whole[name] - 0.2
 
 
 @pytest.mark.parametrize(
@@ -285,13 +321,16 @@ def test_a_guesser_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 class Dynamics:
     """Z is the change, all of it; forward dynamics paints as much of it as it is told to."""
 
-    config = SimpleNamespace(reads_trunk=False)
+    config = SimpleNamespace(predicts_from_trunk=False)
 
     def __init__(self, painted: float) -> None:
         self.painted = painted
 
     def frames(self, pixels: Tensor) -> Tensor:
         return pixels
+
+    def target(self, frame: Tensor, tokens: None) -> Tensor:
+        return frame
 
     def infer(self, before: Tensor, after: Tensor, trunk: None) -> Any:
         return SimpleNamespace(vectors=after - before)

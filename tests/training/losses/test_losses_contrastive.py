@@ -202,3 +202,13 @@ def test_under_autocast_losses_and_gradients_are_those_of_float32(name: str) -> 
 
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
+
+
+def test_an_own_key_that_is_no_nearer_than_those_of_a_queue_is_no_hit() -> None:
+    collapsed, key = torch.ones(3, 4) / 2, torch.eye(4)[:1]
+
+    _, tied = queue_info_nce(collapsed, collapsed, collapsed, 0.1)
+    _, told = queue_info_nce(key, key, torch.eye(4)[1:], 0.1)
+
+    assert not tied.any()
+    assert told.all()

@@ -98,6 +98,18 @@ def test_where_nothing_counts_the_error_is_zero_and_so_is_its_gradient() -> None
 
 
 @given(SEEDS)
+def test_several_means_may_have_one_divisor(seed: int) -> None:
+    given_ = drawn(seed)
+    errors = frame_errors(*(torch.from_numpy(given_[key]) for key in ("predicted", "target")))
+    counted = torch.from_numpy(given_["counted"])
+    among = torch.ones(6, 3, dtype=torch.bool)
+
+    both = mean_error(errors, counted, among) + mean_error(errors, ~counted, among)
+
+    assert torch.isclose(both, errors.mean(), rtol=1e-12)
+
+
+@given(SEEDS)
 def test_what_does_not_count_changes_nothing(seed: int) -> None:
     given_ = drawn(seed)
     other = given_["predicted"] + 100 * ~given_["counted"][:, :, None, None]

@@ -351,3 +351,26 @@ def test_each_condition_changes_what_is_predicted(watched: Watched, change: dict
     learnt(batch(**change))
 
     assert not torch.allclose(first, watched.said)
+
+
+# ---------------------------------------------------------------- noise
+
+
+def test_noise_is_on_what_is_shown_and_never_on_what_is_to_be_told(watched: Watched) -> None:
+    learnt, made = masked(model()), batch(action_noise=noise())
+
+    outcome = learnt(made)
+
+    hidden, said = watched.hidden, watched.said.detach()
+    wrong = (said.double() - made.actions.double()).square()[hidden].mean()
+    assert outcome.loss.item() == pytest.approx(float(wrong), rel=1e-5)
+    learnt(batch())
+    assert not torch.equal(watched.said, said)
+    learnt(batch(actions=made.shown_actions))
+    assert torch.equal(watched.said, said)
+
+
+def test_noise_changes_nothing_where_every_step_is_to_be_told() -> None:
+    learnt = prediction(model())
+
+    assert learnt(batch(action_noise=noise())).loss.item() == learnt(batch()).loss.item()

@@ -64,6 +64,8 @@ def latents(network: PerceptionModel, made: Batch) -> Tensor:
 
 def test_at_the_beginning_all_is_as_repeating_the_last_frame() -> None:
     learnt = objective(model(world_model=world_model()), rollout=1)
+    learnt(batch())
+    learnt.after_step()
 
     outcome = learnt(batch())
 
@@ -81,7 +83,10 @@ def test_the_loss_is_forced_and_rolled_errors_over_repeatings_in_float64(kind: A
     wanted = latents(learner, made)
     done = frames(made).actions.flatten(2) if world.action_width else None
 
-    outcome = objective(learner)(made)
+    learnt = objective(learner)
+    outcome = learnt(made)
+    learnt.after_step()
+    later = learnt(made)
 
     def ahead(seen: Tensor, start: int) -> Tensor:
         acted = None if done is None else done[:, start : start + 2]
@@ -95,17 +100,20 @@ def test_the_loss_is_forced_and_rolled_errors_over_repeatings_in_float64(kind: A
     relative = (second - wanted[:, 3]).square().mean() / (
         (wanted[:, 1] - wanted[:, 3]).square().mean()
     )
-    assert outcome.loss.item() == pytest.approx(float(error / repeating), rel=1e-4)
+    assert outcome.loss.item() == pytest.approx(float(error), rel=1e-4)
+    assert later.loss.item() == pytest.approx(float(error / repeating), rel=1e-4)
     assert float(outcome.metrics["relative_2"]) == pytest.approx(float(relative), rel=1e-4)
 
 
 def test_the_unit_follows_the_data_slowly() -> None:
     learnt = objective(network())
     learnt(batch())
+    learnt.after_step()
     before = learnt.copy_error.clone()
     still = frames(batch()).frames[:, :1].expand(-1, 4, -1, -1, -1)
 
     learnt(clip_of(batch(), frames=still))
+    learnt.after_step()
 
     assert learnt.copy_error.item() == pytest.approx(0.99 * before.item(), rel=1e-4)
 
@@ -148,6 +156,26 @@ def test_a_fraction_of_the_batch_may_be_used() -> None:
     half = objective(learner, fraction=0.5)(batch())
 
     assert half.loss.item() == pytest.approx(objective(learner)(batch().part(0, 4)).loss.item())
+
+
+def test_pieces_of_a_batch_are_together_the_whole() -> None:
+    inside = torch.ones(8, 4, dtype=torch.bool)
+    inside[:3, 2:] = False
+    made, learner = clip_of(batch(), inside=inside), network()
+    parts = [made.part(start, 8, 2) for start in range(2)]
+
+    whole, pieces = (objective(learner, decode_weight=0.3) for _ in range(2))
+    one = whole(made)
+    two = [pieces(part) for part in parts]
+    counts = [float(pieces.counted(part)) for part in parts]
+
+    total = sum(p.loss.item() * count for p, count in zip(two, counts, strict=True))
+    assert counts[0] != counts[1]
+    assert one.loss.item() == pytest.approx(total / sum(counts), rel=1e-5)
+    for learnt in (whole, pieces):
+        learnt.after_step()
+    assert whole.copy_error.item() == pytest.approx(pieces.copy_error.item(), rel=1e-5)
+    assert whole.steps == pieces.steps == 1
 
 
 def test_a_clip_that_is_too_short_is_refused() -> None:
@@ -279,7 +307,7 @@ def test_a_checkpoint_holds_the_slow_copy_and_the_unit() -> None:
 
     names = {name.partition(".")[0] for name in learnt.state_dict()}
 
-    assert names == {"model", "slow", "copy_error"}
+    assert names == {"model", "slow", "copy_error", "steps"}
 
 
 # ---------------------------------------------------------------- the decoder

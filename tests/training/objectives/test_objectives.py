@@ -7,9 +7,24 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
-from tests.training.tiny import batch, latent_action, model, tokenizer, vision_alone
+from tests.bundles import stack
+from tests.training.tiny import (
+    batch,
+    code_shape,
+    image_tokenizer,
+    latent_action,
+    model,
+    tokenizer,
+    video,
+    vision_alone,
+)
 
-from tectum_core.architecture import ConvolutionDynamicsConfig, FsqBottleneck, VqBottleneck
+from tectum_core.architecture import (
+    ConvolutionDynamicsConfig,
+    FsqBottleneck,
+    TransformerDynamicsConfig,
+    VqBottleneck,
+)
 from tectum_core.model import PerceptionModel
 from tectum_train.engine.optimiser import optimiser_for
 from tectum_train.objectives import (
@@ -25,15 +40,27 @@ from tectum_train.recipe import OptimiserConfig
 KINDS = (
     "image_text", "masked_image", "masked_language", "masked_action", "action_prediction",
     "latent_action", "sim_clr", "mo_co", "dino", "supervised", "cpc", "r3m", "world_model",
+    "beit", "image_codes", "video_mae",
 )  # fmt: skip
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
 
 NEEDED: dict[str, Any] = {
+    "beit": {"tokenizer": str(image_tokenizer())},
     "dino": {"prototypes": 16, "hidden": 32, "bottleneck": 16},
+    "image_codes": code_shape(),
     "supervised": {"classes": {"task_family": 4}},
 }
 """Settings without which a kind is not built, or not small."""
+
+
+TUBES = [place + 16 * step for step in range(2) for place in range(16) if place % 4 != 1]
+"""Three of four places, hidden in both steps of a clip."""
+
+
+def network(kind: str, **changes: Any) -> PerceptionModel:
+    """A model that has what the objective needs."""
+    return model(**(video() if kind == "video_mae" else {}), **changes)
 
 
 def built(kind: str, network: PerceptionModel, **settings: Any) -> Objective:
@@ -57,9 +84,9 @@ def test_the_list_is_complete() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_is_built_and_says_finite_things_under_its_own_name(kind: str) -> None:
-    outcome = built(kind, model())(batch())
+    outcome = built(kind, network(kind))(batch())
 
-    assert built(kind, model()).name == kind
+    assert built(kind, network(kind)).name == kind
     assert outcome.loss.dtype == torch.float32
     assert outcome.loss.shape == ()
     assert torch.isfinite(outcome.loss)
@@ -69,8 +96,26 @@ def test_each_is_built_and_says_finite_things_under_its_own_name(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_pictures_a_hundred_times_as_bright_are_no_trouble_in_bfloat16(kind: str) -> None:
+    learnt, made = built(kind, network(kind)), batch()
+    assert made.clip is not None
+    for pictures in (made.earlier, made.later, made.views, made.clip.frames, made.moments):
+        assert pictures is not None
+        pictures *= 100
+
+    with torch.autocast("cpu", torch.bfloat16):
+        outcome = learnt(made)
+    outcome.loss.backward()
+    learnt.after_step()
+
+    assert torch.isfinite(outcome.loss)
+    gradients = [one.grad for one in learnt.parameters() if one.grad is not None]
+    assert all(bool(torch.isfinite(one).all()) for one in (*gradients, *learnt.buffers()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_batch_says_the_same_again(kind: str) -> None:
-    one, two = (built(kind, model())(batch(seed=3)).loss.item() for _ in range(2))
+    one, two = (built(kind, network(kind))(batch(seed=3)).loss.item() for _ in range(2))
 
     assert one == two
 
@@ -86,6 +131,7 @@ def test_the_same_batch_says_the_same_again(kind: str) -> None:
         ("latent_action", {"latent_action": None}),
         ("r3m", vision_alone()),
         ("world_model", {"world_model": None}),
+        ("video_mae", {"video_decoder": None}),
     ],
 )
 def test_a_model_that_lacks_the_part_is_refused_by_name(kind: str, lacking: Any) -> None:
@@ -174,6 +220,7 @@ def test_parts_share_the_trunks_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- learning
 
 
+FROM_TRUNK = TransformerDynamicsConfig(transformer=stack(), source="trunk")
 LEARNT: list[Any] = [
     pytest.param("image_text", {}, {}, 40, 0.2, id="image_text"),
     pytest.param("masked_image", {}, {}, 100, 0.5, id="masked_image"),
@@ -190,6 +237,14 @@ LEARNT: list[Any] = [
     pytest.param(
         "latent_action", {}, {"dynamics": ConvolutionDynamicsConfig(widths=(16, 32))}, 60, 0.5,
         id="latent_action-convolution",
+    ),
+    pytest.param(
+        "latent_action", {"encoder": "trained", "momentum": 0.9},
+        {"target": "latents", "dynamics": FROM_TRUNK}, 120, 0.5, id="latent_action-latents",
+    ),
+    pytest.param(
+        "latent_action", {"appearance": "apart"}, {"says": "change"}, 80, 0.5,
+        id="latent_action-change",
     ),
     pytest.param("cpc", {}, {}, 60, 0.2, id="cpc"),
     pytest.param("r3m", {}, {}, 60, 0.2, id="r3m"),
@@ -208,6 +263,12 @@ LEARNT: list[Any] = [
     ),
     pytest.param("supervised", {}, {}, 40, 0.1, id="supervised"),
     pytest.param("supervised", {"layers": 2}, {}, 40, 0.1, id="supervised-perceptron"),
+    pytest.param("beit", {}, {}, 140, 0.4, id="beit"),
+    pytest.param("image_codes", {"decay": 0.8}, {}, 80, 0.3, id="image_codes"),
+    # With other tubes each step it takes three times as long.
+    pytest.param(
+        "video_mae", {"mask": {"kind": "explicit", "hidden": TUBES}}, {}, 140, 0.5, id="video_mae"
+    ),
 ]  # fmt: skip
 
 
@@ -216,8 +277,7 @@ def test_every_objective_overfits_eight_samples(
     kind: str, settings: Any, latent: Any, steps: int, share: float
 ) -> None:
     torch.manual_seed(0)
-    network = model(latent_action=latent_action(**latent))
-    learnt = built(kind, network, **settings)
+    learnt = built(kind, network(kind, latent_action=latent_action(**latent)), **settings)
     adam = optimiser_for(learnt, OptimiserConfig(lr=3e-3, weight_decay=0.0))
     losses = []
 

@@ -10,8 +10,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from tests.bundles import stack
 from tests.training.ranks import Ranks
-from tests.training.tiny import batch, model, tokenizer
+from tests.training.tiny import (
+    batch,
+    code_shape,
+    image_tokenizer,
+    latent_action,
+    model,
+    tokenizer,
+    video,
+)
 
 from tectum_core.architecture import ActionBinsConfig, ActionConfig
 from tectum_train.distributed import average_gradients, rank, world_size
@@ -22,50 +31,65 @@ READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
 
 def wide(made: Batch) -> Batch:
-    """The same in float64."""
-    for one in fields(made):
-        value = getattr(made, one.name)
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            setattr(made, one.name, value.double())
+    """The same in float64, the clips' ends at other frames each."""
+    assert made.clip is not None
+    made.clip.inside = torch.arange(4)[None] < 1 + torch.arange(len(made))[:, None] % 4
+    for part in (made, made.clip):
+        for one in fields(part):
+            value = getattr(part, one.name)
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                setattr(part, one.name, value.double())
     return made
 
 
-def learnt(kind: str, settings: dict[str, Any]) -> Arrays:
+def learnt(kind: str, settings: dict[str, Any], latent: dict[str, Any] | None = None) -> Arrays:
     """Loss and gradients of this rank's rows of a batch in which ever less of a chunk is real."""
     bins = ActionBinsConfig(count=8)
     actions = ActionConfig(dimensions=4, state_dimensions=4, max_steps=8, bins=bins)
-    network = model(actions=actions.model_dump()).double()
-    objective = objective_for(
-        READ.validate_python({"kind": kind, **settings}), network, tokenizer()
-    )
+    parts: dict[str, Any] = {} if latent is None else {"latent_action": latent_action(**latent)}
+    network = model(actions=actions.model_dump(), **video(), **parts)
+    torch.manual_seed(0)
+    config = READ.validate_python({"kind": kind, **settings})
+    objective = objective_for(config, network, tokenizer()).double()
     padded = torch.arange(8)[None] >= torch.arange(8, 0, -1)[:, None]
     own = 8 // world_size()
-    made = wide(batch(padded=padded)).part(rank() * own, (rank() + 1) * own)
+    paired = torch.arange(8) % 3 > 0
+    made = wide(batch(padded=padded, paired=paired)).part(rank() * own, (rank() + 1) * own)
     loss = objective(made).loss
     loss.backward()
-    average_gradients(network.parameters())
-    reached = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+    average_gradients(objective.parameters())
+    reached = [p.grad.flatten() for p in objective.parameters() if p.grad is not None]
     return {"loss": loss.detach().numpy(), "gradient": torch.cat(reached).numpy()}
 
 
+TRUNK = {"kind": "transformer", "transformer": stack().model_dump(), "source": "trunk"}
+
+
 @pytest.mark.parametrize(
-    ("kind", "settings"),
+    ("kind", "settings", "latent"),
     [
-        ("masked_image", {"text_share": 1.0}),
-        ("masked_image", {"mask": {"kind": "importance", "ratios": (0.3, 0.5, 0.8)}}),
-        ("masked_language", {"ratio": 0.4}),
-        ("masked_action", {}),
-        ("masked_action", {"loss": "cross_entropy"}),
-        ("action_prediction", {}),
-        ("action_prediction", {"loss": "cross_entropy"}),
+        ("masked_image", {"text_share": 1.0}, None),
+        ("masked_image", {"mask": {"kind": "importance", "ratios": (0.3, 0.5, 0.8)}}, None),
+        ("masked_language", {"ratio": 0.4}, None),
+        ("masked_action", {}, None),
+        ("masked_action", {"loss": "cross_entropy"}, None),
+        ("action_prediction", {}, None),
+        ("action_prediction", {"loss": "cross_entropy"}, None),
+        ("latent_action", {"decode_weight": 0.5}, {}),
+        ("latent_action", {"appearance": "apart"}, {"says": "change"}),
+        ("latent_action", {}, {"target": "latents"}),
+        ("latent_action", {"encoder": "trained"}, {"target": "latents", "dynamics": TRUNK}),
+        ("beit", {"tokenizer": str(image_tokenizer())}, None),
+        ("image_codes", code_shape(), None),
+        ("video_mae", {"statistics_weight": 0.3}, None),
     ],
 )
 def test_two_ranks_with_half_a_batch_each_learn_what_one_does(
-    ranks: Ranks, kind: str, settings: dict[str, Any]
+    ranks: Ranks, kind: str, settings: dict[str, Any], latent: dict[str, Any] | None
 ) -> None:
-    both = ranks.run(learnt, kind=kind, settings=settings)
+    both = ranks.run(learnt, kind=kind, settings=settings, latent=latent)
 
-    alone = learnt(kind, settings)
+    alone = learnt(kind, settings, latent)
     assert np.isclose(np.mean([one["loss"] for one in both]), alone["loss"], rtol=1e-6)
     largest = np.abs(alone["gradient"]).max()
     for one in both:

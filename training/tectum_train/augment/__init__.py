@@ -76,9 +76,10 @@ class Frames:
         signs[list(places)], between[list(places)] = 1 - 2 * share, 4 * share * (1 - share)
         return signs * mean, variance + between * mean**2
 
-    def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
-        """uint8[B, F, 3, S, S] to the same."""
-        return _bytes(self._colours.applied(self.placement(draws).applied(_unit(frames)), draws))
+    def __call__(self, frames: Tensor, draws: Draws, view: str = "") -> Tensor:
+        """uint8[B, F, 3, S, S] to the same; by another view's name in other colours."""
+        placed = self.placement(draws).applied(_unit(frames))
+        return _bytes(self._colours.applied(placed, draws, view))
 
 
 class Views:

@@ -56,6 +56,14 @@ class Draws:
         """float64[B, n], uniform from `least` to `most`."""
         return least + (most - least) * self.uniform(purpose, count)
 
+    def normal(self, purpose: str, count: int = 1) -> Tensor:
+        """float64[B, n] of mean 0 and standard deviation 1.
+
+        Source: Box and Muller 1958 (doi:10.1214/aoms/1177706645).
+        """
+        far, way = self.uniform(purpose, 2 * count).chunk(2, dim=1)
+        return (-2 * torch.log1p(-far)).sqrt() * torch.cos(2 * torch.pi * way)
+
     def chosen(self, purpose: str, share: float) -> Tensor:
         """bool[B], True for that share of samples."""
         return self.uniform(purpose)[:, 0] < share

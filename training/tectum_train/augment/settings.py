@@ -136,6 +136,7 @@ class AugmentationConfig(Strict):
     """Left and right exchanged in a share of samples; None: never, as robots and sentences know
     their sides."""
     action_noise: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of noise on actions that are shown, in their own standard deviations."""
+    """Standard deviation of Gaussian noise on actions that are shown so that others, or frames, be
+    told, in their own standard deviations. What is to be told has none."""
     views: ViewsConfig = ViewsConfig()
     """Views of single pictures, for objectives that compare them."""

@@ -96,6 +96,11 @@ class BatchMaker:
         )
         if Reads.LATER in self._reads:
             made.later = self._seen(samples.later(index, gap)[:, None], draws)[:, 0]
+        if Reads.RECOLOURED in self._reads:
+            pair = np.stack([index, samples.later(index, gap)], axis=1)
+            made.recoloured = self._seen(pair, draws, " recoloured")
+        if recipe.augmentation.action_noise:
+            made.action_noise = self._noise(draws, "action noise", made.actions)
         if Reads.VIEWS in self._reads:
             whole = self._views.whole(_channels_first(samples.frames[index]), draws)
             made.views = self._normalised(whole)
@@ -123,17 +128,21 @@ class BatchMaker:
         at = steps * np.arange(count)[None].repeat(len(index), 0)
         moving = at[:, :, None] + np.arange(steps)
         frames = samples.later(start, at)
+        actions = self._actions(samples.later(start, moving), placement)
+        if recipe.augmentation.action_noise:
+            actions = actions + self._noise(draws, "noise on a clip's actions", actions)
         return Clip(
             frames=self._seen(frames, draws),
             inside=self._to(samples.inside(start, at)),
-            actions=self._actions(samples.later(start, moving), placement),
+            actions=actions,
             acted=self._to(samples.inside(start, moving)),
             states=self._states(frames, placement),
         )
 
-    def _seen(self, at: NDArray[np.int64], draws: Draws) -> Tensor:
+    def _seen(self, at: NDArray[np.int64], draws: Draws, view: str = "") -> Tensor:
         """Frames at [B, F], augmented alike and normalised: float[B, F, 3, S, S]."""
-        return self._normalised(self._frames(_channels_first(self._samples.frames[at]), draws))
+        frames = _channels_first(self._samples.frames[at])
+        return self._normalised(self._frames(frames, draws, view))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels.to(self._device), self._recipe.images)
@@ -148,6 +157,11 @@ class BatchMaker:
         if self._scaling is not None:
             actions = self._scaling.standardise(actions)
         return actions.to(self._device)
+
+    def _noise(self, draws: Draws, purpose: str, like: Tensor) -> Tensor:
+        """Noise for standardised actions [B, …], each sample's own."""
+        drawn = draws.normal(purpose, like[0].numel()).view(like.shape)
+        return (self._recipe.augmentation.action_noise * drawn).to(like)
 
     def _states(self, at: NDArray[np.int64], placement: Placement) -> Tensor:
         """States at frames [B, …], standardised; moved and mirrored as the pixels are."""

@@ -19,7 +19,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.engine.begun import begin_with_trunk
 from tectum_train.engine.scaling import scaling_of
 from tectum_train.engine.words import sentences
-from tectum_train.objectives import WeightedSum, objective_for
+from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import CrossStitch, ManyTasks, views_of
 
@@ -43,6 +43,11 @@ class Run:
     """Parts that came trained from another bundle."""
     views: Mapping[str, Run] = field(default_factory=dict)
     """Where objectives have a trunk each: the run as each of them sees it, by its kind."""
+
+    @property
+    def parts(self) -> tuple[Objective, ...]:
+        """The objectives, as the recipe lists them."""
+        return tuple(part for part in self.objective.parts if isinstance(part, Objective))
 
     def summed_up(self, **facts: object) -> Run:
         """The same, with these facts in its bundle's training summary."""
@@ -113,6 +118,8 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     parts = [
         (one.weight, objective_for(one, views[one.kind], tokenizer)) for one in recipe.objectives
     ]
+    for _, part in parts:
+        part.check(recipe.images)
     if recipe.tasks is None:
         objective: WeightedSum | ManyTasks = WeightedSum(parts)
     else:
@@ -126,13 +133,18 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
 
 
 def _check_interval(recipe: Recipe, fps: float) -> None:
-    """The frames of a pair lie as far apart as the bundle will say that they should."""
-    latent, world, clip = recipe.model.latent_action, recipe.model.world_model, recipe.data.clip
-    if world is not None and clip is not None and abs(clip.steps / fps / world.interval - 1) > 0.01:
-        raise RecipeError(
-            f"data.clip.steps: {clip.steps} steps at {fps:g} a second are {clip.steps / fps:g} s, "
-            f"but model.world_model.interval is {world.interval:g} s"
-        )
+    """Frames of pairs and clips lie as far apart as the bundle will say that they should."""
+    model, clip = recipe.model, recipe.data.clip
+    for key, wanted in (
+        ("world_model.interval", model.world_model and model.world_model.interval),
+        ("video.frame_interval", model.video and model.video.frame_interval),
+    ):
+        if clip is not None and wanted and abs(clip.steps / fps / wanted - 1) > 0.01:
+            raise RecipeError(
+                f"data.clip.steps: {clip.steps} steps at {fps:g} a second are "
+                f"{clip.steps / fps:g} s, but model.{key} is {wanted:g} s"
+            )
+    latent = model.latent_action
     if latent is None:
         return
     for steps in recipe.data.pair_steps:

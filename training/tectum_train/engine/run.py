@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,22 +18,21 @@ from tectum_core.numerics import exact_float32
 from tectum_train.distributed import (
     all_sum,
     anywhere,
-    average_gradients,
     means,
     rank,
     same_everywhere,
     together,
     world_size,
 )
-from tectum_train.engine.accumulation import backward, division, indivisible
+from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, open_samples
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
-from tectum_train.engine.optimiser import learning_rate, optimiser_for, set_rate
+from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
+from tectum_train.engine.stepping import take_step
 from tectum_train.engine.untrained import unreached, untrained
-from tectum_train.objectives import Batch, Outcome, WeightedSum
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import ManyTasks
 
@@ -111,7 +109,7 @@ def train(
         try:
             for step, batch, waited in batches:
                 rate = learning_rate(step, recipe.optimiser.lr, recipe.schedule)
-                outcome, norm = _step(step, batch, objective, adam, rate, recipe, pieces)
+                outcome, norm = take_step(step, batch, objective, adam, rate, recipe, pieces)
                 last = step + 1 == recipe.schedule.steps
                 record = last or step % _RECORD_EVERY == 0
                 loss = float(all_sum(outcome.loss)) / world_size()
@@ -132,6 +130,9 @@ def train(
                     raise Interrupted(f"saved after step {step + 1} in {folder}")
         finally:
             batches.stop()
+    if first:
+        for part in run.parts:
+            part.leave(folder, recipe.images)
     run = _with_what_was_trained(run, adam, maker)
     run.model.cpu().eval()
     objective.cpu().eval()
@@ -144,39 +145,15 @@ def _with_what_was_trained(run: Run, adam: AdamW, maker: BatchMaker) -> Run:
     run = run.summed_up(untrained=left)
     if not isinstance(run.objective, ManyTasks) or not run.views:
         return run
-    batch, views = maker.make(run.recipe.schedule.steps - 1), dict[str, Run]()
+    views = dict[str, Run]()
     for kind, part in run.objective.named_parts():
+        # Anew for each: what the one before read of it, such as words, has no graph any more.
+        batch = maker.make(run.recipe.schedule.steps - 1)
         foreign = unreached(run.views[kind].model, part, batch)
         own = tuple(sorted({*left, *foreign}, key=list(PARTS).index))
         views[kind] = replace(run.views[kind], config=run.config).summed_up(untrained=own)
     served = next((one for one in views.values() if one.model.vision is run.model.vision), None)
     return replace(run if served is None else replace(run, config=served.config), views=views)
-
-
-def _step(
-    step: int,
-    batch: Batch,
-    objective: WeightedSum | ManyTasks,
-    adam: AdamW,
-    rate: float,
-    recipe: Recipe,
-    pieces: int,
-) -> tuple[Outcome, float]:
-    """Learn from a batch; gives what was said of this rank's samples, and the gradient's norm."""
-    set_rate(adam, rate)
-    adam.zero_grad(set_to_none=True)
-    low = recipe.precision == "bfloat16"
-    autocast = partial(torch.autocast, batch.earlier.device.type, torch.bfloat16, enabled=low)
-    # Codes that are drawn anew are a function of the step too.
-    torch.manual_seed(batch.noise)
-    outcome = backward(objective, batch, pieces, autocast)
-    average_gradients(objective.parameters())
-    norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.optimiser.clip_norm)
-    if not bool(torch.isfinite(norm)):
-        raise FloatingPointError(f"step {step}: the gradient is not finite")
-    adam.step()
-    objective.after_step()
-    return outcome, float(norm)
 
 
 def _repeat_exactly() -> None:

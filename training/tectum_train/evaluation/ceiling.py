@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel
 from tectum_train.evaluation.context import Context, model_input
-from tectum_train.evaluation.latent import Pairs, draw_pairs
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.pairs import Pairs, draw_pairs
 from tectum_train.evaluation.probes import r_squared
 
 __all__ = ["measure_ceiling"]
@@ -75,7 +75,7 @@ def _trained(context: Context, network: PerceptionModel, train: Pairs, test: Pai
         trunk = None
         if module.config.reads_trunk:
             trunk = (network.vision(before).tokens, network.vision(after).tokens)
-        said = dynamics.say(module.frames(before), module.frames(after), trunk)
+        said = module.say(module.frames(before), module.frames(after), trunk)
         found: torch.Tensor = head(said.flatten(1))
         return found
 

@@ -10,52 +10,83 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 __all__ = [
+    "ALL_ALIKE",
     "ALONE_PIXELS",
     "ALONE_STILL",
     "ALONE_TOKENS",
     "CHANGE_OF_WIDTH",
     "CHANGE_PCA",
     "CHUNK_RULE",
+    "CLIP_RULE",
+    "CODE_RULE",
+    "COMMONEST_CODE",
+    "COPY_HIDDEN",
+    "COPY_VISIBLE",
     "DECODED_RULE",
     "EXTRAPOLATION",
     "FEATURES_RULE",
+    "FEW_LABELS_RULE",
     "FRAME_RULE",
     "HIDDEN_ACTIONS_RULE",
     "IMAGE_RULE",
     "IMAGE_TOLD_RULE",
     "INTERPOLATION",
     "LAST_ACTION",
+    "LATENT_CODES_RULE",
+    "LATENT_PERPLEXITY_RULE",
     "LATER_LATENT_RULE",
     "MEAN_ACTION",
     "MEAN_PATCH",
+    "MEAN_TUBELET",
     "MOTION_RULE",
     "NEXT_LATENT_RULE",
     "OTHER_ACTIONS",
+    "OTHER_CLIP",
+    "OTHER_CODES",
     "OTHER_CONTEXT",
     "OTHER_NEXT",
     "OTHER_PICTURE",
     "OTHER_WORDS",
     "OTHER_Z",
+    "OWN_SCENE",
+    "PAINTED_RULE",
     "PAIR_RULE",
+    "PERPLEXITY_RULE",
     "PIXELS",
     "RANDOM_INIT",
     "TASK_RULE",
+    "TOKENS_RULE",
+    "TO_FILL",
+    "TRANSFER_RULE",
+    "TRUE_FRAMES",
     "TWO_ERRORS",
+    "USAGE_RULE",
     "WORD_RULE",
     "WORD_SURPRISE_RULE",
     "actions_are_decoded",
     "actions_are_foretold",
+    "clip_is_filled",
+    "code_is_guessed",
+    "codes_are_painted",
+    "codes_are_used",
+    "codes_are_varied",
+    "codes_to_fill",
     "enough_taught",
     "features_tell",
+    "few_labels_suffice",
     "frame_is_predicted",
     "hidden_actions_are_filled",
     "image_is_filled",
     "instruction_helps",
+    "latent_codes_are_used",
+    "latent_codes_are_varied",
     "later_latent_is_known",
+    "motion_is_carried_over",
     "motion_is_in_z",
     "next_latent_is_known",
     "partner_is_told_apart",
     "task_is_known",
+    "tokens_are_predicted",
     "word_is_found",
     "word_surprises_less",
 ]
@@ -63,6 +94,11 @@ __all__ = [
 Controls = Mapping[str, float]
 
 MEAN_PATCH, OTHER_CONTEXT = "mean patch", "another image's context"
+MEAN_TUBELET, OTHER_CLIP = "mean tubelet", "another clip's context"
+COPY_VISIBLE = "copying the nearest visible tubelet"
+COPY_HIDDEN = "copying the hidden tubelet from the neighbouring frames"
+COMMONEST_CODE, ALL_ALIKE = "commonest code", "all codes alike"
+OTHER_CODES = "another picture's codes"
 OTHER_PICTURE, OTHER_WORDS = "shuffled picture", "shuffled instruction"
 TWO_ERRORS = "two standard errors of the difference"
 INTERPOLATION, MEAN_ACTION = "linear interpolation", "mean action"
@@ -70,6 +106,8 @@ LAST_ACTION, OTHER_Z = "repeating the last action", "shuffled z"
 CHANGE_OF_WIDTH = "frame-difference PCA, z's width"
 CHANGE_PCA = "frame-difference PCA-256"
 OTHER_NEXT = "shuffled o_t+1, refitted"
+TRUE_FRAMES, OWN_SCENE = "true frames, the same probe", "z in its own scene"
+TO_FILL = "codes that so many pairs can fill"
 ALONE_PIXELS = "o_t alone, pixels PCA-256"
 ALONE_TOKENS = "o_t alone, trunk tokens PCA-256"
 ALONE_STILL = "o_t alone, z of a still pair"
@@ -144,6 +182,50 @@ def image_is_filled(error: float, controls: Controls) -> bool:
         and _below(error, controls[MEAN_PATCH])
         and controls[OTHER_CONTEXT] >= _OTHER_CONTEXT
     )
+
+
+# "VideoMAE: beats copy-neighbour-frame", which under a tube mask is the nearest visible tubelet;
+# the mean and the other context as of images
+CLIP_RULE = (
+    f"below mean tubelet and copying what is visible {_BY}; other context ≥ {_OTHER_CONTEXT}"
+)
+
+
+def clip_is_filled(error: float, controls: Controls) -> bool:
+    """By errors as shares of predicting zero's."""
+    return (
+        _below(error, controls[MEAN_TUBELET], controls[COPY_VISIBLE])
+        and controls[OTHER_CLIP] >= _OTHER_CONTEXT
+    )
+
+
+# "BEiT: codebook usage and perplexity; masked accuracy above the majority token". How much usage
+# is enough was not said: BEiT v2 publishes 97 to 100 %.
+_USAGE, _ALIKE, _PAINTED = 0.90, 0.25, 0.50
+USAGE_RULE = f"≥ {_USAGE}"
+PERPLEXITY_RULE = f"≥ {_ALIKE} of all codes alike"
+PAINTED_RULE = f"≤ {_PAINTED}"
+CODE_RULE = f"above commonest code and other context {_BY}"
+
+
+def codes_are_used(share: float) -> bool:
+    """By the share of codes that held-out frames have."""
+    return share >= _USAGE
+
+
+def codes_are_varied(perplexity: float, codes: int) -> bool:
+    """By the perplexity of a codebook of so many."""
+    return perplexity >= _ALIKE * codes
+
+
+def codes_are_painted(error: float) -> bool:
+    """By the error as a share of the mean patch's."""
+    return error <= _PAINTED
+
+
+def code_is_guessed(accuracy: float, controls: Controls) -> bool:
+    """By the share of right codes."""
+    return _above(accuracy, max(controls[COMMONEST_CODE], controls[OTHER_CONTEXT]))
 
 
 # "MIM given text: error(shuffled text) − error(true text) > 0": by more than chance, of which the
@@ -228,6 +310,64 @@ FRAME_RULE = f"≤ {_FRAME}"
 def frame_is_predicted(error: float) -> bool:
     """By the error as a share of copying's."""
     return error <= _FRAME
+
+
+# The same in the trunk's tokens, of which was not said how near: beyond doubt nearer than a copy.
+TOKENS_RULE = f"below 1 and shuffled z, each {_BY}"
+
+
+def tokens_are_predicted(error: float, controls: Controls) -> bool:
+    """By the error as a share of copying's."""
+    return _below(error, 1.0, controls[OTHER_Z])
+
+
+# Demanded is that decoding from z beats learning from pixels with 2.5 % of the action labels.
+FEW_LABELS_RULE = f"above 0 and frame-difference PCA-256 {_BY}"
+
+
+def few_labels_suffice(r_squared: float, controls: Controls) -> bool:
+    """By R² in the plane, both fitted on the same few labels."""
+    return r_squared > 0 and _above(r_squared, controls[CHANGE_PCA])
+
+
+# "a code decoded in another scene moves the same way". Directions are read by a linear probe that
+# errs on true frames too, so it is asked for half of what the probe reads there; and the motions
+# of a data set have a common direction, which shuffled pairs have as well.
+_CARRIED, _OVER_OTHERS = 0.50, 0.25
+TRANSFER_RULE = f"≥ {_CARRIED:.2f} of true frames', ≥ shuffled z + {_OVER_OTHERS}"
+
+
+def motion_is_carried_over(cosine: float, controls: Controls) -> bool:
+    """By the mean cosine of what is painted in another scene with the pair's own motion."""
+    return (
+        cosine > 0
+        and cosine >= _CARRIED * controls[TRUE_FRAMES]
+        and cosine >= controls[OTHER_Z] + _OVER_OTHERS
+    )
+
+
+# "code usage". A collapsed codebook says one code, and restarts alone let each be said once in a
+# while, so a code counts from a tenth of an even share on. Half of them: motions are unevenly
+# common, and the rare ones need codes too. A codebook larger than the data can fill, at ten times
+# for each code, is held to what they can. Perplexity: as even as half of that half.
+_EACH, _FILLED, _VARIED = 10, 0.50, 0.25
+LATENT_CODES_RULE = f"≥ {_FILLED:.2f} of what can be filled"
+LATENT_PERPLEXITY_RULE = f"≥ {_VARIED:.2f} of what can be filled"
+
+
+def codes_to_fill(size: int, said: int) -> float:
+    """How many of a codebook's so many codes as many as were said can fill."""
+    return float(min(size, said / _EACH))
+
+
+def latent_codes_are_used(used: float, to_fill: float) -> bool:
+    """By how many codes are in use."""
+    return used >= _FILLED * to_fill
+
+
+def latent_codes_are_varied(perplexity: float, to_fill: float) -> bool:
+    """By the perplexity of the codes that are said."""
+    return perplexity >= _VARIED * to_fill
 
 
 # ---------------------------------------------------------------- world models

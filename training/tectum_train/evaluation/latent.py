@@ -10,83 +10,35 @@ Letters: n pairs, N frames of the data set, S their side, d features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tectum_core.model.bottleneck import code_count
 from tectum_core.predictor import Predictor
-from tectum_train.data.samples import Samples
 from tectum_train.evaluation import gates
-from tectum_train.evaluation.context import Context, model_input, of_others, starts
+from tectum_train.evaluation.context import Context, model_input, of_others
+from tectum_train.evaluation.few_labels import Labels, measure_few_labels
+from tectum_train.evaluation.latent_codes import measure_latent_codes
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.pairs import Pairs, draw_pairs
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, fit_ridge, r_squared
+from tectum_train.evaluation.transfer import measure_transfer
 
-__all__ = ["Pairs", "draw_pairs", "measure_latent_actions"]
+__all__ = ["measure_latent_actions"]
 
 _TRAIN_PAIRS, _TEST_PAIRS, _BATCH = 12_000, 4_000, 256
 _COMPONENTS = 256
 _FLOATS = 2**28
 """In one array of features: a gibibyte."""
 
-Features = Callable[["Pairs"], NDArray[np.float32]]
+_Seen = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]
+
+Features = Callable[[Pairs], NDArray[np.float32]]
 """What a probe reads of pairs: float32[n, d]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Frames one interval apart, and how the hand moved between them."""
-
-    frames: NDArray[np.uint8]
-    """[N, S, S, 3], the data set's; only what is looked at is read."""
-    first: NDArray[np.int64]
-    """[n], where the earlier frames stand."""
-    second: NDArray[np.int64]
-    """[n], where the later ones do."""
-    moved: NDArray[np.float64]
-    """[n, 3], metres in the camera's frame: right, down, away."""
-    episode: NDArray[np.int64]
-    """[n], which episode each is of."""
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    @property
-    def earlier(self) -> NDArray[np.uint8]:
-        """[n, S, S, 3]."""
-        return self.frames[self.first]
-
-    @property
-    def later(self) -> NDArray[np.uint8]:
-        """[n, S, S, 3]."""
-        return self.frames[self.second]
-
-    def at(self, rows: slice | NDArray[np.int64]) -> Pairs:
-        """Some of them."""
-        return Pairs(
-            self.frames,
-            self.first[rows],
-            self.second[rows],
-            self.moved[rows],
-            self.episode[rows],
-        )
-
-    def still(self) -> Pairs:
-        """Each earlier frame beside itself; what moved is told as it was."""
-        return replace(self, second=self.first)
-
-
-def draw_pairs(context: Context, samples: Samples, count: int, stream: str) -> Pairs:
-    """Pairs drawn evenly over a data set."""
-    gap = context.pair_steps
-    index = np.sort(context.generator(stream).permutation(starts(samples, gap))[:count])
-    hand = context.states(samples)[:, :3]
-    extrinsics = samples.column(context.columns.extrinsics).astype(np.float64)
-    rotation = extrinsics[index].reshape(-1, 4, 4)[:, :3, :3]
-    moved = np.einsum("nij,nj->ni", rotation, hand[index + gap] - hand[index])
-    return Pairs(samples.frames, index, index + gap, moved, samples.episode[index])
 
 
 def measure_latent_actions(context: Context) -> list[Measure]:
@@ -103,6 +55,8 @@ def measure_latent_actions(context: Context) -> list[Measure]:
     strangers = of_others(test.episode, context.generator("strangers' z, painted"))
     z = _latents(predictor, train), _latents(predictor, test)
     width = z[0].shape[1]
+    # What is said in codes is so many numbers, however long the vectors that they stand for.
+    numbers = code_count(predictor.model.latent_action.config.bottleneck) or width
 
     def explained(seen: NDArray[np.floating], asked: NDArray[np.floating]) -> NDArray[np.float64]:
         return r_squared(fit_ridge(seen, train.moved, asked, train.episode), test.moved)
@@ -115,7 +69,7 @@ def measure_latent_actions(context: Context) -> list[Measure]:
     of_change = explained(*change)
     of_twin = explained(_latents(context.twin, train), _latents(context.twin, test))
     plane = {
-        gates.CHANGE_OF_WIDTH: _plane(explained(*(part[:, :width] for part in change))),
+        gates.CHANGE_OF_WIDTH: _plane(explained(*(part[:, :numbers] for part in change))),
         gates.CHANGE_PCA: _plane(of_change),
         gates.ALONE_PIXELS: _plane(principal(lambda p: flat_pixels(p.frames, p.first))),
         gates.ALONE_TOKENS: _plane(principal(lambda p: _tokens(predictor, p))),
@@ -127,6 +81,14 @@ def measure_latent_actions(context: Context) -> list[Measure]:
     }
     depth = {gates.CHANGE_PCA: float(of_change[2]), "random init": float(of_twin[2])}
     value, copy = _plane(of_z), _prediction_error(predictor, test, strangers)
+    labels = Labels(train.moved[:, :2], train.episode, test.moved[:, :2])
+    ahead = {gates.OTHER_Z: copy["shuffled"]}
+    if predictor.model.latent_action.config.target == "pixels":
+        what, rule = "next frame's error", gates.FRAME_RULE
+        foreseen = gates.frame_is_predicted(copy["model"])
+    else:
+        what, rule = "error of the next frame's trunk tokens", gates.TOKENS_RULE
+        foreseen = gates.tokens_are_predicted(copy["model"], ahead)
     name = f"latent action ({width}) over {context.interval:g} s →"
     return [
         Measure(
@@ -141,12 +103,15 @@ def measure_latent_actions(context: Context) -> list[Measure]:
         Measure(f"{name} hand, down, R²", float(of_z[1])),
         Measure(f"{name} hand, depth, R²", float(of_z[2]), depth),
         Measure(
-            "latent action, next frame's error ÷ copying",
+            f"latent action, {what} ÷ copying",
             copy["model"],
-            {gates.OTHER_Z: copy["shuffled"]},
-            gates.FRAME_RULE,
-            gates.frame_is_predicted(copy["model"]),
+            ahead,
+            rule,
+            foreseen,
         ),
+        *measure_few_labels(name, z, change, labels, context.generator("labelled episodes")),
+        *measure_latent_codes(context, test),
+        *measure_transfer(context, train, test),
     ]
 
 
@@ -203,7 +168,7 @@ def _change(pairs: Pairs) -> NDArray[np.float32]:
 def _prediction_error(
     predictor: Predictor, pairs: Pairs, strangers: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Squared error of the predicted later frame as a share of copying the earlier one.
+    """Squared error of what is predicted of the later frame, as a share of copying the earlier.
 
     Args:
         predictor: has latent actions.
@@ -214,25 +179,26 @@ def _prediction_error(
     module = model.latent_action
     if module is None:
         raise ValueError("the bundle predicts no latent actions")
-    reads_trunk = module.config.reads_trunk
+    asks = module.config.predicts_from_trunk
     sums = dict.fromkeys(("model", "shuffled", "copy"), 0.0)
 
-    def seen(part: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Earlier frame, later frame, z, the earlier frame's trunk tokens."""
+    def seen(part: Pairs) -> _Seen:
+        """Earlier frame and its trunk tokens, what is to be predicted of the later one, and z."""
         pixels = [model_input(predictor, frames) for frames in (part.earlier, part.later)]
         before, after = (module.frames(frame) for frame in pixels)
         trunk = None
-        if reads_trunk:
+        if asks:
             trunk = (model.vision(pixels[0]).tokens, model.vision(pixels[1]).tokens)
         z = module.infer(before, after, trunk).vectors
-        return before, after, z, None if trunk is None else trunk[0]
+        own = None if trunk is None else trunk[0]
+        return before, own, module.target(after, None if trunk is None else trunk[1]), z
 
     for start in range(0, len(pairs), _BATCH):
         part = slice(start, start + _BATCH)
-        before, after, z, own = seen(pairs.at(part))
-        _, _, strange, _ = seen(pairs.at(strangers[part]))
+        before, own, after, z = seen(pairs.at(part))
+        *_, strange = seen(pairs.at(strangers[part]))
         for name, guess in (
-            ("copy", before),
+            ("copy", module.target(before, own)),
             ("model", module.predict(before, z, own)),
             ("shuffled", module.predict(before, strange, own)),
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from statistics import mean, stdev
 from typing import Any
@@ -18,6 +19,8 @@ from tectum_train.evaluation.actions import (
     measure_masked_actions,
 )
 from tectum_train.evaluation.ceiling import measure_ceiling
+from tectum_train.evaluation.clips import measure_masked_clips
+from tectum_train.evaluation.codes import measure_image_codes, measure_masked_codes
 from tectum_train.evaluation.context import (
     Columns,
     Context,
@@ -33,8 +36,11 @@ from tectum_train.evaluation.masked import (
 )
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.neighbours import measure_features
-from tectum_train.evaluation.retrieval import measure_retrieval
+from tectum_train.evaluation.retrieval import measure_retrieval, measure_sentences
 from tectum_train.evaluation.world_model import measure_world_model
+from tectum_train.objectives import Objective
+from tectum_train.objectives.beit import Beit
+from tectum_train.objectives.image_codes import ImageCodes
 from tectum_train.world import read_world
 
 __all__ = ["as_json", "evaluate", "flat", "markdown"]
@@ -75,6 +81,8 @@ def _parts(
         yield _Part("masked images", measure_masked_images)
         if model.pixel_decoder.text_context and learnt("pixel_decoder.from_text"):
             yield _Part("masked images told their instructions", measure_told_images)
+    if model.video_decoder is not None and learnt("video_decoder"):
+        yield _Part("masked clips", measure_masked_clips)
     if model.fusion is not None and learnt("fusion.token_head"):
         yield _Part("masked words", measure_masked_words)
     if model.fusion is not None and model.actions is not None and learnt("fusion.action_head"):
@@ -92,8 +100,19 @@ def _parts(
         yield _Part("world model", measure_world_model, acted)
     if learnt("vision"):
         yield _Part("frozen features", measure_features, (columns.family,))
+    if model.joint is not None and learnt("joint"):
+        yield _Part("sentences", measure_sentences, (_WORLD, columns.family))
     if ceiling and latent is not None and learnt("latent_action"):
         yield _Part("the supervised ceiling", measure_ceiling, moving)
+
+
+def _beside(objectives: Sequence[Objective]) -> Iterator[_Part]:
+    """What there is to measure of what a bundle leaves out."""
+    for one in objectives:
+        if isinstance(one, ImageCodes):
+            yield _Part("image codes", partial(measure_image_codes, tokenizer=one.tokenizer))
+        elif isinstance(one, Beit):
+            yield _Part("masked codes", partial(measure_masked_codes, guesser=one))
 
 
 def evaluate(
@@ -106,6 +125,7 @@ def evaluate(
     tell: Callable[[str], None] = lambda _: None,
     left_out: Callable[[str], None] = lambda _: None,
     device: str = "cpu",
+    objectives: Sequence[Objective] = (),
 ) -> list[Measure]:
     """All measures that the bundle has a head for and the data set has what it takes for.
 
@@ -119,6 +139,7 @@ def evaluate(
         tell: called with what is being measured.
         left_out: called with what is not, and what the data set lacks for it.
         device: a torch device for the models; probes are fitted on the CPU.
+        objectives: that the bundle's model was trained by, for what only they have; moved likewise.
 
     Raises:
         DataError: bundle and data contradict each other (see `check_fits`).
@@ -145,7 +166,9 @@ def evaluate(
         seed=seed,
     )
     measures: list[Measure] = []
-    for part in _parts(config, columns, shown, ceiling=ceiling):
+    for one in objectives:
+        one.to(device).eval()
+    for part in (*_parts(config, columns, shown, ceiling=ceiling), *_beside(objectives)):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")
             continue

@@ -7,9 +7,16 @@ Controls are classifiers fitted on the training episodes' task families. A model
 names that column (`data.task`, as tectum-tiny does) had the same labels: they say which
 frames and sentences are positives of each other, and which paraphrases a sample may draw. Then
 model and classifiers differ in what they read and how they are made, not in supervision.
+
+Of the sentences themselves, each text once: how far down the list the first one of the true task
+stands. First means the true task wins, so R@1 is the same number.
+
+Letters: n frames, S sentences, F families.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +29,7 @@ from tectum_train.evaluation.perceptron import classify_nonlinearly
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
-__all__ = ["measure_retrieval"]
+__all__ = ["measure_retrieval", "measure_sentences"]
 
 _TEST_STRIDE, _TRAIN_STRIDE = 3, 8
 _COMPONENTS = 256
@@ -35,7 +42,9 @@ def measure_retrieval(context: Context) -> list[Measure]:
     if not len(test_at) or not len(train_at):
         raise NothingToMeasure("no episode has a second half")
     true = _columns_of(context, context.test)[test_at]
-    model = _by_sentences(context, test_at)
+    sentences, saying = _by_sentences(context, test_at)
+    columns = range(len(context.world.families))
+    model = np.stack([sentences[:, saying == one].max(axis=1) for one in columns], axis=1)
     controls = _classifiers(context, train_at, test_at)
 
     families, partners = context.world.families, _partners(context)
@@ -70,6 +79,42 @@ def measure_retrieval(context: Context) -> list[Measure]:
     return measures
 
 
+def measure_sentences(context: Context) -> list[Measure]:
+    """R@5, R@10 and the median rank of the first sentence of the true task, of all S held out."""
+    test_at = second_half(context.test)[::_TEST_STRIDE]
+    if not len(test_at):
+        raise NothingToMeasure("no episode has a second half")
+    true = _columns_of(context, context.test)[test_at]
+    sentences, saying = _by_sentences(context, test_at)
+    right = saying[None] == true[:, None]
+    best = np.where(right, sentences, -np.inf).max(axis=1, keepdims=True)
+    rank = 1 + ((sentences > best) & ~right).sum(axis=1)
+    total, number = len(saying), np.bincount(saying)[true]
+    chances = [_found_by_chance(total, number, first) for first in range(total + 1)]
+    on = f"{context.counted(test_at, 'frames')}; {total} sentences"
+    measures = [
+        Measure(
+            f"frame → sentence, R@{first}",
+            float((rank <= first).mean()),
+            {"chance": chances[first]},
+            on=on,
+        )
+        for first in (5, 10)
+        if first < total
+    ]
+    middle = next(place for place, chance in enumerate(chances) if chance >= 0.5)
+    median = Measure(
+        "frame → sentence, median rank", float(np.median(rank)), {"chance": middle}, on=on
+    )
+    return [*measures, median]
+
+
+def _found_by_chance(total: int, right: NDArray[np.int64], first: int) -> float:
+    """How often the first so many of a shuffled list hold a right one; mean over frames [n]."""
+    ways = math.comb(total, first)
+    return float(np.mean([1 - math.comb(total - int(count), first) / ways for count in right]))
+
+
 def _indices(context: Context) -> list[int]:
     """Of the families, in the order of the scores' columns; there may be gaps between them."""
     return sorted(family.index for family in context.world.families)
@@ -86,20 +131,22 @@ def _partners(context: Context) -> dict[int, int]:
     return {column[one]: column[other] for one, other in context.world.partners.items()}
 
 
-def _by_sentences(context: Context, test_at: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[n, families]: the best cosine to any of a family's held-out sentences."""
-    asked = []
-    for family in sorted(context.world.families, key=lambda family: family.index):
-        asked.append(context.world.sentences(family.name, held_out=True))
-        if not asked[-1]:
+def _by_sentences(
+    context: Context, test_at: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """[n, S], each frame's cosines to the sentences held out; [S], their families' columns."""
+    asked, saying = list[str](), list[int]()
+    for column, family in enumerate(sorted(context.world.families, key=lambda one: one.index)):
+        held_out = context.world.sentences(family.name, held_out=True)
+        if not held_out:
             raise NothingToMeasure(f"meta/world.json holds no sentence of {family.name!r} out")
+        asked += held_out
+        saying += [column] * len(held_out)
     images = in_batches(
         lambda f: context.predictor.embed_images(f, "joint"), context.test.frames, test_at
     )
-    columns = [
-        (images @ context.predictor.embed_texts(sentences).T).max(axis=1) for sentences in asked
-    ]
-    return np.stack(columns, axis=1).astype(np.float64)
+    scores = images @ context.predictor.embed_texts(asked).T
+    return scores.astype(np.float64), np.array(saying)
 
 
 def _classifiers(

@@ -206,8 +206,8 @@ def queue_info_nce(
         temperature: what cosines are divided by.
 
     Returns:
-        This rank's share of the loss, and bool[b], whether the own key is nearest; ln(1 + K) at
-        first.
+        This rank's share of the loss, and bool[b], whether the own key is nearer than any other (a
+        tie is no hit: it would be one always where all keys have become one); ln(1 + K) at first.
 
     Source: MoCo (arXiv:1911.05722).
     """
@@ -217,7 +217,7 @@ def queue_info_nce(
     loss = F.cross_entropy(
         logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="none"
     )
-    return mean_over_ranks(loss), logits.argmax(dim=1) == 0
+    return mean_over_ranks(loss), (logits[:, :1] > logits[:, 1:]).all(dim=1)
 
 
 @without_autocast

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tectum_train.distributed import all_sum, mean_over_ranks
+from tectum_train.distributed import all_sum, world_size
 
 __all__ = ["frame_errors", "latent_spread", "mean_error"]
 
@@ -29,17 +29,22 @@ def frame_errors(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted.to(wide) - target.to(wide)).square().mean(dim=(2, 3))
 
 
-def mean_error(errors: Tensor, counted: Tensor) -> Tensor:
+def mean_error(errors: Tensor, counted: Tensor, among: Tensor | None = None) -> Tensor:
     """Their mean over the frames that count, of all ranks.
 
     Args:
         errors: float[b, T].
         counted: bool[b, T], False where the episode had ended.
+        among: bool[b, …], whose number divides the sum in place of that of the errors that count,
+            so that several means have one divisor.
 
     Returns:
         This rank's share: averaged over ranks it is the mean; 0 if nothing counts anywhere.
     """
-    return mean_over_ranks(errors.flatten(), counted.flatten())
+    weight = counted.to(errors.dtype)
+    number = all_sum((counted if among is None else among).sum().to(errors.dtype)).clamp(min=1)
+    # The weights first: where none counts, gradients are multiplied by 0.
+    return (errors * (weight * (world_size() / number))).sum()
 
 
 @torch.no_grad()

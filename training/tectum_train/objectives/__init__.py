@@ -13,8 +13,10 @@ from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.objectives.base import Averaged, Coupled, Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Clip, Reads
+from tectum_train.objectives.beit import Beit, BeitConfig
 from tectum_train.objectives.cpc import Cpc, CpcConfig
 from tectum_train.objectives.dino import Dino, DinoConfig
+from tectum_train.objectives.image_codes import ImageCodes, ImageCodesConfig
 from tectum_train.objectives.image_text import ImageText, ImageTextConfig
 from tectum_train.objectives.latent_action import LatentAction, LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import (
@@ -29,6 +31,7 @@ from tectum_train.objectives.mo_co import MoCo, MoCoConfig
 from tectum_train.objectives.r3m import R3m, R3mConfig
 from tectum_train.objectives.sim_clr import SimClr, SimClrConfig
 from tectum_train.objectives.supervised import Supervised, SupervisedConfig
+from tectum_train.objectives.video_mae import VideoMae, VideoMaeConfig
 from tectum_train.objectives.weighted import WeightedSum, named
 from tectum_train.objectives.world_model import WorldModelObjective, WorldModelObjectiveConfig
 
@@ -60,7 +63,10 @@ ObjectiveConfig = Annotated[
     | SupervisedConfig
     | CpcConfig
     | R3mConfig
-    | WorldModelObjectiveConfig,
+    | WorldModelObjectiveConfig
+    | BeitConfig
+    | ImageCodesConfig
+    | VideoMaeConfig,
     Field(discriminator="kind"),
 ]
 
@@ -76,6 +82,10 @@ def objective_for(
     match config:
         case ImageTextConfig():
             return ImageText(config, model)
+        case BeitConfig():
+            return Beit(config, model)
+        case ImageCodesConfig():
+            return ImageCodes(config, model)
         case MaskedImageConfig():
             return MaskedImage(config, model)
         case MaskedLanguageConfig():
@@ -102,5 +112,7 @@ def objective_for(
             return R3m(config, model)
         case WorldModelObjectiveConfig():
             return WorldModelObjective(config, model)
+        case VideoMaeConfig():
+            return VideoMae(config, model)
         case _:
             assert_never(config)

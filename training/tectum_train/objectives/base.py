@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from tectum_core.architecture import Strict
+from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.objectives.batch import Batch, Reads
 
 __all__ = ["Averaged", "Coupled", "Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
@@ -51,6 +53,11 @@ class ObjectiveSettings(Strict):
         """Features of the data set whose values it learns."""
         return ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that it learns from beside the data set; with other content it is another run."""
+        return ()
+
 
 class PartSettings(ObjectiveSettings):
     """What every configuration has whose objective can do with a part of the batch."""
@@ -79,6 +86,21 @@ class Objective(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Update what gradients do not; called after each optimiser step."""
+
+    def check(self, images: ImagePreprocessing) -> None:
+        """Refuse pictures that are not what it learns from; called before the first step.
+
+        Raises:
+            ValueError: they are not made as what it has read from files demands.
+        """
+
+    def leave(self, folder: Path, images: ImagePreprocessing) -> None:
+        """Write what other recipes read of a finished run.
+
+        Args:
+            folder: of the run; its bundle lies there too.
+            images: how its pictures were made.
+        """
 
 
 class Averaged(Objective):

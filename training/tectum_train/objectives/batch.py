@@ -32,6 +32,8 @@ class Reads(Flag):
     """Nothing else."""
     LATER = auto()
     """The later frame of a pair."""
+    RECOLOURED = auto()
+    """Both frames of a pair again, in other colours."""
     VIEWS = auto()
     """Two views of the frame."""
     CLIP = auto()
@@ -51,7 +53,8 @@ class Clip:
     inside: Tensor
     """bool[B, T], False where the episode had ended and its last frame is repeated."""
     actions: Tensor
-    """float[B, T, k, A], standardised, from each frame on; A is 0 without actions."""
+    """float[B, T, k, A], standardised, from each frame on, as they are shown: with whatever noise
+    augmentation adds; A is 0 without actions."""
     acted: Tensor
     """bool[B, T, k], False where the episode had ended."""
     states: Tensor
@@ -79,7 +82,7 @@ class Batch:
     episode: Tensor
     """int64[B], equal where the episode is."""
     actions: Tensor
-    """float[B, T, A], standardised."""
+    """float[B, T, A], standardised; what is to be predicted."""
     padded: Tensor
     """bool[B, T], True where the episode had ended."""
     state: Tensor
@@ -92,6 +95,9 @@ class Batch:
     """Seed of what can only draw from torch's global generator."""
     later: Tensor | None = None
     """float[B, 3, S, S], under the same augmentation; for `Reads.LATER`."""
+    recoloured: Tensor | None = None
+    """float[B, 2, 3, S, S], the pair where `earlier` and `later` are, in colours drawn anew and
+    alike for both; for `Reads.RECOLOURED`."""
     views: Tensor | None = None
     """float[B, 2, 3, S, S], two views of the frame, each augmented by itself; for `Reads.VIEWS`."""
     crops: Tensor | None = None
@@ -101,6 +107,8 @@ class Batch:
     moments: Tensor | None = None
     """float[B, 5, 3, S, S]: one of the episode's first fifth, three in order, one of its last
     fifth; one augmentation for all. For `Reads.MOMENTS`."""
+    action_noise: Tensor | None = None
+    """float[B, T, A], what is added where actions are shown; None: nothing."""
     labels: dict[str, Tensor] = field(default_factory=dict)
     """int64[B] by the feature's name, for supervised objectives."""
     _image: dict[int, VisionOutput] = field(default_factory=dict, repr=False)
@@ -123,6 +131,11 @@ class Batch:
                 raise ValueError("this model has no text trunk")
             self._text = model.text(self.ids, self.ids_seen)
         return self._text
+
+    @property
+    def shown_actions(self) -> Tensor:
+        """float[B, T, A], standardised: as whoever reads them, to tell others, is shown them."""
+        return self.actions if self.action_noise is None else self.actions + self.action_noise
 
     def streams(self, purpose: str) -> Iterator[Generator]:
         """Each sample's own random choices, on the CPU; other ones by another purpose's name.

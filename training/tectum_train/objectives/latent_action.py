@@ -1,23 +1,30 @@
 """Latent actions without labels: name the change so that the later frame can be predicted.
 
-Letters: B batch, s side of the module's frames, C codes, E code width, k decoded steps,
-A numbers in an action.
+Letters: n samples that are used, s side of the module's frames, N trunk tokens, Dv their width,
+C codes, E code width, k decoded steps, A numbers in an action.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from tectum_core.model import PerceptionModel
+from tectum_core.model import LatentActionModel, PerceptionModel
+from tectum_core.model.bottleneck import codebook_size
 from tectum_train.distributed import all_sum, mean_over_ranks, world_size
+from tectum_train.losses.codes import code_uses, perplexity
+from tectum_train.losses.prediction import latent_spread
+from tectum_train.momentum import Slow
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["LatentAction", "LatentActionObjectiveConfig"]
+
+_Pair = tuple[Tensor, Tensor]
 
 
 class LatentActionObjectiveConfig(PartSettings):
@@ -28,11 +35,31 @@ class LatentActionObjectiveConfig(PartSettings):
     decode_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of decoding the robot's own actions from latents that it cannot change; 0: the run
     sees no action labels."""
+    appearance: Literal["same", "apart"] = "same"
+    """`apart`: inverse dynamics reads the pair in other colours than forward dynamics paints it in,
+    so a latent action that holds colours is of no use."""
+    encoder: Literal["detached", "trained"] = "detached"
+    """Where latents are predicted (`model.latent_action.target`): whether the loss shapes the
+    trunk, by what is read of it; what is predicted is then a slow copy's."""
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Share of the slow copy that a step leaves."""
 
     @property
     def reads(self) -> Reads:
-        """The later frame too."""
-        return Reads.LATER
+        """The later frame too, and both in other colours if inverse dynamics reads those."""
+        return Reads.LATER | Reads.RECOLOURED if self.appearance == "apart" else Reads.LATER
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What the trunk says of a pair; None where nobody asks."""
+
+    read: _Pair | None = None
+    """float[n, N, Dv] each, of the frames that inverse dynamics reads."""
+    earlier: Tensor | None = None
+    """float[n, N, Dv], of the earlier frame that forward dynamics begins from."""
+    targets: tuple[Tensor | None, Tensor | None] = (None, None)
+    """float[n, N, Dv] each, of both frames as they are predicted, without gradient."""
 
 
 class LatentAction(Objective):
@@ -40,55 +67,118 @@ class LatentAction(Objective):
 
     The action decoder reads detached latents and features: labels never shape them.
 
-    Source: LAPO (arXiv:2312.10812), LAPA (arXiv:2410.11758).
+    Where latents are predicted they cannot collapse while the trunk stays as it is. Where it learns
+    (`encoder: trained`), targets are a slow copy's, which no gradient reaches: nothing in the loss
+    draws them together, and as it is a share of what copying costs, it does not fall where they
+    grow alike. That is BYOL's reason and no proof, so `spread` says how far apart they are.
+
+    Source: LAPO (arXiv:2312.10812), LAPA (arXiv:2410.11758); latents and a slow trunk: LAOM
+    (arXiv:2502.00379), BYOL (arXiv:2006.07733).
     """
 
     name = "latent_action"
 
     def __init__(self, config: LatentActionObjectiveConfig, model: PerceptionModel) -> None:
         super().__init__()
-        if model.latent_action is None:
-            raise ValueError("latent_action needs model.latent_action")
-        if config.decode_weight and model.latent_action.action_decoder is None:
-            raise ValueError("decode_weight needs model.latent_action.decoded_steps")
         self.config = config
         self.model = model
+        module = self._module()
+        if config.decode_weight and module.action_decoder is None:
+            raise ValueError("decode_weight needs model.latent_action.decoded_steps")
+        trained = config.encoder == "trained"
+        if trained and module.config.target != "latents":
+            raise ValueError("encoder 'trained' needs model.latent_action.target 'latents'")
+        self.slow = Slow(model.vision) if trained else None
         self.copy_error: Tensor
         # What copying costs, averaged over steps: the loss's unit.
         self.register_buffer("copy_error", torch.zeros(()))
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss, and `relative`: the error as a share of copying, on this batch."""
-        module = self.model.latent_action
-        if module is None:
-            raise ValueError("latent_action needs model.latent_action")
-        used = self.config.used(batch)
-        seen_later = given(batch.later, "later frames")[:used]
-        earlier, later = module.frames(batch.earlier[:used]), module.frames(seen_later)
-        trunk = None
-        if module.config.reads_trunk:
-            after = self.model.vision(seen_later).tokens
-            trunk = (batch.image(self.model).tokens[:used], after)
-        bottled = module.infer(earlier, later, trunk)
-        predicted = module.predict(earlier, bottled.vectors, None if trunk is None else trunk[0])
+        """Outcome with the loss, and `relative`: the error as a share of copying, on this batch.
+
+        Also `codes_used` and `perplexity` of all codes of the batch, and for latents `spread`, how
+        much they differ from frame to frame.
+        """
+        module, used = self._module(), self.config.used(batch)
+        pair = (batch.earlier[:used], given(batch.later, "later frames")[:used])
+        told = pair
+        if self.config.appearance == "apart":
+            apart = given(batch.recoloured, "pairs in other colours")[:used]
+            told = (apart[:, 0], apart[:, 1])
+        tokens = self._tokens(module, batch, pair, told)
+        earlier, later = module.frames(pair[0]), module.frames(pair[1])
+        bottled = module.infer(module.frames(told[0]), module.frames(told[1]), tokens.read)
+        predicted = module.predict(earlier, bottled.vectors, tokens.earlier)
+
         counted = batch.paired[:used].float()
-        wrong = (predicted.float() - later).square().mean(dim=(1, 2, 3))
-        error = mean_over_ranks(wrong, counted)
         with torch.no_grad():
-            still = (earlier - later).square().mean(dim=(1, 2, 3))
+            before = module.target(earlier, tokens.targets[0])
+            after = module.target(later, tokens.targets[1])
+            still = (before - after).square().flatten(1).mean(dim=1)
             copying = all_sum(mean_over_ranks(still, counted)) / world_size()
             known = self.copy_error > 0
             self.copy_error.lerp_(copying, 0.01) if known else self.copy_error.copy_(copying)
+        wide = torch.promote_types(predicted.dtype, torch.float32)
+        wrong = (predicted.to(wide) - after).square().flatten(1).mean(dim=1)
+        error = mean_over_ranks(wrong, counted)
         loss = error / self.copy_error.clamp(min=1e-6) + bottled.loss
         metrics = {"relative": (error / copying.clamp(min=1e-6)).detach()}
+        if module.config.target == "latents":
+            metrics["spread"] = latent_spread(after[:, None], batch.paired[:used, None])
         if bottled.codes is not None:
-            metrics["codes_used"] = torch.tensor(float(len(torch.unique(bottled.codes))))
+            uses = code_uses(bottled.codes, codebook_size(module.config.bottleneck))
+            metrics |= {"codes_used": (uses > 0).sum().float(), "perplexity": perplexity(uses)}
         if self.config.decode_weight:
             pooled = batch.image(self.model).pooled[:used].detach()
             decoded = module.decode_actions(bottled.vectors.detach(), pooled)
             steps = decoded.shape[1]
-            wrong = (decoded.float() - batch.actions[:used, :steps]).square().mean(dim=(1, 2))
-            decoding = mean_over_ranks(wrong, counted)
+            missed = (decoded.float() - batch.actions[:used, :steps]).square().mean(dim=(1, 2))
+            decoding = mean_over_ranks(missed, counted)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
         return Outcome(loss, metrics, 1.0)
+
+    def after_step(self) -> None:
+        """Let the slow trunk follow."""
+        if self.slow is not None:
+            self.slow.follow(self.model.vision, self.config.momentum)
+
+    def _module(self) -> LatentActionModel:
+        if self.model.latent_action is None:
+            raise ValueError("latent_action needs model.latent_action")
+        return self.model.latent_action
+
+    def _tokens(self, module: LatentActionModel, batch: Batch, pair: _Pair, told: _Pair) -> _Tokens:
+        """What of the trunk is asked for.
+
+        Args:
+            module: of the model.
+            batch: its shared pass is asked where the trunk learns from this.
+            pair: float[n, 3, S, S] each, what forward dynamics begins from and predicts.
+            told: likewise, what inverse dynamics reads.
+        """
+        reads, latents = module.config.reads_trunk, module.config.target == "latents"
+        if not module.config.predicts_from_trunk:
+            return _Tokens()
+        vision, shaped = self.model.vision, not latents or self.config.encoder == "trained"
+        with torch.set_grad_enabled(shaped and torch.is_grad_enabled()):
+            shared = batch.image(self.model).tokens[: len(pair[0])] if shaped else None
+            earlier = vision(pair[0]).tokens if shared is None else shared
+            read = None
+            if reads and told is pair:
+                read = (earlier, vision(pair[1]).tokens)
+            elif reads:
+                read = (vision(told[0]).tokens, vision(told[1]).tokens)
+        if not latents:
+            return _Tokens(read, earlier)
+        with torch.no_grad():
+            if self.slow is not None:
+                return _Tokens(read, earlier, (self._slowly(pair[0]), self._slowly(pair[1])))
+            later = read[1] if read is not None and told is pair else vision(pair[1]).tokens
+            return _Tokens(read, earlier, (earlier, later))
+
+    def _slowly(self, frames: Tensor) -> Tensor:
+        """The slow trunk's tokens, float[n, N, Dv]."""
+        slow = given(self.slow, "a slow trunk").copy
+        tokens: Tensor = slow(frames).tokens
+        return tokens

@@ -90,11 +90,12 @@ class _Actions(Objective):
             raise ValueError(f"{self.name} needs model.fusion")
         context = self._context(batch, used, image_share)
         actions, padded = batch.actions[:used], batch.padded[:used]
+        shown = batch.shown_actions[:used]
         counted = hidden & ~padded
         # Padding repeats the last action, which may be a hidden one: it is not shown either.
         unseen = hidden | padded
         if self.settings.loss == "cross_entropy" and fusion.bins is not None:
-            logits = fusion.guess_actions(actions, unseen, context)
+            logits = fusion.guess_actions(shown, unseen, context)
             loss = binned_actions(logits, fusion.bins.places(actions), counted)
             predicted = fusion.bins.expected(logits.detach())
             error = squared_actions(predicted, actions, counted)
@@ -102,10 +103,10 @@ class _Actions(Objective):
         else:
             chance = 1.0  # of standardised actions, the mean
             loss = error = squared_actions(
-                fusion.fill_actions(actions, unseen, context), actions, counted
+                fusion.fill_actions(shown, unseen, context), actions, counted
             )
         # Of the line between visible steps; where none is visible, of the mean action.
-        line = squared_actions(straight(actions, unseen), actions, counted)
+        line = squared_actions(straight(shown, unseen), actions, counted)
         return Outcome(loss, {"error": error.detach(), "line": line}, chance)
 
     def _context(self, batch: Batch, used: int, image_share: float) -> Context:

@@ -15,9 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from tectum_core.model import LatentActionModel, PerceptionModel, VisionTransformer, WorldModel
+from tectum_train.distributed import all_sum
 from tectum_train.losses.prediction import frame_errors, latent_spread, mean_error
 from tectum_train.momentum import Slow
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Clip, Reads, given
 
 __all__ = ["WorldModelObjective", "WorldModelObjectiveConfig"]
@@ -47,11 +48,12 @@ class WorldModelObjectiveConfig(PartSettings):
         return Reads.CLIP
 
 
-class WorldModelObjective(Objective):
+class WorldModelObjective(Averaged):
     """Squared error of predicted latents, as a share of what repeating the last frame costs.
 
-    Frames after the end of an episode do not count. Latent actions are read off the clip's own
-    frames, and never shaped by what becomes of them here.
+    A mean over the frames that teacher forcing predicts; each frame of the rollout counts as much
+    as all of those. Frames after the end of an episode do not count. Latent actions are read off
+    the clip's own frames, and never shaped by what becomes of them here.
 
     Source: V-JEPA 2-AC (arXiv:2506.09985), teacher forcing and two-step rollout; slow targets: BYOL
     (arXiv:2006.07733).
@@ -68,8 +70,12 @@ class WorldModelObjective(Objective):
             raise ValueError("decode_weight needs model.world_model.decoder")
         self.slow = Slow(model.vision) if config.encoder == "trained" else None
         self.copy_error: Tensor
-        # What repeating the last frame costs, averaged over steps: the loss's unit.
-        self.register_buffer("copy_error", torch.zeros(()))
+        # What repeating the last frame costs, averaged over steps: the loss's unit. 1 until the
+        # first step is done, so that all of a step's pieces have the same one.
+        self.register_buffer("copy_error", torch.ones(()))
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._copied: list[Tensor] = []
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss; per horizon h, `relative_h`: the error as a share of repeating.
@@ -101,13 +107,13 @@ class WorldModelObjective(Objective):
             later.append(world(window, _part(actions, step, step + known))[:, -1])
         rolled = torch.stack(later, dim=1)
 
-        errors = frame_errors(forced, targets[:, 1 : known + 1])
+        errors, came = frame_errors(forced, targets[:, 1 : known + 1]), inside[:, 1 : known + 1]
         ahead_errors = frame_errors(rolled, targets[:, known:])
-        loss = mean_error(errors, inside[:, 1 : known + 1])
-        if ahead > 1:
-            loss = loss + mean_error(ahead_errors[:, 1:], inside[:, known + 1 :])
-        copying = frame_errors(targets[:, :-1], targets[:, 1:])
-        loss = loss / self._unit(mean_error(copying, inside[:, 1:]))
+        rolled_on = mean_error(ahead_errors[:, 1:], inside[:, known + 1 :], came)
+        loss = mean_error(errors, came) + known * rolled_on
+        loss = loss / self.copy_error.clamp(min=1e-6)
+        copying = frame_errors(targets[:, :-1], targets[:, 1:]) * inside[:, 1:]
+        self._copied.append(torch.stack([copying.sum(), inside[:, 1:].sum().to(copying.dtype)]))
 
         metrics = _relative(ahead_errors, targets, inside, known)
         metrics["spread"] = latent_spread(targets, inside)
@@ -116,13 +122,24 @@ class WorldModelObjective(Objective):
         if self.config.decode_weight:
             painted = world.decode(targets[:, known])
             wrong = (painted.float() - frames[:, known]).square().mean(dim=(1, 2, 3))
-            decoding = mean_error(wrong[:, None], inside[:, known : known + 1])
+            decoding = known * mean_error(wrong[:, None], inside[:, known : known + 1], came)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
         return Outcome(loss, metrics)
 
+    def counted(self, batch: Batch) -> Tensor:
+        """Frames that teacher forcing predicts, of those that came."""
+        known = self._world().config.history
+        return given(batch.clip, "clips").inside[: self.config.used(batch), 1 : known + 1].sum()
+
     def after_step(self) -> None:
-        """Let the slow trunk follow."""
+        """Let the loss's unit, and the slow trunk, follow."""
+        if self._copied:
+            total, number = all_sum(torch.stack(self._copied).sum(dim=0))
+            copying = total / number.clamp(min=1)
+            self.copy_error.lerp_(copying.to(self.copy_error.dtype), 0.01 if self.steps else 1.0)
+            self.steps += 1
+        self._copied.clear()
         if self.slow is not None:
             self.slow.follow(self.model.vision, self.config.momentum)
 
@@ -147,13 +164,6 @@ class WorldModelObjective(Objective):
         if world.config.actions == "latent" and latent is not None:
             return _between(latent, self.model.vision, frames)
         return None
-
-    @torch.no_grad()
-    def _unit(self, copying: Tensor) -> Tensor:
-        """What repeating costs, of late."""
-        known = self.copy_error > 0
-        self.copy_error.lerp_(copying, 0.01) if known else self.copy_error.copy_(copying)
-        return self.copy_error.clamp(min=1e-6)
 
     @torch.no_grad()
     def _shuffled(

@@ -3,10 +3,11 @@
 The recipes that come with the package are the YAML files of `tectum_train.recipes`.
 """
 
-from tectum_train.recipe.paths import expanded
-from tectum_train.recipe.reading import RecipeError, read_recipe, resumed_recipe
+from tectum_train.paths import expanded
+from tectum_train.recipe.reading import read_recipe, resumed_recipe
 from tectum_train.recipe.sections import ClipConfig, DataConfig, OptimiserConfig, ScheduleConfig
 from tectum_train.recipe.whole import Recipe
+from tectum_train.refusals import RecipeError
 
 __all__ = [
     "ClipConfig",

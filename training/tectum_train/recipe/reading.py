@@ -16,13 +16,9 @@ from pydantic import ValidationError
 from tectum_train import recipes
 from tectum_train.differences import differing
 from tectum_train.recipe.whole import Recipe
-from tectum_train.refusals import Change, Place, explained
+from tectum_train.refusals import Change, Place, RecipeError, explained
 
-__all__ = ["RecipeError", "read_recipe", "resumed_recipe"]
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be read; names the key and what it allows."""
+__all__ = ["read_recipe", "resumed_recipe"]
 
 
 def read_recipe(

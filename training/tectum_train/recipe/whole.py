@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,9 +12,11 @@ from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.augment.settings import AugmentationConfig
 from tectum_train.objectives import ObjectiveConfig, Reads
+from tectum_train.objectives.masked_action import MaskedActionConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
-from tectum_train.recipe.paths import expanded
+from tectum_train.paths import content_of, expanded
 from tectum_train.recipe.sections import DataConfig, OptimiserConfig, ScheduleConfig
+from tectum_train.refusals import RecipeError
 from tectum_train.tasks import TasksConfig
 
 __all__ = ["Recipe"]
@@ -95,6 +98,11 @@ class Recipe(Strict):
                 f"augmentation.views.crops: found {crops}; allowed: 0, as no objective reads small "
                 f"views ({kinds})"
             )
+        video = self.model.video
+        if video is not None and clip is not None and video.frames != clip.frames:
+            raise ValueError(
+                f"data.clip.frames ({clip.frames}) must equal model.video.frames ({video.frames})"
+            )
         return self
 
     @model_validator(mode="after")
@@ -150,6 +158,29 @@ class Recipe(Strict):
         self.augmentation.views.check_crops(vision.patch_size, vision.image_size)
         return self
 
+    @model_validator(mode="after")
+    def _augmentation_is_seen(self) -> Self:
+        augmentation, world = self.augmentation, self.model.world_model
+        acts = world is not None and world.actions == "real"
+        shown = any(
+            isinstance(one, MaskedActionConfig)
+            or (isinstance(one, WorldModelObjectiveConfig) and acts)
+            for one in self.objectives
+        )
+        if augmentation.action_noise and not shown:
+            kinds = ", ".join(one.kind for one in self.objectives)
+            raise ValueError(
+                f"augmentation.action_noise: found {augmentation.action_noise:g}; allowed: 0, as "
+                f"no objective is shown actions ({kinds})"
+            )
+        coloured = augmentation.colour or augmentation.hue or augmentation.grey
+        if any(Reads.RECOLOURED in one.reads for one in self.objectives) and not coloured:
+            raise ValueError(
+                "latent_action.appearance 'apart' needs colours that augmentation changes (colour, "
+                "hue or grey)"
+            )
+        return self
+
     @property
     def folder(self) -> Path:
         """Where the run keeps its files."""
@@ -163,10 +194,13 @@ class Recipe(Strict):
     def identity(self) -> str:
         """What a checkpoint belongs to, as JSON: everything that training reads.
 
-        Left out are words, where a run keeps its files, and the held-out episodes, which only
-        evaluation opens.
+        Of files that objectives learn from, their content counts. Left out are words, where a run
+        keeps its files, and the held-out episodes, which only evaluation opens.
+
+        Raises:
+            RecipeError: a file that an objective learns from cannot be read.
         """
-        return self.model_dump_json(
+        settings = self.model_dump_json(
             exclude={
                 "derived_from": True,
                 "description": True,
@@ -174,3 +208,11 @@ class Recipe(Strict):
                 "data": {"cache", "test"},
             }
         )
+        named = dict.fromkeys(path for one in self.objectives for path in one.files)
+        if not named:
+            return settings
+        try:
+            content = {path: content_of(expanded(path)) for path in named}
+        except OSError as error:
+            raise RecipeError(f"a file that an objective learns from: {error}") from error
+        return json.dumps({**json.loads(settings), "content": content})

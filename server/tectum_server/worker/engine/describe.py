@@ -97,7 +97,7 @@ def _capabilities(bundle: Bundle) -> list[model_pb2.Capability.ValueType]:
         and learnt("fusion.action_head", "fusion.actions.embed"),
         model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS: latent is not None,
         model_pb2.CAPABILITY_DECODE_ACTIONS: decodes and learnt("latent_action.action_decoder"),
-        model_pb2.CAPABILITY_PREDICT_FRAMES: latent is not None,
+        model_pb2.CAPABILITY_PREDICT_FRAMES: latent is not None and latent.target == "pixels",
         model_pb2.CAPABILITY_ROLLOUT: rolls,
         model_pb2.CAPABILITY_DECODE_ROLLOUTS: paints and learnt("world_model.decoder"),
     }

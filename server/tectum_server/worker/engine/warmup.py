@@ -99,7 +99,8 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
         decodes = decodes and learnt("latent_action.action_decoder")
         for decode in {False, decodes}:
             yield LatentActions(decode, False), Item((image, image))
-        yield LatentActions(decodes, True), Item((image, image))
+        if config.latent_action.target == "pixels":
+            yield LatentActions(decodes, True), Item((image, image))
     world = predictor.model.world_model
     if world is not None and learnt("world_model", *predictor.rollout_reads):
         yield from _rollouts(world, decodes=learnt("world_model.decoder"))

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bundles import world_model, write_full
+from tests.bundles import INTERVAL, TOLERANCE, stack, world_model, write_full
 
 from tectum.v1 import call_pb2, model_pb2
+from tectum_core.architecture import LatentActionConfig, TransformerDynamicsConfig
 from tectum_core.bundle import Bundle, Part, read_bundle
 from tectum_core.golden import GoldenReport
+from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.describe import describe
+from tectum_server.worker.engine.warmup import warm_up
 
 WORDS: tuple[Part, ...] = ("joint", "fusion.token_head")
 """What takes texts for their own sake."""
@@ -146,3 +149,18 @@ def test_actions_that_only_rollouts_read_are_named_too(full_bundle: Bundle) -> N
 
     assert list(found.names) == ["x", "y", "z", "grip"]
     assert found.max_steps == 0
+
+
+def test_who_predicts_latents_predicts_no_frames(tmp_path: Path) -> None:
+    latent = LatentActionConfig(
+        dynamics=TransformerDynamicsConfig(transformer=stack()), image_size=16,
+        interval=INTERVAL, tolerance=TOLERANCE, target="latents",
+    )  # fmt: skip
+    write_full(tmp_path / "b", latent_action=latent)
+    bundle = read_bundle(tmp_path / "b", "b")
+
+    found = told(bundle)
+
+    assert model_pb2.CAPABILITY_PREDICT_LATENT_ACTIONS in found.capabilities
+    assert model_pb2.CAPABILITY_PREDICT_FRAMES not in found.capabilities
+    assert warm_up(Predictor(bundle), 1)  # which runs whatever is announced, and nothing else

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tests.server.worker.asking import IMAGE, NO_IMAGE, rollout
+from tests.server.worker.asking import IMAGE, NO_IMAGE, pairs, rollout
 from tests.server.worker.messages import array, floats, reason
 from tests.server.worker.serving import Caller, Fronted, ScriptedEngine, Told
 
@@ -207,6 +207,23 @@ def test_a_model_without_the_decoder_says_so(front: Fronted, engine: ScriptedEng
     told = front.client.refused("Rollout", rollout(decode_frames=True))
 
     assert (told.reason, "cannot decode rollouts" in told.message) == ("CAPABILITY_MISSING", True)
+
+
+def test_a_model_whose_latent_actions_paint_no_frames_says_so(
+    front: Fronted, engine: ScriptedEngine
+) -> None:
+    entries = dict(engine.models)
+    description = model_pb2.Model.FromString(entries["full"].description)
+    description.capabilities.remove(model_pb2.CAPABILITY_PREDICT_FRAMES)
+    entries["full"] = msgspec.structs.replace(
+        entries["full"], description=description.SerializeToString()
+    )
+    engine.serves(entries)
+
+    told = front.client.refused("PredictLatentActions", pairs(predict_frames=True))
+
+    assert (told.code, told.reason) == ("FAILED_PRECONDITION", "CAPABILITY_MISSING")
+    assert "cannot predict frames" in told.message
 
 
 # ---------------------------------------------------------------- latent actions, and none

@@ -1,0 +1,108 @@
+"""Whether each objective learns: small recipes, three seeds, by stated rules and beside controls.
+
+    make gates                     what is missing, row by row
+    make gates ROW=mae SEED=1      one row, one seed
+    make gates ROW=mae             a row's three seeds
+
+A run takes minutes; its numbers lie in benchmarks/results/gates, and a finished run whose recipe is
+the same is not run again. Ctrl-C saves, and the same command goes on. After each run
+benchmarks/results/objectives.md is written anew from all that there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from gates_rows import ROWS, Row, named
+from gates_run import Places, kept, measured, missing_data, wanted
+from gates_table import SEEDS, Results, table
+from tectum_train.engine.progress import say
+
+REPORT = Path("benchmarks/results/objectives.md")
+
+
+def report(results: Results) -> str:
+    """The whole file."""
+    runs = list(results.values())
+    dates = sorted({run.date for run in runs})
+    commits = sorted({commit for run in runs for commit in run.commits.split(", ")})
+    measurers = sorted({run.measured_by for run in runs})
+    machines = sorted({f"{run.machine}; {run.threads} threads" for run in runs})
+    heading = (
+        f"# Objectives\n\n{' / '.join(machines)}. Trained by {', '.join(commits)}; measured by "
+        f"{', '.join(measurers)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}. "
+        "`make gates`\n"
+    )
+    return f"{heading}\n{table(ROWS, results)}"
+
+
+def gather(places: Places) -> Results:
+    """All finished runs."""
+    every = ((row, seed, kept(row, seed, places)) for row in ROWS for seed in SEEDS)
+    return {(row.name, seed): found for row, seed, found in every if found is not None}
+
+
+def series(rows: Sequence[Row], seeds: Sequence[int], places: Places, file: Path) -> list[str]:
+    """Run what is missing, and write the table after each run.
+
+    Returns:
+        Runs that ended in an error, and in which: the series goes on without them.
+
+    Raises:
+        Interrupted: Ctrl-C came.
+    """
+    console, broken = Console(stderr=True), list[str]()
+    for row, seed in ((row, seed) for row in rows for seed in seeds):
+        try:
+            for one in wanted(row, seed, places):
+                measured(one, seed, places, console)
+                write(places, file)
+        # Hours of other rows shall not be lost to a run that diverges.
+        except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+            broken.append(f"{row.name}, seed {seed}: {type(error).__name__}: {error}")
+            say(console, broken[-1])
+    write(places, file)
+    return broken
+
+
+def write(places: Places, file: Path) -> None:
+    """The report, if there is anything to report."""
+    if results := gather(places):
+        draft = file.with_suffix(".writing")
+        draft.write_text(report(results), encoding="utf-8")
+        draft.replace(file)
+
+
+def main() -> None:
+    """Run and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--row", default="", help="one of the rows; all, if empty")
+    parser.add_argument("--seed", default="", help="one seed; all, if empty")
+    given = parser.parse_args()
+    places, console = Places(), Console(stderr=True)
+    try:
+        rows = [named(given.row)] if given.row else list(ROWS)
+        seeds = [int(given.seed)] if given.seed else list(SEEDS)
+    except ValueError as error:
+        parser.error(str(error))
+    if (missing := missing_data(rows, places)) is not None:
+        parser.error(f"{missing} is not there yet: `make world` makes it (see worlds/README.md)")
+    try:
+        broken = series(rows, seeds, places, REPORT)
+    except KeyboardInterrupt as error:  # of which Interrupted is one, that says where it saved
+        say(console, f"{str(error) or 'interrupted'}; the same command goes on")
+        sys.exit(130)
+    if broken:
+        sys.exit("not measured:\n" + "\n".join(broken))
+    print(REPORT.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

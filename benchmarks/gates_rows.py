@@ -1,0 +1,170 @@
+"""What is trained and by which rule it has learnt, a row of the table each.
+
+To add an objective, add a row: a recipe, what of it is changed, and rules over its measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gates_rules import Above, Beside, Own, Rising, Rule, Shown, Times
+from gates_tasks import ALONE, MIXES, OBJECTIVES
+
+__all__ = ["ROWS", "Row", "named"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One objective, or one way to learn several."""
+
+    name: str
+    """What the table and `make gates ROW=` call it."""
+    recipe: str
+    """Of the package."""
+    rules: tuple[Rule, ...]
+    """All of them hold, or it has not learnt."""
+    changes: tuple[str, ...] = ()
+    """As `tectum train --set` takes them; `{row}` is the folder of that row's run, same seed."""
+    after: tuple[str, ...] = ()
+    """Rows whose runs it begins from."""
+    family: str = ""
+    """`contrastive` or `masked`, for the comparison of the two."""
+    tried: str = ""
+    """What was tried, where it does not pass."""
+
+
+NEIGHBOURS, LINEAR = "frozen trunk → task, neighbours", "frozen trunk → task, linear probe"
+_FIVE = Times("frame → task, R@1", "chance", 5)
+_KNN = (Own(NEIGHBOURS), Shown(LINEAR))
+_FILLED = Own("masked image, error")
+
+_VIEWS = "milder views (area from 0.6, colour 0.2, no grey), 130 steps of 64: neighbours 0.13"
+
+_CONTRASTIVE = (
+    Row("clip", "clip-small", (_FIVE, Shown(NEIGHBOURS), Shown(LINEAR)), family="contrastive"),
+    Row("siglip", "siglip-small", (_FIVE, Shown(NEIGHBOURS), Shown(LINEAR)), family="contrastive"),
+    Row("simclr", "simclr-small", _KNN, family="contrastive", tried=_VIEWS),
+    Row("moco", "moco-small", _KNN, family="contrastive"),
+    Row(
+        "cpc",
+        "cpc-small",
+        (
+            Above("among its clip's, accuracy", ("chance", "random-init twin")),
+            Rising(tuple(f"frame {n} ahead, nats" for n in range(1, 5)), "rises with the horizon"),
+            Shown(NEIGHBOURS),
+        ),
+        family="contrastive",
+    ),
+    Row(
+        "r3m",
+        "r3m-small",
+        (
+            Above("three moments aligned", ("random-init twin",), by=0.10),
+            Above("reward rises to a later moment", ("chance",)),
+            Above("reward above all other tasks' episodes", ("chance",)),
+            Shown(NEIGHBOURS),
+        ),
+        family="contrastive",
+    ),
+)
+
+_MASK = "objectives.masked_image.mask={kind: %s}"
+
+
+def _masks(name: str, mask: str) -> Row:
+    """MAE with another kind of masks, on the probe that MAE with random ones is held to."""
+    rules = (
+        Above(NEIGHBOURS, ("random init",)),
+        Beside(LINEAR, "mae", 0.95),
+        Shown("masked image, error"),
+    )
+    return Row(name, "mae-small", rules, (_MASK % mask,), family="masked")
+
+
+_MASKED = (
+    Row("mae", "mae-small", (_FILLED, Shown(NEIGHBOURS), Shown(LINEAR)), family="masked"),
+    _masks("mae-block", "block"),
+    _masks("mae-importance", "importance, source: change"),
+    Row(
+        "image-tokenizer",
+        "image-tokenizer-small",
+        (Own("image codes, share"), Own("image codes, perplexity"), Own("painted picture")),
+    ),
+    Row(
+        "beit",
+        "beit-small",
+        (Own("masked code"), Shown(NEIGHBOURS), Shown(LINEAR)),
+        ("objectives.beit.tokenizer={image-tokenizer}",),
+        after=("image-tokenizer",),
+        family="masked",
+    ),
+    Row("video-mae", "video-mae-small", (Own("masked clip"),), family="masked"),
+    Row("mim-text", "mim-text-small", (Own("told its instruction"),), family="masked"),
+    Row("mlm", "mlm-small", (Own("masked word, accuracy"), Own("masked word, nats"))),
+    Row("mam", "mam-small", (Own("masked actions"),)),
+    Row(
+        "mam-bins",
+        "mam-small",
+        (Own("masked actions"),),
+        (
+            "model.actions.bins={count: 32, spacing: quantiles}",
+            "objectives.masked_action.loss=cross_entropy",
+        ),
+    ),
+)
+
+_IN_PLANE, _FEW = Own("hand in plane, R²"), Own("from 2.5% of the labels")
+_CARRIED = (_IN_PLANE, Own("next frame's error"), _FEW, Own("in another scene"))
+_CODES = (Own("codes in use"), Own("perplexity of its codes"))
+
+_PREDICTIVE = (
+    Row(
+        "action-prediction",
+        "action-prediction-small",
+        (Own("action prediction"),),
+        ("model.actions.bins=null", "objectives.action_prediction.loss=mse"),
+    ),
+    Row("action-prediction-bins", "action-prediction-small", (Own("action prediction"),)),
+    Row(
+        "latent-action",
+        "latent-action",
+        (*_CARRIED, Shown("hand, depth")),
+        ("precision=float32",),
+    ),
+    Row("latent-action-vq", "latent-action-vq-small", (*_CARRIED, *_CODES)),
+    Row("latent-action-fsq", "latent-action-fsq-small", (*_CARRIED, *_CODES)),
+    Row(
+        "latent-action-latents",
+        "latent-action-latents-small",
+        (_IN_PLANE, Own("next frame's trunk tokens"), _FEW),
+    ),
+    Row(
+        "world-model",
+        "world-model-small",
+        (Own("s ahead, error"), Shown("spread of latents"), Shown("next frame painted")),
+    ),
+    Row("dino", "dino-small", _KNN),
+    Row("supervised", "supervised-small", _KNN),
+)
+
+_ALONE = tuple(
+    Row(f"{kind}-alone", "multi-task-small", (Shown(OBJECTIVES[kind].measure),), changes)
+    for kind, changes in ALONE.items()
+)
+_TOGETHER = tuple(
+    Row(name, "multi-task-small", (rule,), changes) for name, (rule, changes) in MIXES.items()
+)
+
+ROWS = (*_CONTRASTIVE, *_MASKED, *_PREDICTIVE, *_ALONE, *_TOGETHER)
+
+
+def named(name: str) -> Row:
+    """The row of that name.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    for row in ROWS:
+        if row.name == name:
+            return row
+    raise ValueError(f"no row {name!r}; there are: {', '.join(row.name for row in ROWS)}")

@@ -1,0 +1,259 @@
+"""Rules by which a run is held to have learnt: pure functions of what was measured.
+
+A rule looks at the measures of one run, and at those of other rows' runs with the same seed where
+it compares; it gives lines to print, each with its verdict. Nothing here trains, reads or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Protocol
+
+from tectum_train.evaluation.measure import Measure
+
+__all__ = [
+    "Above",
+    "Beside",
+    "Kept",
+    "Line",
+    "Others",
+    "Own",
+    "Rising",
+    "Rule",
+    "Shown",
+    "Task",
+    "Times",
+    "Unmeasured",
+    "find",
+]
+
+Others = Mapping[str, Sequence[Measure]]
+"""Other rows' measures with the same seed, by row."""
+MARGIN = 0.01
+"""Better than a control means by one percent of it, as in `tectum_train.evaluation.gates`."""
+
+
+_LEAST = 0.05
+"""A relative gain over less, such as an R² of nothing learnt, would outweigh all others."""
+
+
+class Unmeasured(LookupError):
+    """A measure that a rule reads is not there; says which."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of one run."""
+
+    what: str
+    """What was measured."""
+    value: float
+    """The run's."""
+    controls: Mapping[str, float]
+    """What it is compared to."""
+    passed: bool | None
+    """None: reported only."""
+
+
+class Rule(Protocol):
+    """A gate."""
+
+    @property
+    def words(self) -> str:
+        """The rule in words; empty if nothing is demanded, or if the measures say it."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Rows that it compares to."""
+
+    def judge(self, own: Sequence[Measure], others: Others, /) -> list[Line]:
+        """Look at one run.
+
+        Raises:
+            Unmeasured: something that it reads is missing.
+        """
+
+
+def find(measures: Sequence[Measure], text: str) -> Measure:
+    """The one whose name holds these words.
+
+    Raises:
+        Unmeasured: none does, or several do.
+    """
+    (one, *more) = _all(measures, text)
+    if more:
+        names = ", ".join(repr(each.name) for each in (one, *more))
+        raise Unmeasured(f"{text!r} is the name of several measures: {names}")
+    return one
+
+
+def _all(measures: Sequence[Measure], text: str) -> list[Measure]:
+    found = [one for one in measures if text in one.name]
+    if not found:
+        raise Unmeasured(f"no measure {text!r}; there are: {', '.join(m.name for m in measures)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Own:
+    """The verdict that evaluation itself gives, of every measure whose name holds these words."""
+
+    measure: str
+    words: str = ""
+    rows: tuple[str, ...] = ()
+
+    def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
+        """As it was said."""
+        return [Line(m.name, m.value, m.controls, m.passed) for m in _all(own, self.measure)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Reported, and no verdict on it."""
+
+    measure: str
+    words: str = ""
+    rows: tuple[str, ...] = ()
+
+    def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
+        """As it was measured."""
+        return [Line(m.name, m.value, m.controls, None) for m in _all(own, self.measure)]
+
+
+@dataclass(frozen=True)
+class Times:
+    """So many times a control, or more."""
+
+    measure: str
+    control: str
+    factor: float
+    rows: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """It in words."""
+        return f"≥ {self.factor:g} × {self.control}"
+
+    def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
+        """One line."""
+        found = find(own, self.measure)
+        good = found.value >= self.factor * found.controls[self.control]
+        return [Line(found.name, found.value, found.controls, good)]
+
+
+@dataclass(frozen=True)
+class Above:
+    """Above controls by so much, or by one percent; every measure whose name holds the words."""
+
+    measure: str
+    controls: tuple[str, ...]
+    by: float = 0.0
+    rows: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """It in words."""
+        over = " and ".join(self.controls)
+        return f"≥ {over} + {self.by:g}" if self.by else f"above {over} by ≥ {MARGIN:.0%}"
+
+    def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
+        """A line for each."""
+        lines = []
+        for found in _all(own, self.measure):
+            best = max(found.controls[name] for name in self.controls)
+            if self.by:
+                good = found.value >= best + self.by
+            else:
+                good = found.value > best and found.value >= best * (1 + MARGIN)
+            lines.append(Line(found.name, found.value, found.controls, good))
+        return lines
+
+
+@dataclass(frozen=True)
+class Rising:
+    """From each measure of these names to the next the number rises."""
+
+    measures: tuple[str, ...]
+    words: str
+    rows: tuple[str, ...] = ()
+
+    def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
+        """A line for each; the first one cannot fail."""
+        found = [find(own, name) for name in self.measures]
+        before = [-float("inf"), *(one.value for one in found)]
+        return [
+            Line(one.name, one.value, one.controls, one.value > least)
+            for one, least in zip(found, before, strict=False)
+        ]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """At least a share of what another row's run with the same seed has on the same measure."""
+
+    measure: str
+    row: str
+    share: float
+
+    @property
+    def words(self) -> str:
+        """It in words."""
+        return f"≥ {self.share:g} × {self.row}'s"
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The other one."""
+        return (self.row,)
+
+    def judge(self, own: Sequence[Measure], others: Others, /) -> list[Line]:
+        """One line, the other row among its controls."""
+        found, other = find(own, self.measure), find(others[self.row], self.measure)
+        controls = {f"{self.row}'s": other.value, **found.controls}
+        return [Line(found.name, found.value, controls, found.value >= self.share * other.value)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of several tasks: its metric, and the row in which it was learnt alone."""
+
+    measure: str
+    row: str
+    rises: bool = False
+    """Whether more is better; else it is an error."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What learning together costs or gives: Δm, the mean over tasks of the relative gain.
+
+    Source: Maninis et al. 2019 (arXiv:1904.08918), equation 3.
+    """
+
+    tasks: tuple[Task, ...]
+    least: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """It in words."""
+        return (
+            f"Δm ≥ {self.least:g}: over tasks, on average no worse than each alone "
+            "at the same number of trunk passes"
+        )
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Each task's."""
+        return tuple(task.row for task in self.tasks)
+
+    def judge(self, own: Sequence[Measure], others: Others, /) -> list[Line]:
+        """Δm, then each task beside its run alone."""
+        gains, lines = [], list[Line]()
+        for task in self.tasks:
+            found, alone = find(own, task.measure), find(others[task.row], task.measure)
+            gain = (found.value - alone.value) / max(abs(alone.value), _LEAST)
+            gains.append(gain if task.rises else -gain)
+            lines.append(Line(found.name, found.value, {"alone": alone.value}, None))
+        total = mean(gains)
+        return [Line("Δm", total, {}, total >= self.least), *lines]

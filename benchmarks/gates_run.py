@@ -1,0 +1,225 @@
+"""One run of one row: trained, measured, and kept as JSON; taken up again where it was left.
+
+What is measured is kept whole and judged later (`gates_table`), so that another rule costs no
+training. A run whose recipe has changed since counts as not run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gates_rows import Row, named
+from machine import commit, machine, today
+from tectum_train.engine.checkpoint import CheckpointError
+from tectum_train.engine.progress import say
+from tectum_train.engine.run import train
+from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.report import as_json
+from tectum_train.job import evaluate_run, fitting_splits
+from tectum_train.recipe import Recipe, expanded, read_recipe
+
+__all__ = [
+    "Found",
+    "Places",
+    "identity",
+    "kept",
+    "measured",
+    "missing_data",
+    "recipe_of",
+    "wanted",
+]
+
+_DIGITS = 12
+_WORDS = {"name", "derived_from", "description", "output", "seed"}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie."""
+
+    results: Path = Path("benchmarks/results/gates")
+    """Of finished runs, one JSON each."""
+    runs: Path = Path("benchmarks/runs")
+    """Of checkpoints."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a finished run has left."""
+
+    row: str
+    seed: int
+    recipe: str
+    changes: list[str]
+    identity: str
+    """Of all that the recipe says, changes included."""
+    steps: int
+    batch_size: int
+    wall_seconds: float
+    """Of training, all parts of it if it was interrupted; on a machine that may do other work."""
+    cpu_seconds: float
+    """Likewise, of all threads."""
+    threads: int
+    machine: str
+    commits: str
+    """Which trained it."""
+    measured_by: str
+    """Commit that measured it."""
+    date: str
+    measures: list[Measure]
+
+
+def identity(recipe: Recipe) -> str:
+    """A digest of what the recipe and its changes say, but for words, places and the seed.
+
+    Of what is said only: a setting that a later version adds, with a default, makes no other run.
+    """
+    said = recipe.model_dump(mode="json", exclude_unset=True, exclude=_WORDS)
+    for key in ("cache", "test"):
+        said["data"].pop(key, None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def recipe_of(row: Row, seed: int, places: Places) -> Recipe:
+    """A row's recipe with its changes; its runs lie by its identity, so that none is mixed up."""
+    changes = [*row.changes, f"seed={seed}"]
+    for name in row.after:
+        folder = str(recipe_of(named(name), seed, places).folder)
+        changes = [change.replace(f"{{{name}}}", folder) for change in changes]
+    recipe = read_recipe(row.recipe, changes)
+    output = places.runs / f"{row.name}-{identity(recipe)}"
+    return recipe.model_copy(update={"output": str(output)})
+
+
+def kept(row: Row, seed: int, places: Places) -> Found | None:
+    """A run's results; None if it is not finished, or was another recipe's."""
+    path = _path(row, seed, places)
+    if not path.exists():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    found = Found(**{**told, "measures": [Measure(**one) for one in told["measures"]]})
+    return found if found.identity == identity(recipe_of(row, seed, places)) else None
+
+
+def wanted(row: Row, seed: int, places: Places) -> Iterator[Row]:
+    """What is not finished of a row and of those whose runs it begins from; these first."""
+    for name in row.after:
+        yield from wanted(named(name), seed, places)
+    if kept(row, seed, places) is None:
+        yield row
+
+
+def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
+    """Train and measure, or what was found before; an interrupted run goes on.
+
+    Raises:
+        Interrupted: Ctrl-C came; the same call goes on.
+        DataError: the data set is not there, or not as it should be.
+    """
+    if (found := kept(row, seed, places)) is not None:
+        return found
+    recipe = recipe_of(row, seed, places)
+    say(console, f"{row.name}, seed {seed}: {recipe.schedule.steps} steps, in {recipe.folder}")
+    splits = fitting_splits(recipe, console)
+    with _clocked(recipe) as clock:
+        try:
+            run = train(recipe, "cpu", resume=True, console=console)
+        except CheckpointError as error:
+            say(console, f"begins anew: {error}")
+            shutil.rmtree(recipe.folder)
+            clock.restart()
+            run = train(recipe, "cpu", resume=True, console=console)
+    measures = evaluate_run(run, splits, "cpu", console)
+    found = Found(
+        row=row.name,
+        seed=seed,
+        recipe=row.recipe,
+        changes=list(row.changes),
+        identity=identity(recipe),
+        steps=recipe.schedule.steps,
+        batch_size=recipe.schedule.batch_size,
+        wall_seconds=round(clock.wall, 1),
+        cpu_seconds=round(clock.cpu, 1),
+        threads=torch.get_num_threads(),
+        machine=machine(),
+        commits=run.config.training.commit,
+        measured_by=commit(),
+        date=today(),
+        measures=measures,
+    )
+    _write(_path(row, seed, places), found)
+    return found
+
+
+class _Clock:
+    """Seconds spent on a run, those of its earlier parts among them."""
+
+    def __init__(self, file: Path, *, fresh: bool) -> None:
+        self._file = file
+        told = {} if fresh or not file.exists() else json.loads(file.read_text(encoding="utf-8"))
+        self._before = (float(told.get("wall", 0)), float(told.get("cpu", 0)))
+        self._began = (time.perf_counter(), time.process_time())
+
+    def restart(self) -> None:
+        """What was spent before is lost."""
+        self._before, self._began = (0.0, 0.0), (time.perf_counter(), time.process_time())
+
+    @property
+    def wall(self) -> float:
+        """On the wall."""
+        return self._before[0] + time.perf_counter() - self._began[0]
+
+    @property
+    def cpu(self) -> float:
+        """Of all threads."""
+        return self._before[1] + time.process_time() - self._began[1]
+
+    def stop(self) -> None:
+        """Keep both for the next part, if there is a run to go on with."""
+        wall, cpu = self.wall, self.cpu
+        self._before, self._began = (wall, cpu), (time.perf_counter(), time.process_time())
+        if self._file.parent.exists():
+            self._file.write_text(json.dumps({"wall": wall, "cpu": cpu}), encoding="utf-8")
+
+
+@contextmanager
+def _clocked(recipe: Recipe) -> Iterator[_Clock]:
+    clock = _Clock(recipe.folder / "spent.json", fresh=not recipe.checkpoint.exists())
+    try:
+        yield clock
+    finally:
+        clock.stop()
+
+
+def _path(row: Row, seed: int, places: Places) -> Path:
+    return places.results / f"{row.name}-seed{seed}.json"
+
+
+def _write(path: Path, found: Found) -> None:
+    """All of it or nothing."""
+    told: dict[str, Any] = {**asdict(found), "measures": as_json(found.measures)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".writing")
+    draft.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def missing_data(rows: Sequence[Row], places: Places) -> Path | None:
+    """A folder of episodes that is missing; None if all are there."""
+    for row in rows:
+        data = recipe_of(row, 0, places).data
+        for split in (data.train, data.test):
+            if not expanded(split).exists():
+                return expanded(split)
+    return None

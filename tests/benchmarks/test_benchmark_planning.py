@@ -1,0 +1,101 @@
+"""The planning benchmark: what it concludes from distances, and that it goes on where it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import bootstrap, ttest_1samp
+
+import planning
+
+METRES = st.lists(st.integers(0, 400), min_size=3, max_size=20).map(
+    lambda millimetres: [place / 1000 for place in millimetres]
+)
+
+
+def episode(planned: float, other: float) -> dict[str, list[float]]:
+    """One in which all arms but the planner end alike."""
+    arms = ("world model", "copy-last dynamics", "random actions", "straight to the goal")
+    return {arm: [0.2, planned if arm == "world model" else other] for arm in arms}
+
+
+def kept(path: Path, *episodes: dict[str, list[float]]) -> planning.Kept:
+    found = planning.Kept(path / "ways.jsonl", {"bundle": "b"})
+    for one in episodes:
+        found.add(one)
+    return found
+
+
+# ---------------------------------------------------------------- what is concluded
+
+
+@given(METRES)
+def test_an_interval_leaves_out_what_a_t_test_rejects(values: list[float]) -> None:
+    middle, half = planning.mean_of(values)
+
+    assert middle == pytest.approx(np.mean(values))
+    if half > 0:
+        found = ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (middle - half, middle + half) == pytest.approx((found.low, found.high))
+
+
+def test_an_interval_is_about_what_resampling_gives() -> None:
+    values = np.random.default_rng(0).exponential(size=60)
+
+    middle, half = planning.mean_of(values.tolist())
+
+    found = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
+    assert (middle - half, middle + half) == pytest.approx((found.low, found.high), rel=0.1)
+
+
+def test_nearer_in_nearly_every_episode_passes_however_far_goals_lie_apart() -> None:
+    goals = [0.01, 0.1, 0.2, 0.4, 0.05, 0.3]
+
+    assert planning.verdict(goals, [goal + 0.01 + goal / 100 for goal in goals]) == "PASS"
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        pytest.param([0.1, 0.2, 0.3, 0.1], id="the same"),
+        pytest.param([0.05, 0.1, 0.2, 0.05], id="nearer"),
+        pytest.param([0.1, 0.2, 0.3, 0.5], id="further in one"),
+    ],
+)
+def test_what_chance_may_have_done_fails(control: list[float]) -> None:
+    assert planning.verdict([0.1, 0.2, 0.3, 0.1], control) == "FAIL"
+
+
+def test_the_report_holds_the_planner_to_every_control(tmp_path: Path) -> None:
+    nearer = kept(tmp_path, episode(0.04, 0.30), episode(0.05, 0.32), episode(0.06, 0.31))
+
+    said = planning.report(nearer, "Settings.")
+
+    assert "| world model | 2 of 3 | 5.0 [2.5, 7.5] |  |  |" in said
+    assert "| random actions | 0 of 3 | 31.0 [28.5, 33.5] | -26.0 [-28.5, -23.5] | PASS |" in said
+    assert "| standing still | 0 of 3 | 20.0 [20.0, 20.0] |" in said
+    assert "Verdict: **PASS**" in said
+
+
+def test_one_control_that_is_not_beaten_is_enough_to_fail(tmp_path: Path) -> None:
+    nearer_than_two = kept(tmp_path, episode(0.25, 0.30), episode(0.26, 0.33))
+
+    assert "Verdict: **FAIL**" in planning.report(nearer_than_two, "Settings.")
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_what_was_acted_is_there_after_a_cut(tmp_path: Path) -> None:
+    kept(tmp_path, episode(0.1, 0.2), episode(0.3, 0.4))
+
+    assert kept(tmp_path).episodes == [episode(0.1, 0.2), episode(0.3, 0.4)]
+
+
+def test_episodes_of_another_bundle_are_not_mixed_in(tmp_path: Path) -> None:
+    kept(tmp_path, episode(0.1, 0.2))
+
+    with pytest.raises(SystemExit, match="another bundle's"):
+        planning.Kept(tmp_path / "ways.jsonl", {"bundle": "another"})

@@ -1,0 +1,125 @@
+"""Rules of the gates: what passes and what does not, by numbers alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gates_rules import (
+    Above,
+    Beside,
+    Kept,
+    Own,
+    Rising,
+    Shown,
+    Task,
+    Times,
+    Unmeasured,
+    find,
+)
+from tectum_train.evaluation.measure import Measure
+
+shares = st.floats(0.01, 1)
+
+
+def test_a_measure_is_found_by_a_part_of_its_name() -> None:
+    measures = [Measure("frame → task, R@1", 0.5), Measure("masked word, nats", 2.0)]
+
+    assert find(measures, "nats") is measures[1]
+    with pytest.raises(Unmeasured, match=r"no measure 'pixels'; there are: frame → task, R@1"):
+        find(measures, "pixels")
+    with pytest.raises(Unmeasured, match="several"):
+        find(measures, "a")
+
+
+def test_evaluations_own_verdict_counts_unless_it_is_only_shown() -> None:
+    measures = [Measure("x 1", 1.0, gate="≤ 2", passed=True), Measure("x 2", 3.0, passed=False)]
+
+    assert [line.passed for line in Own("x").judge(measures, {})] == [True, False]
+    assert [line.passed for line in Shown("x").judge(measures, {})] == [None, None]
+
+
+@given(value=shares, chance=shares)
+def test_five_times_chance_is_five_times_or_more(value: float, chance: float) -> None:
+    (line,) = Times("R@1", "chance", 5).judge([Measure("R@1", value, {"chance": chance})], {})
+
+    assert line.passed is (value >= 5 * chance)
+    assert line.controls == {"chance": chance}
+
+
+@pytest.mark.parametrize(
+    ("value", "by", "passed"),
+    [(0.51, 0.0, True), (0.504, 0.0, False), (0.6, 0.1, True), (0.59, 0.1, False)],
+)
+def test_above_is_by_a_percent_or_by_what_is_said_and_of_the_best_control(
+    value: float, by: float, passed: bool
+) -> None:
+    rule = Above("accuracy", ("chance", "twin"), by)
+
+    (line,) = rule.judge([Measure("accuracy", value, {"chance": 0.25, "twin": 0.5})], {})
+
+    assert line.passed is passed
+
+
+def test_above_holds_at_every_horizon_by_itself() -> None:
+    measures = [Measure(f"frame {n} ahead", v, {"chance": 0.2}) for n, v in ((1, 0.5), (2, 0.1))]
+
+    assert [line.passed for line in Above("ahead", ("chance",)).judge(measures, {})] == [
+        True,
+        False,
+    ]
+
+
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=5))
+def test_what_rises_rises_at_every_step(values: list[float]) -> None:
+    names = tuple(f"{place} nats" for place in range(len(values)))
+    measures = [Measure(name, value) for name, value in zip(names, values, strict=True)]
+
+    lines = Rising(names, "rises").judge(measures, {})
+
+    assert all(line.passed for line in lines) is (values == sorted(set(values)))
+
+
+def test_one_row_is_held_against_another_of_the_same_seed() -> None:
+    rule = Beside("probe", "mae", 0.95)
+
+    (line,) = rule.judge(
+        [Measure("probe", 0.76, {"random": 0.1})], {"mae": [Measure("probe", 0.8)]}
+    )
+
+    assert line.passed is True
+    assert line.controls == {"mae's": 0.8, "random": 0.1}
+    assert rule.rows == ("mae",)
+
+
+def test_learning_together_is_the_mean_of_relative_gains_whichever_way_better_is() -> None:
+    rule = Kept((Task("R@1", "words", rises=True), Task("error", "pixels")))
+    alone = {"words": [Measure("R@1", 0.5)], "pixels": [Measure("error", 1.0)]}
+
+    total, *tasks = rule.judge([Measure("R@1", 0.6), Measure("error", 1.1)], alone)
+
+    assert total.value == pytest.approx((0.2 - 0.1) / 2)
+    assert total.passed is True
+    assert [task.controls for task in tasks] == [{"alone": 0.5}, {"alone": 1.0}]
+    assert rule.rows == ("words", "pixels")
+
+
+@given(st.lists(st.tuples(shares, st.booleans()), min_size=1, max_size=4))
+def test_what_is_as_good_as_alone_gains_nothing(found: list[tuple[float, bool]]) -> None:
+    tasks = tuple(Task(f"[{n}]", f"row {n}", rises) for n, (_, rises) in enumerate(found))
+    measures = [Measure(f"[{n}]", value) for n, (value, _) in enumerate(found)]
+    alone = {f"row {n}": [measure] for n, measure in enumerate(measures)}
+
+    total, *_ = Kept(tasks).judge(measures, alone)
+
+    assert total.value == 0
+    assert total.passed is True
+
+
+def test_what_alone_learns_nothing_does_not_outweigh_the_others() -> None:
+    rule = Kept((Task("R²", "alone", rises=True),))
+
+    total, _ = rule.judge([Measure("R²", 0.04)], {"alone": [Measure("R²", 0.0)]})
+
+    assert total.value == pytest.approx(0.8)

@@ -1,0 +1,171 @@
+"""One run of the gates: kept once it is finished, gone on with, and never mixed with another's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from tests.training.tiny import job, vision_alone
+
+import gates
+from gates_rows import ROWS, Row, named
+from gates_rules import Own
+from gates_run import Places, identity, kept, measured, missing_data, recipe_of, wanted
+from tectum_train import recipes
+from tectum_train.engine import run as engine
+from tectum_train.engine import stepping
+from tectum_train.engine.run import Interrupted
+
+
+@pytest.fixture
+def row(tiny_data: Path, tmp_path: Path) -> Row:
+    """Six steps of masked images."""
+    recipe = job(
+        tiny_data, tmp_path, model=vision_alone(), objectives=[{"kind": "masked_image"}],
+        data__action=None, data__state=None, data__clip=None,
+    )  # fmt: skip
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    return Row("tiny", str(path), (Own("masked image"),), ("schedule.checkpoint_every=2",))
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "results", tmp_path / "runs")
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(quiet=True)
+
+
+def test_a_finished_run_leaves_its_measures_and_is_not_run_again(
+    row: Row, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measured(row, 1, places, console)
+    monkeypatch.setattr("gates_run.train", None)
+
+    assert measured(row, 1, places, console) == found == kept(row, 1, places)
+    assert (found.row, found.seed, found.steps, found.batch_size) == ("tiny", 1, 6, 8)
+    assert found.changes == ["schedule.checkpoint_every=2"]
+    assert any("masked image" in measure.name for measure in found.measures)
+    assert found.cpu_seconds > 0
+    assert [path.name for path in places.results.iterdir()] == ["tiny-seed1.json"]
+
+
+def test_another_recipe_is_another_run(row: Row, places: Places, console: Console) -> None:
+    measured(row, 0, places, console)
+    changed = Row(row.name, row.recipe, row.rules, (*row.changes, "optimiser.lr=0.002"))
+
+    assert kept(row, 0, places) is not None
+    assert kept(changed, 0, places) is None
+    assert recipe_of(changed, 0, places).folder != recipe_of(row, 0, places).folder
+
+
+def test_words_places_and_the_seed_make_no_other_run(row: Row, places: Places) -> None:
+    recipe = recipe_of(row, 0, places)
+    path = Path(row.recipe)
+    path.write_text(path.read_text().replace("Six steps", "Some steps"))
+
+    assert identity(recipe_of(row, 1, places)) == identity(recipe)
+
+
+def test_an_interrupted_run_goes_on_and_counts_all_its_seconds(
+    row: Row, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = stepping.take_step
+
+    def interrupted(number: int, *rest: object) -> object:
+        if number == 3:
+            raise Interrupted("saved")
+        return step(number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "take_step", interrupted)
+    with pytest.raises(Interrupted):
+        measured(row, 0, places, console)
+    spent = json.loads((recipe_of(row, 0, places).folder / "spent.json").read_text())
+    assert kept(row, 0, places) is None
+    done = list[int]()
+
+    def counted(number: int, *rest: object) -> object:
+        done.append(number)
+        return step(number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "take_step", counted)
+
+    found = measured(row, 0, places, console)
+
+    assert done == [2, 3, 4, 5]
+    assert found.cpu_seconds >= spent["cpu"] > 0
+
+
+def test_a_checkpoint_of_something_else_is_left_for_a_new_beginning(
+    row: Row, places: Places, console: Console
+) -> None:
+    recipe = recipe_of(row, 0, places)
+    recipe.folder.mkdir(parents=True)
+    engine.train(recipe.model_copy(update={"precision": "bfloat16"}), console=console)
+
+    assert measured(row, 0, places, console).steps == 6
+
+
+def test_the_report_is_written_after_each_run(
+    row: Row, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "ROWS", (row,))
+    file = tmp_path / "objectives.md"
+
+    assert gates.series([row], [2], places, file) == []
+
+    assert file.read_text().startswith("# Objectives\n")
+    assert "| tiny |" in file.read_text()
+    assert "1 of 3 seeds" in file.read_text()
+
+
+def test_a_run_that_breaks_does_not_end_the_series(
+    row: Row, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = Row("bad", row.recipe, row.rules, ("optimiser.lr=1e30", "schedule.warmup_steps=0"))
+    monkeypatch.setattr(gates, "ROWS", (bad, row))
+
+    (broken,) = gates.series([bad, row], [0], places, tmp_path / "objectives.md")
+
+    assert broken.startswith("bad, seed 0: FloatingPointError: step ")
+    assert kept(row, 0, places) is not None
+
+
+def test_what_a_row_begins_from_is_run_first_and_its_folder_is_filled_in(
+    row: Row, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Row("later", row.recipe, row.rules, ("description='from {tiny}'",), after=("tiny",))
+    monkeypatch.setattr("gates_run.named", {"tiny": row}.__getitem__)
+
+    assert list(wanted(later, 0, places)) == [row, later]
+    assert recipe_of(later, 3, places).description == (f"from {recipe_of(row, 3, places).folder}")
+
+
+def test_missing_episodes_are_named(row: Row, places: Places, tmp_path: Path) -> None:
+    absent = Row("absent", row.recipe, row.rules, (f"data.test={tmp_path / 'nowhere'}",))
+
+    assert missing_data([row], places) is None
+    assert missing_data([row, absent], places) == tmp_path / "nowhere"
+
+
+# ---------------------------------------------------------------- the rows that there are
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_is_a_recipe_of_the_package_and_compares_to_rows_there_are(row: Row) -> None:
+    assert row.recipe in recipes.named()
+    assert recipe_of(row, 0, Places()).schedule.steps > 0
+    assert row.rules
+    assert {name for rule in row.rules for name in rule.rows} <= {one.name for one in ROWS}
+
+
+def test_rows_have_names_of_their_own() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    with pytest.raises(ValueError, match="no row 'maw'; there are: clip, siglip"):
+        named("maw")

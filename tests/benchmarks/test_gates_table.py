@@ -1,0 +1,105 @@
+"""The table of gates: what it says of runs that are there, fail, or are missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from gates_rows import LINEAR, NEIGHBOURS, Row
+from gates_rules import Beside, Own, Shown, Times
+from gates_run import Found
+from gates_table import SEEDS, Results, judged, table
+from tectum_train.evaluation.measure import Measure
+
+RANDOM = {"random init": 0.3, "PCA-256": 0.4}
+
+
+def found(row: str, seed: int, *measures: Measure, cpu: float = 60.0) -> Found:
+    return Found(
+        row=row, seed=seed, recipe="r", changes=[], identity="", steps=100, batch_size=60,
+        wall_seconds=120.0, cpu_seconds=cpu, threads=2, machine="m", commits="c",
+        measured_by="c", date="2026-01-01", measures=list(measures),
+    )  # fmt: skip
+
+
+def runs(row: str, *values: float, name: str = "R@1") -> Results:
+    return {
+        (row, seed): found(row, seed, Measure(name, value, {"chance": 0.1}))
+        for seed, value in enumerate(values)
+    }
+
+
+CLIP = Row("clip", "clip-small", (Times("R@1", "chance", 5),))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((), "not run"),
+        ((0.9,), "1 of 3 seeds"),
+        ((0.9, 0.8, 0.5), "PASS"),
+        ((0.9, 0.8, 0.4), "FAIL (2 of 3 pass)"),
+    ],
+)
+def test_a_row_passes_if_every_seed_does(values: tuple[float, ...], verdict: str) -> None:
+    assert judged(CLIP, runs("clip", *values)) == verdict
+
+
+def test_a_row_that_fails_says_what_was_tried() -> None:
+    row = Row("clip", "clip-small", CLIP.rules, tried="twice as long: 0.41")
+
+    assert judged(row, runs("clip", 0.1, 0.1, 0.1)) == (
+        "FAIL (0 of 3 pass); tried: twice as long: 0.41"
+    )
+    assert judged(row, runs("clip", 0.9, 0.9, 0.9)) == "PASS"
+
+
+def test_a_row_without_a_gate_is_reported() -> None:
+    assert judged(Row("alone", "r", (Shown("R@1"),)), runs("alone", 0.1, 0.1, 0.1)) == "reported"
+
+
+def test_a_row_that_compares_waits_for_the_other_with_the_same_seed() -> None:
+    row = Row("blocks", "r", (Beside("R@1", "mae", 0.95),))
+    own, other = runs("blocks", 0.5, 0.5, 0.5), runs("mae", 0.5, 0.5)
+
+    assert judged(row, own) == "waits for mae, seed 0"
+    assert judged(row, {**own, **other}) == "waits for mae, seed 2"
+    assert judged(row, {**own, **other, **runs("mae", 0.5, 0.5, 0.6)}) == "FAIL (2 of 3 pass)"
+
+
+def test_a_rule_whose_measure_is_missing_says_so() -> None:
+    said = judged(CLIP, runs("clip", 0.9, 0.9, 0.9, name="other"))
+
+    assert said == "not measured: no measure 'R@1'; there are: other"
+
+
+def test_the_table_has_a_line_a_row_with_means_spreads_controls_rule_and_minutes() -> None:
+    (line,) = [one for one in table([CLIP], runs("clip", 0.6, 0.8)).splitlines() if "clip" in one]
+
+    assert line == (
+        "| clip | ≥ 5 × chance | R@1: **0.700 ± 0.141** (chance 0.100 ± 0.000) | "
+        "2.0 ± 0.0 (processors 1.0 ± 0.0) | 2 of 3 seeds |"
+    )
+
+
+def test_evaluations_rule_is_told_in_its_own_words() -> None:
+    own = Measure("masked image", 0.6, {"mean patch": 0.9}, gate="≤ 0.7", passed=True)
+    results = {("mae", seed): found("mae", seed, own) for seed in SEEDS}
+
+    assert "| mae | ≤ 0.7 | masked image: **0.600 ± 0.000**" in table(
+        [Row("mae", "mae-small", (Own("masked image"),))], results
+    )
+
+
+def test_the_closing_table_says_what_the_probe_gained_for_a_minute_of_processor_time() -> None:
+    probes = Measure(NEIGHBOURS, 0.5, RANDOM), Measure(LINEAR, 0.6, RANDOM)
+    results = {("mae", 0): found("mae", 0, *probes, cpu=120.0)}
+    rows = [Row("mae", "mae-small", (), family="masked"), Row("dino", "dino-small", ())]
+
+    closing = table(rows, results).partition("## Contrastive against masked")[2]
+
+    assert "| mae | masked | 6,000 | 50 | 50 | 0.500 | 0.600 | 15.0 |" in closing
+    assert "dino" not in closing
+
+
+def test_without_a_family_there_is_no_closing_table() -> None:
+    assert "Contrastive against masked" not in table([CLIP], runs("clip", 0.6))

@@ -1,0 +1,56 @@
+"""Few labels: whole episodes of them, the same for z and for pixels, and all of them at last."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tectum_train.evaluation import few_labels
+from tectum_train.evaluation.few_labels import Labels, measure_few_labels
+from tectum_train.evaluation.measure import Measure
+
+EPISODES, EACH = 80, 12
+
+
+def told(width: int, noise: float, seed: int = 0) -> list[Measure]:
+    """Z is the displacement itself; pixels are it among so many other numbers, with noise."""
+    draw = np.random.default_rng(seed)
+    count = EPISODES * EACH
+    train, test = draw.normal(size=(count, 2)), draw.normal(size=(400, 2))
+    hidden = draw.normal(size=(2, width)) / width**0.5
+
+    def seen(moved: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(moved @ hidden + noise * draw.normal(size=(len(moved), width)))
+
+    labels = Labels(train, np.arange(count) // EACH, test)
+    change = seen(train), seen(test)
+    return measure_few_labels("z →", (train, test), change, labels, np.random.default_rng(1))
+
+
+def test_what_names_the_motion_needs_fewer_labels_than_what_shows_it() -> None:
+    least, more, every = told(width=100, noise=0.5)
+
+    assert least.value > 0.99
+    assert least.controls["frame-difference PCA-256"] < least.value - 0.1
+    assert more.controls["frame-difference PCA-256"] < every.controls["frame-difference PCA-256"]
+    assert least.passed is True
+    assert (more.passed, every.passed) == (None, None)
+    assert least.on == "2 labelled episodes, mean of 5 draws"
+    assert every.on == "80 labelled episodes"
+
+
+def test_pixels_that_show_the_motion_as_plainly_are_not_beaten() -> None:
+    assert told(width=2, noise=0.0)[0].passed is False
+
+
+@given(st.integers(2, 60), st.sampled_from([0.025, 0.1, 1.0]), st.integers(0, 2**32))
+def test_labels_come_by_whole_episodes(episodes: int, share: float, seed: int) -> None:
+    episode = np.repeat(np.arange(episodes) * 3, 5)
+
+    chosen = few_labels._labelled(episode, share, np.random.default_rng(seed))
+
+    taken = np.unique(episode[chosen])
+    assert len(taken) == max(2, round(share * episodes))
+    assert np.array_equal(chosen, np.isin(episode, taken))

@@ -1,0 +1,91 @@
+"""How few action labels suffice: the hand's displacement from z and from pixels, by their share.
+
+Labels come by whole episodes, as robots record them. Of the unlabelled ones both may know
+what they like: z was learnt on them, and principal components are found on all of them.
+
+Letters: n training pairs, m test pairs, D and d numbers of what is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tectum_train.evaluation import gates
+from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.probes import fit_ridge, r_squared
+
+__all__ = ["Labels", "measure_few_labels"]
+
+_SHARES, _DRAWS = (0.025, 0.1, 1.0), 5
+_FEWEST = 2
+"""Episodes: a probe's penalty is chosen on others than it is fitted on."""
+
+Read = tuple[NDArray[np.floating], NDArray[np.floating]]
+"""What is read of training and test pairs: [n, D] and [m, D]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is to be told."""
+
+    train: NDArray[np.float64]
+    """[n, 2], the hand's displacement in plane."""
+    episode: NDArray[np.int64]
+    """[n], which episode each training pair is of."""
+    test: NDArray[np.float64]
+    """[m, 2]."""
+
+
+def measure_few_labels(
+    name: str, z: Read, change: Read, labels: Labels, draw: np.random.Generator
+) -> list[Measure]:
+    """R² in plane for each share of labelled episodes, a mean over draws of which.
+
+    Args:
+        name: of the latent action, for the report.
+        z: latent actions.
+        change: frame differences in their principal components.
+        labels: of the same pairs.
+        draw: of labelled episodes.
+    """
+    found = []
+    for share in _SHARES:
+        chosen = [_labelled(labels.episode, share, draw) for _ in range(_DRAWS if share < 1 else 1)]
+        value = _explained(z, labels, chosen)
+        controls = {gates.CHANGE_PCA: _explained(change, labels, chosen)}
+        least = share == min(_SHARES)
+        drawn = f", mean of {len(chosen)} draws" if share < 1 else ""
+        on = f"{len(np.unique(labels.episode[chosen[0]]))} labelled episodes{drawn}"
+        found.append(
+            Measure(
+                f"{name} hand in plane from {share:.1%} of the labels, R²",
+                value,
+                controls,
+                gates.FEW_LABELS_RULE if least else "",
+                gates.few_labels_suffice(value, controls) if least else None,
+                on,
+            )
+        )
+    return found
+
+
+def _labelled(
+    episode: NDArray[np.int64], share: float, draw: np.random.Generator
+) -> NDArray[np.bool_]:
+    """bool[n], pairs of so many of the episodes."""
+    episodes = np.unique(episode)
+    count = max(_FEWEST, round(share * len(episodes)))
+    return np.isin(episode, draw.permutation(episodes)[:count])
+
+
+def _explained(read: Read, labels: Labels, chosen: list[NDArray[np.bool_]]) -> float:
+    scores = [
+        r_squared(
+            fit_ridge(read[0][own], labels.train[own], read[1], labels.episode[own]), labels.test
+        ).mean()
+        for own in chosen
+    ]
+    return float(np.mean(scores))

@@ -1,0 +1,67 @@
+"""What a run's own objectives can do on held-out episodes, as far as no bundle keeps it.
+
+A bundle has the trunk alone of what CPC and R3M learn: their heads, pasts and rewards end with the
+run. So they are measured while it is in memory, beside the same objective with random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from tectum_core.model import PerceptionModel
+from tectum_train.data.samples import Samples
+from tectum_train.engine.building import Run
+from tectum_train.evaluation.context import NothingToMeasure
+from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.temporal import held_out, measure_foresight, measure_order
+from tectum_train.objectives.cpc import Cpc
+from tectum_train.objectives.r3m import R3m
+
+__all__ = ["measure_objectives"]
+
+_SAMPLES = 512
+"""Of the held-out episodes, or whole batches that come nearest to it."""
+_TWIN, _OTHERS = 1, 2
+"""Streams of the random weights, and of the instructions that are exchanged."""
+
+
+def measure_objectives(
+    run: Run,
+    test: Samples,
+    tell: Callable[[str], None] = lambda _: None,
+    left_out: Callable[[str], None] = lambda _: None,
+    device: str = "cpu",
+) -> list[Measure]:
+    """What CPC foretells and in which order R3M sees moments, of runs that have learnt to.
+
+    Args:
+        run: a finished one; its objectives are moved to `device`.
+        test: held-out episodes, at the run's input size.
+        tell: called with what is being measured.
+        left_out: called with what is not, and why.
+        device: a torch device.
+    """
+    recipe, found = run.recipe, list[Measure]()
+    place = torch.device(device)
+    number = max(1, round(_SAMPLES / recipe.schedule.batch_size))
+    for part in run.objective.to(place).modules():
+        if not isinstance(part, Cpc | R3m):
+            continue
+        tell(part.name)
+        batches = held_out(recipe, test, run.tokenizer, run.scaling, number, place)
+        draw = np.random.default_rng([recipe.seed, _OTHERS])
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(np.random.default_rng([recipe.seed, _TWIN]).integers(2**63)))
+                untaught = PerceptionModel(recipe.model).eval()
+                twin = Cpc(part.config, untaught).eval() if isinstance(part, Cpc) else None
+            if isinstance(part, R3m):
+                found += measure_order(part, untaught.to(place), batches, draw)
+            elif twin is not None:
+                found += measure_foresight(part, twin.to(place), batches)
+        except NothingToMeasure as why:
+            left_out(f"{part.name}: {why}")
+    return found
