@@ -248,7 +248,7 @@ LEARNT: list[Any] = [
     ),
     pytest.param("cpc", {}, {}, 60, 0.2, id="cpc"),
     pytest.param("r3m", {}, {}, 60, 0.2, id="r3m"),
-    pytest.param("world_model", {}, {}, 80, 0.5, id="world_model"),
+    pytest.param("world_model", {}, {}, 140, 0.5, id="world_model"),
     pytest.param(
         "world_model", {"encoder": "trained", "rollout": 1}, {}, 80, 0.5, id="world_model-trained"
     ),
