@@ -93,6 +93,10 @@ bench: setup ## Measure serving against the bare forward pass.
 bench-gpu: setup ## Measure the large recipes' training on this machine's GPU.
 	$(BIN)/python benchmarks/training_gpu.py
 
+.PHONY: pictures
+pictures: setup ## Draw the pictures of docs/objectives.md from runs of `make gates`.
+	$(BIN)/python benchmarks/pictures.py
+
 # One objective, one seed: make gates ROW=mae SEED=1. Ctrl-C saves, and the same command goes on.
 .PHONY: gates
 gates: setup $(WORLD) ## Show that each objective learns: all rows and seeds that are missing (hours).

@@ -92,8 +92,14 @@ def main() -> None:
         seeds = [int(given.seed)] if given.seed else list(SEEDS)
     except ValueError as error:
         parser.error(str(error))
-    if (missing := missing_data(rows, places)) is not None:
-        parser.error(f"{missing} is not there yet: `make world` makes it (see worlds/README.md)")
+    if not set(seeds) <= set(SEEDS):
+        parser.error(f"--seed: found {given.seed}; allowed: one of {', '.join(map(str, SEEDS))}")
+    missing = {row.name: why for row in rows if (why := missing_data(row, places))}
+    if len(missing) == len(rows):
+        parser.error(next(iter(missing.values())))
+    for name, why in missing.items():
+        say(console, f"{name} is left out: {why}")
+    rows = [row for row in rows if row.name not in missing]
     try:
         broken = series(rows, seeds, places, REPORT)
     except KeyboardInterrupt as error:  # of which Interrupted is one, that says where it saved

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,11 +84,17 @@ def identity(recipe: Recipe) -> str:
     """A digest of what the recipe and its changes say, but for words, places and the seed.
 
     Of what is said only: a setting that a later version adds, with a default, makes no other run.
+    Data count by what they say of themselves, held-out ones too, wherever they lie.
     """
     said = recipe.model_dump(mode="json", exclude_unset=True, exclude=_WORDS)
-    for key in ("cache", "test"):
+    for key in ("cache", "train", "test"):
         said["data"].pop(key, None)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for split in (recipe.data.train, recipe.data.test):
+        for name in ("info.json", "stats.json", "world.json"):
+            path = expanded(split) / "meta" / name
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:_DIGITS]
 
 
 def recipe_of(row: Row, seed: int, places: Places) -> Recipe:
@@ -108,14 +114,23 @@ def kept(row: Row, seed: int, places: Places) -> Found | None:
     if not path.exists():
         return None
     told = json.loads(path.read_text(encoding="utf-8"))
-    found = Found(**{**told, "measures": [Measure(**one) for one in told["measures"]]})
+    try:
+        found = Found(**{**told, "measures": [Measure(**one) for one in told["measures"]]})
+    except (KeyError, TypeError):  # another version's
+        return None
     return found if found.identity == identity(recipe_of(row, seed, places)) else None
 
 
 def wanted(row: Row, seed: int, places: Places) -> Iterator[Row]:
-    """What is not finished of a row and of those whose runs it begins from; these first."""
-    for name in row.after:
-        yield from wanted(named(name), seed, places)
+    """What is not finished of a row and of those whose runs it begins from; these first.
+
+    Of these the run's folder is needed too, which is no part of a checkout.
+    """
+    for name in row.after if kept(row, seed, places) is None else ():
+        before = named(name)
+        if not recipe_of(before, seed, places).checkpoint.exists():
+            _path(before, seed, places).unlink(missing_ok=True)
+        yield from wanted(before, seed, places)
     if kept(row, seed, places) is None:
         yield row
 
@@ -215,11 +230,11 @@ def _write(path: Path, found: Found) -> None:
     draft.replace(path)
 
 
-def missing_data(rows: Sequence[Row], places: Places) -> Path | None:
-    """A folder of episodes that is missing; None if all are there."""
-    for row in rows:
-        data = recipe_of(row, 0, places).data
-        for split in (data.train, data.test):
-            if not expanded(split).exists():
-                return expanded(split)
-    return None
+def missing_data(row: Row, places: Places) -> str:
+    """Which episodes of its recipe's are missing and how they are made; empty: none."""
+    data = recipe_of(row, 0, places).data
+    for split in (data.train, data.test):
+        if not expanded(split).exists():
+            verb = "wandering" if "wandering" in Path(split).parts else "world"
+            return f"{split} is not there yet: `make {verb}` makes it (see worlds/README.md)"
+    return ""

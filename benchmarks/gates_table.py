@@ -20,8 +20,8 @@ _RULE = (
     f"Each row is {len(SEEDS)} runs of a recipe, seeds {', '.join(map(str, SEEDS))}; PASS: in "
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
     "the standard deviation; behind each stand its controls. Minutes are of training: on the "
-    "wall, beside whatever else the machine did, and of its processors. Measured on held-out "
-    "episodes, by the last checkpoint."
+    "wall, beside whatever else the machine did, and of its processors. Measured by the last "
+    "checkpoint on held-out episodes, which are those on which recipes were chosen."
 )
 
 
@@ -65,6 +65,8 @@ def judged(row: Row, results: Results) -> str:
     ]
     if not any(verdicts):
         return "reported"
+    if len({len(each) for each in verdicts}) > 1:
+        return "not the same gates in every seed"
     good = sum(all(each) for each in verdicts)
     if good == len(runs):
         return "PASS"

@@ -19,6 +19,7 @@ on where one was cut off.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import runpy
 import sys
@@ -44,6 +45,8 @@ EXAMPLE = ROOT / "client/examples/reach_a_goal.py"
 RESULT = ROOT / "benchmarks/results/planning.md"
 NEAR = 0.05
 """Metres from the goal that count as reached."""
+ENOUGH = 40
+"""Episodes from which on a result is written."""
 FIRST = 1000
 """Its number, that of none on which the planner's settings were chosen."""
 STEP = 0.01
@@ -113,10 +116,16 @@ class Kept:
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         if lines and json.loads(lines[0]) != of:
             raise SystemExit(f"{path} holds another bundle's or planner's episodes: {lines[0]}")
-        if not lines:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(of) + "\n", "utf-8")
-        self.episodes: list[dict[str, list[float]]] = [json.loads(line) for line in lines[1:]]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.episodes: list[dict[str, list[float]]] = []
+        for line in lines[1:]:
+            try:
+                self.episodes.append(json.loads(line))
+            except ValueError:  # cut off while it was written
+                break
+        path.write_text(
+            "".join(json.dumps(one) + "\n" for one in (of, *self.episodes)), encoding="utf-8"
+        )
 
     def add(self, episode: dict[str, list[float]]) -> None:
         """One more: by arm, its way."""
@@ -193,7 +202,7 @@ def report(kept: Kept, planner: str) -> str:
             table({name: ways[name] for name in (PLANNED, *CONTROLS, CEILING)}),
             "Means with 95 % intervals; differences are of the same episodes. "
             f"{RULE} Verdict: **{'PASS' if passed else 'FAIL'}**.\n",
-            TRIED,
+            *(() if passed else (TRIED,)),
         ]
     )
 
@@ -210,10 +219,13 @@ def main() -> int:
     example = runpy.run_path(str(EXAMPLE))
     sizes = ("HORIZON", "CANDIDATES", "ELITES", "ROUNDS", "DECISIONS")
     settings = {name.lower(): example[name] for name in sizes}
+    acted_by = (EXAMPLE, *sorted((ROOT / "worlds/tabletop").glob("*.py")))
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in acted_by)).hexdigest()[:12]
     with tempfile.TemporaryDirectory() as folder:
         version = Repository(folder).publish(given.bundle, NAME)
         kept = Kept(
-            given.keep / f"{version}.jsonl", {"bundle": version, "first": FIRST, **settings}
+            given.keep / f"{version}-{source}.jsonl",
+            {"bundle": version, "first": FIRST, "source": source, **settings},
         )
         port = free_port()
         with worker(Path(folder), port, 0):
@@ -221,6 +233,9 @@ def main() -> int:
     planner = ", ".join(f"{value} {name}" for name, value in settings.items())
     text = report(kept, f"Bundle {version}; cross-entropy method: {planner}.")
     print(text)
+    if len(kept.episodes) < ENOUGH:
+        print(f"{len(kept.episodes)} episodes are too few for {RESULT}: {ENOUGH} are")
+        return 0
     RESULT.write_text(text, encoding="utf-8")
     return 0
 

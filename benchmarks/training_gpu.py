@@ -30,7 +30,7 @@ from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import build, open_samples
 from tectum_train.engine.optimiser import optimiser_for
 from tectum_train.engine.progress import say
-from tectum_train.engine.run import train
+from tectum_train.engine.run import repeat_exactly, train
 from tectum_train.engine.stepping import take_step
 from tectum_train.objectives import Batch, WeightedSum
 from tectum_train.recipe import Recipe, read_recipe
@@ -38,8 +38,14 @@ from tectum_train.tasks import ManyTasks
 
 WORLD = Path(__file__).parents[1] / "worlds" / "embedded"
 RESULTS = Path(__file__).parent / "results"
-PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
-"""Dense bfloat16 of the SXM cards' data sheets, by what their names contain."""
+PEAK_TFLOPS = {
+    "NVIDIA H100 80GB HBM3": 989.0,
+    "NVIDIA H200": 989.0,
+    "NVIDIA A100-SXM4-80GB": 312.0,
+    "NVIDIA A100-SXM4-40GB": 312.0,
+    "NVIDIA H100 PCIe": 756.0,
+}
+"""Dense bfloat16 by the cards' data sheets, as torch calls them."""
 COUNTED = 8
 """Samples of the pass whose arithmetic is counted."""
 LARGE = "{width: 1024, depth: 24, heads: 16, hidden: 4096}"
@@ -120,6 +126,7 @@ def measure(row: Row, batch: int, steps: int, short: int, device: str, console: 
         folder = Path(scratch)
         recipe = recipe_of(row, batch, max(short, 1), folder)
         samples = open_samples(recipe, "train", lambda *_: None)
+        repeat_exactly()  # as every run does
         torch.manual_seed(0)
         run = build(recipe, samples, folder)
         objective = run.objective.to(device)
@@ -127,7 +134,7 @@ def measure(row: Row, batch: int, steps: int, short: int, device: str, console: 
         given = maker.make(0)
         each = arithmetic(recipe, given, objective)
         adam, pieces = optimiser_for(objective, recipe.optimiser), division(recipe)
-        parameters = sum(one.numel() for one in run.model.parameters())
+        parameters = sum(one.numel() for one in objective.parameters() if one.requires_grad)
         if device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         seconds: list[float] = []
@@ -208,7 +215,7 @@ def main() -> None:
     if given.device != "cpu" and not torch.cuda.is_available():
         parser.error("there is no CUDA device; --device cpu --batch 8 --steps 1 --short 0 tries it")
     name = "" if given.device == "cpu" else torch.cuda.get_device_name()
-    peak = next((most for card, most in PEAK_TFLOPS.items() if card in name), None)
+    peak = PEAK_TFLOPS.get(name)
     found: list[Found] = []
     for number in given.row if given.row is not None else range(len(ROWS)):
         row = ROWS[number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tectum_train import recipes
 from tectum_train.engine import run as engine
 from tectum_train.engine import stepping
 from tectum_train.engine.run import Interrupted
+from tectum_train.recipe import expanded
 
 
 @pytest.fixture
@@ -150,8 +152,46 @@ def test_what_a_row_begins_from_is_run_first_and_its_folder_is_filled_in(
 def test_missing_episodes_are_named(row: Row, places: Places, tmp_path: Path) -> None:
     absent = Row("absent", row.recipe, row.rules, (f"data.test={tmp_path / 'nowhere'}",))
 
-    assert missing_data([row], places) is None
-    assert missing_data([row, absent], places) == tmp_path / "nowhere"
+    assert missing_data(row, places) == ""
+    assert missing_data(absent, places).startswith(f"{tmp_path / 'nowhere'} is not there yet")
+
+
+def test_other_data_are_another_run(row: Row, places: Places, tmp_path: Path) -> None:
+    first = identity(recipe_of(row, 0, places))
+    data = expanded(recipe_of(row, 0, places).data.test)
+    shutil.copytree(data, tmp_path / "other")
+    moved = Row(row.name, row.recipe, row.rules, (*row.changes, f"data.test={tmp_path / 'other'}"))
+
+    same = identity(recipe_of(moved, 0, places))
+    world = tmp_path / "other" / "meta" / "world.json"
+    world.write_text(world.read_text() + "\n")
+
+    assert same == first
+    assert identity(recipe_of(moved, 0, places)) != first
+
+
+def test_results_of_another_version_count_as_not_run(
+    row: Row, places: Places, console: Console
+) -> None:
+    measured(row, 0, places, console)
+    (path,) = places.results.iterdir()
+    path.write_text(json.dumps({"row": "tiny", "measures": []}))
+
+    assert kept(row, 0, places) is None
+
+
+def test_a_result_without_its_folder_is_nothing_to_begin_from(
+    row: Row, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Row("later", row.recipe, row.rules, ("description='from {tiny}'",), after=("tiny",))
+    monkeypatch.setattr("gates_run.named", {"tiny": row}.__getitem__)
+    measured(row, 0, places, console)
+    there = list(wanted(later, 0, places))
+    shutil.rmtree(places.runs)
+
+    assert there == [later]
+    assert next(iter(wanted(later, 0, places))) == row
+    assert kept(row, 0, places) is None
 
 
 # ---------------------------------------------------------------- the rows that there are

@@ -62,7 +62,7 @@ def answered(lines: Iterable[str], world: World, seed: int) -> Iterator[str]:
     for line in lines:
         try:
             answer = _answer(json.loads(line), world, seed, begun)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             answer = {"error": str(error)}
         begun = begun or "goal" in answer
         yield json.dumps(answer)

@@ -10,9 +10,9 @@ __all__ = ["Strict", "TransformerConfig"]
 
 
 class Strict(BaseModel):
-    """Frozen, and a misspelt key is an error."""
+    """Frozen; a misspelt key is an error, and so is what is no number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TransformerConfig(Strict):

@@ -143,6 +143,17 @@ def test_grad_norm_lets_the_slower_one_pull_harder() -> None:
     torch.testing.assert_close(scheme.weights(), torch.tensor([0.5, 1.5]), atol=0.02, rtol=0)
 
 
+def test_grad_norm_leaves_who_does_not_pull_at_what_is_shared_as_it_was() -> None:
+    scheme = weighting_for(GradNormWeights(lr=0.05), [1.0, 1.0, 1.0], epoch=4)
+
+    fed(scheme, [[1.0, 1.0, 1.0]] * 400, torch.tensor([1.0, 3.0, 0.0]))
+
+    loud, quiet, absent = scheme.weights().tolist()
+    assert absent == 1.0
+    assert loud == pytest.approx(1.5, abs=0.1)
+    assert quiet == pytest.approx(0.5, abs=0.1)
+
+
 def test_grad_norms_slope_is_the_derivative_of_its_loss() -> None:
     lengths, losses = np.array([2.0, 1.0, 4.0]), np.array([0.5, 0.9, 0.2])
     scheme = weighting_for(GradNormWeights(alpha=1.5, lr=1e-3), [1.0] * 3, epoch=1)

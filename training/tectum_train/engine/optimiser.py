@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from tectum_train.recipe import OptimiserConfig, ScheduleConfig
+from tectum_train.tasks.sharing import Stitched
 from tectum_train.tasks.weights import Uncertainty
 
 __all__ = ["learning_rate", "optimiser_for", "set_rate"]
@@ -26,13 +27,15 @@ def optimiser_for(module: nn.Module, config: OptimiserConfig) -> AdamW:
     }
     scaled = [one for one in module.parameters() if id(one) in own]
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    mixtures = {id(part.units) for part in module.modules() if isinstance(part, Stitched)}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in module.parameters():
         if not parameter.requires_grad or id(parameter) in own:
             continue
         # Learnt tokens and positions lead with a dimension of one.
-        plain = parameter.dim() < 2 or parameter.shape[0] == 1 or id(parameter) in embeddings
+        plain = parameter.dim() < 2 or parameter.shape[0] == 1
+        plain = plain or id(parameter) in embeddings | mixtures
         (free if plain else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},

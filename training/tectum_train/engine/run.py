@@ -36,9 +36,11 @@ from tectum_train.engine.untrained import unreached, untrained
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import ManyTasks
 
-__all__ = ["Interrupted", "train"]
+__all__ = ["Interrupted", "repeat_exactly", "train"]
 
 _RECORD_EVERY = 20
+_ASKED = 8
+"""Steps whose batches tell what an objective trains; a picture is left out of one in five."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -80,7 +82,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:
         samples = open_samples(recipe, "train", tell.decoding)
-    _repeat_exactly()
+    repeat_exactly()
     torch.manual_seed(recipe.seed)
     run = build(recipe, samples, folder)
     run.model.to(device)
@@ -147,16 +149,14 @@ def _with_what_was_trained(run: Run, adam: AdamW, maker: BatchMaker) -> Run:
         return run
     views = dict[str, Run]()
     for kind, part in run.objective.named_parts():
-        # Anew for each: what the one before read of it, such as words, has no graph any more.
-        batch = maker.make(run.recipe.schedule.steps - 1)
-        foreign = unreached(run.views[kind].model, part, batch)
+        foreign = unreached(run.views[kind].model, part, map(maker.make, range(_ASKED)))
         own = tuple(sorted({*left, *foreign}, key=list(PARTS).index))
         views[kind] = replace(run.views[kind], config=run.config).summed_up(untrained=own)
     served = next((one for one in views.values() if one.model.vision is run.model.vision), None)
     return replace(run if served is None else replace(run, config=served.config), views=views)
 
 
-def _repeat_exactly() -> None:
+def repeat_exactly() -> None:
     """Let a resumed run on a GPU be the uninterrupted one: the same kernels, in full precision."""
     exact_float32()
     torch.backends.cudnn.deterministic = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import torch
 from torch import nn
 from torch.optim import AdamW
 
@@ -13,6 +14,9 @@ from tectum_core.model import PerceptionModel
 from tectum_train.objectives import Batch, Objective, Outcome
 
 __all__ = ["unreached", "untrained"]
+
+_FEW = 16
+"""Samples of a batch that is asked only what it reaches."""
 
 
 def untrained(model: PerceptionModel, adam: AdamW) -> tuple[Part, ...]:
@@ -28,19 +32,25 @@ def untrained(model: PerceptionModel, adam: AdamW) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def unreached(model: PerceptionModel, objective: Objective, batch: Batch) -> tuple[Part, ...]:
-    """Parts that one objective alone does not train: no gradient of its loss on a batch gets there.
+def unreached(
+    model: PerceptionModel, objective: Objective, batches: Iterable[Batch]
+) -> tuple[Part, ...]:
+    """Parts that one objective alone does not train: no gradient of its losses gets there.
 
     Args:
         model: as the objective sees it, with its own trunk.
-        objective: one of several that share parts and have a trunk each.
-        batch: any; what the objective remembers of batches changes.
+        objective: one of several that share parts and have a trunk each; it is left as it was.
+        batches: several, since what a step shows (a picture, words) may be drawn for it.
     """
+    state = {name: value.clone() for name, value in objective.state_dict().items()}
     objective.zero_grad(set_to_none=True)
-    outcome: Outcome = objective(batch.part(0, len(batch)))  # without what others computed of it
-    outcome.loss.backward()
+    with torch.random.fork_rng(devices=[]):
+        for batch in batches:
+            outcome: Outcome = objective(batch.part(0, min(_FEW, len(batch))))
+            outcome.loss.backward()
     found = tuple(part for part, own in _parts(model) if all(one.grad is None for one in own))
     objective.zero_grad(set_to_none=True)
+    objective.load_state_dict(state)
     return found
 
 

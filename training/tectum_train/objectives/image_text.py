@@ -130,7 +130,7 @@ class ImageText(Coupled):
         # Which frames a step draws is settled by the seed: an error would come again.
         if not config.after or bool(all_sum(counted.sum())):
             metrics["accuracy"] = mean_over_ranks(hit.float(), counted)
-        return Outcome(loss, metrics, self._chance(len(image)))
+        return Outcome(loss, metrics, self._chance(counted))
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -143,13 +143,15 @@ class ImageText(Coupled):
             self.texts.add(texts[counted], task[counted])
         self._new = ()
 
-    def _chance(self, count: int) -> float | None:
+    def _chance(self, counted: Tensor) -> float | None:
         """What equal logits of all candidates cost; the sigmoid's is that of its own bias."""
         if self.config.loss == "sigmoid":
             return None
+        older = 0 if self.images is None else int(self.images.filled.sum())
+        candidates = int(all_sum(counted.sum())) + older
         if self.config.negatives.hardest is not None:
-            return math.log(1 + self.config.negatives.hardest)
-        return math.log(count * world_size() + self.config.negatives.queue)
+            candidates = min(candidates, 1 + self.config.negatives.hardest)
+        return math.log(max(candidates, 2))
 
     def _joint(self) -> Joint:
         return given(self.model.joint, "a joint space")

@@ -130,7 +130,7 @@ class MoCo(Coupled):
             loss, hit = batch_info_nce(asked, told, self.config.temperature)
             losses.append(loss)
             hits.append(hit)
-        chance = 2 * math.log(world_size() * len(keys[0]))
+        chance = 4 * self.config.temperature * math.log(world_size() * len(keys[0]))
         return Outcome(losses[0] + losses[1], {"accuracy": torch.cat(hits).float().mean()}, chance)
 
     @torch.no_grad()

@@ -151,8 +151,7 @@ class WorldModelObjective(Averaged):
     @torch.no_grad()
     def _targets(self, world: WorldModel, frames: Tensor) -> Tensor:
         """float32[b, T, N, D], without gradient."""
-        slow = None if self.slow is None else self.slow.copy
-        trunk = slow if isinstance(slow, VisionTransformer) else self.model.vision
+        trunk = self.model.vision if self.slow is None else self.slow.copy
         return _latents(world, trunk, frames)
 
     def _actions(self, world: WorldModel, clip: Clip, frames: Tensor) -> Tensor | None:

@@ -11,13 +11,15 @@ from pydantic import Field, model_validator
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.augment.settings import AugmentationConfig
+from tectum_train.masking import ImportanceMask
 from tectum_train.objectives import ObjectiveConfig, Reads
+from tectum_train.objectives.image_codes import ImageCodesConfig
 from tectum_train.objectives.masked_action import MaskedActionConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.paths import content_of, expanded
 from tectum_train.recipe.sections import DataConfig, OptimiserConfig, ScheduleConfig
 from tectum_train.refusals import RecipeError
-from tectum_train.tasks import TasksConfig
+from tectum_train.tasks import CrossStitch, TasksConfig
 
 __all__ = ["Recipe"]
 
@@ -112,6 +114,13 @@ class Recipe(Strict):
         self.tasks.check_kinds([one.kind for one in self.objectives])
         if self.schedule.micro_batch is not None:
             raise ValueError("schedule.micro_batch: tasks look at losses of whole batches")
+        if isinstance(self.tasks.sharing, CrossStitch):
+            for one in self.objectives:
+                if isinstance(one, ImageCodesConfig) or _attends(one):
+                    raise ValueError(
+                        f"tasks.sharing: {one.kind} needs a trunk by itself, for its tokenizer's "
+                        "file or to ask what it attends to; cross-stitched ones are none"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -216,3 +225,9 @@ class Recipe(Strict):
         except OSError as error:
             raise RecipeError(f"a file that an objective learns from: {error}") from error
         return json.dumps({**json.loads(settings), "content": content})
+
+
+def _attends(objective: ObjectiveConfig) -> bool:
+    """Whether it hides what its trunk attends to."""
+    mask = getattr(objective, "mask", None)
+    return isinstance(mask, ImportanceMask) and mask.source == "attention"

@@ -27,7 +27,8 @@ def task_gradients(losses: Sequence[Tensor], shared: Sequence[nn.Parameter]) -> 
         if not loss.requires_grad:
             rows.append(torch.cat([torch.zeros_like(one).reshape(-1) for one in shared]))
             continue
-        found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        with torch.autocast(loss.device.type, enabled=False):  # which reaches into backward passes
+            found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         rows.append(
             torch.cat(
                 [

@@ -114,7 +114,8 @@ class GradNorm(Weighting):
     over its mean. The derivative of Σ |wᵢ gᵢ − target| is known, so no second derivative is taken.
     Weights are kept at a mean of 1. Unlike the paper's, the descent is on their logarithms and in
     units of the mean length: weights stay above 0 without a clamp, and a step means the same
-    however long gradients are.
+    however long gradients are. Who has no gradient on what is shared in a step is not balanced in
+    it, and keeps its weight.
 
     Source: GradNorm (arXiv:1711.02257), algorithm 1.
     """
@@ -151,12 +152,21 @@ class GradNorm(Weighting):
         """One step of the weights' own descent."""
         losses = _mean_over_ranks(losses)
         come = losses / torch.where(self.first.isnan(), losses, self.first).clamp(min=1e-12)
-        rate = come / come.mean().clamp(min=1e-12)
+        # Who does not pull at what is shared has no part in it: it would gain all others' weight.
+        pulls = lengths > 0
+        count = pulls.sum().clamp(min=1)
+
+        def middle(values: Tensor) -> Tensor:
+            return (torch.where(pulls, values, 0.0).sum() / count).clamp(min=1e-12)
+
+        rate = come / middle(come)
         pulled = lengths * self.weights()
-        mean = pulled.mean().clamp(min=1e-12)
+        mean = middle(pulled)
         slope = (pulled - mean * rate**self.config.alpha).sign() * pulled / mean
         moved = self.learnt * (-self.config.lr * slope).exp()
-        self.learnt = moved * len(moved) / moved.sum()
+        # Their own mean stays what it was.
+        moved = moved * middle(self.learnt) / middle(moved)
+        self.learnt = torch.where(pulls, moved, self.learnt)
 
 
 class Dwa(Weighting):

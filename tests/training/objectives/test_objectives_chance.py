@@ -1,0 +1,57 @@
+"""What knowing nothing costs, as objectives say it: the loss of vectors that are all alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from tests.training.tiny import batch, model, tokenizer
+
+from tectum_train.objectives import Coupled, ObjectiveConfig, objective_for
+
+READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("image_text", {}),
+        ("image_text", {"after": 0.4}),
+        ("image_text", {"negatives": {"queue": 50}}),
+        ("image_text", {"negatives": {"hardest": 3}}),
+        ("sim_clr", {}),
+        ("mo_co", {"queue": 0, "temperature": 0.2}),
+        ("mo_co", {"queue": 0, "temperature": 0.5}),
+    ],
+    ids=str,
+)
+def test_vectors_that_are_all_alike_cost_what_chance_does(kind: str, settings: Any) -> None:
+    made = batch(8)
+    made.task = torch.arange(8)  # with several positives chance is the same, and harder to see
+    objective = objective_for(
+        READ.validate_python({"kind": kind, **settings}), model(), tokenizer()
+    )
+    assert isinstance(objective, Coupled)
+    alike = {
+        name: torch.nn.functional.normalize(torch.ones_like(vectors), dim=-1)
+        for name, vectors in objective.features(made).items()
+    }
+
+    outcome = objective.judged(alike, made)
+
+    assert outcome.chance is not None
+    assert outcome.loss.item() == pytest.approx(outcome.chance, rel=1e-5)
+
+
+def test_the_first_loss_of_words_and_labels_is_near_chance() -> None:
+    for settings in ({"kind": "masked_language"}, {"kind": "supervised", "classes": {"family": 4}}):
+        objective = objective_for(READ.validate_python(settings), model(), tokenizer())
+        made = batch(8)
+        made.labels = {"family": torch.arange(8) % 4}
+
+        outcome = objective(made)
+
+        assert outcome.chance is not None
+        assert outcome.loss.item() == pytest.approx(outcome.chance, rel=0.25)
