@@ -126,7 +126,7 @@ def embed(
     failed = _Failed()
     skipped: list[Path] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
-    with ending_as_interrupts(), _drafted(out, force) as draft:
+    with ending_as_interrupts() as heed, _drafted(out, force) as draft:
         try:
             with (
                 told(),
@@ -142,7 +142,7 @@ def embed(
                     if why and not errors.is_terminal:
                         errors.print(waiting, highlight=False, soft_wrap=True)
 
-                asked = partial(_asked, client, Patience(patience, tell), kind)
+                asked = partial(_asked, client, Patience(patience, tell, heed), kind)
                 for group in _groups(pictures_in(paths, every, skipped), batch):
                     rows = _rows(asked, group)
                     failed.note(rows)

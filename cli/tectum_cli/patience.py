@@ -32,6 +32,8 @@ class Patience:
     """Longest time to wait for one answer, from when it first failed to come."""
     tell: Callable[[str], None]
     """Called with why it waits, and with nothing once it does no more."""
+    heed: Callable[[], None] = lambda: None
+    """Called before each try; may raise, which ends the waiting."""
     _reached: bool = False
 
     def wait_for(self, ask: Callable[[], Answer]) -> Answer:
@@ -44,6 +46,7 @@ class Patience:
 
         pause, ends = _SHORTEST, None
         while True:
+            self.heed()
             try:
                 answer = ask()
             except TectumError as error:

@@ -32,14 +32,25 @@ def restore(before: dict[signal.Signals, Any]) -> None:
 
 
 @contextmanager
-def ending_as_interrupts() -> Iterator[None]:
-    """Within, whoever asks for the end raises KeyboardInterrupt, as Ctrl-C does."""
-    before = on_signals(_interrupt, *ASKED)
+def ending_as_interrupts() -> Iterator[Callable[[], None]]:
+    """Within, whoever asks for the end raises KeyboardInterrupt, as Ctrl-C does.
+
+    Gives what raises it again: Python lets no error out of some places that a signal may come to,
+    such as an object's end, so whoever goes on for long asks now and then.
+    """
+    asked = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def heed() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = on_signals(interrupt, *ASKED)
     try:
-        yield
+        yield heed
     finally:
         restore(before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

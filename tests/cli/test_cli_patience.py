@@ -199,6 +199,22 @@ def test_what_an_earlier_run_left_is_not_written_over(
     ]
 
 
+def test_whoever_waits_asks_before_each_try_whether_to_go_on() -> None:
+    asked: list[str] = []
+
+    def heed() -> None:
+        asked.append("heeded")
+        if len(asked) > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Patience(100, lambda _: None, heed).wait_for(
+            failing(*[Overloaded("full", retry_after=0.0)] * 9)
+        )
+
+    assert len(asked) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_who_ends_it_keeps_what_was_written(

@@ -37,3 +37,17 @@ def test_what_nohup_keeps_alive_outlives_its_terminal() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_end_that_was_asked_where_no_error_comes_out_is_heard_later() -> None:
+    class Ends:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ending_as_interrupts() as heed:
+        heed()
+        Ends()
+
+        with pytest.raises(KeyboardInterrupt):
+            heed()
