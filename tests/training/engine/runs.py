@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
@@ -13,7 +15,7 @@ from tectum_train.engine.building import Run
 from tectum_train.engine.run import train
 from tectum_train.recipe import Recipe
 
-__all__ = ["checkpoint", "folder", "metrics", "same", "trained"]
+__all__ = ["checkpoint", "died_and_resumed", "folder", "metrics", "same", "trained"]
 
 
 def trained(recipe: Recipe, resume: bool = False, device: str = "cpu") -> Run:
@@ -36,3 +38,16 @@ def checkpoint(recipe: Recipe) -> dict[str, torch.Tensor]:
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def died_and_resumed(recipe: Recipe, after_step: Any) -> None:
+    """Train until step 4 kills it, and then go on from its last checkpoint."""
+
+    def die() -> None:
+        raise MemoryError
+
+    after_step(4, die)
+    with pytest.raises(MemoryError):
+        trained(recipe)
+    torch.rand(7)  # the generator is elsewhere when the run is taken up again
+    trained(recipe, resume=True)

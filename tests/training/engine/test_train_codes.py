@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter
-from tests.training.engine.runs import checkpoint, folder, same, trained
+from tests.training.engine.runs import checkpoint, died_and_resumed, folder, same, trained
 from tests.training.tiny import (
     FPS,
     INTERVAL_STEPS,
@@ -20,6 +20,7 @@ from tests.training.tiny import (
     image_tokenizer,
     job,
     model,
+    tokenizer,
     video,
     vision_alone,
 )
@@ -70,14 +71,7 @@ def test_a_run_that_died_goes_on_as_the_one_that_did_not(
     )
     trained(straight)
 
-    def die() -> None:
-        raise MemoryError
-
-    after_step(4, die)
-    with pytest.raises(MemoryError):
-        trained(broken)
-    torch.rand(7)
-    trained(broken, resume=True)
+    died_and_resumed(broken, after_step)
 
     assert same(checkpoint(straight), checkpoint(broken))
 
@@ -193,3 +187,23 @@ def test_a_run_on_clips_trains_the_clip_trunk_and_says_that_it_did_no_other(
 
     assert run.config.training.learnt("video", "video_decoder")
     assert not run.config.training.learnt("vision")
+
+
+@pytest.mark.parametrize("kind", ["beit", "video_mae"])
+def test_what_counts_is_what_is_hidden_whoever_draws_before(kind: str) -> None:
+    settings = {"tokenizer": str(image_tokenizer())} if kind == "beit" else {}
+    mask = {"kind": "random", "ratios": (0.2, 0.4, 0.6, 0.8)}
+    config: Any = TypeAdapter[Any](ObjectiveConfig).validate_python(
+        {"kind": kind, "mask": mask, **settings}
+    )
+    objective: Any = objective_for(config, model(**video()), tokenizer())
+    counts = []
+    for drawn in range(12):  # by objectives before it
+        made = batch(8)
+        torch.rand(drawn, generator=made.generator)
+        counts.append(float(objective.counted(made)))
+        first = objective(made).loss.item()
+        second = objective(batch(8)).loss.item()
+        assert first == second
+
+    assert len(set(counts)) == 1

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-from tests.training.engine.runs import checkpoint, metrics, same, trained
+from tests.training.engine.runs import checkpoint, died_and_resumed, metrics, same, trained
 from tests.training.tiny import job, parts
 
 from tectum_train.recipe import Recipe
@@ -29,14 +27,7 @@ def test_a_run_that_died_resumes_exactly(tiny_data: Path, tmp_path: Path, after_
     straight, broken = (temporal(tiny_data, tmp_path / name, **often) for name in ("one", "two"))
     trained(straight)
 
-    def die() -> None:
-        raise MemoryError
-
-    after_step(4, die)
-    with pytest.raises(MemoryError):
-        trained(broken)
-    torch.rand(7)
-    trained(broken, resume=True)
+    died_and_resumed(broken, after_step)
 
     assert same(checkpoint(straight), checkpoint(broken))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tests.training.engine.runs import checkpoint, folder, metrics, same, trained
+from tests.training.engine.runs import checkpoint, died_and_resumed, folder, metrics, same, trained
 from tests.training.tiny import CAMERA, job, latent_action, parts, write_data, write_set
 
 from tectum_core.architecture import ConvolutionDynamicsConfig, VqBottleneck
@@ -87,13 +87,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(
     broken = with_codebook(tiny_data, tmp_path / "two", **every_two)
     trained(straight)
 
-    def die() -> None:
-        raise MemoryError
-
-    after_step(4, die)
-    with pytest.raises(MemoryError):
-        trained(broken)
-    trained(broken, resume=True)
+    died_and_resumed(broken, after_step)
 
     assert same(checkpoint(straight), checkpoint(broken))
 

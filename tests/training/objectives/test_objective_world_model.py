@@ -215,7 +215,7 @@ def test_other_samples_actions_tell_less_once_actions_matter() -> None:
     done = torch.zeros(8, 4, 2, 4)
     done[:, :3, :, 0] = steps[:, :, None].float()
     moving = clip_of(made, frames=torch.stack(seen, dim=1), actions=done)
-    for _ in range(120):
+    for _ in range(200):
         outcome = learnt(moving)
         adam.zero_grad()
         outcome.loss.backward()

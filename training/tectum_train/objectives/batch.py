@@ -143,9 +143,16 @@ class Batch:
         A sample draws alike in whichever part of a batch and on whichever rank it is, which what is
         drawn for one after another from `generator` does not.
         """
-        name = int.from_bytes(blake2b(purpose.encode(), digest_size=4).digest(), "little")
+        name = _number(purpose)
         for seed in self.seeds.tolist():
             yield Generator().manual_seed(seed ^ name)
+
+    def stream(self, purpose: str) -> Generator:
+        """Of what all samples of the step share, likewise: alike in every part and on every rank.
+
+        Unlike `generator` it does not go on with what others draw.
+        """
+        return Generator().manual_seed(self.generator.initial_seed() ^ _number(purpose))
 
     def part(self, start: int, stop: int, step: int = 1) -> Batch:
         """Samples `start` to `stop`, every step-th, without what was computed of them.
@@ -170,3 +177,8 @@ def given(value: _Value | None, what: str) -> _Value:
     if value is None:
         raise ValueError(f"this batch was made without {what}; its objective does not ask for them")
     return value
+
+
+def _number(purpose: str) -> int:
+    """32 bits of a name."""
+    return int.from_bytes(blake2b(purpose.encode(), digest_size=4).digest(), "little")

@@ -7,7 +7,6 @@ K codes.
 from __future__ import annotations
 
 import math
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -21,12 +20,11 @@ from tectum_train.masking import (
     BlockMask,
     MaskConfig,
     check_mask,
-    draw_masks,
     needs_change,
-    scores_for,
 )
 from tectum_train.objectives.base import Averaged, Outcome, PartSettings
-from tectum_train.objectives.batch import Batch, Reads, given
+from tectum_train.objectives.batch import Batch, Reads
+from tectum_train.objectives.hiding import hidden_of
 from tectum_train.paths import expanded
 
 __all__ = ["Beit", "BeitConfig"]
@@ -109,17 +107,7 @@ class Beit(Averaged):
         used = self.config.used(batch)
         pixels = batch.earlier[:used]
         vision = self.model.vision
-        later = None
-        if needs_change(self.config.mask):
-            later = given(batch.later, "later frames")[:used]
-        hidden = draw_masks(
-            self.config.mask,
-            vision.config,
-            _RATIO,
-            batch.generator,
-            islice(batch.streams(self.name), used),
-            scores_for(self.config.mask, vision, pixels, later),
-        ).to(pixels.device)
+        hidden = hidden_of(batch, self.name, self.config.mask, vision, pixels, _RATIO)
         codes = self.codes(pixels)[hidden]
         loss, hit = code_cross_entropy(self.head(self._tokens(pixels, hidden)[hidden]), codes)
         uses = code_uses(codes, self.tokenizer.shape.codes)

@@ -5,7 +5,6 @@ Letters: B batch, N patches, K visible ones, X numbers in a patch.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -18,12 +17,11 @@ from tectum_train.masking import (
     MaskConfig,
     RandomMask,
     check_mask,
-    draw_masks,
     needs_change,
-    scores_for,
 )
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
-from tectum_train.objectives.batch import Batch, Reads, given
+from tectum_train.objectives.batch import Batch, Reads
+from tectum_train.objectives.hiding import hidden_of
 
 __all__ = ["MaskedImage", "MaskedImageConfig"]
 
@@ -69,17 +67,9 @@ class MaskedImage(Objective):
             raise ValueError("masked_image needs model.pixel_decoder")
         used = self.config.used(batch)
         pixels = batch.earlier[:used]
-        later = None
-        if needs_change(self.config.mask):
-            later = given(batch.later, "later frames")[:used]
-        hidden = draw_masks(
-            self.config.mask,
-            vision.config,
-            decoder.config.mask_ratio,
-            batch.generator,
-            islice(batch.streams(self.name), used),
-            scores_for(self.config.mask, vision, pixels, later),
-        ).to(pixels.device)
+        hidden = hidden_of(
+            batch, self.name, self.config.mask, vision, pixels, decoder.config.mask_ratio
+        )
         keep = visible_indices(hidden)
         text = seen = None
         if decoder.config.text_context:

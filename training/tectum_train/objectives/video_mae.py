@@ -6,7 +6,6 @@ N tubelets.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -17,9 +16,10 @@ from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, PixelDecoder, VisionTransformer, patchify
 from tectum_train.distributed import all_sum
 from tectum_train.losses.masked import hidden_patches
-from tectum_train.masking import MaskConfig, TubeMask, check_mask, draw_masks, scores_for
+from tectum_train.masking import MaskConfig, TubeMask, check_mask
 from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads, given
+from tectum_train.objectives.hiding import hidden_of
 
 __all__ = ["VideoMae", "VideoMaeConfig", "counted_tubelets"]
 
@@ -95,14 +95,8 @@ class VideoMae(Averaged):
         self, batch: Batch, trunk: VisionTransformer, decoder: PixelDecoder, pixels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """bool[n, N] each: what is hidden, and of that what counts."""
-        hidden = draw_masks(
-            self.config.mask,
-            trunk.config,
-            decoder.config.mask_ratio,
-            batch.generator,
-            islice(batch.streams(self.name), len(pixels)),
-            scores_for(self.config.mask, trunk, pixels),
-        ).to(pixels.device)
+        ratio = decoder.config.mask_ratio
+        hidden = hidden_of(batch, self.name, self.config.mask, trunk, pixels, ratio)
         inside = given(batch.clip, "clips").inside[: len(pixels)]
         return hidden, counted_tubelets(hidden, inside, trunk.config.tubelet_frames)
 
