@@ -64,6 +64,8 @@ def test_a_recipe_says_its_command_what_it_takes_and_only_what_was_measured(name
 
     assert re.search(rf"\n  tectum train {name}(\n| --set )", said)
     assert re.search(r"\b\d+ minutes on 2 cores\b|\ba GPU\b|not run here", said)
+    elsewhere = "make gates" in said or re.search(r"\ba GPU\b|not run here", said)
+    assert len(expected) >= 2 or elsewhere
     assert [number for number in expected if number not in measured] == []
     if re.search(rf"tectum train {name}(?![\w-])", measured):
         assert len(expected) >= 2
