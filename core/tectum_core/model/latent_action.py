@@ -115,7 +115,10 @@ class LatentActionModel(nn.Module):
     def predict(
         self, earlier: Tensor, vectors: Tensor, trunk_earlier: Tensor | None = None
     ) -> Tensor:
-        """Forward dynamics.
+        """Forward dynamics: what the earlier frame is, and on top of it the change.
+
+        What it is carries no gradient: a trunk that learns from this would have its frames drawn
+        onto those that follow, with no need of a change.
 
         Args:
             earlier: float[B, 3, s, s].
@@ -127,7 +130,8 @@ class LatentActionModel(nn.Module):
             The later frame's `target`.
         """
         trunk = None if trunk_earlier is None else (trunk_earlier,)
-        return self.target(earlier, trunk_earlier) + self.dynamics.change(earlier, vectors, trunk)
+        begun = self.target(earlier, trunk_earlier).detach()
+        return begun + self.dynamics.change(earlier, vectors, trunk)
 
     def decode_actions(self, vectors: Tensor, pooled_earlier: Tensor) -> Tensor:
         """The robot's own actions between the frames.

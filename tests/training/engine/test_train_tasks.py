@@ -91,8 +91,19 @@ def test_uncertainty_is_learnt_at_a_rate_of_its_own(tiny_data: Path, tmp_path: P
     assert decays[id(learnt)] == 0.0
 
 
+@pytest.mark.parametrize(("window", "found"), [(0, r"\d+ \(an epoch\)"), (3, "3")])
+def test_windows_of_which_a_run_has_not_two_are_refused(
+    tiny_data: Path, tmp_path: Path, window: int, found: str
+) -> None:
+    recipe = many(tiny_data, tmp_path, {"weighting": {"kind": "dwa", "window": window}})
+
+    with pytest.raises(RecipeError, match=rf"window: found {found}; allowed: less than half of"):
+        trained(recipe)
+
+
 def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> None:
-    recipe = many(tiny_data, tmp_path, {"weighting": {"kind": "dwa"}, "conflict_every": 1})
+    tasks = {"weighting": {"kind": "dwa", "window": 2}, "conflict_every": 1}
+    recipe = many(tiny_data, tmp_path, tasks)
 
     trained(recipe)
 

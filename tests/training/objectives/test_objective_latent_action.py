@@ -279,3 +279,35 @@ def test_decoding_needs_a_decoder() -> None:
         ValueError, match=r"decode_weight needs model\.latent_action\.decoded_steps"
     ):
         objective(learner, decode_weight=0.1)
+
+
+def test_a_step_without_pairs_leaves_the_unit_as_it_was() -> None:
+    learnt = objective(network())
+    none = batch(paired=torch.zeros(8, dtype=torch.bool))
+
+    learnt(none)
+    first = float(learnt.copy_error)
+    learnt(batch())
+    known = float(learnt.copy_error)
+    learnt(none)
+
+    assert first == 0
+    assert float(learnt.copy_error) == known > 0
+
+
+def test_no_gradient_draws_a_learning_trunk_onto_the_frame_that_follows() -> None:
+    """What a change of nothing is added to is as it is."""
+    learner = network(target="latents", dynamics=DYNAMICS["trunk"])
+    module = learner.latent_action
+    assert module is not None
+    tokens = learner.vision(batch().earlier).tokens.detach().requires_grad_()
+    vectors = torch.zeros(8, 1, 6)
+
+    predicted = module.predict(module.frames(batch().earlier), vectors, tokens)
+    change = module.dynamics.change(module.frames(batch().earlier), vectors, (tokens,))
+    (whole,) = torch.autograd.grad(predicted.square().sum(), tokens, retain_graph=True)
+    (alone,) = torch.autograd.grad(
+        (change + module.target(tokens, tokens).detach()).square().sum(), tokens
+    )
+
+    torch.testing.assert_close(whole, alone)

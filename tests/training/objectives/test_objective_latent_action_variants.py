@@ -53,8 +53,9 @@ def test_the_loss_of_latents_is_the_error_of_tokens_over_copyings_in_float64(sou
     assert float(outcome.metrics["spread"]) == pytest.approx(float(spread), rel=1e-4)
 
 
-@pytest.mark.parametrize("source", ["pixels", "trunk"])
-@pytest.mark.parametrize("encoder", ["detached", "trained"])
+@pytest.mark.parametrize(
+    ("encoder", "source"), [("detached", "pixels"), ("detached", "trunk"), ("trained", "trunk")]
+)
 def test_predicting_latents_shapes_the_trunk_only_if_asked(encoder: str, source: str) -> None:
     learner = latents(source)
 
@@ -62,6 +63,11 @@ def test_predicting_latents_shapes_the_trunk_only_if_asked(encoder: str, source:
 
     shaped = any(name.startswith("vision.") for name in gradients(learner))
     assert shaped == (encoder == "trained")
+
+
+def test_dynamics_that_read_pixels_teach_no_trunk() -> None:
+    with pytest.raises(ValueError, match="encoder 'trained' needs .* that read the trunk"):
+        objective(latents("pixels"), encoder="trained")
 
 
 def test_no_gradient_reaches_what_is_predicted_and_the_slow_trunk_follows_by_steps() -> None:

@@ -334,3 +334,17 @@ def test_the_decoder_paints_what_it_cannot_change() -> None:
 def test_painting_needs_a_decoder() -> None:
     with pytest.raises(ValueError, match=r"decode_weight needs model\.world_model\.decoder"):
         objective(network(decoder=None), decode_weight=1.0)
+
+
+def test_a_step_in_which_nothing_came_leaves_the_unit_as_it_was() -> None:
+    learnt, made = objective(network()), batch()
+    none = clip_of(made, inside=torch.zeros_like(frames(made).inside))
+
+    units = []
+    for given_ in (none, made, none):
+        learnt(given_)
+        learnt.after_step()
+        units.append(float(learnt.copy_error))
+
+    assert units[0] == 1.0
+    assert units[1] == units[2] != 1.0

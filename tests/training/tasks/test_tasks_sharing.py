@@ -137,13 +137,11 @@ def astray(rate: float, steps: int) -> tuple[float, float]:
     hard, shared = as_one()
     begun, own = numbers(shared), {id(one) for one in shared.parameters()}
     soft = torch.optim.SGD(many.parameters(), lr=rate)
-    one_trunk = torch.optim.SGD(
-        [
-            {"params": list(shared.parameters()), "lr": rate / 2},  # the mean, not the sum
-            {"params": [one for one in hard.parameters() if id(one) not in own]},
-        ],
-        lr=rate,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": list(shared.parameters()), "lr": rate / 2},  # the mean, not the sum
+        {"params": [one for one in hard.parameters() if id(one) not in own]},
+    ]
+    one_trunk = torch.optim.SGD(groups, lr=rate)
     for _ in range(steps):
         for learnt, descent in ((many, soft), (hard, one_trunk)):
             descent.zero_grad()

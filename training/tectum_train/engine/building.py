@@ -21,7 +21,7 @@ from tectum_train.engine.scaling import scaling_of
 from tectum_train.engine.words import sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
-from tectum_train.tasks import CrossStitch, ManyTasks, views_of
+from tectum_train.tasks import CrossStitch, DwaWeights, ManyTasks, views_of
 
 __all__ = ["Run", "build", "open_samples", "servable"]
 
@@ -125,11 +125,26 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     else:
         trunks = list({id(view.vision): view.vision for view in views.values()}.values())
         epoch = math.ceil(len(samples) / recipe.schedule.batch_size)
+        _check_window(recipe, epoch)
         objective = ManyTasks(parts, trunks, recipe.tasks, epoch)
     run = Run(recipe, model, tokenizer, scaling, config, folder, objective, begun)
     if sharing is None:
         return run
     return replace(run, views={kind: replace(run, model=view) for kind, view in views.items()})
+
+
+def _check_window(recipe: Recipe, epoch: int) -> None:
+    """Weights by how losses fell from one window to the next need two of them."""
+    weighting = None if recipe.tasks is None else recipe.tasks.weighting
+    if not isinstance(weighting, DwaWeights):
+        return
+    window, steps = weighting.window or epoch, recipe.schedule.steps
+    if 2 * window >= steps:
+        whole = "" if weighting.window else " (an epoch)"
+        raise RecipeError(
+            f"tasks.weighting.window: found {window}{whole}; allowed: less than half of "
+            f"schedule.steps ({steps}), or no weight would ever change"
+        )
 
 
 def _check_interval(recipe: Recipe, fps: float) -> None:

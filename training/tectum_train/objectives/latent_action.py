@@ -68,9 +68,9 @@ class LatentAction(Objective):
     The action decoder reads detached latents and features: labels never shape them.
 
     Where latents are predicted they cannot collapse while the trunk stays as it is. Where it learns
-    (`encoder: trained`), targets are a slow copy's, which no gradient reaches: nothing in the loss
-    draws them together, and as it is a share of what copying costs, it does not fall where they
-    grow alike. That is BYOL's reason and no proof, so `spread` says how far apart they are.
+    (`encoder: trained`), targets are a slow copy's, which no gradient reaches, nor does any reach
+    what the change is added to. That is BYOL's reason and no proof, so `spread` says how far apart
+    they are.
 
     Source: LAPO (arXiv:2312.10812), LAPA (arXiv:2410.11758); latents and a slow trunk: LAOM
     (arXiv:2502.00379), BYOL (arXiv:2006.07733).
@@ -88,6 +88,11 @@ class LatentAction(Objective):
         trained = config.encoder == "trained"
         if trained and module.config.target != "latents":
             raise ValueError("encoder 'trained' needs model.latent_action.target 'latents'")
+        if trained and not module.config.reads_trunk:
+            raise ValueError(
+                "encoder 'trained' needs model.latent_action.dynamics that read the trunk (source "
+                "'trunk'): nothing else of the loss teaches it"
+            )
         self.slow = Slow(model.vision) if trained else None
         self.copy_error: Tensor
         # What copying costs, averaged over steps: the loss's unit.
@@ -116,8 +121,10 @@ class LatentAction(Objective):
             after = module.target(later, tokens.targets[1])
             still = (before - after).square().flatten(1).mean(dim=1)
             copying = all_sum(mean_over_ranks(still, counted)) / world_size()
-            known = self.copy_error > 0
-            self.copy_error.lerp_(copying, 0.01) if known else self.copy_error.copy_(copying)
+            # A step in which no frame has a later one says nothing of what copying costs.
+            cost = torch.where(copying > 0, copying, self.copy_error)
+            before_it = torch.where(self.copy_error > 0, self.copy_error, cost)
+            self.copy_error.copy_(before_it.lerp(cost, 0.01))
         wide = torch.promote_types(predicted.dtype, torch.float32)
         wrong = (predicted.to(wide) - after).square().flatten(1).mean(dim=1)
         error = mean_over_ranks(wrong, counted)

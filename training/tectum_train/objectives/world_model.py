@@ -135,10 +135,14 @@ class WorldModelObjective(Averaged):
     def after_step(self) -> None:
         """Let the loss's unit, and the slow trunk, follow."""
         if self._copied:
-            total, number = all_sum(torch.stack(self._copied).sum(dim=0))
-            copying = total / number.clamp(min=1)
-            self.copy_error.lerp_(copying.to(self.copy_error.dtype), 0.01 if self.steps else 1.0)
-            self.steps += 1
+            total, number = all_sum(torch.stack(self._copied).sum(dim=0)).to(self.copy_error.dtype)
+            # A step in which no frame came says nothing of what repeating costs.
+            came = number > 0
+            copying = torch.where(came, total / number.clamp(min=1), self.copy_error)
+            self.copy_error.copy_(
+                torch.where(self.steps > 0, self.copy_error.lerp(copying, 0.01), copying)
+            )
+            self.steps += came
         self._copied.clear()
         if self.slow is not None:
             self.slow.follow(self.model.vision, self.config.momentum)
