@@ -41,13 +41,14 @@ def test_the_mix_is_as_long_as_its_recipe_says() -> None:
 def test_each_has_as_many_trunk_passes(
     row: Row, passes: list[int], tiny_data: Path, tmp_path: Path
 ) -> None:
-    turns = 1 if row.name != "alternating" else len(OBJECTIVES)
+    turns = {"alternating": len(OBJECTIVES), "dwa": 3}.get(row.name, 1)
     small = (
         f"data.train={tiny_data / 'train'}", f"data.test={tiny_data / 'test'}",
         f"data.cache={tmp_path / 'frames'}", "model.latent_action.interval=0.3125",
         "schedule.batch_size=2", f"schedule.steps={turns}",
     )  # fmt: skip
-    changes = [*row.changes, *small]
+    windows = ["tasks.weighting.window=1"] if row.name == "dwa" else []  # two, and a step more
+    changes = [*row.changes, *small, *windows]
     recipe = read_recipe(row.recipe, changes, str(tmp_path))
     steps = recipe_of(row, 0, Places()).schedule.steps
 
