@@ -239,7 +239,7 @@ class Kept:
         """It in words."""
         return (
             f"Δm ≥ {self.least:g}: over tasks, on average no worse than each alone "
-            "at the same number of trunk passes"
+            "at as many floating-point operations"
         )
 
     @property

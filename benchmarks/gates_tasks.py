@@ -1,25 +1,17 @@
 """Many tasks at once against each alone: what is changed of `multi-task-small`, and by how much.
 
-Compute is counted in trunk passes: one picture of a step through one trunk, whole or masked. Each
-of these runs has as many as the mix, by another number of steps:
-
-    mix, one trunk      2 a step: a whole pass that all share, and MAE's masked one
-    a task alone        1 a step
-    by turns            1 a step
-    tied by distance    3 a step, with three of the tasks: a trunk and a pass each
-    cross-stitched      9 a step, likewise: each of three passes runs all three trunks
+Compute is counted in floating-point operations, forwards and backwards: each of these runs spends
+what the mix spends, by another number of steps.
 """
 
 from __future__ import annotations
 
 from gates_rules import Kept, Task
 
-__all__ = ["ALONE", "MIXES", "OBJECTIVES", "PASSES", "STEPS"]
+__all__ = ["ALONE", "MFLOP", "MIXES", "OBJECTIVES", "STEPS", "steps_of"]
 
-STEPS = 540
+STEPS = 400
 """Of the mix, as its recipe has it."""
-PASSES = 2 * STEPS
-"""Trunk passes for each picture of a batch, in every run here."""
 
 OBJECTIVES = {
     "image_text": Task("frame → task, R@1", "image_text-alone", rises=True),
@@ -41,8 +33,30 @@ _SETTINGS = {
 _THREE = ("image_text", "masked_image", "action_prediction")
 
 
-def _steps(passes_a_step: int) -> tuple[str, ...]:
-    steps = PASSES // passes_a_step
+MFLOP = {
+    "image_text-alone": 266,
+    "masked_image-alone": 193,
+    "masked_language-alone": 358,
+    "masked_action-alone": 364,
+    "action_prediction-alone": 365,
+    "latent_action-alone": 327,
+    "multi-task": 985,
+    "distance": 812,
+    "cross-stitch": 2118,
+    "alternating": 312,
+    "grad-norm": 1080,
+}
+"""Millions of operations a step takes for each of its samples, as torch counts them, by row; on the
+average of those steps that gradients are measured in and of those that are not."""
+
+
+def steps_of(row: str) -> int:
+    """As many as cost what the mix costs; a row that is not listed costs as much a step."""
+    return round(STEPS * MFLOP["multi-task"] / MFLOP.get(row, MFLOP["multi-task"]))
+
+
+def _steps(row: str) -> tuple[str, ...]:
+    steps = steps_of(row)
     return (f"schedule.steps={steps}", f"schedule.warmup_steps={max(10, steps // 10)}")
 
 
@@ -50,7 +64,7 @@ def _of(*kinds: str) -> str:
     return f"objectives=[{', '.join(_SETTINGS[kind] for kind in kinds)}]"
 
 
-ALONE = {kind: (_of(kind), "tasks=null", *_steps(1)) for kind in OBJECTIVES}
+ALONE = {kind: (_of(kind), "tasks=null", *_steps(f"{kind}-alone")) for kind in OBJECTIVES}
 """Each task by itself: what is changed, by its kind."""
 
 _ALL, _SOME = Kept(tuple(OBJECTIVES.values())), Kept(tuple(OBJECTIVES[k] for k in _THREE))
@@ -60,14 +74,20 @@ _ONE = "tasks.sharing={kind: distance, strength: 0.01, served: image_text}"
 MIXES = {
     "multi-task": (_ALL, ()),
     "equal": (_ALL, _EQUAL),
-    "distance": (_SOME, (_of(*_THREE), _ONE, *_steps(3))),
-    "cross-stitch": (_SOME, (_of(*_THREE), "tasks.sharing={kind: cross_stitch}", *_steps(9))),
+    "distance": (_SOME, (_of(*_THREE), _ONE, *_steps("distance"))),
+    "cross-stitch": (
+        _SOME,
+        (_of(*_THREE), "tasks.sharing={kind: cross_stitch}", *_steps("cross-stitch")),
+    ),
     "alternating": (
         _ALL,
-        (f"tasks.alternate={{pattern: [{', '.join(OBJECTIVES)}]}}", *_steps(1)),
+        (f"tasks.alternate={{pattern: [{', '.join(OBJECTIVES)}]}}", *_steps("alternating")),
     ),
     "uncertainty": (_ALL, ("tasks.weighting={kind: uncertainty}", *_EQUAL)),
-    "grad-norm": (_ALL, ("tasks.weighting={kind: grad_norm, every: 10}", *_EQUAL)),
+    "grad-norm": (
+        _ALL,
+        ("tasks.weighting={kind: grad_norm, every: 10}", *_EQUAL, *_steps("grad-norm")),
+    ),
     "dwa": (_ALL, ("tasks.weighting={kind: dwa, window: 40}", *_EQUAL)),
 }
 """All tasks together, or three of them: the rule and what is changed, by row."""

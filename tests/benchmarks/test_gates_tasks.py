@@ -1,4 +1,4 @@
-"""Many tasks and each alone: all of these runs have as many trunk passes."""
+"""Many tasks and each alone: all of these runs cost as many floating-point operations."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import pytest
 from rich.console import Console
 from tests.training.engine.runs import trained
 from tests.training.tiny import job
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from gates_rows import ROWS, Row
 from gates_run import Places, recipe_of
-from gates_tasks import MIXES, OBJECTIVES, PASSES, STEPS
-from tectum_core.model import VisionTransformer
+from gates_tasks import MFLOP, MIXES, OBJECTIVES, STEPS, steps_of
+from tectum_train.engine.stepping import take_step
 from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import read_recipe
 
+BATCH = 8
 MANY = [row for row in ROWS if row.recipe == "multi-task-small"]
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Pictures of every pass through a trunk that learns."""
-    seen, sequence = list[int](), VisionTransformer.sequence
+def operations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many each step takes, forwards and backwards."""
+    seen = list[int]()
 
-    def counted(trunk: VisionTransformer, pixels: Tensor, *rest: object) -> Tensor:
-        seen.append(len(pixels))
-        return sequence(trunk, pixels, *rest)  # type: ignore[arg-type]
+    def counted(*args: object) -> object:
+        with FlopCounterMode(display=False) as counter:
+            found = take_step(*args)  # type: ignore[arg-type]
+        seen.append(counter.get_total_flops())
+        return found
 
-    monkeypatch.setattr(VisionTransformer, "sequence", counted)
+    monkeypatch.setattr("tectum_train.engine.run.take_step", counted)
     return seen
 
 
@@ -38,26 +41,24 @@ def test_the_mix_is_as_long_as_its_recipe_says() -> None:
 
 
 @pytest.mark.parametrize("row", MANY, ids=lambda row: row.name)
-def test_each_has_as_many_trunk_passes(
-    row: Row, passes: list[int], tiny_data: Path, tmp_path: Path
+def test_each_costs_as_many_operations(
+    row: Row, operations: list[int], tiny_data: Path, tmp_path: Path
 ) -> None:
-    turns = {"alternating": len(OBJECTIVES), "dwa": 3}.get(row.name, 1)
+    turns = {"alternating": len(OBJECTIVES), "dwa": 3, "grad-norm": 10}.get(row.name, 2)
     small = (
         f"data.train={tiny_data / 'train'}", f"data.test={tiny_data / 'test'}",
         f"data.cache={tmp_path / 'frames'}", "model.latent_action.interval=0.3125",
-        "schedule.batch_size=2", f"schedule.steps={turns}",
+        f"schedule.batch_size={BATCH}", f"schedule.steps={turns}",
     )  # fmt: skip
     windows = ["tasks.weighting.window=1"] if row.name == "dwa" else []  # two, and a step more
-    changes = [*row.changes, *small, *windows]
-    recipe = read_recipe(row.recipe, changes, str(tmp_path))
+    recipe = read_recipe(row.recipe, [*row.changes, *small, *windows], str(tmp_path))
     steps = recipe_of(row, 0, Places()).schedule.steps
 
     trained(recipe)
 
-    asked = 8 * len(recipe.objectives) if recipe.tasks and recipe.tasks.sharing else 0
-    trunks = 3 if row.name == "cross-stitch" else 1
-    learning = sum(passes) // 2 - asked * trunks  # at the end eight batches tell what each trains
-    assert learning * steps == PASSES * turns
+    cost = sum(operations) / turns / BATCH / 1e6
+    assert steps * cost == pytest.approx(STEPS * MFLOP["multi-task"], rel=0.03)
+    assert steps == steps_of(row.name)
 
 
 @pytest.mark.parametrize("mix", ["multi-task", "distance"])
