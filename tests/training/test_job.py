@@ -147,6 +147,24 @@ def test_the_device_is_tried_before_any_data_is_read(
         run_job(absent, "foo", False, True, None, Console(quiet=True))
 
 
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ({"kind": "video_mae"}, "video_mae needs model.video"),
+        ({"kind": "beit", "tokenizer": "nowhere"}, r"nowhere/image-tokenizer\.safetensors is not"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["kind"],
+)
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_what_the_model_lacks_is_told_before_any_data_is_read(
+    objective: dict[str, str], told: str, evaluated: bool, tmp_path: Path
+) -> None:
+    absent = job_of(tmp_path / "absent", tmp_path, objectives=[objective])
+
+    with pytest.raises(ValueError, match=told):
+        run_job(absent, "cpu", False, evaluated, None, Console(quiet=True))
+
+
 def test_splits_that_do_not_fit_are_refused_before_the_training(
     tiny_data: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,7 @@ def write_image_tokenizer(
 
 
 def read_image_tokenizer(path: Path) -> tuple[ImageTokenizer, ImageTokenizerConfig]:
-    """Read what `write_image_tokenizer` wrote, frozen.
+    """Read what `write_image_tokenizer` wrote, frozen, on the CPU.
 
     Raises:
         ValueError: no such file, or not what it should be; says what is wrong with it.
@@ -151,7 +151,8 @@ def read_image_tokenizer(path: Path) -> tuple[ImageTokenizer, ImageTokenizerConf
         ) from error
     except (OSError, SafetensorError, ValidationError) as error:
         raise ValueError(f"{path} is no image tokenizer: {error}") from error
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+    # What is drawn here is overwritten; a file is read, whatever it is read for.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         tokenizer = ImageTokenizer(VisionTransformer(config.vision), config.shape)
     try:
         tokenizer.load_state_dict(tensors)

@@ -14,7 +14,7 @@ from rich.console import Console
 from tectum_core.bundle import Bundle, Repository, read_bundle
 from tectum_train.data.samples import Samples
 from tectum_train.distributed import joined
-from tectum_train.engine.building import Run, open_samples, servable
+from tectum_train.engine.building import Run, check_parts, open_samples, servable
 from tectum_train.engine.precision import bfloat16_cost
 from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import train
@@ -65,6 +65,7 @@ def run_job(
 
     Raises:
         RecipeError: there will be no bundle to publish.
+        ValueError: an objective lacks a part of the model, or a file (see `check_parts`).
     """
     check_device(device)
     if publish is not None and not servable(recipe):
@@ -74,6 +75,7 @@ def run_job(
     size = f"{recipe.schedule.steps} steps of {recipe.schedule.batch_size} samples"
     say(console, f"{recipe.name} on {device}: {size}, seed {recipe.seed}, in {recipe.folder}")
     _warn_of_bfloat16(recipe, device, console)
+    check_parts(recipe)  # before data are decoded for minutes
     # Before the training: what is wrong with them shall not be known hours later.
     splits = fitting_splits(recipe, console) if evaluated else None
     measured = recipe.folder / _MEASURED

@@ -13,7 +13,7 @@ from tectum_core.bundle import Bundle, Part, Repository, read_bundle
 from tectum_core.model import PerceptionModel
 from tectum_train.recipe import Recipe, RecipeError, expanded
 
-__all__ = ["begin_with_trunk"]
+__all__ = ["begin_with_trunk", "trunk_of"]
 
 _TRUNK: tuple[Part, ...] = ("vision", "vision.pool")
 
@@ -28,8 +28,22 @@ def begin_with_trunk(model: PerceptionModel, recipe: Recipe) -> tuple[Part, ...]
         RecipeError: the bundle's trunk or preprocessing is another than the recipe's.
         BundleError: it is no sound bundle.
     """
-    if recipe.trunk is None:
+    bundle = trunk_of(recipe)
+    if bundle is None:
         return ()
+    model.vision.load_state_dict(bundle.model.vision.state_dict())
+    return tuple(part for part in _TRUNK if bundle.config.training.learnt(part))
+
+
+def trunk_of(recipe: Recipe) -> Bundle | None:
+    """The bundle whose trunk the recipe begins with, if it names one.
+
+    Raises:
+        RecipeError: the bundle's trunk or preprocessing is another than the recipe's.
+        BundleError: it is no sound bundle.
+    """
+    if recipe.trunk is None:
+        return None
     bundle = _bundle(recipe.trunk)
     for what, own, other in (
         ("model.vision", recipe.model.vision, bundle.config.model.vision),
@@ -40,8 +54,7 @@ def begin_with_trunk(model: PerceptionModel, recipe: Recipe) -> tuple[Part, ...]
             raise RecipeError(
                 f"trunk: {what} of {recipe.trunk} differs from the recipe's in {', '.join(names)}"
             )
-    model.vision.load_state_dict(bundle.model.vision.state_dict())
-    return tuple(part for part in _TRUNK if bundle.config.training.learnt(part))
+    return bundle
 
 
 def _at(config: object, name: str) -> object:

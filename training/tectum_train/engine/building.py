@@ -16,14 +16,14 @@ from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
-from tectum_train.engine.begun import begin_with_trunk
+from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of
 from tectum_train.engine.words import sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import CrossStitch, DwaWeights, ManyTasks, views_of
 
-__all__ = ["Run", "build", "open_samples", "servable"]
+__all__ = ["Run", "build", "check_parts", "open_samples", "servable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,22 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
     return samples
 
 
+def check_parts(recipe: Recipe) -> None:
+    """Refuse what needs no data to be refused: before they are decoded, and without memory.
+
+    Raises:
+        BundleError: the trunk that it begins with is in no sound bundle.
+        RecipeError: that trunk is another than the recipe's.
+        ValueError: an objective lacks a part of the model, or a file.
+    """
+    with torch.device("meta"):
+        model = PerceptionModel(recipe.model)
+        text = recipe.model.text
+        tokenizer = None if text is None else Tokenizer.train((), text.vocabulary_size)
+        _objectives(recipe, model, tokenizer)
+    trunk_of(recipe)
+
+
 def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     """Tokenizer from the instructions, scales from the actions, the rest from the recipe.
 
@@ -113,13 +129,7 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
         bins.fit(scaling.standardise(torch.from_numpy(taken)))
     begun = begin_with_trunk(model, recipe)
-    sharing = None if recipe.tasks is None else recipe.tasks.sharing
-    views = views_of(model, [one.kind for one in recipe.objectives], sharing)
-    parts = [
-        (one.weight, objective_for(one, views[one.kind], tokenizer)) for one in recipe.objectives
-    ]
-    for _, part in parts:
-        part.check(recipe.images)
+    views, parts = _objectives(recipe, model, tokenizer)
     if recipe.tasks is None:
         objective: WeightedSum | ManyTasks = WeightedSum(parts)
     else:
@@ -127,10 +137,25 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         epoch = math.ceil(len(samples) / recipe.schedule.batch_size)
         _check_window(recipe, epoch)
         objective = ManyTasks(parts, trunks, recipe.tasks, epoch)
+    sharing = None if recipe.tasks is None else recipe.tasks.sharing
     run = Run(recipe, model, tokenizer, scaling, config, folder, objective, begun)
     if sharing is None:
         return run
     return replace(run, views={kind: replace(run, model=view) for kind, view in views.items()})
+
+
+def _objectives(
+    recipe: Recipe, model: PerceptionModel, tokenizer: Tokenizer | None
+) -> tuple[dict[str, PerceptionModel], list[tuple[float, Objective]]]:
+    """What each takes for the model, by its kind; and each of them, with its weight."""
+    sharing = None if recipe.tasks is None else recipe.tasks.sharing
+    views = views_of(model, [one.kind for one in recipe.objectives], sharing)
+    parts = [
+        (one.weight, objective_for(one, views[one.kind], tokenizer)) for one in recipe.objectives
+    ]
+    for _, part in parts:
+        part.check(recipe.images)
+    return views, parts
 
 
 def _check_window(recipe: Recipe, epoch: int) -> None:

@@ -26,7 +26,7 @@ from tectum_train.distributed import (
 )
 from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.batches import BatchMaker, Prefetch
-from tectum_train.engine.building import Run, build, open_samples
+from tectum_train.engine.building import Run, build, check_parts, open_samples
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
@@ -69,9 +69,11 @@ def train(
         CheckpointError: the checkpoint is another recipe's, or was trained on other data.
         FileExistsError: the folder holds a run, and `resume` is off.
         RecipeError: a step's samples cannot be divided among ranks or into micro-batches.
+        ValueError: an objective lacks a part of the model, or a file (see `check_parts`).
     """
     console = console or Console(stderr=True)
     pieces = division(recipe)
+    check_parts(recipe)
     folder = recipe.folder
     checkpoint = recipe.checkpoint
     if checkpoint.exists() and not resume:
