@@ -123,6 +123,20 @@ def test_objectives_take_turns_in_the_pattern_given() -> None:
     assert [part.steps for part in parts] == [5, 2]
 
 
+def test_who_is_idle_has_no_weight_to_tell() -> None:
+    shared = trunk(1.0)
+    parts = [(1.0, Says("a", shared, 2.0, 4.0)), (1.0, Says("b", shared, 5.0, 10.0))]
+    both = ManyTasks(parts, config=tasks(normalise="chance", alternate={"pattern": ["a", "b"]}))
+    said = []
+
+    for _ in range(4):
+        weights = {key: value for key, value in told(both(batch(1))).items() if "weight" in key}
+        said.append(weights)
+        both.after_step()
+
+    assert said == 2 * [{"a/weight": 0.25}, {"b/weight": pytest.approx(0.1)}]
+
+
 def test_a_turn_goes_on_from_its_state() -> None:
     def made() -> ManyTasks:
         shared = trunk(1.0)

@@ -72,7 +72,7 @@ class ManyTasks(Objective):
             losses.append(outcome.loss)
             chances.append(outcome.chance)
             metrics |= named(part, outcome)
-        total, more = self._sum(losses, torch.tensor(active, device=losses[0].device), chances)
+        total, more = self._sum(losses, active, chances)
         return Outcome(total, metrics | more)
 
     def after_step(self) -> None:
@@ -96,15 +96,16 @@ class ManyTasks(Objective):
         return [name == turn for name in self.names]
 
     def _sum(
-        self, losses: Sequence[Tensor], active: Tensor, chances: Sequence[float | None]
+        self, losses: Sequence[Tensor], runs: Sequence[bool], chances: Sequence[float | None]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What is descended, and what there is to tell of it."""
         told = torch.stack([one.detach() for one in losses])
+        active = torch.tensor(runs, device=told.device)
         units = self.units.of(told, active, chances)
         scaled = [loss / unit for loss, unit in zip(losses, units, strict=True)]
         every = self.config.conflict_every
         reported = bool(every) and int(self.turn) % every == 0
-        wanted = self.weighting.wants_gradients() and bool(active.all())
+        wanted = all(runs) and self.weighting.wants_gradients()
         gradients = task_gradients(scaled, self._shared()) if reported or wanted else None
         metrics = dict[str, Tensor]()
         if reported and gradients is not None:
@@ -116,7 +117,9 @@ class ManyTasks(Objective):
             self.weighting.observe(told / units, active)
         if self.config.weighting.kind != "fixed" or self.config.normalise != "none":
             counts = self.weighting.weights() / units
-            metrics |= {f"{n}/weight": one for n, one in zip(self.names, counts, strict=True)}
+            named_counts = zip(self.names, counts, runs, strict=True)
+            # What an idle one's would be says nothing: its chance is not known, its unit another.
+            metrics |= {f"{name}/weight": count for name, count, ran in named_counts if ran}
         total = self.weighting.total(torch.stack(scaled), active)
         if isinstance(self.config.sharing, Distance):
             apart = distance(self._trunks)
