@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,19 @@ def test_a_folder_for_runs_may_be_called_anything(file: Path, tmp_path: Path, na
 
     assert run.folder == tmp_path / name / "tiny-seed0"
     assert resumed_recipe(str(file), output=output) == run
+
+
+def test_what_an_earlier_version_did_not_know_has_its_default() -> None:
+    now = read_recipe("mae-small")
+    tree = json.loads(now.identity())
+    del tree["data"]["episodes_at_once"]
+    other = read_recipe("mae-small", ["data.episodes_at_once=3"])
+
+    assert Recipe.completed(json.dumps(tree)) == json.loads(now.identity())
+    assert Recipe.completed(json.dumps(tree)) != json.loads(other.identity())
+
+
+def test_an_identity_that_no_version_wrote_stands_as_it_is() -> None:
+    assert Recipe.completed('{"seed": 3, "colour": "red"}') == {"seed": 3, "colour": "red"}
+    tree = {**json.loads(read_recipe("mae-small").identity()), "content": {"codes": "abc"}}
+    assert Recipe.completed(json.dumps(tree)) == tree

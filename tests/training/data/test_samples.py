@@ -106,6 +106,31 @@ def test_epochs_and_seeds_are_shuffled_differently() -> None:
     assert not np.array_equal(first, order_of(1, 0, 50, 50)[0])
 
 
+@given(LENGTHS, st.integers(1, 6), st.integers(0, 99))
+def test_a_few_episodes_at_once_are_taken_whole_before_the_next_few(
+    lengths: list[int], at_once: int, seed: int
+) -> None:
+    episode, total = np.repeat(np.arange(len(lengths)), lengths), sum(lengths)
+
+    taken, _ = order_of(seed, 0, total, total, episode, at_once)
+
+    assert sorted(taken) == list(range(total))
+    begun = list(dict.fromkeys(episode[taken]))
+    left = list(episode[taken])
+    for first in range(0, len(begun), at_once):
+        pool = begun[first : first + at_once]
+        count = sum(lengths[one] for one in pool)
+        assert set(left[:count]) == set(pool)
+        left = left[count:]
+
+
+def test_all_episodes_at_once_are_the_order_without_any() -> None:
+    episode = np.repeat(np.arange(4), 5)
+
+    assert np.array_equal(order_of(3, 1, 7, 20, episode)[0], order_of(3, 1, 7, 20)[0])
+    assert np.array_equal(order_of(3, 1, 7, 20, episode, 4)[0], order_of(3, 1, 7, 20)[0])
+
+
 # ---------------------------------------------------------------- frames that go together
 
 

@@ -262,3 +262,14 @@ def test_mirrored_samples_are_mirrored_in_pictures_actions_and_states(
     for states, old in ((turned.state, plain.state), (after.states, before.states)):
         assert torch.equal(states[..., :4], old[..., :4] * sign)
         assert (states[..., 4:] == torch.tensor([40.0, 40, 15, 16])).all()
+
+
+def test_samples_come_of_a_few_episodes_at_once(tiny_data: Path, samples: Samples) -> None:
+    few = job(tiny_data, tiny_data, data__episodes_at_once=2)
+
+    made = [maker(few, samples).make(step) for step in range(2)]
+    every = maker(job(tiny_data, tiny_data), samples).make(0)
+
+    (pool,) = {frozenset(batch.episode.tolist()) for batch in made}
+    assert len(pool) == 2
+    assert len(set(every.episode.tolist())) > 2

@@ -207,18 +207,35 @@ class Samples:
 
 
 def order_of(
-    seed: int, step: int, batch_size: int, total: int
+    seed: int,
+    step: int,
+    batch_size: int,
+    total: int,
+    episode: NDArray[np.int64] | None = None,
+    at_once: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which samples step `step` takes, and in which epoch: int64[batch_size] each.
 
     Every epoch is its own shuffle of all samples; a batch may reach into the next one.
+
+    Args:
+        seed: of the run.
+        step: from 0.
+        batch_size: of all ranks.
+        total: N, how many samples there are.
+        episode: int64[N], which one each is of, from 0 on.
+        at_once: of how many episodes samples come until all of theirs have; 0: of all.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = positions // total
     taken = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         inside = epochs == epoch
-        shuffled = np.random.default_rng([seed, int(epoch)]).permutation(total)
+        generator = np.random.default_rng([seed, int(epoch)])
+        shuffled = generator.permutation(total)
+        if at_once and episode is not None:
+            group = generator.permutation(int(episode.max()) + 1) // at_once
+            shuffled = shuffled[group[episode[shuffled]].argsort(kind="stable")]
         taken[inside] = shuffled[positions[inside] % total]
     return taken, epochs
 

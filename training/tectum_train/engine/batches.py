@@ -68,10 +68,11 @@ class BatchMaker:
             int(stream.generate_state(1, np.uint64)[0] >> 1)
             for stream in np.random.SeedSequence([recipe.seed, step]).spawn(2)
         )
-        index, epoch = (
-            every[own_samples()]
-            for every in order_of(recipe.seed, step, recipe.schedule.batch_size, len(samples))
-        )
+        every = order_of(
+            recipe.seed, step, recipe.schedule.batch_size, len(samples),
+            samples.episode, recipe.data.episodes_at_once,
+        )  # fmt: skip
+        index, epoch = (drawn[own_samples()] for drawn in every)
         draws = Draws(recipe.seed, epoch, index)
         placement = self._frames.placement(draws)
         words = self._words.of(index, draws, placement.flipped)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from tectum_train.differences import differences
+from tectum_train.recipe import Recipe
 
 __all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint"]
 
@@ -122,7 +123,8 @@ def _check_origin(path: Path, header: dict[str, str], origin: Origin) -> None:
                 f"{path} does not say its {key}, as every checkpoint of this version does; "
                 "begin a new run"
             )
-    if differing := list(differences(json.loads(header["recipe"]), json.loads(origin.recipe))):
+    before, now = Recipe.completed(header["recipe"]), json.loads(origin.recipe)
+    if differing := list(differences(before, now)):
         raise CheckpointError(
             f"{path} was written under another recipe ({', '.join(differing)}); use the same "
             "settings, or start a new run"

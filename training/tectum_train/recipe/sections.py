@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tectum_core.architecture import Strict
 
@@ -44,6 +44,10 @@ class DataConfig(Strict):
     """Steps between the two frames of a pair; one is drawn for each sample."""
     action_steps: PositiveInt = 16
     """Length of an action sequence; equals `model.actions.max_steps`."""
+    episodes_at_once: NonNegativeInt = 0
+    """Of how many episodes a step's samples come, until all of theirs have been taken; then of as
+    many others. Negatives are then of the same episode more often: these differ in what happens,
+    not in scene and light. 0: of all of them."""
     intrinsics: str | None = None
     """Feature that holds the camera's (fx, fy, cx, cy) in pixels of the recorded pictures. It
     follows the robot's state as four numbers more, in pixels of the model's input, and is moved as

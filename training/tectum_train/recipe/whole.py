@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
@@ -22,6 +22,14 @@ from tectum_train.refusals import RecipeError
 from tectum_train.tasks import CrossStitch, TasksConfig
 
 __all__ = ["Recipe"]
+
+_NO_IDENTITY: dict[str, Any] = {
+    "derived_from": True,
+    "description": True,
+    "output": True,
+    "data": {"cache", "test"},
+}
+"""Fields that make no other run."""
 
 
 class Recipe(Strict):
@@ -209,14 +217,7 @@ class Recipe(Strict):
         Raises:
             RecipeError: a file that an objective learns from cannot be read.
         """
-        settings = self.model_dump_json(
-            exclude={
-                "derived_from": True,
-                "description": True,
-                "output": True,
-                "data": {"cache", "test"},
-            }
-        )
+        settings = self.model_dump_json(exclude=_NO_IDENTITY)
         named = dict.fromkeys(path for one in self.objectives for path in one.files)
         if not named:
             return settings
@@ -225,6 +226,27 @@ class Recipe(Strict):
         except OSError as error:
             raise RecipeError(f"a file that an objective learns from: {error}") from error
         return json.dumps({**json.loads(settings), "content": content})
+
+    @classmethod
+    def completed(cls, identity: str) -> dict[str, Any]:
+        """An identity's tree; options that came after it was written have their defaults.
+
+        One that this version cannot read is as it stands.
+        """
+        tree: dict[str, Any] = json.loads(identity)
+        content = {key: tree[key] for key in ("content",) if key in tree}
+        settings = {key: value for key, value in tree.items() if key not in content}
+        try:
+            whole = cls.model_validate(
+                {
+                    **settings,
+                    "description": "",
+                    "data": {**settings.get("data", {}), "test": ""},
+                }
+            )
+        except ValidationError:
+            return tree
+        return {**whole.model_dump(mode="json", exclude=_NO_IDENTITY), **content}
 
 
 def _attends(objective: ObjectiveConfig) -> bool:
