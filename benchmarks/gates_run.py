@@ -178,34 +178,28 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
 
 
 class _Clock:
-    """Seconds spent on a run, those of its earlier parts among them."""
+    """Seconds spent on a run, those of its earlier parts among them, until it is stopped."""
 
     def __init__(self, file: Path, *, fresh: bool) -> None:
         self._file = file
         told = {} if fresh or not file.exists() else json.loads(file.read_text(encoding="utf-8"))
-        self._before = (float(told.get("wall", 0)), float(told.get("cpu", 0)))
+        self.wall, self.cpu = float(told.get("wall", 0)), float(told.get("cpu", 0))
+        """On the wall, and of all threads; up to now once it is stopped, else of earlier parts."""
         self._began = (time.perf_counter(), time.process_time())
 
     def restart(self) -> None:
         """What was spent before is lost."""
-        self._before, self._began = (0.0, 0.0), (time.perf_counter(), time.process_time())
-
-    @property
-    def wall(self) -> float:
-        """On the wall."""
-        return self._before[0] + time.perf_counter() - self._began[0]
-
-    @property
-    def cpu(self) -> float:
-        """Of all threads."""
-        return self._before[1] + time.process_time() - self._began[1]
+        self.wall, self.cpu = 0.0, 0.0
+        self._began = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
         """Keep both for the next part, if there is a run to go on with."""
-        wall, cpu = self.wall, self.cpu
-        self._before, self._began = (wall, cpu), (time.perf_counter(), time.process_time())
+        wall, cpu = self._began
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
         if self._file.parent.exists():
-            self._file.write_text(json.dumps({"wall": wall, "cpu": cpu}), encoding="utf-8")
+            told = {"wall": self.wall, "cpu": self.cpu}
+            self._file.write_text(json.dumps(told), encoding="utf-8")
 
 
 @contextmanager
