@@ -25,7 +25,7 @@ def begin_with_trunk(model: PerceptionModel, recipe: Recipe) -> tuple[Part, ...]
         The parts that came trained.
 
     Raises:
-        RecipeError: the bundle's trunk or preprocessing is another than the recipe's.
+        RecipeError: it is not there, or its trunk or preprocessing is another than the recipe's.
         BundleError: it is no sound bundle.
     """
     bundle = trunk_of(recipe)
@@ -39,7 +39,7 @@ def trunk_of(recipe: Recipe) -> Bundle | None:
     """The bundle whose trunk the recipe begins with, if it names one.
 
     Raises:
-        RecipeError: the bundle's trunk or preprocessing is another than the recipe's.
+        RecipeError: it is not there, or its trunk or preprocessing is another than the recipe's.
         BundleError: it is no sound bundle.
     """
     if recipe.trunk is None:
@@ -63,6 +63,10 @@ def _at(config: object, name: str) -> object:
 
 def _bundle(trunk: str) -> Bundle:
     if trunk != "embedded":
+        if not expanded(trunk).exists():
+            raise RecipeError(
+                f"trunk: {trunk} is not there; a finished run leaves its bundle in its folder"
+            )
         return read_bundle(expanded(trunk), trunk)
     folder, version = Repository(embedded.repository()).locate(embedded.NAME, None)
     return read_bundle(Path(folder), embedded.NAME, version)
