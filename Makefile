@@ -73,7 +73,7 @@ wandering: $(WANDERING) ## Make the episodes that world models learn from, in wh
 
 $(WANDERING): | .venv-world/.ready
 	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/wandering --wander 0.7 \
-	    --train-episodes-per-task 20 --test-episodes-per-task 2
+	    --train-episodes-per-task 80 --test-episodes-per-task 4
 
 .venv-world/.ready: worlds/requirements.txt
 	@echo "filling .venv-world with the simulator: a few minutes, once" >&2

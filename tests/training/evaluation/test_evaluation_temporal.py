@@ -116,6 +116,19 @@ def test_what_is_known_by_heart_is_foretold_and_an_untrained_twin_is_at_chance()
         assert nats.controls["equal scores"] == pytest.approx(np.log(28))
 
 
+def test_what_each_horizon_costs_is_told_of_the_same_frames_and_negatives() -> None:
+    untrained, made = foresight(model(), negatives="same_episode"), batch(8)
+
+    found = named(measure_foresight(untrained, foresight(model(1)), [made]))
+
+    with torch.no_grad():
+        _, asked = untrained.foresee(made)
+    for ahead in (1, 2, 3):  # of four frames, all three horizons are asked of the last one alone
+        nats = found[f"frame {ahead} ahead, nats"]
+        assert nats.value == pytest.approx(asked.losses[:, 3 - ahead, ahead - 1].mean().item())
+        assert nats.controls["equal scores"] == pytest.approx(np.log(4))
+
+
 class Sight(nn.Module):
     """A trunk that says where the bright column is, as a point on a circle."""
 

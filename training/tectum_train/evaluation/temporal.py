@@ -60,6 +60,8 @@ def measure_foresight(objective: Cpc, twin: Cpc, batches: Iterable[Batch]) -> li
     """How often a frame to come is found, by how far ahead it lies, and what it costs.
 
     Among the other moments of its own clip, where no background tells; and among all clips' too.
+    Nats are what training minimises, so among the negatives it has; of frames that every horizon is
+    asked of, since the ends of a clip are easier to tell than its middle.
 
     Args:
         objective: under test, evaluating.
@@ -81,10 +83,13 @@ def measure_foresight(objective: Cpc, twin: Cpc, batches: Iterable[Batch]) -> li
         _, every = objective.foresee(batch, "both")
         among.add(every, every.hit)
         whole_chance.add(every, 1 / every.choices)
-        nats.add(every, every.losses)
-        equal.add(every, every.choices.log())
-    measures = []
-    for ahead in range(objective.config.horizons):
+        _, trained = objective.foresee(batch)
+        shared = replace(trained, counted=trained.counted & _of_all(trained))
+        nats.add(shared, shared.losses)
+        equal.add(shared, shared.choices.log())
+    measures, horizons = [], objective.config.horizons
+    within.number(horizons - 1)
+    for ahead in range(horizons):
         controls = {
             CHANCE: by_chance.of(ahead),
             RANDOM: twins.of(ahead),
@@ -194,6 +199,14 @@ class _Means:
         """Their mean."""
         number = self.number(ahead)
         return float(self._total[ahead]) / number if isinstance(self._total, Tensor) else 0.0
+
+
+def _of_all(asked: Foretold) -> Tensor:
+    """bool[T, K], whether the frame k on is one that every horizon is asked of."""
+    _, length, horizons = asked.hit.shape
+    now = torch.arange(length, device=asked.hit.device)
+    ahead = torch.arange(1, horizons + 1, device=asked.hit.device)
+    return now[:, None] + ahead >= horizons
 
 
 def _nearest(objective: Cpc, batch: Batch, asked: Foretold) -> Tensor:
