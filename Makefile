@@ -100,7 +100,7 @@ pictures: setup ## Draw the pictures of docs/objectives.md from runs of `make ga
 # One objective, one seed: make gates ROW=mae SEED=1. Ctrl-C saves, and the same command goes on.
 .PHONY: gates
 gates: setup $(WORLD) ## Show that each objective learns: all rows and seeds that are missing (hours).
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/gates.py --row "$(ROW)" --seed "$(SEED)"
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/gates.py --row "$(ROW)" --seed "$(SEED)" $(if $(REMEASURE),--again)
 
 # scripts/images.sh says what it reads from the environment, or from here: make images DEVICE=cuda
 .PHONY: images

@@ -3,6 +3,7 @@
     make gates                     what is missing, row by row
     make gates ROW=mae SEED=1      one row, one seed
     make gates ROW=mae             a row's three seeds
+    make gates REMEASURE=1         what is finished is measured again, and nothing trained
 
 A run takes minutes; its numbers lie in benchmarks/results/gates, and a finished run whose recipe is
 the same is not run again. Ctrl-C saves, and the same command goes on. After each run
@@ -19,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gates_rows import ROWS, Row, named
-from gates_run import Places, kept, measured, missing_data, wanted
+from gates_run import Places, kept, measured, measured_again, missing_data, wanted
 from gates_table import SEEDS, Results, table
 from tectum_train.engine.progress import say
 
@@ -47,8 +48,17 @@ def gather(places: Places) -> Results:
     return {(row.name, seed): found for row, seed, found in every if found is not None}
 
 
-def series(rows: Sequence[Row], seeds: Sequence[int], places: Places, file: Path) -> list[str]:
+def series(
+    rows: Sequence[Row], seeds: Sequence[int], places: Places, file: Path, *, again: bool = False
+) -> list[str]:
     """Run what is missing, and write the table after each run.
+
+    Args:
+        rows: of the table.
+        seeds: of each.
+        places: where things lie.
+        file: of the table.
+        again: measure anew what is finished instead.
 
     Returns:
         Runs that ended in an error, and in which: the series goes on without them.
@@ -59,6 +69,10 @@ def series(rows: Sequence[Row], seeds: Sequence[int], places: Places, file: Path
     console, broken = Console(stderr=True), list[str]()
     for row, seed in ((row, seed) for row in rows for seed in seeds):
         try:
+            if again:
+                measured_again(row, seed, places, console)
+                write(places, file)
+                continue
             for one in wanted(row, seed, places):
                 measured(one, seed, places, console)
                 write(places, file)
@@ -85,6 +99,9 @@ def main() -> None:
     )
     parser.add_argument("--row", default="", help="one of the rows; all, if empty")
     parser.add_argument("--seed", default="", help="one seed; all, if empty")
+    parser.add_argument(
+        "--again", action="store_true", help="measure finished runs again, and train none"
+    )
     given = parser.parse_args()
     places, console = Places(), Console(stderr=True)
     try:
@@ -101,7 +118,7 @@ def main() -> None:
         say(console, f"{name} is left out: {why}")
     rows = [row for row in rows if row.name not in missing]
     try:
-        broken = series(rows, seeds, places, REPORT)
+        broken = series(rows, seeds, places, REPORT, again=given.again)
     except KeyboardInterrupt as error:  # of which Interrupted is one, that says where it saved
         say(console, f"{str(error) or 'interrupted'}; the same command goes on")
         sys.exit(130)

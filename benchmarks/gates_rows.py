@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gates_rules import Above, Beside, Own, Rising, Rule, Shown, Times
 from gates_tasks import ALONE, MIXES, OBJECTIVES
 
-__all__ = ["ROWS", "Row", "named"]
+__all__ = ["CEILING", "LINEAR", "NEIGHBOURS", "ROWS", "TRUNK", "Row", "named"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,21 @@ class Row:
     """What was tried, where it does not pass."""
 
 
-NEIGHBOURS, LINEAR = "frozen trunk → task, neighbours", "frozen trunk → task, linear probe"
+TRUNK = "frozen trunk"
+"""How the names of all that is asked of one begin."""
+CEILING = "supervised"
+"""The row beside which they stand, where it has been run."""
+NEIGHBOURS, LINEAR = f"{TRUNK} → task, neighbours", f"{TRUNK} → task, linear probe"
+_FEW_TASKS, _DENSE = f"{TRUNK} → task from 10% of the labels", f"{TRUNK} → hand's patch"
+_POLICY = f"{TRUNK} and state → next actions"
+_PROBES = (Shown(LINEAR), Shown(_FEW_TASKS), Shown(_DENSE), Shown(_POLICY))
 _FIVE = (
     Times("frame → task, R@1", "chance", 5),
     Above("frame → task, R@1", ("PCA-256 + logistic", "random init + logistic")),
     Shown(NEIGHBOURS),
-    Shown(LINEAR),
+    *_PROBES,
 )
-_KNN = (Own(NEIGHBOURS), Shown(LINEAR))
+_KNN = (Own(NEIGHBOURS), *_PROBES)
 _FILLED = Own("masked image, error")
 _CERTAIN = 0.05
 """Two standard errors of 400 yes's and no's."""
@@ -62,6 +69,7 @@ _CONTRASTIVE = (
             ),
             Rising(tuple(f"frame {n} ahead, nats" for n in range(1, 5)), "rises with the horizon"),
             Shown(NEIGHBOURS),
+            *_PROBES,
         ),
         family="contrastive",
     ),
@@ -73,27 +81,34 @@ _CONTRASTIVE = (
             Above("three moments aligned", ("raw pixels",)),
             Above("reward rises to a later moment", ("chance",), by=_CERTAIN),
             Above("reward above all other tasks' episodes", ("chance",), by=_CERTAIN),
+            Own(_POLICY),
             Shown(NEIGHBOURS),
+            Shown(_FEW_TASKS),
+            Shown(_DENSE),
         ),
         family="contrastive",
     ),
 )
 
+_KNOWS = Above(_FEW_TASKS, ("random init",))
+"""Where the hand is, a small MAE's tokens tell no better than random ones; few labels part them."""
 _MASK = "objectives.masked_image.mask={kind: %s}"
 
 
 def _masks(name: str, mask: str) -> Row:
     """MAE with another kind of masks, on the probe that MAE with random ones is held to."""
     rules = (
-        Above(NEIGHBOURS, ("random init",)),
-        Beside(LINEAR, "mae", 0.95),
+        _KNOWS,
+        Beside(_FEW_TASKS, "mae", 0.95),
+        Shown(_DENSE),
+        Shown(_POLICY),
         Shown("masked image, error"),
     )
     return Row(name, "mae-small", rules, (_MASK % mask,), family="masked")
 
 
 _MASKED = (
-    Row("mae", "mae-small", (_FILLED, Shown(NEIGHBOURS), Shown(LINEAR)), family="masked"),
+    Row("mae", "mae-small", (_FILLED, _KNOWS, Shown(NEIGHBOURS), *_PROBES), family="masked"),
     _masks("mae-block", "block"),
     _masks("mae-importance", "importance, source: change"),
     Row(
@@ -104,13 +119,13 @@ _MASKED = (
     Row(
         "beit",
         "beit-small",
-        (Own("masked code"), Shown(NEIGHBOURS), Shown(LINEAR)),
+        (Own("masked code"), Shown(NEIGHBOURS), *_PROBES),
         ("objectives.beit.tokenizer={image-tokenizer}",),
         after=("image-tokenizer",),
         family="masked",
     ),
     Row("video-mae", "video-mae-small", (Own("masked clip"),), family="masked"),
-    Row("mim-text", "mim-text-small", (Own("told its instruction"),), family="masked"),
+    Row("mim-text", "mim-text-small", (Own("told its instruction"), *_PROBES), family="masked"),
     Row("mlm", "mlm-small", (Own("masked word, accuracy"), Own("masked word, nats"))),
     Row("mam", "mam-small", (Own("masked actions"),)),
     Row(
@@ -154,8 +169,8 @@ _PREDICTIVE = (
         "world-model-small",
         (Own("s ahead, error"), Shown("spread of latents"), Shown("next frame painted")),
     ),
-    Row("dino", "dino-small", _KNN),
-    Row("supervised", "supervised-small", _KNN),
+    Row("dino", "dino-small", (*_KNN, Own("teacher's entropy"))),
+    Row(CEILING, "supervised-small", _KNN),
 )
 
 _ALONE = tuple(

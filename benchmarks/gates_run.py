@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ __all__ = [
     "identity",
     "kept",
     "measured",
+    "measured_again",
     "missing_data",
     "recipe_of",
     "wanted",
@@ -173,6 +174,36 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
         date=today(),
         measures=measures,
     )
+    _write(_path(row, seed, places), found)
+    return found
+
+
+def measured_again(row: Row, seed: int, places: Places, console: Console) -> Found | None:
+    """Measure a finished run anew, by its last checkpoint; what is known of its training stays.
+
+    Returns:
+        None: it has not been run, or its checkpoint is gone.
+
+    Raises:
+        ValueError: the checkpoint is of another run, or damaged.
+        DataError: the data set is not there, or not as it should be.
+    """
+    before, recipe = kept(row, seed, places), recipe_of(row, seed, places)
+    if before is None:
+        return None
+    if not recipe.checkpoint.exists():
+        say(console, f"{row.name}, seed {seed}, stays as it is: {recipe.checkpoint} is gone")
+        return None
+    say(console, f"{row.name}, seed {seed}: measured again, from {recipe.folder}")
+    splits = fitting_splits(recipe, console)
+    run = train(recipe, "cpu", resume=True, console=console)
+    if (trained_by := run.config.training.commit) != before.commits:
+        raise ValueError(
+            f"{recipe.checkpoint} was trained by {trained_by}, and its numbers are of a run by "
+            f"{before.commits}"
+        )
+    measures = evaluate_run(run, splits, "cpu", console)
+    found = replace(before, measured_by=commit(), date=today(), measures=measures)
     _write(_path(row, seed, places), found)
     return found
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from gates_rows import LINEAR, NEIGHBOURS, Row
+from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
 from gates_rules import Line, Unmeasured, find
 from gates_run import Found
 
@@ -19,7 +19,8 @@ Results = Mapping[tuple[str, int], Found]
 _RULE = (
     f"Each row is {len(SEEDS)} runs of a recipe, seeds {', '.join(map(str, SEEDS))}; PASS: in "
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
-    "the standard deviation; behind each stand its controls. Minutes are of training: on the "
+    "the standard deviation; behind each stand its controls, and of a frozen trunk, where it was "
+    f"trained, what the one of `{CEILING}` has with the same seed. Minutes are of training: on the "
     "wall, beside whatever else the machine did, and of its processors. Measured by the last "
     "checkpoint on held-out episodes, which are those on which recipes were chosen."
 )
@@ -127,10 +128,21 @@ def _judge(row: Row, results: Results) -> _Judged:
             if missing := [name for name in rule.rows if name not in others]:
                 return _Judged({}, f"waits for {', '.join(missing)}, seed {run.seed}")
             try:
-                found[run.seed].append(rule.judge(run.measures, others))
+                lines = rule.judge(run.measures, others)
             except Unmeasured as why:
                 return _Judged({}, f"not measured: {why}")
+            ceiling = results.get((CEILING, run.seed))
+            found[run.seed].append([_beside(line, run, ceiling) for line in lines])
     return _Judged(found)
+
+
+def _beside(line: Line, run: Found, ceiling: Found | None) -> Line:
+    """With the ceiling's number among the controls: what labels teach a trunk to tell."""
+    if ceiling is None or run.row == CEILING or not line.what.startswith(TRUNK):
+        return line
+    same = {one.name: one.value for one in ceiling.measures}
+    told = {f"{CEILING}'s": same[line.what]} if line.what in same else {}
+    return replace(line, controls={**line.controls, **told})
 
 
 def _gates(row: Row, results: Results) -> str:
@@ -153,9 +165,9 @@ def _found(row: Row, results: Results) -> str:
     told = []
     for same in zip(*by_seed, strict=False):
         first = same[0]
-        controls = "; ".join(
-            f"{name} {_spread([line.controls[name] for line in same])}" for name in first.controls
-        )
+        names = dict.fromkeys(name for line in same for name in line.controls)
+        each = {name: [o.controls[name] for o in same if name in o.controls] for name in names}
+        controls = "; ".join(f"{name} {_spread(values)}" for name, values in each.items())
         value = _spread([line.value for line in same])
         told.append(f"{first.what}: **{value}**" + (f" ({controls})" if controls else ""))
     return "<br>".join(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,24 @@ from tests.training.tiny import job, vision_alone
 import gates
 from gates_rows import ROWS, Row, named
 from gates_rules import Own
-from gates_run import Places, identity, kept, measured, missing_data, recipe_of, wanted
+from gates_run import (
+    Places,
+    identity,
+    kept,
+    measured,
+    measured_again,
+    missing_data,
+    recipe_of,
+    wanted,
+)
 from tectum_train import recipes
 from tectum_train.engine import run as engine
 from tectum_train.engine import stepping
 from tectum_train.engine.run import Interrupted
+from tectum_train.evaluation.measure import Measure
 from tectum_train.recipe import expanded
+
+ANOTHER = Measure("another", 0.5)
 
 
 @pytest.fixture
@@ -195,6 +208,77 @@ def test_a_result_without_its_folder_is_nothing_to_begin_from(
     assert there == [later]
     assert next(iter(wanted(later, 0, places))) == row
     assert kept(row, 0, places) is None
+
+
+# ---------------------------------------------------------------- measured again
+
+
+def test_a_finished_run_is_measured_again_and_what_is_known_of_its_training_stays(
+    row: Row, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = measured(row, 0, places, console)
+    spent = (recipe_of(row, 0, places).folder / "spent.json").read_text()
+    monkeypatch.setattr(engine, "take_step", None)  # no step is taken
+    monkeypatch.setattr("gates_run.commit", lambda: "later")
+    monkeypatch.setattr("gates_run.evaluate_run", lambda *_: [*before.measures, ANOTHER])
+
+    found = measured_again(row, 0, places, console)
+
+    assert found == replace(before, measured_by="later", measures=[*before.measures, ANOTHER])
+    assert kept(row, 0, places) == found
+    assert (recipe_of(row, 0, places).folder / "spent.json").read_text() == spent
+
+
+def test_it_measures_the_same_again(row: Row, places: Places, console: Console) -> None:
+    before = measured(row, 0, places, console)
+
+    again = measured_again(row, 0, places, console)
+
+    assert again is not None
+    assert again.measures == before.measures
+
+
+def test_what_is_not_finished_or_has_no_checkpoint_is_not_measured_again(
+    row: Row, places: Places, console: Console
+) -> None:
+    never = measured_again(row, 0, places, console)
+    before = measured(row, 0, places, console)
+    shutil.rmtree(places.runs)
+
+    assert never is None
+    assert measured_again(row, 0, places, console) is None
+    assert kept(row, 0, places) == before
+    assert not places.runs.exists()
+
+
+def test_another_runs_checkpoint_gives_no_numbers(
+    row: Row, places: Places, console: Console
+) -> None:
+    before = measured(row, 0, places, console)
+    (path,) = places.results.iterdir()
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "commits": "another"}))
+
+    with pytest.raises(ValueError, match="its numbers are of a run by another"):
+        measured_again(row, 0, places, console)
+    assert json.loads(path.read_text())["measured_by"] == before.measured_by
+
+
+def test_a_series_measured_again_trains_nothing_and_writes_the_table(
+    row: Row, places: Places, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "ROWS", (row,))
+    measured(row, 0, places, console)
+    monkeypatch.setattr("gates_run.evaluate_run", lambda *_: [ANOTHER])
+    monkeypatch.setattr(engine, "take_step", None)
+
+    broken = gates.series([row], [0, 1], places, tmp_path / "objectives.md", again=True)
+
+    assert broken == []
+    assert [path.name for path in places.results.iterdir()] == ["tiny-seed0.json"]
+    assert (
+        "no measure 'masked image'; there are: another" in (tmp_path / "objectives.md").read_text()
+    )
 
 
 # ---------------------------------------------------------------- the rows that there are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gates_rows import LINEAR, NEIGHBOURS, Row
+from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Own, Shown, Times
 from gates_run import Found
 from gates_table import SEEDS, Results, judged, table
@@ -103,3 +103,29 @@ def test_the_closing_table_says_what_the_probe_gained_for_a_minute_of_processor_
 
 def test_without_a_family_there_is_no_closing_table() -> None:
     assert "Contrastive against masked" not in table([CLIP], runs("clip", 0.6))
+
+
+def test_a_frozen_trunk_stands_beside_what_labels_taught_one_where_that_was_run() -> None:
+    row = Row("mae", "mae-small", (Shown(LINEAR), Shown("masked")))
+    own = Measure(LINEAR, 0.2, {"random init": 0.1}), Measure("masked", 0.5)
+    ceiling = Measure(LINEAR, 0.9, {"random init": 0.1}), Measure("masked", 0.7)
+    results = {("mae", seed): found("mae", seed, *own) for seed in SEEDS}
+    results[CEILING, 1] = found(CEILING, 1, *ceiling)
+
+    line = table([row], results).splitlines()[4]
+
+    assert f"{LINEAR}: **0.200 ± 0.000** (random init 0.100 ± 0.000; supervised's 0.900)" in line
+    assert "masked: **0.500 ± 0.000** |" in line
+    assert judged(row, results) == "reported"
+
+
+def test_the_ceiling_does_not_stand_beside_itself_nor_where_it_was_not_asked_the_same() -> None:
+    rows = [Row(CEILING, "supervised-small", (Shown(LINEAR),)), Row("mae", "r", (Shown(LINEAR),))]
+    results = {
+        (CEILING, 0): found(CEILING, 0, Measure(NEIGHBOURS, 0.9)),
+        ("mae", 0): found("mae", 0, Measure(LINEAR, 0.2)),
+    }
+
+    assert "supervised's" not in table(rows, results)
+    results[CEILING, 0] = found(CEILING, 0, Measure(LINEAR, 0.9))
+    assert table(rows, results).count("supervised's") == 1

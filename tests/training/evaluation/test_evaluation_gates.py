@@ -26,6 +26,7 @@ CARRIED = {
     "z in its own scene": 0.0,
     "shuffled z": 0.40 - 0.25,
 }
+FEW = {"frame-difference PCA-256": 0.5, "frame-difference PCA, z's width": 0.5}
 TWO_ERRORS = "two standard errors of the difference"
 Verdict = Callable[[float, Mapping[str, float]], bool]
 
@@ -41,7 +42,8 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
     assert gates.frame_is_predicted(0.35)
     assert gates.tokens_are_predicted(0.99, {"shuffled z": 1.0 + A_BIT})
-    assert gates.few_labels_suffice(0.505 + A_BIT, {"frame-difference PCA-256": 0.5})
+    assert gates.few_labels_suffice(0.505 + A_BIT, FEW)
+    assert gates.few_labels_suffice(0.20, dict.fromkeys(FEW, 0.0))
     assert gates.motion_is_carried_over(0.40, CARRIED)
     assert gates.latent_codes_are_used(4, 8)
     assert gates.latent_codes_are_varied(2, 8)
@@ -228,11 +230,12 @@ def test_tokens_want_less_than_copying_and_a_z_that_matters(other: float) -> Non
     assert not gates.tokens_are_predicted(0.99 + A_BIT, {"shuffled z": 5.0})
 
 
-@pytest.mark.parametrize(("value", "pixels"), [(0.5, 0.5), (0.5, 0.499), (-0.1, -0.5), (0, -1)])
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(("value", "pixels"), [(0.5, 0.5), (0.5, 0.499), (0.2 - A_BIT, -1)])
 def test_few_labels_want_something_known_and_more_than_pixels_tell(
-    value: float, pixels: float
+    value: float, pixels: float, name: str
 ) -> None:
-    assert not gates.few_labels_suffice(value, {"frame-difference PCA-256": pixels})
+    assert not gates.few_labels_suffice(value, dict.fromkeys(FEW, -1.0) | {name: pixels})
 
 
 @pytest.mark.parametrize(

@@ -224,9 +224,8 @@ def test_an_oracle_knows_the_motion_and_its_controls_do_not(
     assert min(right.value, down.value, depth.value) > 0.99
     # Two steps of a data set of 80 frames a second; 25 episodes of twelve frames.
     assert plane.name == "latent action (3) over 0.025 s → hand in plane, R²"
-    assert [measure.name.rpartition("→")[2] for measure in (right, down, depth)] == [
-        " hand, right, R²", " hand, down, R²", " hand, depth, R²",
-    ]  # fmt: skip
+    for measure, axis in ((right, "right"), (down, "down"), (depth, "depth")):
+        assert measure.name.endswith(f"→ hand, {axis}, R²")
     assert plane.on == "250 pairs of 25 episodes"
     assert plane.controls["shuffled o_t+1, refitted"] < 0.1
     alone = [value for name, value in plane.controls.items() if name.startswith("o_t alone")]
@@ -243,7 +242,8 @@ def test_an_oracle_knows_the_motion_and_its_controls_do_not(
         f" hand in plane from {share} of the labels, R²" for share in ("2.5%", "10.0%", "100.0%")
     ]
     assert few[-1].value == pytest.approx(plane.value)
-    assert few[-1].controls.items() <= plane.controls.items()
+    for name, value in few[-1].controls.items():
+        assert value == pytest.approx(plane.controls[name], abs=1e-3)
 
 
 def test_tokens_that_are_predicted_are_called_so_and_judged_by_their_own_rule(

@@ -15,7 +15,11 @@ from tests.training.evaluation.scene import context, recorded
 
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.context import NothingToMeasure
-from tectum_train.evaluation.neighbours import classify_by_neighbours, measure_features
+from tectum_train.evaluation.neighbours import (
+    classify_by_neighbours,
+    labelled_episodes,
+    measure_features,
+)
 
 # ---------------------------------------------------------------- the vote
 
@@ -111,35 +115,58 @@ def measured(families: Sequence[int], asked: Sequence[int], weight: float = 5.0)
 
 
 def test_a_trunk_that_sees_the_task_is_told_from_one_that_does_not() -> None:
-    near, linear = measured([0, 1, 2] * 8, [0, 1, 2] * 2)
+    near, linear, few = measured([0, 1, 2] * 8, [0, 1, 2] * 2)
 
     assert near.value == linear.value == 1.0
-    for measure in (near, linear):
+    assert few.value > 0.8
+    for measure in (near, linear, few):
         assert measure.controls["random init"] < 0.7
         assert measure.controls.keys() == {"random init", "PCA-256", "majority class"}
     assert near.passed
     assert near.gate == "above random init and PCA-256 by ≥ 1%"
-    assert linear.passed is None
+    assert (linear.passed, few.passed) == (None, None)
     assert near.on == "48 frames of 6 episodes"
+    assert few.name == "frozen trunk → task from 10% of the labels"
+    assert few.on == "3 labelled episodes, mean of 5 draws"
 
 
 def test_a_trunk_that_sees_no_more_than_its_random_twin_fails() -> None:
-    near, _ = measured([0, 1, 2] * 8, [0, 1, 2] * 2, weight=0.0)
+    near, *_ = measured([0, 1, 2] * 8, [0, 1, 2] * 2, weight=0.0)
 
     assert near.passed is False
     assert near.value == near.controls["random init"]
 
 
 def test_the_majority_is_that_of_the_training_episodes() -> None:
-    near, _ = measured([0, 0, 0, 1], [0, 1, 1, 1])
+    near, *_ = measured([0, 0, 0, 1], [0, 1, 1, 1])
 
     assert near.controls["majority class"] == 0.25
 
 
 def test_families_need_not_be_numbered_without_gaps_nor_all_be_in_both_splits() -> None:
-    near, linear = measured([2, 5] * 6, [2, 5, 7])
+    near, linear, _ = measured([2, 5] * 6, [2, 5, 7])
 
     assert near.value == linear.value == pytest.approx(2 / 3)
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=40),
+    st.sampled_from([0.1, 0.5, 1.0]),
+    st.integers(0, 2**32),
+)
+def test_few_labels_are_whole_episodes_and_some_of_every_task(
+    families: list[int], share: float, seed: int
+) -> None:
+    episode = np.repeat(np.arange(len(families)) * 3, 4)
+    labels = np.repeat(np.array(families), 4)
+
+    chosen = labelled_episodes(episode, labels, share, np.random.default_rng(seed))
+
+    taken = np.unique(episode[chosen]) // 3
+    assert np.array_equal(chosen, np.isin(episode, taken * 3))
+    for family in set(families):
+        own = sum(families[one] == family for one in taken)
+        assert own == max(1, round(share * families.count(family)))
 
 
 def test_of_one_family_there_is_nothing_to_tell_apart() -> None:

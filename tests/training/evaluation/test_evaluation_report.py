@@ -1,4 +1,4 @@
-"""All measures of a bundle at once, and as tables over one seed or several."""
+"""All measures of a bundle at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tectum_train.evaluation import context as evaluation_context
 from tectum_train.evaluation.context import Columns, Context, random_twin
 from tectum_train.evaluation.fits import pair_steps
 from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
+from tectum_train.evaluation.report import as_json, evaluate
 from tectum_train.export import as_bundle
 from tectum_train.world import World
 
@@ -50,6 +50,9 @@ WHOLE = [
     "world model, next frame painted, error ÷ repeating",
     "frozen trunk → task, neighbours",
     "frozen trunk → task, linear probe",
+    "frozen trunk → task from 10% of the labels",
+    "frozen trunk → hand's patch or one beside it",
+    "frozen trunk and state → next actions, 8 steps, squared error in standard deviations",
     "frame → sentence, median rank",
 ]
 
@@ -114,11 +117,13 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
             "o_t alone, z of a still pair", "shuffled o_t+1, refitted", "random init",
         },
         WHOLE[12]: {"shuffled z"},
-        WHOLE[13]: {"frame-difference PCA-256"},
+        WHOLE[13]: {"frame-difference PCA-256", "frame-difference PCA, z's width"},
         WHOLE[16]: {"true frames, the same probe", "z in its own scene", "shuffled z"},
         WHOLE[17]: {"mean action", "shuffled z"},
         **{name: {"linear extrapolation", "shuffled actions"} for name in WHOLE[18:21]},
         WHOLE[23]: {"random init", "PCA-256", "majority class"},
+        WHOLE[26]: {"random init", "PCA-128 of 3×3 patches", "its commonest place"},
+        WHOLE[27]: {"random init", "PCA-256", "state alone", "mean action"},
     }  # fmt: skip
 
 
@@ -145,7 +150,7 @@ def test_what_was_learnt_without_its_conditions_is_measured_without_them(
     found = evaluate(left, trained.train, trained.test, left_out=told.append)
 
     chunks = {measure.name: measure for measure in found}[WHOLE[7]]
-    assert [measure.name for measure in found] == [*WHOLE[:4], *WHOLE[7:23], WHOLE[25]]
+    assert [measure.name for measure in found] == [*WHOLE[:4], *WHOLE[7:23], WHOLE[28]]
     assert told == ["masked words: the training showed no picture beside words"]
     assert chunks.value == chunks.controls["no picture"] == measures[7].controls["no picture"]
 
@@ -158,7 +163,7 @@ def test_what_is_being_measured_is_told(trained: Trained) -> None:
     assert told == [
         "retrieval", "masked images", "masked images told their instructions", "masked words",
         "masked actions", "action prediction", "latent actions", "decoded actions", "world model",
-        "frozen features", "sentences",
+        "frozen features", "dense features", "frozen policy", "sentences",
     ]  # fmt: skip
 
 
@@ -188,7 +193,7 @@ def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_p
 
     alone = Trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
 
-    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[23:25]]
+    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[23:28]]
 
 
 def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
@@ -200,7 +205,7 @@ def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
 
     found = trained.evaluated(columns=Columns(state="pose", action="torque"), left_out=told.append)
 
-    assert [measure.name for measure in found] == [*WHOLE[2:6], *WHOLE[23:25]]
+    assert [measure.name for measure in found] == [*WHOLE[2:6], *WHOLE[23:26]]
     assert told == [
         "retrieval: the data set lacks meta/world.json, pose",
         "masked actions: the data set lacks torque, pose",
@@ -208,6 +213,8 @@ def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
         "latent actions: the data set lacks pose",
         "decoded actions: the data set lacks torque",
         "world model: the data set lacks torque",
+        "dense features: the data set lacks pose",
+        "frozen policy: the data set lacks torque, pose",
         "sentences: the data set lacks meta/world.json",
     ]
 
@@ -226,7 +233,13 @@ def test_a_feature_that_one_split_alone_has_is_lacking(
 
     assert told == [
         f"{part}: the data set lacks action"
-        for part in ("masked actions", "action prediction", "decoded actions", "world model")
+        for part in (
+            "masked actions",
+            "action prediction",
+            "decoded actions",
+            "world model",
+            "frozen policy",
+        )
     ]
 
 
@@ -325,75 +338,9 @@ def test_the_twin_has_the_shape_and_none_of_the_weights(trained: Trained) -> Non
     assert all(torch.equal(twin[key], again[key]) for key in twin)
 
 
-# ---------------------------------------------------------------- tables
-
-
-def of(value: float, passed: bool | None = None, **controls: float) -> Measure:
-    return Measure(
-        "accuracy", value, controls, "" if passed is None else "≥ 0.5", passed, "9 frames"
-    )
-
-
-def row(*runs: Measure) -> list[str]:
-    """The cells of the table's first row."""
-    lines = markdown({str(n): [measure] for n, measure in enumerate(runs)}).splitlines()
-    return [cell.strip() for cell in lines[2].strip("|").split("|")]
-
-
-def test_one_seed_is_told_as_it_is() -> None:
-    assert row(of(0.61234, True, chance=0.25, pixels=0.3)) == [
-        "accuracy", "0.612", "chance 0.250; pixels 0.300", "≥ 0.5", "PASS", "9 frames",
-    ]  # fmt: skip
-
-
-def test_three_seeds_are_told_by_mean_and_spread() -> None:
-    runs = [of(value, True, chance=chance) for value, chance in ((1, 0.1), (2, 0.2), (3, 0.3))]
-
-    assert row(*runs)[1:] == [
-        "2.000 ± 1.000", "chance 0.200 ± 0.100", "≥ 0.5", "PASS", "9 frames",
-    ]  # fmt: skip
-
-
-def test_one_failing_seed_fails_the_row_and_is_counted() -> None:
-    assert row(of(0.6, True), of(0.4, False), of(0.7, True))[-2] == "FAIL (2 of 3 pass)"
-    assert row(of(0.4, False))[-2] == "FAIL (0 of 1 pass)"
-
-
-def test_what_is_only_reported_has_no_verdict() -> None:
-    assert row(of(0.4)) == ["accuracy", "0.400", "", "", "", "9 frames"]
-
-
-def test_the_table_is_markdown() -> None:
-    head, rule, *_ = lines = markdown({"one": [of(1.0), of(2.0)]}).splitlines()
-
-    assert head == "| measure | value | controls | gate | | on |"
-    assert rule == "| --- | --- | --- | --- | --- | --- |"
-    assert len(lines) == 4
-    assert {line.count("|") for line in lines} == {7}
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ([of(1.0)], "row 2 of two is missing, where one has 'accuracy'"),
-        ([of(1.0), of(2.0), of(3.0)], "row 3 of two is 'accuracy' .*, where one has missing"),
-        ([of(1.0), replace(of(2.0), name="recall")], "row 2 of two is 'recall' .* 'accuracy'"),
-        ([of(1.0), of(2.0, True)], r"row 2 of two is 'accuracy' \(gate: ≥ 0.5; .*\(gate: none"),
-        ([of(1.0), of(2.0, pixels=0.1)], "row 2 of two .*controls: pixels.*controls: none"),
-    ],
-)
-def test_seeds_with_unequal_measures_are_not_mixed(other: list[Measure], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        markdown({"one": [of(1.0), of(2.0)], "two": other})
-
-
 def test_json_has_everything(measures: list[Measure]) -> None:
     found = json.loads(json.dumps(as_json(measures)))
 
     assert [one["name"] for one in found] == WHOLE
     assert found[0].keys() == {"name", "value", "controls", "gate", "passed", "on"}
     assert found[0]["controls"] == dict(measures[0].controls)
-
-
-def test_a_summary_is_names_and_rounded_values() -> None:
-    assert flat([of(0.123456)]) == {"accuracy": 0.1235}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.bundles import vision
 from tests.training.engine.runs import trained
 from tests.training.tiny import job, parts
 
@@ -15,9 +16,15 @@ from tectum_train.evaluation.temporal import CHANCE, RANDOM
 from tectum_train.evaluation.trained import measure_objectives
 
 
+def alone(**changes: Any) -> dict[str, Any]:
+    """Trunks and a joint space."""
+    nothing = dict.fromkeys(("pixel_decoder", "fusion", "actions", "latent_action"))
+    return parts(**nothing, **changes)
+
+
 def made(data: Path, folder: Path, **changes: Any) -> Run:
-    model = parts(**dict.fromkeys(("pixel_decoder", "fusion", "actions", "latent_action")))
-    return trained(job(data, folder, model=model, data__action=None, data__state=None, **changes))
+    given = {"model": alone(), "data__action": None, "data__state": None, **changes}
+    return trained(job(data, folder, **given))
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,25 @@ def test_both_are_measured_beside_random_weights_and_chance(run: Run) -> None:
     assert {"frame 1 ahead, nats", "frame 2 ahead, nats", "three moments aligned"} <= set(names)
     assert {CHANCE, RANDOM} <= set(names["frame 2 ahead among its clip's, accuracy"].controls)
     assert {CHANCE, RANDOM} <= set(names["three moments aligned"].controls)
+
+
+def test_a_teacher_is_asked_what_it_says_of_pictures_and_patches(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    run = made(
+        tiny_data, tmp_path, objectives=[{"kind": "dino", "prototypes": 16, "bottleneck": 8}],
+        model=alone(vision=vision(class_token=True, pooling="class")),
+    )  # fmt: skip
+    test = open_samples(run.recipe, "test", lambda *_: None)
+
+    found = measure_objectives(run, test)
+
+    assert [one.name for one in found] == [
+        "teacher's entropy of a view, nats", "teacher's entropy of a patch, nats",
+    ]  # fmt: skip
+    assert all(RANDOM in one.controls for one in found)
+    assert found[0].value != found[0].controls[RANDOM]
+    assert found == measure_objectives(run, test)
 
 
 def test_it_comes_out_the_same_again(run: Run) -> None:

@@ -105,6 +105,24 @@ def test_views_are_asked_for() -> None:
         dino()(batch(views=None))
 
 
+@pytest.mark.parametrize("settings", EVERYTHING)
+def test_a_teacher_that_is_only_asked_stays_as_it_is(settings: dict[str, Any]) -> None:
+    learnt = dino(**settings)
+    stepped(learnt, adam_of(learnt), 0)
+    before = copy.deepcopy(learnt.state_dict())
+
+    pictures, patches = learnt.teach(batch(8).earlier, Generator().manual_seed(0))
+    learnt.after_step()
+
+    assert pictures.shape == (8, K)
+    assert (patches is None) == (learnt.config.patch_weight == 0)
+    if patches is not None:
+        assert_close(patches.sum(dim=1), torch.ones(len(patches)))
+    assert_close(pictures.sum(dim=1), torch.ones(8))
+    assert torch.equal(learnt.view_centre, before["view_centre"])
+    assert torch.equal(learnt.patch_centre, before["patch_centre"])
+
+
 # ---------------------------------------------------------------- collapse
 
 

@@ -40,22 +40,26 @@ class Labels:
 
 
 def measure_few_labels(
-    name: str, z: Read, change: Read, labels: Labels, draw: np.random.Generator
+    name: str, z: Read, change: Read, width: int, labels: Labels, draw: np.random.Generator
 ) -> list[Measure]:
     """R² in plane for each share of labelled episodes, a mean over draws of which.
 
     Args:
         name: of the latent action, for the report.
         z: latent actions.
-        change: frame differences in their principal components.
+        change: frame differences in their principal components, the first ones first.
+        width: how many numbers z is: few of them need few labels, whatever they say.
         labels: of the same pairs.
         draw: of labelled episodes.
     """
-    found = []
+    found, narrow = list[Measure](), (change[0][:, :width], change[1][:, :width])
     for share in _SHARES:
         chosen = [_labelled(labels.episode, share, draw) for _ in range(_DRAWS if share < 1 else 1)]
         value = _explained(z, labels, chosen)
-        controls = {gates.CHANGE_PCA: _explained(change, labels, chosen)}
+        controls = {
+            gates.CHANGE_OF_WIDTH: _explained(narrow, labels, chosen),
+            gates.CHANGE_PCA: _explained(change, labels, chosen),
+        }
         least = share == min(_SHARES)
         drawn = f", mean of {len(chosen)} draws" if share < 1 else ""
         on = f"{len(np.unique(labels.episode[chosen[0]]))} labelled episodes{drawn}"

@@ -109,7 +109,9 @@ def measure_latent_actions(context: Context) -> list[Measure]:
             rule,
             foreseen,
         ),
-        *measure_few_labels(name, z, change, labels, context.generator("labelled episodes")),
+        *measure_few_labels(
+            name, z, change, numbers, labels, context.generator("labelled episodes")
+        ),
         *measure_latent_codes(context, test),
         *measure_transfer(context, train, test),
     ]

@@ -1,8 +1,10 @@
-"""What a frozen trunk's vectors tell of a picture's task: by neighbours, and by a linear probe.
+"""What a frozen trunk's vectors tell of a picture's task: by neighbours, and by linear probes.
 
-The field's two measures of a representation that has no head of its own. Beside each number stand
-the same probe of raw pixels and of a network of random weights. Probes are fitted on frames of the
-training episodes and asked about frames of held-out ones.
+The field's measures of a representation that has no head of its own: neighbours, a linear probe of
+all labels, and one of few. Beside each number stand the same probe of raw pixels and of a network
+of random weights. Probes are fitted on frames of the training episodes and asked about frames of
+held-out ones. Few labels are those of whole episodes, some of every task; of the others
+principal components may know what they like, as may the trunk.
 
 Letters: n fitted samples, m asked ones, d features, k neighbours.
 """
@@ -17,13 +19,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from tectum_core.predictor import Predictor
-from tectum_train.evaluation import gates
+from tectum_train.evaluation import gates, gates_trunk
 from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches, second_half
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
-__all__ = ["classify_by_neighbours", "measure_features"]
+__all__ = ["classify_by_neighbours", "labelled_episodes", "measure_features"]
 
 Features = NDArray[np.floating]
 
@@ -31,6 +33,10 @@ _NEIGHBOURS, _TEMPERATURE = 20, 0.07
 _TEST_STRIDE, _TRAIN_STRIDE = 3, 8
 _COMPONENTS = 256
 _ASKED_AT_ONCE = 512
+_SHARE, _DRAWS = 0.1, 5
+"""Of the episodes that are labelled where labels are few, and how often these are drawn."""
+_PENALTIES = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3)
+"""Where labels are few, weaker ones are never chosen and take longest."""
 _TRUNK = "trunk"
 
 
@@ -85,8 +91,18 @@ def measure_features(context: Context) -> list[Measure]:
     features = _features(context, fitted_at, asked_at)
     episode, classes = context.train.episode[fitted_at], len(names)
 
+    draw = context.generator("episodes with a task's label")
+    chosen = [labelled_episodes(episode, labels, _SHARE, draw) for _ in range(_DRAWS)]
+
     def right(scores: NDArray[np.float64]) -> float:
         return float((scores.argmax(axis=1) == true).mean())
+
+    def from_few(known: Features, new: Features) -> float:
+        shares = [
+            right(classify(known[own], labels[own], new, episode[own], classes, _PENALTIES))
+            for own in chosen
+        ]
+        return float(np.mean(shares))
 
     near = {
         whose: right(classify_by_neighbours(known, labels, new, classes))
@@ -97,12 +113,43 @@ def measure_features(context: Context) -> list[Measure]:
         for whose, (known, new) in features.items()
     }
     majority = {"majority class": float((true == np.bincount(labels).argmax()).mean())}
+    few = {whose: from_few(known, new) for whose, (known, new) in features.items()}
     value, counted = near.pop(_TRUNK), context.counted(asked_at, "frames")
-    verdict = gates.FEATURES_RULE, gates.features_tell(value, near)
+    verdict = gates_trunk.FEATURES_RULE, gates_trunk.features_tell(value, near)
     return [
         Measure("frozen trunk → task, neighbours", value, near | majority, *verdict, counted),
         Measure("frozen trunk → task, linear probe", linear.pop(_TRUNK), linear | majority),
+        Measure(
+            f"frozen trunk → task from {_SHARE:.0%} of the labels",
+            few.pop(_TRUNK),
+            few | majority,
+            on=f"{len(np.unique(episode[chosen[0]]))} labelled episodes, mean of {_DRAWS} draws",
+        ),
     ]
+
+
+def labelled_episodes(
+    episode: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    share: float,
+    draw: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Which samples are labelled: those of a share of each class's episodes, one at least.
+
+    Args:
+        episode: int64[n].
+        labels: int64[n].
+        share: of the episodes.
+        draw: of which ones.
+
+    Returns:
+        bool[n].
+    """
+    taken = list[NDArray[np.int64]]()
+    for label in np.unique(labels):
+        episodes = np.unique(episode[labels == label])
+        taken.append(draw.permutation(episodes)[: max(1, round(share * len(episodes)))])
+    return np.isin(episode, np.concatenate(taken))
 
 
 def _features(

@@ -27,6 +27,7 @@ from tectum_train.evaluation.context import (
     NothingToMeasure,
     random_twin,
 )
+from tectum_train.evaluation.dense import measure_dense_features
 from tectum_train.evaluation.fits import check_fits, pair_steps
 from tectum_train.evaluation.latent import measure_latent_actions
 from tectum_train.evaluation.masked import (
@@ -36,6 +37,7 @@ from tectum_train.evaluation.masked import (
 )
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.neighbours import measure_features
+from tectum_train.evaluation.policy import measure_policy
 from tectum_train.evaluation.retrieval import measure_retrieval, measure_sentences
 from tectum_train.evaluation.world_model import measure_world_model
 from tectum_train.objectives import Objective
@@ -100,6 +102,9 @@ def _parts(
         yield _Part("world model", measure_world_model, acted)
     if learnt("vision"):
         yield _Part("frozen features", measure_features, (columns.family,))
+        camera = (columns.intrinsics, columns.extrinsics)
+        yield _Part("dense features", measure_dense_features, (columns.state, *camera))
+        yield _Part("frozen policy", measure_policy, (columns.action, columns.state))
     if model.joint is not None and learnt("joint"):
         yield _Part("sentences", measure_sentences, (_WORLD, columns.family))
     if ceiling and latent is not None and learnt("latent_action"):

@@ -1,7 +1,8 @@
 """What a run's own objectives can do on held-out episodes, as far as no bundle keeps it.
 
-A bundle has the trunk alone of what CPC and R3M learn: their heads, pasts and rewards end with the
-run. So they are measured while it is in memory, beside the same objective with random weights.
+A bundle has the trunk alone of what CPC, DINO and R3M learn: their heads, pasts, teachers and
+rewards end with the run. So they are measured while it is in memory, beside the same objective with
+random weights.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from tectum_train.data.samples import Samples
 from tectum_train.engine.building import Run
 from tectum_train.evaluation.context import NothingToMeasure
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.teacher import measure_teacher
 from tectum_train.evaluation.temporal import held_out, measure_foresight, measure_order
 from tectum_train.objectives.cpc import Cpc
+from tectum_train.objectives.dino import Dino
 from tectum_train.objectives.r3m import R3m
 
 __all__ = ["measure_objectives"]
@@ -35,7 +38,7 @@ def measure_objectives(
     left_out: Callable[[str], None] = lambda _: None,
     device: str = "cpu",
 ) -> list[Measure]:
-    """What CPC foretells and in which order R3M sees moments, of runs that have learnt to.
+    """What CPC foretells, DINO's teacher says and R3M orders, of runs that have learnt to.
 
     Args:
         run: a finished one; its objectives are moved to `device`.
@@ -48,7 +51,7 @@ def measure_objectives(
     place = torch.device(device)
     number = max(1, round(_SAMPLES / recipe.schedule.batch_size))
     for part in run.objective.to(place).modules():
-        if not isinstance(part, Cpc | R3m):
+        if not isinstance(part, Cpc | Dino | R3m):
             continue
         tell(part.name)
         batches = held_out(recipe, test, run.tokenizer, run.scaling, number, place)
@@ -57,11 +60,16 @@ def measure_objectives(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(np.random.default_rng([recipe.seed, _TWIN]).integers(2**63)))
                 untaught = PerceptionModel(recipe.model).eval()
-                twin = Cpc(part.config, untaught).eval() if isinstance(part, Cpc) else None
-            if isinstance(part, R3m):
-                found += measure_order(part, untaught.to(place), batches, draw)
-            elif twin is not None:
-                found += measure_foresight(part, twin.to(place), batches)
+                untaught = untaught.to(place)
+                match part:
+                    case Cpc():
+                        twin = Cpc(part.config, untaught).eval().to(place)
+                        found += measure_foresight(part, twin, batches)
+                    case Dino():
+                        teacher = Dino(part.config, untaught).eval().to(place)
+                        found += measure_teacher(part, teacher, batches)
+                    case R3m():
+                        found += measure_order(part, untaught, batches, draw)
         except NothingToMeasure as why:
             left_out(f"{part.name}: {why}")
     return found

@@ -180,15 +180,44 @@ class Dino(Objective):
         self.steps += 1
 
     @torch.no_grad()
+    def teach(self, pictures: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """What the teacher says, of which nothing is learnt, nor moves a centre.
+
+        Args:
+            pictures: float[B, 3, S, S].
+            generator: of the patches that are asked about, as many as training hides.
+
+        Returns:
+            Shares of the pictures, float[B, K], and of some of their patches, float[M, K]; None
+            where none are learnt from.
+        """
+        config, hidden = self.config, None
+        if config.patch_weight > 0:
+            hidden = masks_of(
+                len(pictures), self.model.config.vision.grid, config.masked_share,
+                config.mask_ratio, generator,
+            ).to(pictures.device)  # fmt: skip
+        of_pictures, of_patches = self._compared(pictures, hidden)
+        shares = self._shares(of_pictures, "view_centre")
+        return shares, None if of_patches is None else self._shares(of_patches, "patch_centre")
+
+    @torch.no_grad()
     def _taught(self, whole: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the teacher says of whole views, float[2b, K], and of patches, float[M, K]."""
+        pictures, patches = self._compared(whole, hidden)
+        if self.config.centring == "mean":
+            self._new["view_centre"].append((pictures.sum(dim=0), len(pictures)))
+            if patches is not None:
+                self._new["patch_centre"].append((patches.sum(dim=0), len(patches)))
+        shares = self._shares(pictures, "view_centre")
+        return shares, None if patches is None else self._shares(patches, "patch_centre")
+
+    def _compared(self, whole: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The teacher's cosines to prototypes, of pictures and of patches."""
         network = self.teacher.copy
         seen = network.vision(whole)
-        pictures = self._shares(network.of_views(seen.pooled), "view_centre")
-        if hidden is None:
-            return pictures, None
-        patches = self._shares(network.of_patches(seen.tokens[hidden]), "patch_centre")
-        return pictures, patches
+        patches = None if hidden is None else network.of_patches(seen.tokens[hidden])
+        return network.of_views(seen.pooled), patches
 
     def _shares(self, logits: Tensor, centre: str) -> Tensor:
         config = self.config
@@ -197,7 +226,6 @@ class Dino(Objective):
         temperature = first + (last - first) * done
         if config.centring == "sinkhorn_knopp":
             return sinkhorn_knopp(logits, temperature)
-        self._new[centre].append((logits.sum(dim=0), len(logits)))
         return centred(logits, self.get_buffer(centre), temperature)
 
     def _hidden(self, used: int, generator: Generator) -> Tensor:
