@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+from tectum_train.engine.provenance import commit_of
 
 __all__ = ["commit", "heading", "machine", "today"]
 
@@ -31,15 +32,8 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Of the checkout, marked where tracked files differ from it."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    return said or "unknown"
+    """Of the checkout, marked where its files differ from it."""
+    return commit_of(Path(__file__)) or "unknown"
 
 
 def today() -> str:

@@ -48,6 +48,18 @@ def test_a_tag_does_not_take_its_place(file: Path) -> None:
     assert commit_of(file) == git(file.parent, "rev-parse", "HEAD")[:12]
 
 
+def test_results_that_are_written_anew_are_no_change_of_what_trains(file: Path) -> None:
+    results = file.parent / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "table.md").write_text("none yet")
+    git(file.parent, "add", ".")
+    git(file.parent, "commit", "-qm", "results")
+
+    (results / "table.md").write_text("some")
+
+    assert commit_of(file) == git(file.parent, "rev-parse", "HEAD")[:12]
+
+
 def test_changes_are_owned_up_to(file: Path) -> None:
     file.write_text("two\n")
 

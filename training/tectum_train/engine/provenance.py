@@ -18,17 +18,25 @@ _MEBIBYTE = 2**20
 _READ_WHOLE = 256 * _MEBIBYTE
 
 
+_RESULTS = "benchmarks/results"
+"""Where what was measured lies in the checkout: it is written while others still run."""
+
+
 def commit_of(file: Path) -> str:
     """The commit of the checkout that `file` belongs to.
 
     Returns:
-        Twelve digits, with `+changes` behind them if tracked files differ from it; empty if
-        there is no git, no checkout, or one that only happens to lie around the file.
+        Twelve digits, with `+changes` behind them if tracked files differ from it, results apart,
+        which a run cannot read; empty if there is no git, no checkout, or one that only happens to
+        lie around the file.
     """
     if _git(file, "ls-files", "--error-unmatch", file.name) is None:
         return ""
-    describe = ("describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*")
-    return _git(file, *describe) or ""
+    described = _git(file, "describe", "--always", "--abbrev=12", "--exclude=*")
+    if not described:
+        return ""
+    same = _git(file, "diff", "--quiet", "HEAD", "--", ":/", f":(top,exclude){_RESULTS}")
+    return described if same is not None else f"{described}+changes"
 
 
 def fingerprint_of(root: Path, tokenizer: Tokenizer | None, scaling: ActionScaling | None) -> str:
