@@ -358,7 +358,10 @@ def test_a_bundle_is_evaluated_from_its_folder_alone(
     ).values()
 
     assert measures[0].name == "frame → task, R@1"
-    assert len(measures) == 26
+    names = {measure.name for measure in measures}
+    assert len(names) == len(measures)
+    heads = ("masked image", "masked word", "masked actions", "hand in plane", "frozen trunk")
+    assert all(any(head in name for name in names) for head in heads)
 
 
 def test_a_data_set_of_one_task_trains_to_a_bundle(tmp_path: Path) -> None:

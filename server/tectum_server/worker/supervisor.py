@@ -212,6 +212,9 @@ class Supervisor:
         process.stdin.write((json.dumps(told) + "\n").encode())
         with suppress(ConnectionError):  # it has ended already, and its end says so
             await process.stdin.drain()
+        if process.stdin.is_closing():
+            with suppress(ConnectionError):  # why it closes is asked, or asyncio logs it
+                await process.stdin.wait_closed()
         return process
 
     @staticmethod

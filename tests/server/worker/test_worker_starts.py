@@ -160,7 +160,7 @@ def test_tls_files_that_are_none_are_named(loop: Loop, root: Path, tmp_path: Pat
 # ---------------------------------------------------------------- children that die at once
 
 _CHILDLESS = """
-import asyncio, shutil, sys
+import asyncio, shutil, sys, time
 from tectum_server.worker.settings import WorkerSettings
 from tectum_server.worker.supervisor import CannotServe, Supervisor
 
@@ -169,6 +169,13 @@ settings = WorkerSettings(repository="models", models=("arm",), port=0, metrics_
 supervisor = Supervisor(settings, print)
 if sys.argv[1] == "told to end":
     supervisor.stop()
+if sys.argv[1] == "ended meanwhile":  # before it is told, and without the loop's knowing
+    sys.executable, spawned = sys.argv[2], asyncio.create_subprocess_exec
+    async def late(*given, **more):
+        child = await spawned(*given, **more)
+        time.sleep(0.3)
+        return child
+    asyncio.create_subprocess_exec = late
 try:
     asyncio.run(supervisor.run())
 except CannotServe as error:
@@ -178,13 +185,20 @@ except CannotServe as error:
 
 @pytest.mark.parametrize(
     ("case", "says"),
-    [("told to end", ""), ("not told", "the front could not start; its log says why\n")],
+    [
+        ("told to end", ""),
+        ("not told", "the front could not start; its log says why\n"),
+        ("ended meanwhile", "the front could not start; its log says why\n"),
+    ],
 )
 def test_a_child_that_ends_before_it_was_told_anything_is_no_traceback(
-    case: str, says: str
+    case: str, says: str, tmp_path: Path
 ) -> None:
+    brief = tmp_path / "brief"
+    brief.write_text("#!/bin/sh\nsleep 0.1\n")
+    brief.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", _CHILDLESS, case],
+        [sys.executable, "-c", _CHILDLESS, case, str(brief)],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
