@@ -59,6 +59,17 @@ def test_colours_lights_and_distractors_stay_within_their_ranges(key: EpisodeKey
 
 
 @given(keys)
+def test_a_held_out_look_has_surfaces_of_its_own_and_nothing_else(key: EpisodeKey) -> None:
+    usual, held_out = draw_nuisances(key), draw_nuisances(key, held_out_look=True)
+
+    assert {held_out.table.pattern, held_out.floor.pattern} <= set(ranges.HELD_OUT_PATTERNS)
+    assert not set(ranges.HELD_OUT_PATTERNS) & set(ranges.PATTERNS)
+    assert held_out.view == usual.view
+    assert held_out.lights == usual.lights
+    assert held_out.distractors == usual.distractors
+
+
+@given(keys)
 def test_no_distractor_hides_the_work_or_lies_where_the_hand_moves(key: EpisodeKey) -> None:
     drawn = draw_nuisances(key)
 
@@ -98,19 +109,31 @@ def test_another_episode_looks_different(key: EpisodeKey) -> None:
     assert draw_nuisances(key) != draw_nuisances(other)
 
 
-@pytest.mark.parametrize("pattern", [p for p in ranges.PATTERNS if p != "original"])
+PAINTED = [p for p in (*ranges.PATTERNS, *ranges.HELD_OUT_PATTERNS) if p != "original"]
+
+
+@pytest.mark.parametrize("pattern", PAINTED)
 @given(first=colours, second=colours, seed=st.integers(0, 2**31))
 def test_a_painted_surface_stays_between_its_two_colours(
     pattern: str, first: ranges.Colour, second: ranges.Colour, seed: int
 ) -> None:
     pixels = paint(Surface(pattern, first, second, seed), 64)
 
-    low = np.rint(np.minimum(first, second) * 255)
-    high = np.rint(np.maximum(first, second) * 255)
+    low = np.floor(np.minimum(first, second) * 255)
+    high = np.ceil(np.maximum(first, second) * 255)
     assert pixels.shape == (64, 64, 3)
     assert pixels.dtype == np.uint8
     assert (pixels >= low).all()
     assert (pixels <= high).all()
+
+
+@pytest.mark.parametrize("pattern", ranges.HELD_OUT_PATTERNS)
+@given(seed=st.integers(0, 2**31))
+def test_a_held_out_pattern_shows_both_its_colours(pattern: str, seed: int) -> None:
+    pixels = paint(Surface(pattern, (0, 0, 0), (1, 1, 1), seed), 64)
+
+    assert 0.1 < (pixels == 255).mean() < 0.9
+    assert ((pixels == 0) | (pixels == 255)).all()
 
 
 def test_a_pattern_that_only_the_simulator_has_cannot_be_painted() -> None:

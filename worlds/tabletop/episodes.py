@@ -33,7 +33,9 @@ class Episode:
     attempts: int
 
 
-def make_episode(key: EpisodeKey, size: int, noise: float, wander: float = 0.0) -> Episode:
+def make_episode(
+    key: EpisodeKey, size: int, noise: float, wander: float = 0.0, held_out_look: bool = False
+) -> Episode:
     """Make one episode.
 
     Args:
@@ -41,6 +43,7 @@ def make_episode(key: EpisodeKey, size: int, noise: float, wander: float = 0.0) 
         size: side of the pictures, pixels.
         noise: standard deviation of the noise on the expert's displacement commands.
         wander: share of stretches in which the hand goes anywhere.
+        held_out_look: surfaces have patterns that no usual episode has.
 
     Raises:
         RuntimeError: the expert never succeeded.
@@ -52,7 +55,7 @@ def make_episode(key: EpisodeKey, size: int, noise: float, wander: float = 0.0) 
     else:
         raise RuntimeError(f"the expert failed {MAX_ATTEMPTS} times at {key}")
 
-    nuisances = draw_nuisances(key)
+    nuisances = draw_nuisances(key, held_out_look)
     length = len(rollout.states)
     matrix = extrinsics(nuisances.view).ravel().astype(np.float32)
     camera = intrinsics(size, FIELD_OF_VIEW).astype(np.float32)

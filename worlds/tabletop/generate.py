@@ -151,6 +151,7 @@ def _write_split(
         size=options.size,
         noise=options.noise,
         wander=options.wander,
+        held_out_look=options.held_out_look,
         encoding=encoding,
         command=_command(options),
         attempts=attempts,
@@ -165,7 +166,8 @@ def _in_order(
     """Episodes in the order of their keys; only a few wait in memory."""
     waiting: deque[tuple[EpisodeKey, Future[Episode]]] = deque()
     for key in keys:
-        work = pool.submit(_make, key, options.size, options.noise, options.wander)
+        asked = (options.size, options.noise, options.wander, options.held_out_look)
+        work = pool.submit(_make, key, *asked)
         waiting.append((key, work))
         if len(waiting) > 4 * options.processes:
             first, future = waiting.popleft()
@@ -174,11 +176,13 @@ def _in_order(
         yield first, future.result()
 
 
-def _make(key: EpisodeKey, size: int, noise: float, wander: float) -> "Episode":
+def _make(
+    key: EpisodeKey, size: int, noise: float, wander: float, held_out_look: bool
+) -> "Episode":
     """Runs in a worker."""
     from tabletop.episodes import make_episode
 
-    return make_episode(key, size, noise, wander)
+    return make_episode(key, size, noise, wander, held_out_look)
 
 
 def _ignore_interrupts() -> None:
@@ -195,8 +199,10 @@ def _command(options: argparse.Namespace) -> str:
     """The command that makes the same data again, with a placeholder for the folder."""
     words = ["python", "-m", "tabletop.generate", "--out", "DIR"]
     for name, value in sorted(vars(options).items()):
-        if name not in ("out", "processes", "tasks"):
+        if name not in ("out", "processes", "tasks", "held_out_look"):
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if options.held_out_look:
+        words.append("--held-out-look")
     if options.tasks != tuple(range(len(FAMILIES))):
         words += ["--tasks", ",".join(NAMES[index] for index in options.tasks)]
     return shlex.join(words)
@@ -261,6 +267,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of stretches of ten steps in which the hand goes anywhere; above 0 an episode "
         "need not succeed (default %(default)s)",
+    )
+    parser.add_argument(
+        "--held-out-look",
+        action="store_true",
+        help="tables and floors have rings or dots, which no episode has without this: to measure "
+        "on a look that was never trained on",
     )
     parser.add_argument(
         "--crf",

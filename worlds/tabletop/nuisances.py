@@ -5,6 +5,7 @@ numbers, pure functions of the episode's key, and applied by `stage`. A fixed ca
 pixels solve the world; these draws are what makes representations earn their score.
 """
 
+from collections.abc import Mapping
 from colorsys import hsv_to_rgb
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,6 +43,8 @@ LIGHT = (0.10, 0.40)
 
 PATTERNS = {"plain": 0.35, "original": 0.35, "checker": 0.1, "stripes": 0.1, "blotches": 0.1}
 """Surfaces and how often each is drawn; `original` is the simulator's own texture, tinted."""
+HELD_OUT_PATTERNS = {"rings": 0.5, "dots": 0.5}
+"""Instead of them, where episodes shall look as none of a usual data set does."""
 BLEND = 0.35
 """How far a pattern's second colour goes from the first towards another one of the palette."""
 SHAPES = ("sphere", "box", "cylinder", "ellipsoid")
@@ -150,11 +153,17 @@ def draw_view(key: EpisodeKey) -> View:
     )
 
 
-def draw_nuisances(key: EpisodeKey) -> Nuisances:
-    """Everything about how an episode looks."""
+def draw_nuisances(key: EpisodeKey, held_out_look: bool = False) -> Nuisances:
+    """Everything about how an episode looks.
+
+    Args:
+        key: which one.
+        held_out_look: table and floor have patterns that no usual episode has.
+    """
     view = draw_view(key)
+    patterns = HELD_OUT_PATTERNS if held_out_look else PATTERNS
     paint = generator(key, 0, "colour")
-    table = _surface(paint, "table")
+    table = _surface(paint, "table", patterns)
     against = (table.first, table.second)
     bright = generator(key, 0, "light")
     return Nuisances(
@@ -165,7 +174,7 @@ def draw_nuisances(key: EpisodeKey) -> Nuisances:
         parts=tuple(_distinct(paint, "part", against) for _ in range(PARTS)),
         table=table,
         rim=_colour(paint, "rim"),
-        floor=_surface(paint, "floor"),
+        floor=_surface(paint, "floor", patterns),
         sky=(_colour(paint, "sky"), _colour(paint, "sky")),
         ambient=float(bright.uniform(*AMBIENT)),
         headlight=float(bright.uniform(*HEADLIGHT)),
@@ -174,7 +183,7 @@ def draw_nuisances(key: EpisodeKey) -> Nuisances:
     )
 
 
-def ranges() -> dict[str, Any]:
+def ranges(held_out_look: bool = False) -> dict[str, Any]:
     """The constants of this module, for the data set's own record."""
     return {
         "camera": {
@@ -190,7 +199,7 @@ def ranges() -> dict[str, Any]:
             "directional": LIGHT,
             "lights": LIGHTS,
         },
-        "surfaces": PATTERNS,
+        "surfaces": HELD_OUT_PATTERNS if held_out_look else PATTERNS,
         "distractors": {"shapes": SHAPES, "number": DISTRACTORS},
         "colours": {name: asdict(palette) for name, palette in PALETTES.items()},
         "contrast_with_table": CONTRAST,
@@ -217,8 +226,8 @@ def _distinct(random: np.random.Generator, palette: str, others: tuple[Colour, .
     return best
 
 
-def _surface(random: np.random.Generator, palette: str) -> Surface:
-    pattern = str(random.choice(list(PATTERNS), p=list(PATTERNS.values())))
+def _surface(random: np.random.Generator, palette: str, patterns: Mapping[str, float]) -> Surface:
+    pattern = str(random.choice(list(patterns), p=list(patterns.values())))
     first, other = _colour(random, palette), _colour(random, palette)
     red, green, blue = (a + BLEND * (b - a) for a, b in zip(first, other, strict=True))
     return Surface(

@@ -1,4 +1,4 @@
-"""Surfaces drawn as pixels: checkers, stripes and blotches in two colours.
+"""Surfaces drawn as pixels: checkers, stripes, blotches, rings and dots in two colours.
 
 Pure numpy. Pictures are square and made of few large cells, so that they survive a 96-pixel camera.
 """
@@ -35,9 +35,16 @@ def paint(surface: Surface, size: int) -> NDArray[np.uint8]:
         cells = random.random((8, 8))
         mask = np.kron(cells, np.ones((size // 8, size // 8)))
         mask = np.pad(mask, (0, size - mask.shape[0]), mode="edge")
+    elif surface.pattern == "rings":
+        rows, columns = np.indices((size, size)) - size * random.uniform(0, 1, (2, 1, 1))
+        mask = np.hypot(rows, columns) * int(random.integers(6, 14)) // size % 2
+    elif surface.pattern == "dots":
+        across = np.indices((size, size)) * int(random.integers(3, 8)) / size % 1 - 0.5
+        mask = np.hypot(*across) < random.uniform(0.25, 0.4)
     else:
         raise ValueError(
-            f"cannot paint pattern {surface.pattern!r}; allowed: plain, checker, stripes, blotches"
+            f"cannot paint pattern {surface.pattern!r}; allowed: plain, checker, stripes, "
+            "blotches, rings, dots"
         )
     return _blend(surface.first, surface.second, mask)
 

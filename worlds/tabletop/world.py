@@ -46,6 +46,7 @@ def describe(
     size: int,
     noise: float,
     wander: float,
+    held_out_look: bool = False,
     encoding: Encoding,
     command: str,
     attempts: Mapping[int, list[int]],
@@ -58,6 +59,7 @@ def describe(
         size: side of the pictures, pixels.
         noise: on the expert's displacement commands.
         wander: share of stretches in which the hand went anywhere.
+        held_out_look: surfaces have patterns that no usual episode has.
         encoding: of the films.
         command: that made it, without the output folder's path.
         attempts: per family index, how many attempts each kept episode took.
@@ -97,5 +99,5 @@ def describe(
             "margin": MARGIN,
             "test_cells": sorted(TEST_CELLS),
         },
-        "nuisances": ranges(),
+        "nuisances": ranges(held_out_look),
     }

@@ -2,8 +2,10 @@
 
 A frame is the trunk's patch tokens (or their averages over squares of them), or its pooled vector,
 each brought to mean 0 and spread 1 (`latents`): a unit in which errors and distances mean the same
-whatever the trunk. What is predicted is the change, so that an untrained one says that nothing
-moves. Attention is causal over time; a rollout reads its own predictions as if they had been seen.
+whatever the trunk. What is done is added to each latent of the frame that it begins in: a token of
+its own would first have to be looked at, which takes more training. What is predicted is the
+change, so that an untrained one says that nothing moves. Attention is causal over time; a rollout
+reads its own predictions as if they had been seen.
 
 Letters: B batch, T frames of a window (H at most), M vectors of a frame as the trunk gives them (1
 if pooled), N latents made of them, D their width, W the transformer's width, X numbers in one
@@ -65,7 +67,7 @@ class WorldModel(nn.Module):
         self.embed = nn.Linear(self.latent_width, width)
         self.places = nn.Parameter(torch.randn(1, 1, self.grid**2, width) * 0.02)
         self.moments = nn.Parameter(torch.randn(1, config.history, 1, width) * 0.02)
-        self.embed_action = nn.Linear(self.action_width, width) if self.action_width else None
+        self.embed_action = _acted(self.action_width, width) if self.action_width else None
         self.blocks = nn.ModuleList(
             _SpaceTime(config.transformer) for _ in range(config.transformer.depth)
         )
@@ -118,14 +120,12 @@ class WorldModel(nn.Module):
         if (self.embed_action is None) != (actions is None):
             told = "reads no actions" if self.embed_action is None else "needs actions"
             raise ValueError(f"this world model {told}")
-        moments = self.moments[:, : latents.shape[1]]
-        x = self.embed(latents) + self.places + moments
+        x = self.embed(latents) + self.places + self.moments[:, : latents.shape[1]]
         if self.embed_action is not None and actions is not None:
-            done = self.embed_action(actions)[:, :, None] + moments
-            x = torch.cat([x, done.to(x.dtype)], dim=2)
+            x = x + self.embed_action(actions)[:, :, None].to(x.dtype)
         for block in self.blocks:
             x = block(x)
-        changed: Tensor = self.change(self.norm(x[:, :, : self.grid**2]))
+        changed: Tensor = self.change(self.norm(x))
         return self.normalised(_wide(latents) + _wide(changed))
 
     def rollout(
@@ -171,8 +171,13 @@ def _wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def _acted(numbers: int, width: int) -> nn.Sequential:
+    """Makes of float[..., X], what is done, float[..., W], which every latent is told."""
+    return nn.Sequential(nn.Linear(numbers, width), nn.GELU(), nn.Linear(width, width))
+
+
 class _SpaceTime(nn.Module):
-    """A block over each frame's tokens, and a causal one over each token's moments."""
+    """A block over each frame's latents, and a causal one over each latent's moments."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -180,7 +185,7 @@ class _SpaceTime(nn.Module):
         self.time = Block(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float[B, T, M, W] to the same; M are a frame's latents and its action."""
+        """float[B, T, N, W] to the same."""
         batch, moments, count, width = x.shape
         x = self.space(x.reshape(batch * moments, count, width)).view(x.shape)
         x = x.transpose(1, 2).reshape(batch * count, moments, width)
