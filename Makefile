@@ -72,8 +72,8 @@ $(WORLD): | .venv-world/.ready
 wandering: $(WANDERING) ## Make the episodes that world models learn from, in which the hand goes anywhere.
 
 $(WANDERING): | .venv-world/.ready
-	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/wandering --wander 0.7 \
-	    --train-episodes-per-task 80 --test-episodes-per-task 4
+	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/wandering --wander 0.8 \
+	    --train-episodes-per-task 120 --test-episodes-per-task 4
 
 .venv-world/.ready: worlds/requirements.txt
 	@echo "filling .venv-world with the simulator: a few minutes, once" >&2

@@ -40,7 +40,10 @@ def test_stretches_wander_as_often_as_asked_and_every_way_alike() -> None:
 
     assert wanders.mean() == pytest.approx(0.7, abs=0.02)
     assert displacements.mean(axis=0) == pytest.approx(np.zeros(3), abs=0.03)
-    assert displacements.std(axis=0) == pytest.approx(np.full(3, 3**-0.5), abs=0.02)
+    # Half of them of variance 1/3, half of 1/9.
+    assert displacements.std(axis=0) == pytest.approx(np.full(3, (2 / 9) ** 0.5), abs=0.02)
+    fast = (np.abs(displacements[::STRETCH]).max(axis=1) > 0.5).mean()
+    assert fast == pytest.approx((7 / 8 + 5 / 16) / 2, abs=0.02)
 
 
 def test_where_it_goes_depends_on_the_attempt_and_not_on_how_often() -> None:

@@ -30,10 +30,12 @@ def draw_wandering(
 
     Returns:
         bool[T], whether it wanders, and float32[T, 3], each axis's displacement if it does: even
-        over [−1, 1].
+        over [−r, r], with r of each stretch even over [0, 1], so that slow ones are shown too.
     """
     random = generator(key, attempt, "wander")
     stretches = -(-steps // STRETCH)
     wanders = random.random(stretches) < share
-    displacements = random.uniform(-1, 1, size=(stretches, 3)).astype(np.float32)
+    displacements = random.uniform(-1, 1, size=(stretches, 3))
+    reach = np.minimum(1, 2 * random.random((stretches, 1)))
+    displacements = (displacements * reach).astype(np.float32)
     return wanders.repeat(STRETCH)[:steps], displacements.repeat(STRETCH, axis=0)[:steps]
