@@ -153,7 +153,7 @@ _PREDICTIVE = (
     Row("action-prediction-bins", "action-prediction-small", (Own("action prediction"),)),
     Row(
         "latent-action",
-        "latent-action",
+        "latent-action-small",
         (*_CARRIED, Shown("hand, depth")),
         ("precision=float32",),
     ),

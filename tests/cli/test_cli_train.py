@@ -134,7 +134,7 @@ def test_a_wrong_key_is_named(recipe: Path) -> None:
     ("name", "data", "verb"),
     [
         ("tectum-tiny", "data/tabletop/train", "make world"),
-        ("latent-action", "data/tabletop/train", "make world"),
+        ("latent-action-small", "data/tabletop/train", "make world"),
         ("mae-small", "data/tabletop/train", "make world"),
         ("world-model-small", "data/wandering/train", "make wandering"),
     ],
@@ -162,9 +162,23 @@ def test_who_evaluates_without_the_world_is_told_how_to_make_it(
 
 
 def test_data_that_are_not_there_are_named(recipe: Path, tmp_path: Path) -> None:
-    told = refused(recipe, "--set", f"data.train={tmp_path / 'absent'}")
+    absent = tmp_path / "absent"
 
-    assert "absent" in told
+    for split in ("train", "test"):
+        told = refused(recipe, "--set", f"data.{split}={absent}")
+        assert f"data.{split}: {absent} is not there; name a LeRobot v3.0 folder by" in told
+        assert f"--set data.{split}=FOLDER" in told
+
+
+def test_who_has_not_said_where_their_robots_episodes_lie_is_told_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    told = refused("dino")
+
+    assert "data.train: data/robots/train is not there" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,40 @@ def test_blurs_are_gaussian_and_as_wide_as_the_picture_is_large() -> None:
             assert np.abs(blurred[row, 0, channel].numpy() - expected).max() < 1e-5
 
 
+def test_solarised_pictures_are_as_dark_where_they_were_bright() -> None:
+    dark, bright = frames() * 0.49, 1 - frames() * 0.49
+    solarising = Colours(0.0, hue=0.0, solarise=1.0)
+
+    assert torch.equal(solarising.applied(dark, draws(0)), dark)
+    assert torch.equal(solarising.applied(bright, draws(0)), 1 - bright)
+    assert solarising.applied(frames(), draws(0)).max() <= 0.5
+
+
+@given(st.integers(0, 2**32))
+def test_a_pixel_that_is_a_number_of_eight_bits_is_solarised_as_pil_does(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    whole = torch.randint(256, (SAMPLES, 1, 3, SIDE, SIDE), generator=draw)
+    expected = torch.where(whole >= 128, 255 - whole, whole)
+
+    changed = Colours(0.0, hue=0.0, solarise=1.0).applied(whole / 255, draws(0))
+
+    assert torch.equal((changed * 255).round().long(), expected)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**32))
+def test_saturation_may_go_as_far_as_it_says_by_itself(
+    strength: float, saturation: float, seed: int
+) -> None:
+    reach = np.array([strength, strength, saturation])
+    factors = 1 + reach * (2 * draws(seed).uniform("colour", 4)[:, :3].numpy() - 1)
+
+    changed = Colours(strength, hue=0.0, saturation=saturation).applied(frames(), draws(seed))
+
+    for row in range(SAMPLES):
+        expected = jittered(frames()[row, 0].double().numpy(), *factors[row])
+        assert np.abs(changed[row, 0].numpy() - expected).max() < 1e-5
+
+
 # ---------------------------------------------------------------- how often
 
 
@@ -114,8 +148,9 @@ def test_blurs_are_gaussian_and_as_wide_as_the_picture_is_large() -> None:
         (Colours(0.4, hue=0.0, share=0.3), "jitter"),
         (Colours(0.0, hue=0.0, grey=0.3), "grey"),
         (Colours(0.0, hue=0.0, blur=0.3), "blur"),
+        (Colours(0.0, hue=0.0, solarise=0.3), "solarise"),
     ],
-    ids=["jitter", "grey", "blur"],
+    ids=["jitter", "grey", "blur", "solarise"],
 )
 def test_a_share_of_samples_is_changed_and_no_other(colours: Colours, purpose: str) -> None:
     many = torch.rand(60, 1, 3, 40, 40, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tectum_train.augment import AugmentationConfig, Draws, Frames
+from tectum_train.augment import AugmentationConfig, CropConfig, Draws, Frames, Placement
 
 SIDE = 16
 
@@ -29,7 +31,7 @@ def ramp(samples: int = 1) -> Tensor:
 class Changed:
     """Frames as these strengths change them; what is not named is off."""
 
-    def __init__(self, **strengths: float) -> None:
+    def __init__(self, **strengths: Any) -> None:
         off = {"shift": 0, "zoom": 0.0, "colour": 0.0, "hue": 0.0, "grey": 0.0}
         self.frames = Frames(SIDE, AugmentationConfig.model_validate({**off, **strengths}))
 
@@ -49,6 +51,8 @@ each = pytest.mark.parametrize(
         {"colour": 0.3},
         {"hue": 0.2},
         {"grey": 0.5},
+        {"crop": {"area": [0.2, 0.9]}},
+        {"crop": {"area": [0.3, 1.0]}, "shift": 1, "zoom": 0.2, "blur": 0.5},
         {"shift": 2, "zoom": 0.1, "colour": 0.3, "hue": 0.1, "grey": 0.2},
     ],
     ids=lambda strengths: "+".join(strengths),
@@ -138,6 +142,56 @@ def test_a_zoom_leaves_the_middle_where_it_is() -> None:
     assert steepness.max() > 1.25  # farther
     assert steepness.min() > 1 / 1.3 - 0.03
     assert steepness.max() < 1 / 0.7 + 0.03
+
+
+@given(st.floats(0.1, 0.8), st.integers(0, 2**32))
+def test_a_crop_shows_its_share_of_the_picture_and_nothing_beyond(least: float, seed: int) -> None:
+    crop = {"area": [least, 0.9], "aspect": 1.5}
+
+    changed = augmentation(crop=crop)(ramp(40), seed).float()[:, 0, :2] / 10
+
+    across, down = changed[:, 0, 8], changed[:, 1, :, 8]  # columns and rows of the source
+    wide = torch.stack([one.amax(1) - one.amin(1) for one in (across, down)], 1) * SIDE / (SIDE - 1)
+    assert changed.min() >= 0
+    assert changed.max() <= SIDE - 1
+    share = wide.prod(1) / SIDE**2
+    assert share.max() < 0.9 + 0.06
+    assert share.min() > least * 0.66 - 0.06  # too wide a crop loses some, an outermost pixel half
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_crop_is_zoomed_and_shifted_after_it_is_cut(seed: int) -> None:
+    config = AugmentationConfig(shift=2, zoom=0.2).model_copy(
+        update={"crop": CropConfig(area=(0.3, 1.0))}
+    )
+    index = np.arange(6)
+    draws, source = Draws(seed, np.zeros_like(index), index), torch.rand(6, 4)
+    part = Placement.cropped(draws, "crop", SIDE, SIDE, (0.3, 1.0))
+    moved = Placement.moved(draws, SIDE, 2, 0.2)
+
+    placed = Frames(SIDE, config).placement(draws)
+
+    assert torch.allclose(
+        placed.intrinsics(source), moved.intrinsics(part.intrinsics(source)), atol=1e-4
+    )
+
+
+def test_blurred_frames_have_softer_edges_and_the_same_mean() -> None:
+    sharp = frames(samples=4).repeat_interleave(7, -1).repeat_interleave(7, -2)  # 112 pixels
+    config = AugmentationConfig(shift=0, colour=0, hue=0, blur=1.0)
+    index = np.arange(4)
+
+    changed = Frames(7 * SIDE, config)(sharp, Draws(0, np.zeros_like(index), index)).float()
+
+    soft, hard = (one.float().diff(dim=-1).square().mean() for one in (changed, sharp))
+    assert soft < 0.9 * hard
+    assert (changed.mean() - sharp.float().mean()).abs() < 1
+
+
+@pytest.mark.parametrize("crop", [{"area": [0.8, 0.2]}, {"area": [0, 1]}, {"aspect": 0.5}])
+def test_a_crop_that_is_none_is_refused(crop: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"least to most, not from 0\.8 to 0\.2|greater than"):
+        augmentation(crop=crop)
 
 
 def test_grey_samples_are_the_share_that_was_asked_for() -> None:

@@ -10,6 +10,7 @@ from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 from tectum_train.augment import Draws, Placement
+from tectum_train.augment.placement import crop_moments
 
 SIDE, SAMPLES = 24, 6
 SEEDS = st.integers(0, 2**32)
@@ -43,6 +44,7 @@ def kinds(seed: int, mirror: bool) -> list[Placement]:
         Placement.moved(draws(seed), SIDE, 3, 0.2),
         Placement.cropped(draws(seed), "view", SIDE, 16, (0.2, 1.0)),
     ]
+    made.append(Placement.cropped(draws(seed), "one", SIDE, SIDE, (0.2, 1.0)).then(made[0]))
     which = torch.arange(SAMPLES) % 2 == 0
     return [one.mirrored(which) for one in made] if mirror else made
 
@@ -104,6 +106,20 @@ def test_a_clips_cameras_move_like_its_frames() -> None:
     assert torch.equal(moved[:, 2], placement.intrinsics(camera[:, 2]))
 
 
+@given(SEEDS, st.booleans())
+def test_one_map_after_another_is_one_map(seed: int, mirror: bool) -> None:
+    for first in kinds(seed, mirror):
+        second = Placement.moved(draws(seed + 1), first.side, 2, 0.3)
+        camera = torch.rand(SAMPLES, 4, dtype=torch.float64)
+
+        both = first.then(second)
+
+        assert torch.allclose(
+            both.intrinsics(camera), second.intrinsics(first.intrinsics(camera)), atol=1e-9
+        )
+        assert torch.equal(both.flipped, first.flipped)
+
+
 @given(SEEDS)
 def test_mirroring_twice_is_not_mirroring(seed: int) -> None:
     once, all_of_them = kinds(seed, mirror=False)[1], torch.ones(SAMPLES, dtype=torch.bool)
@@ -120,6 +136,20 @@ def test_mirrored_pixels_are_flipped() -> None:
     turned = still.mirrored(torch.ones(SAMPLES, dtype=torch.bool)).applied(places())
 
     assert torch.allclose(turned, places().flip(-1), atol=1e-5)
+
+
+@given(st.floats(0.05, 0.9), st.floats(0, 1), st.floats(1, 3))
+def test_moments_of_a_crops_scale_are_those_of_many_draws(
+    least: float, most: float, aspect: float
+) -> None:
+    area = (least, least + (1 - least) * most)
+
+    mean, square = crop_moments(area, aspect)
+
+    drawn = Placement.cropped(draws(0, 20_000), "view", SIDE, SIDE, area, aspect).scale.numpy()
+    for axis in (0, 1):
+        for found, wanted in ((drawn[:, axis], mean), (drawn[:, axis] ** 2, square)):
+            assert abs(found.mean() - wanted) < 6 * found.std() / len(found) ** 0.5 + 1e-5
 
 
 # ---------------------------------------------------------------- smaller and larger

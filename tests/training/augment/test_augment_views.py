@@ -81,6 +81,39 @@ def test_mirrored_views_are_as_often_as_asked_for() -> None:
     assert (small[:, 0].int() - pictures().flip(-1).int()).abs().max() <= 1
 
 
+def test_each_kind_of_view_is_blurred_and_solarised_as_often_as_it_says() -> None:
+    """DINO's and BYOL's: one view always blurred, the other hardly, but solarised."""
+    only_first: dict[str, Any] = {
+        **STILL,
+        "blur": 1.0,
+        "second": {"blur": 0.0},
+        "small": {"blur": 0.0},
+    }
+    crops: dict[str, Any] = {"crops": 2, "crop_size": SIDE, "crop_area": (1.0, 1.0)}
+    solarised = {**STILL, **crops, "second": {"solarise": 1.0}}
+
+    blurred, sharp = viewed(**only_first, **crops)
+    whole, small = viewed(**solarised)
+
+    assert (blurred[:, 1].int() - pictures().int()).abs().max() <= 1
+    assert (sharp.int() - pictures()[:, None].int()).abs().max() <= 1
+    assert not torch.equal(blurred[:, 0], blurred[:, 1])
+    assert (whole[:, 0].int() - pictures().int()).abs().max() <= 1
+    assert (small.int() - pictures()[:, None].int()).abs().max() <= 1
+    expected = torch.where(pictures() >= 128, 255 - pictures(), pictures())
+    assert (whole[:, 1].int() - expected.int()).abs().max() <= 1
+
+
+def test_views_that_say_nothing_of_their_own_are_changed_as_the_first() -> None:
+    alike: dict[str, Any] = {"blur": 0.7, "solarise": 0.4, "crops": 2}
+    other = {"blur": 0.7, "solarise": 0.4}
+
+    for said, meant in zip(
+        viewed(**alike), viewed(**alike, second=other, small=other), strict=True
+    ):
+        assert torch.equal(said, meant)
+
+
 def test_an_area_from_more_to_less_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"crop_area goes from least to most"):
         ViewsConfig(crop_area=(0.5, 0.1))

@@ -33,7 +33,10 @@ UNCHANGED = {
     "area": [1.0, 1.0], "aspect": 1, "crop_area": [1.0, 1.0], "colour": 0, "hue": 0, "grey": 0,
     "blur": 0,
 }  # fmt: skip
-MOVING: dict[str, Any] = {"shift": 3, "zoom": 0.2, "colour": 0.3, "hue": 0.1, "grey": 0.2}
+CROP: dict[str, Any] = {"area": [0.4, 1.0]}
+MOVING: dict[str, Any] = {
+    "shift": 3, "zoom": 0.2, "crop": CROP, "colour": 0.3, "hue": 0.1, "grey": 0.2, "blur": 0.3,
+}  # fmt: skip
 MIRROR = {"actions": [0], "states": [0], "words": {"left": "right"}}
 FRAMES, STEPS = 4, 3
 
@@ -101,7 +104,8 @@ def tensors(batch: Batch) -> dict[str, Tensor]:
 
 @pytest.mark.usefixtures("reading")
 def test_all_of_a_batch_is_made_again_from_seed_and_step(tiny_data: Path, samples: Samples) -> None:
-    views = {"flip": 0.5, "blur": 0.5, "crop_area": [0.05, 0.3]}
+    second = {"blur": 0.1, "solarise": 0.4}
+    views = {"flip": 0.5, "blur": 0.5, "second": second, "crop_area": [0.05, 0.3]}
     made_of = recipe(tiny_data, {**MOVING, "flip": MIRROR, "views": views})
     first, again = maker(made_of, samples), maker(made_of, samples)
 

@@ -16,15 +16,23 @@ from torch import Tensor
 
 from tectum_train.augment.colour import Colours
 from tectum_train.augment.draws import Draws
-from tectum_train.augment.placement import Placement
-from tectum_train.augment.settings import AugmentationConfig, FlipConfig, ViewsConfig
+from tectum_train.augment.placement import Placement, crop_moments
+from tectum_train.augment.settings import (
+    AugmentationConfig,
+    CropConfig,
+    FlipConfig,
+    OtherViewConfig,
+    ViewsConfig,
+)
 
 __all__ = [
     "AugmentationConfig",
     "Colours",
+    "CropConfig",
     "Draws",
     "FlipConfig",
     "Frames",
+    "OtherViewConfig",
     "Placement",
     "Views",
     "ViewsConfig",
@@ -43,11 +51,15 @@ class Frames:
 
     def __init__(self, side: int, config: AugmentationConfig) -> None:
         self._side, self._config = side, config
-        self._colours = Colours(config.colour, config.hue, grey=config.grey)
+        self._colours = Colours(config.colour, config.hue, grey=config.grey, blur=config.blur)
 
     def placement(self, draws: Draws) -> Placement:
         """Where the samples' frames sit; moves the camera's state too."""
-        placed = Placement.moved(draws, self._side, self._config.shift, self._config.zoom)
+        side, crop = self._side, self._config.crop
+        placed = Placement.moved(draws, side, self._config.shift, self._config.zoom)
+        if crop is not None:
+            part = Placement.cropped(draws, "crop", side, side, crop.area, crop.aspect)
+            placed = part.then(placed)
         if self._config.flip is None:
             return placed
         return placed.mirrored(draws.chosen("flip", self._config.flip.share))
@@ -58,13 +70,18 @@ class Frames:
         Args:
             mean, variance: float64[4] each, of (fx, fy, cx, cy) in pixels of the frames.
 
-        Zoom and shift are uniform about 1 and 0, so their variances are a third of their squares.
+        Zoom and shift are uniform about 1 and 0, so their variances are a third of their squares. A
+        crop is as likely on either side of the middle, so that it moves no mean away from there.
         """
         middle = np.array([0.0, 0.0, *[(self._side - 1) / 2] * 2])
-        away, zoomed = mean - middle, self._config.zoom**2 / 3
-        spread = (1 + zoomed) * variance + zoomed * away**2
+        away, zoomed, crop = mean - middle, self._config.zoom**2 / 3, self._config.crop
+        first, second = (1.0, 1.0) if crop is None else crop_moments(crop.area, crop.aspect)
+        wider = zoomed * second + (second - first**2)  # the scale's own variance
+        spread = (1 + zoomed) * second * variance + wider * away**2
+        # A crop's middle is uniform within what it leaves: (scale − 1) · side, if seen in the view.
+        spread[2:] += (1 + zoomed) * (second - 2 * first + 1) * self._side**2 / 12
         spread[2:] += self._config.shift**2 / 3
-        turned, spread = self.mirrored_moments(away, spread, (2,))
+        turned, spread = self.mirrored_moments(first * away, spread, (2,))
         return middle + turned, spread
 
     def mirrored_moments(
@@ -92,16 +109,24 @@ class Views:
 
     def __init__(self, side: int, config: ViewsConfig) -> None:
         self._side, self._config = side, config
-        self._colours = Colours(
-            config.colour, config.hue, config.colour_share, config.grey, config.blur
-        )
+        first, small = (config.blur, config.solarise), config.changed_as(config.small)
+        self._whole = (self._colours(first), self._colours(config.changed_as(config.second)))
+        self._small = self._colours(small)
+
+    def _colours(self, shares: tuple[float, float]) -> Colours:
+        """Of views that are blurred and solarised so often."""
+        config, (blur, solarise) = self._config, shares
+        return Colours(
+            config.colour, config.hue, config.colour_share, config.grey, blur, solarise,
+            config.saturation,
+        )  # fmt: skip
 
     def whole(self, pictures: Tensor, draws: Draws) -> Tensor:
         """Two whole views: uint8[B, 3, S, S] to uint8[B, 2, 3, S, S]."""
         config = self._config
         views = [
-            self._view(pictures, draws, f"view {number}", self._side, config.area)
-            for number in range(2)
+            self._view(pictures, draws, f"view {number}", self._side, config.area, colours)
+            for number, colours in enumerate(self._whole)
         ]
         return torch.stack(views, dim=1)
 
@@ -109,21 +134,29 @@ class Views:
         """`crops` small views: uint8[B, 3, S, S] to uint8[B, V, 3, s, s]."""
         config = self._config
         views = [
-            self._view(pictures, draws, f"crop {number}", config.crop_size, config.crop_area)
+            self._view(
+                pictures, draws, f"crop {number}", config.crop_size, config.crop_area, self._small
+            )
             for number in range(config.crops)
         ]
         none = pictures.new_empty(len(pictures), 0, 3, config.crop_size, config.crop_size)
         return torch.stack(views, dim=1) if views else none
 
     def _view(
-        self, pictures: Tensor, draws: Draws, name: str, side: int, area: tuple[float, float]
+        self,
+        pictures: Tensor,
+        draws: Draws,
+        name: str,
+        side: int,
+        area: tuple[float, float],
+        colours: Colours,
     ) -> Tensor:
         config = self._config
         placed = Placement.cropped(draws, name, pictures.shape[-1], side, area, config.aspect)
         if config.flip:
             placed = placed.mirrored(draws.chosen(f"flip {name}", config.flip))
         one = placed.applied(_unit(pictures[:, None]))
-        return _bytes(self._colours.applied(one, draws, f" {name}"))[:, 0]
+        return _bytes(colours.applied(one, draws, f" {name}"))[:, 0]
 
 
 def _unit(frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Colours of a picture: brighter, flatter, paler, turned, grey, blurred; drawn for each sample.
+"""Colours of a picture: brighter, flatter, paler, turned, grey, blurred, solarised, as drawn.
 
 What each change does is torchvision's and PIL's definition, as SimCLR has them (arXiv:2002.05709,
 appendix A), always in the order of this list; 0 to 1 is kept after each.
@@ -44,6 +44,11 @@ class Colours:
     """Share of samples that lose their colours."""
     blur: float = 0.0
     """Share of samples that are blurred."""
+    solarise: float = 0.0
+    """Share of samples that are solarised: x becomes 1 − x where it is at least a half
+    (arXiv:2006.07733, appendix B)."""
+    saturation: float | None = None
+    """How far saturation goes; None: as `strength`."""
 
     def applied(self, frames: Tensor, draws: Draws, view: str = "") -> Tensor:
         """All frames of a sample alike.
@@ -64,15 +69,20 @@ class Colours:
             )
         if self.blur:
             frames = self._blurred(frames, draws, view)
+        if self.solarise:
+            chosen = _spread(draws.chosen(f"solarise{view}", self.solarise), frames)
+            frames = torch.where(chosen & (frames >= 0.5), 1 - frames, frames)
         return frames
 
     def _jittered(self, frames: Tensor, draws: Draws, view: str) -> Tensor:
-        if not (self.strength or self.hue):
+        paler = self.strength if self.saturation is None else self.saturation
+        if not (self.strength or self.hue or paler):
             return frames
         each, flat = frames.shape[1], frames.flatten(0, 1)
         drawn = (2 * draws.uniform(f"colour{view}", 4) - 1).float().to(frames.device)
-        if self.strength:
-            factors = 1 + self.strength * drawn[:, :3].repeat_interleave(each, 0)
+        if self.strength or paler:
+            reach = torch.tensor([self.strength, self.strength, paler]).to(drawn)
+            factors = 1 + reach * drawn[:, :3].repeat_interleave(each, 0)
             brightness, contrast, saturation = factors.unbind(1)
             flat = adjust_brightness_accumulative(flat, brightness)
             flat = adjust_contrast_with_mean_subtraction(flat, contrast)

@@ -1,4 +1,4 @@
-"""Where a picture sits in its view: shifted, zoomed, cropped, mirrored; one resampling for all.
+"""Where a picture sits in its view: cropped, zoomed, shifted, mirrored; one resampling for all.
 
 The map that moves the pixels also moves what the robot's camera says of itself, so that pixels and
 camera state stay of one world.
@@ -13,12 +13,16 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tectum_train.augment.draws import Draws
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "crop_moments"]
+
+_PLACES = 1000
+"""Midpoints along each of a crop's two draws, by which its moments are summed up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,12 @@ class Placement:
         first = drawn[:, 2:] * (source - wide)
         scale = side / wide
         return cls(scale, scale * (0.5 - first) - 0.5, side)
+
+    def then(self, other: Self) -> Self:
+        """What is placed so, and its view by the other."""
+        return type(self)(
+            other.scale * self.scale, other.scale * self.offset + other.offset, other.side
+        )
 
     @property
     def flipped(self) -> Tensor:
@@ -116,6 +126,18 @@ class Placement:
         scale, offset = self.scale.view(spread), self.offset.view(spread)
         focal, centre = source[..., :2] * scale.abs(), source[..., 2:] * scale + offset
         return torch.cat([focal, centre], dim=-1).to(source.dtype)
+
+
+def crop_moments(area: tuple[float, float], aspect: float) -> tuple[float, float]:
+    """Mean and mean square of the scale along an axis of `Placement.cropped`, a whole view's size.
+
+    Both axes have the same: wide parts are as likely as tall ones.
+    """
+    drawn = (np.arange(_PLACES) + 0.5) / _PLACES
+    share = area[0] + (area[1] - area[0]) * drawn
+    ratio = np.exp((2 * drawn - 1) * math.log(aspect))
+    scale = 1 / np.minimum(np.sqrt(np.outer(share, ratio)), 1)
+    return float(scale.mean()), float((scale**2).mean())
 
 
 def _weights(scale: Tensor, offset: Tensor, length: int, side: int) -> Tensor:

@@ -8,13 +8,35 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 
 from tectum_core.architecture import Strict
 
-__all__ = ["AugmentationConfig", "FlipConfig", "ViewsConfig"]
+__all__ = ["AugmentationConfig", "CropConfig", "FlipConfig", "OtherViewConfig", "ViewsConfig"]
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Areas = tuple[
     Annotated[float, Field(gt=0, le=1)],
     Annotated[float, Field(gt=0, le=1)],
 ]
+
+
+def _check_areas(section: Strict, *names: str) -> None:
+    """That each goes from least to most."""
+    for name in names:
+        least, most = getattr(section, name)
+        if least > most:
+            raise ValueError(f"{name} goes from least to most, not from {least} to {most}")
+
+
+class CropConfig(Strict):
+    """A random part of each picture, resized to the whole (Inception's crop, arXiv:1409.4842)."""
+
+    area: _Areas = (0.2, 1.0)
+    """Share of the picture that is shown, least and most."""
+    aspect: Annotated[float, Field(ge=1, le=4)] = 4 / 3
+    """Widest that the part shown is, in its heights; narrowest is one over that."""
+
+    @model_validator(mode="after")
+    def _least_is_least(self) -> Self:
+        _check_areas(self, "area")
+        return self
 
 
 class FlipConfig(Strict):
@@ -70,6 +92,15 @@ class FlipConfig(Strict):
                 )
 
 
+class OtherViewConfig(Strict):
+    """How often a view is changed, where that is not as often as the first whole one."""
+
+    blur: _Share | None = None
+    """Share of views that are blurred; None: as the first."""
+    solarise: _Share | None = None
+    """Share of views that are solarised; None: as the first."""
+
+
 class ViewsConfig(Strict):
     """Views of one picture for objectives that compare them (SimCLR, MoCo, DINO)."""
 
@@ -88,22 +119,36 @@ class ViewsConfig(Strict):
     of its distance from its mean grey, and of each pixel's from that pixel's own grey."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Hues turned at most by so much of the whole circle."""
+    saturation: _Share | None = None
+    """How far saturation goes, in place of `colour`; None: as far."""
     colour_share: _Share = 0.8
     """Share of views whose colours change."""
     grey: _Share = 0.2
     """Share of views that lose their colours."""
     blur: _Share = 0.5
     """Share of views that are blurred."""
+    solarise: _Share = 0.0
+    """Share of views that are solarised: what is brighter than half becomes as dark as it was
+    bright."""
+    second: OtherViewConfig = OtherViewConfig()
+    """Of the second whole view: BYOL and DINO blur one of two nearly always and solarise the
+    other."""
+    small: OtherViewConfig = OtherViewConfig()
+    """Of small views."""
     flip: _Share = 0.0
     """Share of views that are mirrored; for objectives that read pictures alone."""
 
     @model_validator(mode="after")
     def _least_is_least(self) -> Self:
-        for name in ("area", "crop_area"):
-            least, most = getattr(self, name)
-            if least > most:
-                raise ValueError(f"{name} goes from least to most, not from {least} to {most}")
+        _check_areas(self, "area", "crop_area")
         return self
+
+    def changed_as(self, other: OtherViewConfig) -> tuple[float, float]:
+        """Shares of such views that are blurred and that are solarised."""
+        return (
+            self.blur if other.blur is None else other.blur,
+            self.solarise if other.solarise is None else other.solarise,
+        )
 
     def check_crops(self, patch_size: int, image_size: int) -> None:
         """That small views are whole patches, of which a stem's stages leave whole pixels.
@@ -126,12 +171,17 @@ class AugmentationConfig(Strict):
     """Moved at most so many pixels each way; what comes in at the border repeats it."""
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Scaled by 1 − zoom to 1 + zoom about the middle."""
+    crop: CropConfig | None = None
+    """A random part of the picture in place of the whole, before it is zoomed and shifted; None:
+    the whole."""
     colour: _Share = 0.2
     """Brightness, contrast and saturation, as in `views`."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """Hues turned at most by so much of the whole circle."""
     grey: _Share = 0.0
     """Share of samples that lose their colours."""
+    blur: _Share = 0.0
+    """Share of samples that are blurred, by a Gaussian as in `views`."""
     flip: FlipConfig | None = None
     """Left and right exchanged in a share of samples; None: never, as robots and sentences know
     their sides."""

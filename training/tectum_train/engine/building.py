@@ -65,11 +65,16 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
 
     Raises:
         DataError: the folder is not as it should be.
-        RecipeError: `augmentation.flip` names numbers that the data set has not.
+        RecipeError: it is not there, or `augmentation.flip` names numbers that it has not.
     """
-    root = recipe.data.train if split == "train" else recipe.data.test
+    root = expanded(recipe.data.train if split == "train" else recipe.data.test)
+    if not root.exists():
+        raise RecipeError(
+            f"data.{split}: {root} is not there; name a LeRobot v3.0 folder by "
+            f"--set data.{split}=FOLDER"
+        )
     samples = Samples.open(
-        expanded(root),
+        root,
         recipe.data.camera,
         recipe.images,
         expanded(recipe.data.cache),
