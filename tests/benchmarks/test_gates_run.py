@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -210,6 +211,34 @@ def test_a_result_without_its_folder_is_nothing_to_begin_from(
     assert kept(row, 0, places) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("latent-action", True),
+        ("latent-action-vq", True),
+        ("latent-action-latents", False),
+        ("mae", False),
+    ],
+)
+def test_latent_actions_of_pixels_are_held_up_against_networks_that_are_told_the_answer(
+    name: str, held: bool, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def evaluated(*_: object, **how: object) -> list[Measure]:
+        asked.append(how["ceiling"])
+        return [ANOTHER]
+
+    run = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(commit="some")))
+    monkeypatch.setattr("gates_run.fitting_splits", lambda *_: None)
+    monkeypatch.setattr("gates_run.train", lambda *_, **__: run)
+    monkeypatch.setattr("gates_run.evaluate_run", evaluated)
+
+    measured(named(name), 0, places, console)
+
+    assert asked == [held]
+
+
 # ---------------------------------------------------------------- measured again
 
 
@@ -220,7 +249,7 @@ def test_a_finished_run_is_measured_again_and_what_is_known_of_its_training_stay
     spent = (recipe_of(row, 0, places).folder / "spent.json").read_text()
     monkeypatch.setattr(engine, "take_step", None)  # no step is taken
     monkeypatch.setattr("gates_run.commit", lambda: "later")
-    monkeypatch.setattr("gates_run.evaluate_run", lambda *_: [*before.measures, ANOTHER])
+    monkeypatch.setattr("gates_run.evaluate_run", lambda *_, **__: [*before.measures, ANOTHER])
 
     found = measured_again(row, 0, places, console)
 
@@ -269,7 +298,7 @@ def test_a_series_measured_again_trains_nothing_and_writes_the_table(
 ) -> None:
     monkeypatch.setattr(gates, "ROWS", (row,))
     measured(row, 0, places, console)
-    monkeypatch.setattr("gates_run.evaluate_run", lambda *_: [ANOTHER])
+    monkeypatch.setattr("gates_run.evaluate_run", lambda *_, **__: [ANOTHER])
     monkeypatch.setattr(engine, "take_step", None)
 
     broken = gates.series([row], [0, 1], places, tmp_path / "objectives.md", again=True)

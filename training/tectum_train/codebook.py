@@ -1,8 +1,7 @@
 """A codebook that follows what is quantised by it: moving averages, and dead codes drawn anew.
 
 The same on every rank, and the same as one rank would have with all ranks' vectors. The core's own
-bottleneck of latent actions keeps a library's codebook, whose files exist and whose redrawing
-asks each rank's own generator.
+bottleneck of latent actions keeps a library's codebook, for there are bundles with such.
 
 Letters: b samples of this rank, W ranks, N vectors of a sample, n = b·N·W vectors in all, E length
 of a code's vector, K codes.

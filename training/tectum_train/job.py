@@ -114,7 +114,12 @@ def _warn_of_bfloat16(recipe: Recipe, device: str, console: Console) -> None:
 
 
 def evaluate_run(
-    run: Run, splits: tuple[Samples, Samples], device: str, console: Console
+    run: Run,
+    splits: tuple[Samples, Samples],
+    device: str,
+    console: Console,
+    *,
+    ceiling: bool = False,
 ) -> list[Measure]:
     """What was learnt; where objectives have a trunk each, what each of them did, by its kind.
 
@@ -123,6 +128,7 @@ def evaluate_run(
         splits: `fitting_splits` of its recipe.
         device: a torch device.
         console: where to show progress.
+        ceiling: also train what latent actions are held up against (see `evaluate`).
     """
     columns, found = _columns(run.recipe), list[Measure]()
     with telling(console, "evaluating") as tell:
@@ -138,7 +144,7 @@ def evaluate_run(
             bundle = as_bundle(own, splits[0].instructions, {})
             parts = [part for part in run.parts if not kind or part.name == kind]
             measures = evaluate(
-                bundle, *splits, columns, run.recipe.seed,
+                bundle, *splits, columns, run.recipe.seed, ceiling,
                 tell=told, left_out=missed, device=device, objectives=parts,
             )  # fmt: skip
             found += [replace(one, name=whose + one.name) for one in measures]
@@ -226,7 +232,7 @@ def evaluate_bundles(
         camera: the feature that holds the pictures.
         columns: what the other features are called.
         cache: where decoded frames lie.
-        ceiling: also train the supervised ceiling of latent actions, and its control.
+        ceiling: also train what latent actions are held up against (see `evaluate`).
         console: where to show progress.
         test: a LeRobot folder to measure on in place of `data`/test.
         device: a torch device.

@@ -1,13 +1,14 @@
 """What passes from inverse to forward dynamics: a short vector, or a few codes.
 
-Letters: B batch, C codes in a latent action, E length of one code's vector, b samples of one rank.
+Letters: B batch, C codes in a latent action, E length of one code's vector, W ranks, n samples that
+count, on all of them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,8 +41,8 @@ class Bottled:
     """float[B, C, E]; C = 1 if continuous."""
     codes: Tensor | None
     """int64[B, C]; None if continuous."""
-    loss: Tensor
-    """float32 scalar that the bottleneck adds to the objective."""
+    losses: Tensor
+    """float[B], float32 or wider: what the bottleneck adds to each sample's loss."""
 
 
 class _Continuous(nn.Module):
@@ -51,8 +52,8 @@ class _Continuous(nn.Module):
         super().__init__()
         self.project = nn.Linear(width, config.width)
 
-    def forward(self, x: Tensor) -> Bottled:
-        return Bottled(self.project(x), None, x.new_zeros((), dtype=torch.float32))
+    def forward(self, x: Tensor, _: Tensor | None = None) -> Bottled:
+        return Bottled(self.project(x), None, _nothing(x))
 
 
 class _VectorQuantised(nn.Module):
@@ -60,48 +61,77 @@ class _VectorQuantised(nn.Module):
 
     def __init__(self, config: VqBottleneck, width: int) -> None:
         super().__init__()
+        self.commitment = config.commitment
         self.project = nn.Linear(width, config.code_width)
         self.quantise = VectorQuantize(
             dim=config.code_width,
             codebook_size=config.codebook_size,
             decay=config.decay,
-            commitment_weight=config.commitment,
+            commitment_weight=0.0,  # of samples that count alone, so not the library's mean
             threshold_ema_dead_code=config.restart_below,
+            sync_codebook=False,  # it is shown all ranks' vectors
         )
-        codebook = self.quantise._codebook  # noqa: SLF001 - the library has no other way
-        codebook.replace_sample_fn = partial(_redrawn, codes=config.codes)
+        self._codebook.replace_sample_fn = _redrawn
 
-    def forward(self, x: Tensor) -> Bottled:
-        said = self.project(x).float()
+    @property
+    def _codebook(self) -> Any:
+        return self.quantise._codebook  # noqa: SLF001 - the library has no other way
+
+    def forward(self, x: Tensor, counted: Tensor | None = None) -> Bottled:
+        said = _wide(self.project(x))
         # The library leaves autocast on CUDA alone; elsewhere the codebook's averages would be
         # summed in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
-            vectors, codes, loss = self.quantise(said)
-        return Bottled(vectors, codes, loss.sum())
+            vectors, codes, _ = self.quantise(said, freeze_codebook=True)
+            # VQ-VAE (arXiv:1711.00937), equation 3's last term, as a mean over C and E.
+            away = said - self.quantise.get_output_from_indices(codes).detach()
+            losses = self.commitment * away.square().mean(dim=(1, 2))
+            if self.training:
+                self._learn(said.detach(), codes, counted)
+        return Bottled(vectors, codes, losses)
+
+    @torch.no_grad()
+    def _learn(self, said: Tensor, codes: Tensor, counted: Tensor | None) -> None:
+        """Let the codebook follow the samples that count, of all ranks; none: it stays as it is.
+
+        Every rank shows it all of them, in one order, so that it is the same on each, and the one
+        that a single rank with the whole batch would have.
+
+        Args:
+            said: float[B, C, E], this rank's.
+            codes: int64[B, C].
+            counted: bool[B]; None: all.
+        """
+        counted = torch.ones_like(codes[:, 0], dtype=torch.bool) if counted is None else counted
+        chosen = _of_all_ranks(counted.to(torch.uint8)).bool()
+        vectors, theirs = _of_all_ranks(said)[chosen], _of_all_ranks(codes)[chosen]
+        if len(vectors):
+            self._codebook.update_indices(vectors, theirs)
+
+
+def _of_all_ranks(own: Tensor) -> Tensor:
+    """[B, …] of each rank, which has every W-th sample, to [B·W, …] in the order of samples."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return own
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, own.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
 
 
 @torch.no_grad()
-def _redrawn(vectors: Tensor, count: int, codes: int) -> Tensor:
+def _redrawn(vectors: Tensor, count: int) -> Tensor:
     """Vectors of the batch for dead entries of the codebook, each another one while there are any.
 
-    The same on all ranks, and those that one rank with all of the batch would draw, where ranks
-    have every W-th of its samples and global generators that are seeded alike. (The library lets
-    each rank draw some of its own.)
+    The same on all ranks, whose global generators are seeded alike.
 
     Args:
-        vectors: float[1, b·C, E], this rank's.
+        vectors: float[1, n·C, E].
         count: how many.
-        codes: C.
 
     Returns:
         float[1, count, E].
     """
     every = vectors[0]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        parts = [torch.empty_like(every) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, every.contiguous())
-        samples = [part.unflatten(0, (-1, codes)) for part in parts]
-        every = torch.stack(samples, dim=1).flatten(0, 2)
     order = torch.randperm(len(every))  # on the CPU, whose generator ranks have in common
     return every[order[torch.arange(count) % len(every)].to(every.device)][None]
 
@@ -115,15 +145,29 @@ class _FiniteScalar(nn.Module):
         with torch.device("cpu"):  # it reads its own numbers, which the meta device has not
             self.quantise = FSQ(levels=list(config.levels))
 
-    def forward(self, x: Tensor) -> Bottled:
-        vectors, codes = self.quantise(self.project(x).float())
-        return Bottled(vectors, codes.long(), x.new_zeros((), dtype=torch.float32))
+    def forward(self, x: Tensor, _: Tensor | None = None) -> Bottled:
+        vectors, codes = self.quantise(_wide(self.project(x)))
+        return Bottled(vectors, codes.long(), _nothing(x))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """float32, or float64 if it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _nothing(x: Tensor) -> Tensor:
+    """No loss, of each sample of [B, …]."""
+    return x.new_zeros(len(x), dtype=torch.float32)
 
 
 def bottleneck_for(
     config: Bottleneck, width: int
 ) -> _Continuous | _VectorQuantised | _FiniteScalar:
-    """The module that `config` describes, reading tokens float[B, C, width]."""
+    """The module that `config` describes.
+
+    It reads tokens float[B, C, width] and, as it learns, which samples of them count: bool[B], of
+    which ranks may have more or fewer; None: all.
+    """
     match config:
         case ContinuousBottleneck():
             return _Continuous(config, width)

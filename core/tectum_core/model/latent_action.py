@@ -70,10 +70,19 @@ class LatentActionModel(nn.Module):
         return F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
 
     def infer(
-        self, earlier: Tensor, later: Tensor, trunk: tuple[Tensor, Tensor] | None = None
+        self,
+        earlier: Tensor,
+        later: Tensor,
+        trunk: tuple[Tensor, Tensor] | None = None,
+        counted: Tensor | None = None,
     ) -> Bottled:
-        """Inverse dynamics and bottleneck; arguments as for `say`."""
-        bottled: Bottled = self.bottleneck(self.say(earlier, later, trunk))
+        """Inverse dynamics and bottleneck.
+
+        Args:
+            earlier, later, trunk: as for `say`.
+            counted: bool[B], of which pairs a codebook that learns may learn; None: all.
+        """
+        bottled: Bottled = self.bottleneck(self.say(earlier, later, trunk), counted)
         return bottled
 
     def say(

@@ -39,15 +39,15 @@ def test_vectors_have_the_width_that_the_contract_announces(config: Bottleneck) 
     bottled = bottleneck_for(config, WIDTH).eval()(read(config))
 
     assert bottled.vectors.flatten(1).shape == (40, latent_width(config))
-    assert bottled.loss.shape == ()
-    assert bottled.loss.dtype == torch.float32
+    assert bottled.losses.shape == (40,)
+    assert bottled.losses.dtype == torch.float32
 
 
 def test_a_continuous_latent_has_no_codes_and_adds_no_loss() -> None:
     bottled = bottleneck_for(ContinuousBottleneck(), WIDTH)(read(ContinuousBottleneck()))
 
     assert bottled.codes is None
-    assert float(bottled.loss) == 0
+    assert not bottled.losses.any()
     assert codebook_size(ContinuousBottleneck()) == 0
 
 
@@ -142,18 +142,57 @@ def test_the_quantiser_counts_in_float32_whatever_the_recipes_precision(
         with torch.autocast("cpu", torch.bfloat16):
             found = mixed(x)
         assert torch.equal(found.vectors, wanted.vectors)
-        assert torch.equal(found.loss, wanted.loss)
+        assert torch.equal(found.losses, wanted.losses)
 
     for key, value in exact.state_dict().items():
         assert torch.equal(mixed.state_dict()[key], value), key
 
 
-def test_vq_asks_for_commitment() -> None:
-    config = VqBottleneck(codes=3, codebook_size=5, code_width=6)
+def test_vq_asks_each_sample_to_stay_near_its_codes() -> None:
+    config = VqBottleneck(codes=3, codebook_size=5, code_width=6, commitment=0.3)
+    module, x = bottleneck_for(config, WIDTH).train(), read(config).requires_grad_()
+    entries = module.get_buffer("quantise._codebook.embed")[0].double().clone()
 
-    loss = bottleneck_for(config, WIDTH).train()(read(config)).loss
+    found = module(x)
+    (gradient,) = torch.autograd.grad(found.losses.sum(), x)
 
-    assert float(loss.detach()) > 0
+    said = module.project(x).double().requires_grad_()
+    wanted = 0.3 * (said - entries[found.codes]).square().mean(dim=(1, 2))
+    (moved,) = torch.autograd.grad(wanted.sum(), said)
+    assert_close(found.losses.double(), wanted, rtol=1e-5, atol=1e-8)
+    assert_close(gradient.double(), moved @ module.project.weight.double(), rtol=1e-4, atol=1e-7)
+
+
+def test_a_codebook_learns_only_from_samples_that_count() -> None:
+    counted = torch.arange(40) % 3 > 0
+    config = VqBottleneck(codes=2, codebook_size=8, code_width=6)
+    one = bottleneck_for(config, WIDTH).train()
+    other, fewer = copy.deepcopy(one), copy.deepcopy(one)
+
+    for step in range(20):  # in which codes die, and are drawn anew
+        x = read(config)
+        spoilt = torch.where(counted[:, None, None], x, torch.full_like(x, 1e3))
+        found = []
+        for module, given in ((one, x), (other, spoilt)):
+            torch.manual_seed(step)
+            found.append(module(given, counted))
+        torch.manual_seed(step)
+        fewer(x[counted])
+        assert torch.equal(found[0].codes[counted], found[1].codes[counted])
+
+    for key, value in one.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+        assert torch.equal(fewer.state_dict()[key], value), key
+
+
+def test_a_batch_in_which_nothing_counts_leaves_the_codebook_as_it_was() -> None:
+    config = VqBottleneck(codes=2, codebook_size=8, code_width=6)
+    module = bottleneck_for(config, WIDTH).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+
+    module(read(config), torch.zeros(40, dtype=torch.bool))
+
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
 
 
 # ---------------------------------------------------------------- dead codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +24,10 @@ from tectum_core.architecture import (
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import ceiling
-from tectum_train.evaluation.ceiling import measure_ceiling
+from tectum_train.evaluation.ceiling import Supervised, measure_ceiling
+from tectum_train.evaluation.context import Context
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.pairs import draw_pairs
 
 SIDE = 32
 CONVOLUTION = ConvolutionDynamicsConfig(widths=(8, 16))
@@ -51,7 +54,12 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, told: bool = True, **changes: A
 def networks(
     monkeypatch: pytest.MonkeyPatch, *, told: bool = True, **changes: Any
 ) -> list[Measure]:
+    return measure_ceiling(scenes(monkeypatch, told=told, **changes), Supervised())
+
+
+def scenes(monkeypatch: pytest.MonkeyPatch, *, told: bool, **changes: Any) -> Context:
     monkeypatch.setattr(ceiling, "_STEPS", 200)
+    monkeypatch.setattr(ceiling, "_FEW_STEPS", 100)
     monkeypatch.setattr(ceiling, "_BATCH", 32)
     module = latent_action(**{"dynamics": CONVOLUTION, "decoded_steps": 0, **changes})
     model = ModelConfig.model_validate({"vision": vision(), "latent_action": module})
@@ -59,8 +67,7 @@ def networks(
         config=SimpleNamespace(model=model, images=ImagePreprocessing(size=SIDE)),
         device=torch.device("cpu"),
     )
-    scenes = (glowing(seed, told=told) for seed in (1, 2))
-    return measure_ceiling(context(*scenes, predictor=predictor))
+    return context(*(glowing(seed, told=told) for seed in (1, 2)), predictor=predictor)
 
 
 @pytest.mark.parametrize("dynamics", [CONVOLUTION, ON_PIXELS, ON_TRUNK])
@@ -97,3 +104,36 @@ def test_beside_it_stands_the_same_network_on_the_earlier_frame_alone(
         # Places are drawn anew: half of a difference's variance is the earlier one's.
         alone = measure.controls["supervised network, o_t alone"]
         assert 0.2 < alone < 0.7 < measure.value
+
+
+def test_few_labels_teach_less_than_all_and_those_of_other_episodes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = scenes(monkeypatch, told=True)
+    supervised, labelled = Supervised(), np.array([2, 7])
+    pairs = draw_pairs(scene, scene.train, 10**6, "training pairs")
+
+    few, whole = supervised.few(scene, labelled), supervised.whole(scene)
+    # All that is not labelled is told otherwise.
+    moved = np.where(np.isin(pairs.episode, labelled)[:, None], pairs.moved, 7.0)
+    true = replace(pairs, moved=moved)
+    monkeypatch.setattr(
+        ceiling,
+        "draw_pairs",
+        lambda by, samples, *rest: true if samples is by.train else draw_pairs(by, samples, *rest),
+    )
+    again = supervised.few(scene, labelled)
+
+    assert np.array_equal(few, again)
+    assert 0.2 < few[:2].mean() < whole[:2].mean()
+
+
+def test_the_network_of_all_labels_is_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, supervised = scenes(monkeypatch, told=True), Supervised()
+    monkeypatch.setattr(ceiling, "_STEPS", 2)
+
+    whole = supervised.whole(scene)
+    monkeypatch.setattr(ceiling, "_trained", None)
+
+    assert supervised.whole(scene) is whole
+    assert whole.shape == (3,)

@@ -14,7 +14,9 @@ from tectum_train.evaluation.measure import Measure
 EPISODES, EACH = 80, 12
 
 
-def told(width: int, noise: float, seed: int = 0) -> list[Measure]:
+def told(
+    width: int, noise: float, seed: int = 0, taught: few_labels.Taught | None = None
+) -> list[Measure]:
     """Z is the displacement itself; pixels are it among so many other numbers, with noise."""
     draw = np.random.default_rng(seed)
     count = EPISODES * EACH
@@ -26,7 +28,9 @@ def told(width: int, noise: float, seed: int = 0) -> list[Measure]:
 
     labels = Labels(train, np.arange(count) // EACH, test)
     change = seen(train), seen(test)
-    return measure_few_labels("z →", (train, test), change, 2, labels, np.random.default_rng(1))
+    return measure_few_labels(
+        "z →", (train, test), change, 2, labels, np.random.default_rng(1), taught
+    )
 
 
 def test_what_names_the_motion_needs_fewer_labels_than_what_shows_it() -> None:
@@ -45,6 +49,27 @@ def test_what_names_the_motion_needs_fewer_labels_than_what_shows_it() -> None:
 
 def test_pixels_that_show_the_motion_as_plainly_are_not_beaten() -> None:
     assert told(width=2, noise=0.0)[0].passed is False
+
+
+def test_a_network_is_taught_by_the_episodes_that_are_labelled_and_is_to_be_beaten() -> None:
+    asked: list[tuple[int, ...] | None] = []
+
+    def taught(episodes: NDArray[np.int64] | None) -> float:
+        asked.append(None if episodes is None else tuple(episodes))
+        return 0.5 if episodes is None else len(episodes) / 100
+
+    least, more, every = told(width=100, noise=0.5, taught=taught)
+    alone = told(width=100, noise=0.5)
+    beaten = told(width=100, noise=0.5, taught=lambda _: 1.0)
+
+    found = [one.controls["supervised network on these labels"] for one in (least, more, every)]
+    assert found == [0.02, 0.08, 0.5]
+    assert [None if one is None else len(one) for one in asked] == [2, 2, 8, 8, None]
+    assert len(set(asked)) == 5
+    assert least.on == "2 labelled episodes, mean of 5 draws (the network: of 2)"
+    assert every.on == "80 labelled episodes"
+    assert (least.passed, beaten[0].passed) == (True, False)
+    assert [one.value for one in alone] == [one.value for one in (least, more, every)]
 
 
 @given(st.integers(2, 60), st.sampled_from([0.025, 0.1, 1.0]), st.integers(0, 2**32))

@@ -230,7 +230,7 @@ def test_tokens_want_less_than_copying_and_a_z_that_matters(other: float) -> Non
     assert not gates.tokens_are_predicted(0.99 + A_BIT, {"shuffled z": 5.0})
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*FEW, "supervised network on these labels"])
 @pytest.mark.parametrize(("value", "pixels"), [(0.5, 0.5), (0.5, 0.499), (0.2 - A_BIT, -1)])
 def test_few_labels_want_something_known_and_more_than_pixels_tell(
     value: float, pixels: float, name: str

@@ -172,7 +172,7 @@ def test_the_ceiling_is_added_when_asked_for(
 ) -> None:
     monkeypatch.setattr(ceiling, "_STEPS", 3)
     for name in ("measure_retrieval", "measure_masked_images", "measure_latent_actions"):
-        monkeypatch.setattr(report, name, lambda _: [])
+        monkeypatch.setattr(report, name, lambda *_, **__: [])
     before = {k: v.clone() for k, v in trained.bundle.model.state_dict().items()}
 
     found = trained.evaluated(ceiling=True)
@@ -268,6 +268,7 @@ def test_every_measure_is_the_same_on_a_gpu(
     trained: Trained, measures: list[Measure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ceiling, "_STEPS", 3)
+    monkeypatch.setattr(ceiling, "_FEW_STEPS", 3)
 
     found = trained.evaluated(device="cuda", ceiling=True)
     trained.bundle.model.cpu()

@@ -96,14 +96,17 @@ def test_each_is_built_and_says_finite_things_under_its_own_name(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_a_hundred_times_as_bright_are_no_trouble_in_bfloat16(kind: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_pictures_a_hundred_times_as_bright_are_no_trouble_in_half_the_width(
+    kind: str, dtype: torch.dtype
+) -> None:
     learnt, made = built(kind, network(kind)), batch()
     assert made.clip is not None
     for pictures in (made.earlier, made.later, made.views, made.clip.frames, made.moments):
         assert pictures is not None
         pictures *= 100
 
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         outcome = learnt(made)
     outcome.loss.backward()
     learnt.after_step()

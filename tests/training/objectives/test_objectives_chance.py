@@ -1,4 +1,4 @@
-"""What knowing nothing costs, as objectives say it: the loss of vectors that are all alike."""
+"""What knowing nothing costs: of vectors all alike, and of untrained models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from tests.training.tiny import batch, model, tokenizer
 
 from tectum_train.objectives import Coupled, ObjectiveConfig, objective_for
+from tectum_train.objectives.mo_co import MoCo
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
@@ -22,6 +23,7 @@ READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
         ("image_text", {"negatives": {"queue": 50}}),
         ("image_text", {"negatives": {"hardest": 3}}),
         ("sim_clr", {}),
+        ("mo_co", {"queue": 20}),
         ("mo_co", {"queue": 0, "temperature": 0.2}),
         ("mo_co", {"queue": 0, "temperature": 0.5}),
     ],
@@ -39,10 +41,48 @@ def test_vectors_that_are_all_alike_cost_what_chance_does(kind: str, settings: A
         for name, vectors in objective.features(made).items()
     }
 
+    if isinstance(objective, MoCo) and objective.queue is not None:
+        objective.queue.add(alike["key"][:1].repeat(20, 1))
+
     outcome = objective.judged(alike, made)
 
     assert outcome.chance is not None
     assert outcome.loss.item() == pytest.approx(outcome.chance, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("image_text", {}),
+        ("image_text", {"negatives": {"queue": 16}}),
+        ("sim_clr", {"temperature": 1.0}),
+        ("mo_co", {"queue": 16, "temperature": 1.0}),
+        ("mo_co", {"queue": 0, "temperature": 1.0}),
+    ],
+    ids=str,
+)
+def test_an_untrained_models_loss_is_near_chance_where_nothing_is_alike(
+    kind: str, settings: Any
+) -> None:
+    """At temperature 1: at a sharp one the chance likeness of untrained vectors counts for more."""
+    learner = model()
+    assert learner.joint is not None
+    with torch.no_grad():
+        learner.joint.log_scale.zero_()
+    objective = objective_for(
+        READ.validate_python({"kind": kind, **settings}), learner, tokenizer()
+    )
+
+    for step in range(4):  # in which queues fill with such vectors
+        made = batch(8, seed=step)
+        made.task = torch.arange(8) + 8 * step
+        # Both views of a sample are of different pictures.
+        made.views = torch.stack([made.earlier, batch(8, seed=100 + step).earlier], dim=1)
+        outcome = objective(made)
+        objective.after_step()
+
+    assert outcome.chance is not None
+    assert outcome.loss.item() == pytest.approx(outcome.chance, rel=0.1)
 
 
 def test_the_first_loss_of_words_and_labels_is_near_chance() -> None:

@@ -1,13 +1,15 @@
 """How few action labels suffice: the hand's displacement from z and from pixels, by their share.
 
 Labels come by whole episodes, as robots record them. Of the unlabelled ones both may know
-what they like: z was learnt on them, and principal components are found on all of them.
+what they like: z was learnt on them, and principal components are found on all of them. A network
+that learns from pixels knows the labelled episodes alone, but every labelled pair of these.
 
 Letters: n training pairs, m test pairs, D and d numbers of what is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +22,16 @@ from tectum_train.evaluation.probes import fit_ridge, r_squared
 __all__ = ["Labels", "measure_few_labels"]
 
 _SHARES, _DRAWS = (0.025, 0.1, 1.0), 5
+_TAUGHT = 2
+"""Of the draws, that many teach a network, which takes as long as all else."""
 _FEWEST = 2
 """Episodes: a probe's penalty is chosen on others than it is fitted on."""
 
 Read = tuple[NDArray[np.floating], NDArray[np.floating]]
 """What is read of training and test pairs: [n, D] and [m, D]."""
+
+Taught = Callable[[NDArray[np.int64] | None], float]
+"""R² in plane of a network that these episodes' labels taught from scratch; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,13 @@ class Labels:
 
 
 def measure_few_labels(
-    name: str, z: Read, change: Read, width: int, labels: Labels, draw: np.random.Generator
+    name: str,
+    z: Read,
+    change: Read,
+    width: int,
+    labels: Labels,
+    draw: np.random.Generator,
+    taught: Taught | None = None,
 ) -> list[Measure]:
     """R² in plane for each share of labelled episodes, a mean over draws of which.
 
@@ -51,6 +64,7 @@ def measure_few_labels(
         width: how many numbers z is: few of them need few labels, whatever they say.
         labels: of the same pairs.
         draw: of labelled episodes.
+        taught: the network that learns from pixels; None: there is none beside them.
     """
     found, narrow = list[Measure](), (change[0][:, :width], change[1][:, :width])
     for share in _SHARES:
@@ -60,8 +74,12 @@ def measure_few_labels(
             gates.CHANGE_OF_WIDTH: _explained(narrow, labels, chosen),
             gates.CHANGE_PCA: _explained(change, labels, chosen),
         }
-        least = share == min(_SHARES)
         drawn = f", mean of {len(chosen)} draws" if share < 1 else ""
+        if taught is not None:
+            shown = [None if share == 1 else np.unique(labels.episode[own]) for own in chosen]
+            controls[gates.TAUGHT] = float(np.mean([taught(one) for one in shown[:_TAUGHT]]))
+            drawn += f" (the network: of {_TAUGHT})" if share < 1 else ""
+        least = share == min(_SHARES)
         on = f"{len(np.unique(labels.episode[chosen[0]]))} labelled episodes{drawn}"
         found.append(
             Measure(

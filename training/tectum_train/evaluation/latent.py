@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from tectum_core.model.bottleneck import code_count
 from tectum_core.predictor import Predictor
 from tectum_train.evaluation import gates
+from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.context import Context, model_input, of_others
 from tectum_train.evaluation.few_labels import Labels, measure_few_labels
 from tectum_train.evaluation.latent_codes import measure_latent_codes
@@ -41,8 +43,13 @@ Features = Callable[[Pairs], NDArray[np.float32]]
 """What a probe reads of pairs: float32[n, d]."""
 
 
-def measure_latent_actions(context: Context) -> list[Measure]:
-    """R² of the hand's displacement from z, against everything that should know less."""
+def measure_latent_actions(context: Context, supervised: Supervised | None = None) -> list[Measure]:
+    """R² of the hand's displacement from z, against everything that should know less.
+
+    Args:
+        context: of a predictor of latent actions.
+        supervised: networks to stand beside z where labels are few; None: nobody trains them.
+    """
     predictor = context.predictor
     if predictor.model.latent_action is None:
         return []
@@ -82,6 +89,10 @@ def measure_latent_actions(context: Context) -> list[Measure]:
     depth = {gates.CHANGE_PCA: float(of_change[2]), "random init": float(of_twin[2])}
     value, copy = _plane(of_z), _prediction_error(predictor, test, strangers)
     labels = Labels(train.moved[:, :2], train.episode, test.moved[:, :2])
+
+    def taught(by: Supervised, episodes: NDArray[np.int64] | None) -> float:
+        return _plane(by.whole(context) if episodes is None else by.few(context, episodes))
+
     ahead = {gates.OTHER_Z: copy["shuffled"]}
     if predictor.model.latent_action.config.target == "pixels":
         what, rule = "next frame's error", gates.FRAME_RULE
@@ -110,7 +121,13 @@ def measure_latent_actions(context: Context) -> list[Measure]:
             foreseen,
         ),
         *measure_few_labels(
-            name, z, change, numbers, labels, context.generator("labelled episodes")
+            name,
+            z,
+            change,
+            numbers,
+            labels,
+            context.generator("labelled episodes"),
+            None if supervised is None else partial(taught, supervised),
         ),
         *measure_latent_codes(context, test),
         *measure_transfer(context, train, test),

@@ -18,7 +18,7 @@ from tectum_train.evaluation.actions import (
     measure_decoded_actions,
     measure_masked_actions,
 )
-from tectum_train.evaluation.ceiling import measure_ceiling
+from tectum_train.evaluation.ceiling import Supervised, measure_ceiling
 from tectum_train.evaluation.clips import measure_masked_clips
 from tectum_train.evaluation.codes import measure_image_codes, measure_masked_codes
 from tectum_train.evaluation.context import (
@@ -93,8 +93,10 @@ def _parts(
             yield _Part("masked actions", measure_masked_actions, acting)
         yield _Part("action prediction", measure_action_prediction, acting)
     latent, moving = model.latent_action, (columns.state, columns.extrinsics)
+    supervised = Supervised() if ceiling else None
     if latent is not None and learnt("latent_action"):
-        yield _Part("latent actions", measure_latent_actions, moving)
+        beside = partial(measure_latent_actions, supervised=supervised)
+        yield _Part("latent actions", beside, moving)
         if latent.decoded_steps and learnt("latent_action.action_decoder"):
             yield _Part("decoded actions", measure_decoded_actions, (columns.action,))
     if model.world_model is not None and learnt("world_model"):
@@ -107,8 +109,9 @@ def _parts(
         yield _Part("frozen policy", measure_policy, (columns.action, columns.state))
     if model.joint is not None and learnt("joint"):
         yield _Part("sentences", measure_sentences, (_WORLD, columns.family))
-    if ceiling and latent is not None and learnt("latent_action"):
-        yield _Part("the supervised ceiling", measure_ceiling, moving)
+    if supervised is not None and latent is not None and learnt("latent_action"):
+        reached = partial(measure_ceiling, supervised=supervised)
+        yield _Part("the supervised ceiling", reached, moving)
 
 
 def _beside(objectives: Sequence[Objective]) -> Iterator[_Part]:
@@ -140,7 +143,8 @@ def evaluate(
         test: what is measured on, likewise; beside it, its world.json.
         columns: what the data set's features are called; None: as the generator calls them.
         seed: of choices such as masks and shuffles.
-        ceiling: also train the supervised ceiling of latent actions, and its control.
+        ceiling: also train the supervised ceiling of latent actions and its control, and networks
+            of that shape on as few labels as z is decoded by.
         tell: called with what is being measured.
         left_out: called with what is not, and what the data set lacks for it.
         device: a torch device for the models; probes are fitted on the CPU.

@@ -101,8 +101,9 @@ class LatentAction(Objective):
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss, and `relative`: the error as a share of copying, on this batch.
 
-        Also `codes_used` and `perplexity` of all codes of the batch, and for latents `spread`, how
-        much they differ from frame to frame.
+        Also `codes_used` and `perplexity` of the pairs' codes, and for latents `spread`, how much
+        they differ from frame to frame. Samples without a later frame count in nothing, and no
+        codebook learns from them: beside a copy of itself a frame says that nothing moves.
         """
         module, used = self._module(), self.config.used(batch)
         pair = (batch.earlier[:used], given(batch.later, "later frames")[:used])
@@ -112,10 +113,11 @@ class LatentAction(Objective):
             told = (apart[:, 0], apart[:, 1])
         tokens = self._tokens(module, batch, pair, told)
         earlier, later = module.frames(pair[0]), module.frames(pair[1])
-        bottled = module.infer(module.frames(told[0]), module.frames(told[1]), tokens.read)
+        paired = batch.paired[:used]
+        bottled = module.infer(module.frames(told[0]), module.frames(told[1]), tokens.read, paired)
         predicted = module.predict(earlier, bottled.vectors, tokens.earlier)
 
-        counted = batch.paired[:used].float()
+        counted = paired.float()
         with torch.no_grad():
             before = module.target(earlier, tokens.targets[0])
             after = module.target(later, tokens.targets[1])
@@ -128,12 +130,13 @@ class LatentAction(Objective):
         wide = torch.promote_types(predicted.dtype, torch.float32)
         wrong = (predicted.to(wide) - after).square().flatten(1).mean(dim=1)
         error = mean_over_ranks(wrong, counted)
-        loss = error / self.copy_error.clamp(min=1e-6) + bottled.loss
+        kept = mean_over_ranks(bottled.losses, counted)
+        loss = error / self.copy_error.clamp(min=1e-6) + kept
         metrics = {"relative": (error / copying.clamp(min=1e-6)).detach()}
         if module.config.target == "latents":
-            metrics["spread"] = latent_spread(after[:, None], batch.paired[:used, None])
+            metrics["spread"] = latent_spread(after[:, None], paired[:, None])
         if bottled.codes is not None:
-            uses = code_uses(bottled.codes, codebook_size(module.config.bottleneck))
+            uses = code_uses(bottled.codes[paired], codebook_size(module.config.bottleneck))
             metrics |= {"codes_used": (uses > 0).sum().float(), "perplexity": perplexity(uses)}
         if self.config.decode_weight:
             pooled = batch.image(self.model).pooled[:used].detach()
