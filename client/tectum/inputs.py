@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tectum.images import ImageLike
-from tectum.vocabulary import MaskKindName
+from tectum.vocabulary import ImportanceSourceName, MaskKindName
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Mask:
 
     kind: MaskKindName | None = None
     """`random`: each element alike. `block`: rectangles, or one run of steps. `importance`: what
-    the encoder attends to most. `tube`: a clip's same patches in every frame. `explicit`: the
+    matters most in a picture or clip. `tube`: a clip's same patches in every frame. `explicit`: the
     elements in `hidden`. None: random, or explicit if `hidden` is given."""
     ratio: float | None = None
     """Share of elements to hide, above 0 and below 1. None: as trained. Not with `explicit`."""
@@ -28,6 +28,12 @@ class Mask:
     """Equal seeds hide equal elements, 0 to 2**64 − 1. None: 0."""
     hidden: Sequence[int] = ()
     """For `explicit`: indices of the hidden elements, row by row from 0, none twice."""
+    source: ImportanceSourceName | None = None
+    """For `importance`: what matters. `attention`: what the encoder attends to most. `change`: in a
+    clip, what differs most from the frames before and after. None: attention."""
+    hint: float | None = None
+    """For `importance`: share of what is left visible that is drawn from all elements alike, 0 to
+    1; the rest is what matters least. None: 0."""
 
 
 @dataclass(frozen=True, slots=True)

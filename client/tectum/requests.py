@@ -28,7 +28,12 @@ from tectum.v1 import (
     rollout_pb2,
     tensor_pb2,
 )
-from tectum.vocabulary import MaskKindName, VectorKindName, VectorTypeName
+from tectum.vocabulary import (
+    ImportanceSourceName,
+    MaskKindName,
+    VectorKindName,
+    VectorTypeName,
+)
 
 # T frames or steps, A action dimensions, S state dimensions, K candidates
 
@@ -40,6 +45,7 @@ _COMPARABLE = f"{images.ALLOWED}, a str, or an Embedding"
 _KINDS = vocabulary.numbers(call_pb2.VectorKind.DESCRIPTOR)
 _TYPES = vocabulary.numbers(tensor_pb2.DataType.DESCRIPTOR)
 _MASKS = vocabulary.numbers(reconstruct_pb2.MaskKind.DESCRIPTOR)
+_SOURCES = vocabulary.numbers(reconstruct_pb2.ImportanceSource.DESCRIPTOR)
 
 SMALLER = "send fewer or smaller items at once, or encode pictures as JPEG or PNG"
 """What helps against a message that is too large."""
@@ -170,6 +176,16 @@ def mask(value: Mask) -> reconstruct_pb2.Mask:
         if not 0 <= value.seed < 2**64:
             raise invalid("mask.seed", f"found {value.seed}; allowed: 0 to 2**64 − 1")
         message.seed = value.seed
+    for name, given in (("source", value.source), ("hint", value.hint)):
+        if given is not None and value.kind != "importance":
+            raise invalid(f"mask.{name}", f"found {given!r}; allowed: none but with importance")
+    if value.source is not None:
+        source = _choice(value.source, "mask.source", get_args(ImportanceSourceName), _SOURCES)
+        message.source = reconstruct_pb2.ImportanceSource.ValueType(source)
+    if value.hint is not None:
+        if not 0 <= value.hint <= 1:
+            raise invalid("mask.hint", f"found {value.hint!r}; allowed: 0 to 1")
+        message.hint = value.hint
     return message
 
 

@@ -19,6 +19,8 @@ VectorTypeName = Literal["float32", "float16", "int8"]
 """Element type that vectors shall travel in."""
 MaskKindName = Literal["random", "block", "importance", "tube", "explicit"]
 """How the hidden part is chosen; `tectum.Mask` says what each means."""
+ImportanceSourceName = Literal["attention", "change"]
+"""What says how much a part matters; `tectum.Mask` says what each means."""
 
 
 class Priority(IntEnum):

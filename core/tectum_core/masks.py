@@ -1,4 +1,4 @@
-"""Which elements are hidden: random, block, span, tube, importance with or without hints, explicit.
+"""Which elements are hidden: random, block, span, tube, by score with or without hints, explicit.
 
 Pure draws over element indices, for training and for serving's Reconstruct alike. Every
 mask hides exactly `hidden_count(...)` elements and is a pure function of its generator.
@@ -23,7 +23,6 @@ __all__ = [
     "explicit_mask",
     "hidden_count",
     "hinted_mask",
-    "importance_mask",
     "random_mask",
     "span_mask",
     "tube_mask",
@@ -105,12 +104,6 @@ def tube_mask(steps: int, frame: Tensor) -> Tensor:
     Source: VideoMAE, arXiv:2203.12602.
     """
     return frame.repeat(steps)
-
-
-def importance_mask(scores: Tensor, ratio: float) -> Tensor:
-    """Hide what scores highest: float[N] to bool[N]; ties go to the lower index."""
-    order = scores.argsort(descending=True, stable=True)
-    return _hide(order[: hidden_count(len(scores), ratio)].cpu(), len(scores))
 
 
 def hinted_mask(scores: Tensor, ratio: float, hint: float, generator: Generator) -> Tensor:

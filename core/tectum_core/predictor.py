@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tectum_core.bundle import Bundle, Part
 from tectum_core.bundle.config import PARTS
+from tectum_core.change import clip_change
 from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
@@ -131,6 +132,16 @@ class Predictor:
             raise CapabilityMissing("this model has no video path")
         self._require("video")
         return _numpy(self.model.video.importance(self._clip_pixels([clip]))[0])
+
+    @torch.inference_mode()
+    def clip_change(self, clip: Uint8Image) -> Float32:
+        """How much each tubelet of a clip differs from the frames about it: float32[N].
+
+        Of the pixels as the model reads them; no weight has a part in it.
+        """
+        if self.model.video is None:
+            raise CapabilityMissing("this model has no video path")
+        return _numpy(clip_change(self._clip_pixels([clip]), self.model.video.config)[0])
 
     @torch.inference_mode()
     def fill_images(

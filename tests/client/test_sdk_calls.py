@@ -172,14 +172,17 @@ def test_an_image_is_filled_in(ask: Ask, worker: FakeWorker) -> None:
     assert request.text_condition == "open the drawer"
 
 
-def test_a_clip_is_filled_in(ask: Ask) -> None:
+def test_a_clip_is_filled_in(ask: Ask, worker: FakeWorker) -> None:
     clip = np.stack([picture(0), picture(9)])
+    mask = tectum.Mask("importance", source="change", hint=0.25)
 
-    answer = ask("reconstruct_clip", clip, tectum.Mask("tube"), frame_interval=0.1)
+    answer = ask("reconstruct_clip", clip, mask, frame_interval=0.1)
 
     np.testing.assert_array_equal(answer.input, clip)
     np.testing.assert_array_equal(answer.reconstruction, 255 - clip)
     assert answer.mask.shape == answer.element_error.shape == (1, 1, 1)
+    sent = worker.seen[0].request.mask
+    assert (sent.kind, sent.source, sent.hint) == (3, 2, 0.25)
 
 
 def test_a_text_is_filled_in(ask: Ask, worker: FakeWorker) -> None:

@@ -123,10 +123,12 @@ def test_the_names_a_caller_may_write_are_the_contracts() -> None:
     kinds = vocabulary.numbers(call_pb2.VectorKind.DESCRIPTOR)
     types = vocabulary.numbers(tensor_pb2.DataType.DESCRIPTOR)
     masks = vocabulary.numbers(reconstruct_pb2.MaskKind.DESCRIPTOR)
+    sources = vocabulary.numbers(reconstruct_pb2.ImportanceSource.DESCRIPTOR)
 
     assert set(vocabulary.VectorKindName.__args__) == set(kinds) - {"latent_action", "world_latent"}  # type: ignore[attr-defined]
     assert set(vocabulary.VectorTypeName.__args__) <= set(types)  # type: ignore[attr-defined]
     assert set(vocabulary.MaskKindName.__args__) == set(masks)  # type: ignore[attr-defined]
+    assert set(vocabulary.ImportanceSourceName.__args__) == set(sources)  # type: ignore[attr-defined]
 
 
 def imported(code: str) -> set[str]:

@@ -18,7 +18,6 @@ from tectum_core.masks import (
     explicit_mask,
     hidden_count,
     hinted_mask,
-    importance_mask,
     random_mask,
     span_mask,
     tube_mask,
@@ -217,16 +216,6 @@ def test_a_tube_is_the_same_in_every_step(steps: int, frame: list[bool]) -> None
     tube = tube_mask(steps, torch.tensor(frame)).view(steps, len(frame))
 
     assert all(row.tolist() == frame for row in tube)
-
-
-@given(st.lists(st.floats(0, 1, width=16), min_size=2, max_size=30), RATIO)
-def test_importance_hides_what_scores_highest_and_the_lower_index_of_equals(
-    scores: list[float], ratio: float
-) -> None:
-    hidden = places(importance_mask(torch.tensor(scores), ratio))
-
-    ranked = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    assert hidden == sorted(ranked[: hidden_count(len(scores), ratio)])
 
 
 SCORES = st.lists(st.floats(0, 1, width=16), min_size=2, max_size=30)

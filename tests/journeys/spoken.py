@@ -97,8 +97,15 @@ def _value(value: Any) -> Any:
         case tensor_pb2.Tensor():
             return array(value).tolist()
         case reconstruct_pb2.Mask():
-            kind = {"kind": _word(reconstruct_pb2.MaskKind, value.kind)} if value.kind else {}
-            return _fields(value) | kind
+            words = {
+                name: _word(enum, number)
+                for name, enum, number in (
+                    ("kind", reconstruct_pb2.MaskKind, value.kind),
+                    ("source", reconstruct_pb2.ImportanceSource, value.source),
+                )
+                if number
+            }
+            return _fields(value) | words
         case Message():
             return _fields(value)
         case _:

@@ -15,16 +15,17 @@ from tests.training.tiny import batch
 from torch import Generator, Tensor
 
 from tectum_core.architecture import VisionConfig
+from tectum_core.change import clip_change
 from tectum_core.masks import hidden_count, visible_indices
 from tectum_core.model import VisionTransformer, patchify
 from tectum_core.model.vision import take
 from tectum_train.masking import (
     MaskConfig,
-    change,
     check_mask,
     draw_masks,
     needs_change,
     scores_for,
+    teacher_momentum,
 )
 
 READ: TypeAdapter[Any] = TypeAdapter(MaskConfig)
@@ -84,6 +85,7 @@ def test_the_list_of_kinds_is_complete() -> None:
         ("random", {"ratios": (1.0,)}),
         ("importance", {"source": "colour"}),
         ("importance", {"hint": 1.5}),
+        ("importance", {"source": "attention", "momentum": 0}),
         ("explicit", {}),
         ("explicit", {"hidden": ()}),
         ("explicit", {"hidden": (2, 2)}),
@@ -110,6 +112,12 @@ def test_only_a_mask_by_change_must_be_told_what_changes() -> None:
     assert needs_change(read("importance"))
     assert not needs_change(read("importance", source="attention"))
     assert not any(needs_change(read(kind)) for kind in ("random", "block", "tube"))
+
+
+def test_only_a_mask_by_attention_has_a_teacher() -> None:
+    assert teacher_momentum(read("importance", source="attention", momentum=0.5)) == 0.5
+    assert teacher_momentum(read("importance")) is None
+    assert teacher_momentum(read("block")) is None
 
 
 # ---------------------------------------------------------------- laws
@@ -238,12 +246,11 @@ def moving(seed: int) -> tuple[Tensor, Tensor]:
 @given(SEED, RATIO)
 def test_what_moves_is_hidden_more_often_than_by_chance(seed: int, ratio: float) -> None:
     pictures, moved = moving(seed)
-    trunk = VisionTransformer(images(8))
-    mask = read("importance", hint=0.5)
+    trunk, mask = images(8), read("importance", hint=0.5)
 
     scores = scores_for(mask, trunk, pictures[:16], pictures[16:])
     often = [
-        drawn(mask, trunk.config, ratio, n=16, seed=seed + more, scores=scores)
+        drawn(mask, trunk, ratio, n=16, seed=seed + more, scores=scores)
         for more in range(16)  # of one draw of 64 places, chance may still say otherwise
     ]
 
@@ -256,12 +263,12 @@ def test_without_hints_all_that_moves_is_hidden_and_with_hints_some_cues_stay(
     seed: int, ratio: float
 ) -> None:
     pictures, moved = moving(seed)
-    trunk = VisionTransformer(images(8))
+    trunk = images(8)
     cues = {}
     for hint in (0.0, 1.0):
         mask = read("importance", hint=hint)
         scores = scores_for(mask, trunk, pictures[:16], pictures[16:])
-        hidden = drawn(mask, trunk.config, ratio, n=16, seed=seed, scores=scores)
+        hidden = drawn(mask, trunk, ratio, n=16, seed=seed, scores=scores)
         cues[hint] = int((~hidden)[moved].sum())
 
     assert cues[0.0] == 0
@@ -280,7 +287,7 @@ def test_where_nothing_changes_no_place_is_preferred() -> None:
 
 def test_a_clips_change_is_what_its_frames_differ_from_those_about_them() -> None:
     frames = noise(2, 3, 6, 8, 8)
-    ours = change(frames, clips()).view(2, 3, 4, 4)
+    ours = clip_change(frames, clips()).view(2, 3, 4, 4)
 
     clip = frames.double()
     for step, row, column in ((0, 0, 0), (1, 2, 3), (2, 3, 1)):
@@ -293,20 +300,25 @@ def test_a_clips_change_is_what_its_frames_differ_from_those_about_them() -> Non
         assert float(ours[1, step, row, column]) == pytest.approx(float(total), rel=1e-5)
 
 
-def test_attention_is_the_trunks_own_and_carries_no_gradient() -> None:
-    trunk, pixels = VisionTransformer(images()), noise(2, 3, 8, 8)
+def test_attention_is_the_teachers_and_carries_no_gradient() -> None:
+    teacher, pixels = VisionTransformer(images()), noise(2, 3, 8, 8)
 
-    scores = scores_for(read("importance", source="attention"), trunk, pixels)
+    scores = scores_for(read("importance", source="attention"), images(), pixels, teacher=teacher)
 
     assert scores is not None
-    assert torch.equal(scores, trunk.importance(pixels))
+    assert torch.equal(scores, teacher.importance(pixels))
     assert not scores.requires_grad
+
+
+def test_attention_without_a_teacher_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a teacher"):
+        scores_for(read("importance", source="attention"), images(), noise(2, 3, 8, 8))
 
 
 def test_a_pair_without_its_later_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="needs the later frame"):
-        scores_for(read("importance"), VisionTransformer(images()), noise(2, 3, 8, 8))
+        scores_for(read("importance"), images(), noise(2, 3, 8, 8))
 
 
 def test_other_masks_ask_for_no_scores() -> None:
-    assert scores_for(read("random"), VisionTransformer(images()), noise(2, 3, 8, 8)) is None
+    assert scores_for(read("random"), images(), noise(2, 3, 8, 8)) is None

@@ -221,6 +221,10 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(
             r"decoded_steps \(3\) may be at most data\.pair_steps \(2\)",
         ),
         ("data.action=null", r"latent_action\.decoded_steps need data\.action"),
+        (
+            "objectives.masked_image.mask={kind: importance, source: attention, momentum: 1}",
+            r"objectives\.masked_image\.mask\.momentum: found 1; allowed: below 1",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_told_with_what_was_set(

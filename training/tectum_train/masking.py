@@ -1,9 +1,9 @@
 """Which patches an objective hides: the recipe's choice of a mask, drawn for each sample by itself.
 
-Knows neither batches nor objectives. The masks themselves are `tectum_core.masks`', as serving's
-Reconstruct uses them. A step draws one ratio for the whole batch, so that all rows show equally
-many patches; what a sample hides is drawn from that sample's own stream (`Batch.streams`), so it
-is the same whichever part of a batch or rank the sample comes to.
+Knows neither batches nor objectives. The masks themselves are `tectum_core.masks`', what changes
+`tectum_core.change`'s, as serving's Reconstruct uses them. A step draws one ratio for the whole
+batch, so that all rows show equally many patches; what a sample hides is drawn from that sample's
+own stream (`Batch.streams`), so it is the same whichever part of a batch or rank it comes to.
 
 Letters: n samples, N patches, T frames, H×W pixels.
 """
@@ -19,7 +19,8 @@ from torch import Generator, Tensor
 
 from tectum_core import masks
 from tectum_core.architecture import Strict, VisionConfig
-from tectum_core.model import VisionTransformer, patchify
+from tectum_core.change import clip_change, picture_change
+from tectum_core.model import VisionTransformer
 
 __all__ = [
     "BlockMask",
@@ -28,11 +29,11 @@ __all__ = [
     "MaskConfig",
     "RandomMask",
     "TubeMask",
-    "change",
     "check_mask",
     "draw_masks",
     "needs_change",
     "scores_for",
+    "teacher_momentum",
 ]
 
 _Ratio = Annotated[float, Field(gt=0, lt=1)]
@@ -76,7 +77,10 @@ class ImportanceMask(_Drawn):
     """Discriminator."""
     source: Literal["change", "attention"] = "change"
     """What matters: what differs from the later frame of a pair or the next ones of a clip; or what
-    the trunk, as it is at that step, attends to, which costs a pass of it over all patches."""
+    a teacher, a slow copy of the trunk, attends to, which costs a pass of it over all patches."""
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Share of the teacher that a step leaves (the paper's rises from 0.996). 1: it stays the trunk
+    that the run begins with, which `trunk` must then name."""
     hint: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the patches shown that is drawn from all alike; the rest is what scores least. At 0
     every cue of what matters is hidden, at 1 the mask is random."""
@@ -108,6 +112,13 @@ def needs_change(mask: MaskConfig) -> bool:
     return isinstance(mask, ImportanceMask) and mask.source == "change"
 
 
+def teacher_momentum(mask: MaskConfig) -> float | None:
+    """Its teacher's momentum, if it hides what one attends to."""
+    if isinstance(mask, ImportanceMask) and mask.source == "attention":
+        return mask.momentum
+    return None
+
+
 def check_mask(mask: MaskConfig, trunk: VisionConfig) -> None:
     """Refuse a mask that the trunk's input cannot have.
 
@@ -121,46 +132,40 @@ def check_mask(mask: MaskConfig, trunk: VisionConfig) -> None:
 
 
 def scores_for(
-    mask: MaskConfig, trunk: VisionTransformer, pixels: Tensor, later: Tensor | None = None
+    mask: MaskConfig,
+    trunk: VisionConfig,
+    pixels: Tensor,
+    later: Tensor | None = None,
+    teacher: VisionTransformer | None = None,
 ) -> Tensor | None:
     """What `draw_masks` needs to know of the pixels.
 
     Args:
         mask: of the recipe.
-        trunk: what will read the visible patches.
+        trunk: whose patches they are.
         pixels: float[n, 3, H, W] or float[n, 3, T, H, W], as the trunk reads them.
         later: float[n, 3, H, W], the later frame of each image's pair; clips have none.
+        teacher: whose attention counts.
 
     Returns:
         float[n, N], how much each patch matters; None if the mask does not ask.
 
     Raises:
-        ValueError: the mask asks for an image's change, and there is no later frame.
+        ValueError: the mask asks for an image's change, and there is no later frame; or for
+            attention, and there is no teacher.
     """
     if not isinstance(mask, ImportanceMask):
         return None
     if mask.source == "attention":
+        if teacher is None:
+            raise ValueError("a mask by attention needs a teacher")
         with torch.no_grad():
-            return trunk.importance(pixels).float()
+            return teacher.importance(pixels).float()
     if pixels.dim() == 5:
-        return change(pixels, trunk.config)
+        return clip_change(pixels, trunk)
     if later is None:
         raise ValueError("a mask by change needs the later frame of each image's pair")
-    return patchify((later - pixels).square(), trunk.config.patch_size).mean(dim=-1)
-
-
-def change(clips: Tensor, trunk: VisionConfig) -> Tensor:
-    """How much each tubelet of float[n, 3, T, H, W] differs from the frames about it.
-
-    Returns:
-        float[n, N], mean squared difference of its frames to those before and after.
-    """
-    step = clips.diff(dim=2).square()
-    # The first frame has none before it, the last none after: each counts its one neighbour.
-    before = torch.cat([step[:, :, :1], step], dim=2)
-    after = torch.cat([step, step[:, :, -1:]], dim=2)
-    both = patchify((before + after) / 2, trunk.patch_size, trunk.tubelet_frames)
-    return both.mean(dim=-1)
+    return picture_change(pixels, later, trunk)
 
 
 def draw_masks(

@@ -28,35 +28,37 @@ from tectum.v1 import image_pb2 as tectum_dot_v1_dot_image__pb2
 from tectum.v1 import tensor_pb2 as tectum_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btectum/v1/reconstruct.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14tectum/v1/call.proto\x1a\x15tectum/v1/image.proto\x1a\x16tectum/v1/tensor.proto\"s\n\x04Mask\x12!\n\x04kind\x18\x01 \x01(\x0e\x32\x13.tectum.v1.MaskKind\x12\x12\n\x05ratio\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06hidden\x18\x04 \x03(\rB\x08\n\x06_ratioB\x07\n\x05_seed\"\x1a\n\nMaskedText\x12\x0c\n\x04text\x18\x01 \x01(\t\"e\n\rMaskedActions\x12\"\n\x07\x61\x63tions\x18\x01 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\x30\n\rstep_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xff\x02\n\x12ReconstructRequest\x12*\n\x07options\x18\x01 \x01(\x0b\x32\x19.tectum.v1.RequestOptions\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x10.tectum.v1.ImageH\x00\x12\x1f\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x0f.tectum.v1.ClipH\x00\x12%\n\x04text\x18\x04 \x01(\x0b\x32\x15.tectum.v1.MaskedTextH\x00\x12+\n\x07\x61\x63tions\x18\x05 \x01(\x0b\x32\x18.tectum.v1.MaskedActionsH\x00\x12\x1d\n\x04mask\x18\x06 \x01(\x0b\x32\x0f.tectum.v1.Mask\x12\x16\n\x0etext_condition\x18\x07 \x01(\t\x12)\n\x0fimage_condition\x18\x08 \x01(\x0b\x32\x10.tectum.v1.Image\x12*\n\x0fstate_condition\x18\t \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\r\n\x05top_k\x18\n \x01(\rB\x08\n\x06target\"\xb1\x01\n\x13ImageReconstruction\x12\"\n\x05input\x18\x01 \x01(\x0b\x32\x13.tectum.v1.RawImage\x12+\n\x0ereconstruction\x18\x02 \x01(\x0b\x32\x13.tectum.v1.RawImage\x12\x1f\n\x04mask\x18\x03 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12(\n\relement_error\x18\x04 \x01(\x0b\x32\x11.tectum.v1.Tensor\"\xb0\x01\n\x12\x43lipReconstruction\x12\"\n\x05input\x18\x01 \x03(\x0b\x32\x13.tectum.v1.RawImage\x12+\n\x0ereconstruction\x18\x02 \x03(\x0b\x32\x13.tectum.v1.RawImage\x12\x1f\n\x04mask\x18\x03 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12(\n\relement_error\x18\x04 \x01(\x0b\x32\x11.tectum.v1.Tensor\"4\n\x0eTokenCandidate\x12\r\n\x05token\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"\x81\x01\n\x13TokenReconstruction\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06hidden\x18\x02 \x01(\x08\x12-\n\ncandidates\x18\x03 \x03(\x0b\x32\x19.tectum.v1.TokenCandidate\x12\x12\n\x05\x65rror\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_error\"R\n\x12TextReconstruction\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\x06tokens\x18\x02 \x03(\x0b\x32\x1e.tectum.v1.TokenReconstruction\"\x85\x01\n\x14\x41\x63tionReconstruction\x12\"\n\x07\x61\x63tions\x18\x01 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\x1f\n\x04mask\x18\x02 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12(\n\relement_error\x18\x03 \x01(\x0b\x32\x11.tectum.v1.Tensor\"\x91\x02\n\x13ReconstructResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.tectum.v1.ResponseInfo\x12/\n\x05image\x18\x02 \x01(\x0b\x32\x1e.tectum.v1.ImageReconstructionH\x00\x12-\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x1d.tectum.v1.ClipReconstructionH\x00\x12-\n\x04text\x18\x04 \x01(\x0b\x32\x1d.tectum.v1.TextReconstructionH\x00\x12\x32\n\x07\x61\x63tions\x18\x05 \x01(\x0b\x32\x1f.tectum.v1.ActionReconstructionH\x00\x42\x10\n\x0ereconstruction*\x96\x01\n\x08MaskKind\x12\x19\n\x15MASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MASK_KIND_RANDOM\x10\x01\x12\x13\n\x0fMASK_KIND_BLOCK\x10\x02\x12\x18\n\x14MASK_KIND_IMPORTANCE\x10\x03\x12\x12\n\x0eMASK_KIND_TUBE\x10\x04\x12\x16\n\x12MASK_KIND_EXPLICIT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btectum/v1/reconstruct.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14tectum/v1/call.proto\x1a\x15tectum/v1/image.proto\x1a\x16tectum/v1/tensor.proto\"\xbc\x01\n\x04Mask\x12!\n\x04kind\x18\x01 \x01(\x0e\x32\x13.tectum.v1.MaskKind\x12\x12\n\x05ratio\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06hidden\x18\x04 \x03(\r\x12+\n\x06source\x18\x05 \x01(\x0e\x32\x1b.tectum.v1.ImportanceSource\x12\x11\n\x04hint\x18\x06 \x01(\x02H\x02\x88\x01\x01\x42\x08\n\x06_ratioB\x07\n\x05_seedB\x07\n\x05_hint\"\x1a\n\nMaskedText\x12\x0c\n\x04text\x18\x01 \x01(\t\"e\n\rMaskedActions\x12\"\n\x07\x61\x63tions\x18\x01 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\x30\n\rstep_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xff\x02\n\x12ReconstructRequest\x12*\n\x07options\x18\x01 \x01(\x0b\x32\x19.tectum.v1.RequestOptions\x12!\n\x05image\x18\x02 \x01(\x0b\x32\x10.tectum.v1.ImageH\x00\x12\x1f\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x0f.tectum.v1.ClipH\x00\x12%\n\x04text\x18\x04 \x01(\x0b\x32\x15.tectum.v1.MaskedTextH\x00\x12+\n\x07\x61\x63tions\x18\x05 \x01(\x0b\x32\x18.tectum.v1.MaskedActionsH\x00\x12\x1d\n\x04mask\x18\x06 \x01(\x0b\x32\x0f.tectum.v1.Mask\x12\x16\n\x0etext_condition\x18\x07 \x01(\t\x12)\n\x0fimage_condition\x18\x08 \x01(\x0b\x32\x10.tectum.v1.Image\x12*\n\x0fstate_condition\x18\t \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\r\n\x05top_k\x18\n \x01(\rB\x08\n\x06target\"\xb1\x01\n\x13ImageReconstruction\x12\"\n\x05input\x18\x01 \x01(\x0b\x32\x13.tectum.v1.RawImage\x12+\n\x0ereconstruction\x18\x02 \x01(\x0b\x32\x13.tectum.v1.RawImage\x12\x1f\n\x04mask\x18\x03 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12(\n\relement_error\x18\x04 \x01(\x0b\x32\x11.tectum.v1.Tensor\"\xb0\x01\n\x12\x43lipReconstruction\x12\"\n\x05input\x18\x01 \x03(\x0b\x32\x13.tectum.v1.RawImage\x12+\n\x0ereconstruction\x18\x02 \x03(\x0b\x32\x13.tectum.v1.RawImage\x12\x1f\n\x04mask\x18\x03 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12(\n\relement_error\x18\x04 \x01(\x0b\x32\x11.tectum.v1.Tensor\"4\n\x0eTokenCandidate\x12\r\n\x05token\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"\x81\x01\n\x13TokenReconstruction\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06hidden\x18\x02 \x01(\x08\x12-\n\ncandidates\x18\x03 \x03(\x0b\x32\x19.tectum.v1.TokenCandidate\x12\x12\n\x05\x65rror\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_error\"R\n\x12TextReconstruction\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\x06tokens\x18\x02 \x03(\x0b\x32\x1e.tectum.v1.TokenReconstruction\"\x85\x01\n\x14\x41\x63tionReconstruction\x12\"\n\x07\x61\x63tions\x18\x01 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12\x1f\n\x04mask\x18\x02 \x01(\x0b\x32\x11.tectum.v1.Tensor\x12(\n\relement_error\x18\x03 \x01(\x0b\x32\x11.tectum.v1.Tensor\"\x91\x02\n\x13ReconstructResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.tectum.v1.ResponseInfo\x12/\n\x05image\x18\x02 \x01(\x0b\x32\x1e.tectum.v1.ImageReconstructionH\x00\x12-\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x1d.tectum.v1.ClipReconstructionH\x00\x12-\n\x04text\x18\x04 \x01(\x0b\x32\x1d.tectum.v1.TextReconstructionH\x00\x12\x32\n\x07\x61\x63tions\x18\x05 \x01(\x0b\x32\x1f.tectum.v1.ActionReconstructionH\x00\x42\x10\n\x0ereconstruction*\x96\x01\n\x08MaskKind\x12\x19\n\x15MASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MASK_KIND_RANDOM\x10\x01\x12\x13\n\x0fMASK_KIND_BLOCK\x10\x02\x12\x18\n\x14MASK_KIND_IMPORTANCE\x10\x03\x12\x12\n\x0eMASK_KIND_TUBE\x10\x04\x12\x16\n\x12MASK_KIND_EXPLICIT\x10\x05*t\n\x10ImportanceSource\x12!\n\x1dIMPORTANCE_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bIMPORTANCE_SOURCE_ATTENTION\x10\x01\x12\x1c\n\x18IMPORTANCE_SOURCE_CHANGE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tectum.v1.reconstruct_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKKIND']._serialized_start=1819
-  _globals['_MASKKIND']._serialized_end=1969
-  _globals['_MASK']._serialized_start=143
-  _globals['_MASK']._serialized_end=258
-  _globals['_MASKEDTEXT']._serialized_start=260
-  _globals['_MASKEDTEXT']._serialized_end=286
-  _globals['_MASKEDACTIONS']._serialized_start=288
-  _globals['_MASKEDACTIONS']._serialized_end=389
-  _globals['_RECONSTRUCTREQUEST']._serialized_start=392
-  _globals['_RECONSTRUCTREQUEST']._serialized_end=775
-  _globals['_IMAGERECONSTRUCTION']._serialized_start=778
-  _globals['_IMAGERECONSTRUCTION']._serialized_end=955
-  _globals['_CLIPRECONSTRUCTION']._serialized_start=958
-  _globals['_CLIPRECONSTRUCTION']._serialized_end=1134
-  _globals['_TOKENCANDIDATE']._serialized_start=1136
-  _globals['_TOKENCANDIDATE']._serialized_end=1188
-  _globals['_TOKENRECONSTRUCTION']._serialized_start=1191
-  _globals['_TOKENRECONSTRUCTION']._serialized_end=1320
-  _globals['_TEXTRECONSTRUCTION']._serialized_start=1322
-  _globals['_TEXTRECONSTRUCTION']._serialized_end=1404
-  _globals['_ACTIONRECONSTRUCTION']._serialized_start=1407
-  _globals['_ACTIONRECONSTRUCTION']._serialized_end=1540
-  _globals['_RECONSTRUCTRESPONSE']._serialized_start=1543
-  _globals['_RECONSTRUCTRESPONSE']._serialized_end=1816
+  _globals['_MASKKIND']._serialized_start=1893
+  _globals['_MASKKIND']._serialized_end=2043
+  _globals['_IMPORTANCESOURCE']._serialized_start=2045
+  _globals['_IMPORTANCESOURCE']._serialized_end=2161
+  _globals['_MASK']._serialized_start=144
+  _globals['_MASK']._serialized_end=332
+  _globals['_MASKEDTEXT']._serialized_start=334
+  _globals['_MASKEDTEXT']._serialized_end=360
+  _globals['_MASKEDACTIONS']._serialized_start=362
+  _globals['_MASKEDACTIONS']._serialized_end=463
+  _globals['_RECONSTRUCTREQUEST']._serialized_start=466
+  _globals['_RECONSTRUCTREQUEST']._serialized_end=849
+  _globals['_IMAGERECONSTRUCTION']._serialized_start=852
+  _globals['_IMAGERECONSTRUCTION']._serialized_end=1029
+  _globals['_CLIPRECONSTRUCTION']._serialized_start=1032
+  _globals['_CLIPRECONSTRUCTION']._serialized_end=1208
+  _globals['_TOKENCANDIDATE']._serialized_start=1210
+  _globals['_TOKENCANDIDATE']._serialized_end=1262
+  _globals['_TOKENRECONSTRUCTION']._serialized_start=1265
+  _globals['_TOKENRECONSTRUCTION']._serialized_end=1394
+  _globals['_TEXTRECONSTRUCTION']._serialized_start=1396
+  _globals['_TEXTRECONSTRUCTION']._serialized_end=1478
+  _globals['_ACTIONRECONSTRUCTION']._serialized_start=1481
+  _globals['_ACTIONRECONSTRUCTION']._serialized_end=1614
+  _globals['_RECONSTRUCTRESPONSE']._serialized_start=1617
+  _globals['_RECONSTRUCTRESPONSE']._serialized_end=1890
 # @@protoc_insertion_point(module_scope)

@@ -38,7 +38,7 @@ class _MaskKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     same rectangles in every frame. Not for texts.
     """
     MASK_KIND_IMPORTANCE: _MaskKind.ValueType  # 3
-    """Images and clips: what the encoder attends to most is hidden first."""
+    """Images and clips: what matters most is hidden first, as Mask.source says it."""
     MASK_KIND_TUBE: _MaskKind.ValueType  # 4
     """Clips only: the same patches in every frame."""
     MASK_KIND_EXPLICIT: _MaskKind.ValueType  # 5
@@ -58,12 +58,36 @@ MASK_KIND_BLOCK: MaskKind.ValueType  # 2
 same rectangles in every frame. Not for texts.
 """
 MASK_KIND_IMPORTANCE: MaskKind.ValueType  # 3
-"""Images and clips: what the encoder attends to most is hidden first."""
+"""Images and clips: what matters most is hidden first, as Mask.source says it."""
 MASK_KIND_TUBE: MaskKind.ValueType  # 4
 """Clips only: the same patches in every frame."""
 MASK_KIND_EXPLICIT: MaskKind.ValueType  # 5
 """Exactly the elements listed in Mask.hidden."""
 Global___MaskKind: typing_extensions.TypeAlias = MaskKind
+
+class _ImportanceSource:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ImportanceSourceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ImportanceSource.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    IMPORTANCE_SOURCE_UNSPECIFIED: _ImportanceSource.ValueType  # 0
+    """Absent: ATTENTION."""
+    IMPORTANCE_SOURCE_ATTENTION: _ImportanceSource.ValueType  # 1
+    """What the encoder attends to most."""
+    IMPORTANCE_SOURCE_CHANGE: _ImportanceSource.ValueType  # 2
+    """Clips only: what differs most from the frames before and after, as in training."""
+
+class ImportanceSource(_ImportanceSource, metaclass=_ImportanceSourceEnumTypeWrapper):
+    """What an IMPORTANCE mask goes by."""
+
+IMPORTANCE_SOURCE_UNSPECIFIED: ImportanceSource.ValueType  # 0
+"""Absent: ATTENTION."""
+IMPORTANCE_SOURCE_ATTENTION: ImportanceSource.ValueType  # 1
+"""What the encoder attends to most."""
+IMPORTANCE_SOURCE_CHANGE: ImportanceSource.ValueType  # 2
+"""Clips only: what differs most from the frames before and after, as in training."""
+Global___ImportanceSource: typing_extensions.TypeAlias = ImportanceSource
 
 @typing.final
 class Mask(google.protobuf.message.Message):
@@ -75,6 +99,8 @@ class Mask(google.protobuf.message.Message):
     RATIO_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     HIDDEN_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    HINT_FIELD_NUMBER: builtins.int
     kind: Global___MaskKind.ValueType
     """Absent: RANDOM, or EXPLICIT if `hidden` is given."""
     ratio: builtins.float
@@ -83,6 +109,12 @@ class Mask(google.protobuf.message.Message):
     """
     seed: builtins.int
     """Seed of the draw: equal seeds hide equal elements. Absent: 0."""
+    source: Global___ImportanceSource.ValueType
+    """For IMPORTANCE, and only with it: what says how much an element matters."""
+    hint: builtins.float
+    """For IMPORTANCE, and only with it: share of the elements left visible that is drawn from all alike, 0
+    to 1; the rest is what matters least. Absent: 0.
+    """
     @property
     def hidden(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """For EXPLICIT: the hidden elements' indices, row by row from 0, none twice, at least one and not all."""
@@ -94,9 +126,13 @@ class Mask(google.protobuf.message.Message):
         ratio: builtins.float | None = ...,
         seed: builtins.int | None = ...,
         hidden: collections.abc.Iterable[builtins.int] | None = ...,
+        source: Global___ImportanceSource.ValueType = ...,
+        hint: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_ratio", b"_ratio", "_seed", b"_seed", "ratio", b"ratio", "seed", b"seed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ratio", b"_ratio", "_seed", b"_seed", "hidden", b"hidden", "kind", b"kind", "ratio", b"ratio", "seed", b"seed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_hint", b"_hint", "_ratio", b"_ratio", "_seed", b"_seed", "hint", b"hint", "ratio", b"ratio", "seed", b"seed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_hint", b"_hint", "_ratio", b"_ratio", "_seed", b"_seed", "hidden", b"hidden", "hint", b"hint", "kind", b"kind", "ratio", b"ratio", "seed", b"seed", "source", b"source"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_hint", b"_hint"]) -> typing.Literal["hint"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ratio", b"_ratio"]) -> typing.Literal["ratio"] | None: ...
     @typing.overload

@@ -60,6 +60,10 @@ class MaskSpec(msgspec.Struct, frozen=True):
     seed: int = 0
     hidden: tuple[int, ...] = ()
     """For "explicit"."""
+    source: Literal["attention", "change"] = "attention"
+    """For "importance": what matters."""
+    hint: float = 0.0
+    """For "importance": share of what is seen that is drawn from all elements alike."""
 
 
 class EmbedImages(msgspec.Struct, frozen=True, tag=True):

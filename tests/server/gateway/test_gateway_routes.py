@@ -188,11 +188,14 @@ async def test_an_image_is_filled_in(http: httpx.AsyncClient, worker: FakeWorker
     assert (request.mask.kind, request.mask.seed, request.text_condition) == (2, 7, "open")
 
 
-async def test_a_clip_is_filled_in(http: httpx.AsyncClient) -> None:
-    body = {"clip": {"frames": [PICTURE, b64(png(9))]}, "frame_interval_ms": 50}
+async def test_a_clip_is_filled_in(http: httpx.AsyncClient, worker: FakeWorker) -> None:
+    mask = {"kind": "importance", "source": "change", "hint": 0.25}
+    body = {"clip": {"frames": [PICTURE, b64(png(9))]}, "frame_interval_ms": 50, "mask": mask}
     answer = await post(http, "/v1/reconstruct", body)
 
     assert [opened(frame)[0, 0, 0] for frame in answer["clip"]["reconstruction"]] == [0, 246]
+    sent = worker.seen[0].request.mask
+    assert (sent.kind, sent.source, sent.hint) == (3, 2, 0.25)
 
 
 async def test_a_text_is_filled_in(http: httpx.AsyncClient, worker: FakeWorker) -> None:

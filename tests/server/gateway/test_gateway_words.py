@@ -23,7 +23,7 @@ TEXTS_FIELDS = "model, data_type, dimensions, encoding_format, texts"
         ("embed/texts", {"texts": ["a"], "zzz": 1}, f"zzz: unknown field; allowed: {TEXTS_FIELDS}"),
         ("embed/clips", {"clips": [{"frames": ["AAAA"], "frame": 1}]}, "clips[0].frame: unknown field; did you mean frames? allowed: frames"),
         ("similarity", {"left": [{"embedding": {"values": [1], "space_id": "s", "spaceid": "s"}}], "right": [{"text": "a"}]}, "left[0].embedding.spaceid: unknown field; did you mean space_id? allowed: values, space_id, data_type, scale, shape, tokens, truncated"),
-        ("reconstruct", {"text": "a", "mask": {"rato": 1}}, "mask.rato: unknown field; did you mean ratio? allowed: kind, ratio, seed, hidden"),
+        ("reconstruct", {"text": "a", "mask": {"rato": 1}}, "mask.rato: unknown field; did you mean ratio? allowed: kind, ratio, seed, hidden, source, hint"),
         ("embed/texts", {"texts": []}, "texts: found 0 items; allowed: at least 1"),
         ("embed/texts", {"texts": ["a"] * 1025}, "texts: found 1025 items; allowed: at most 1024"),
         ("embed/texts", {"texts": "a"}, "texts: found a string; allowed: a list"),

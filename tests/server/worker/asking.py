@@ -90,6 +90,7 @@ HUGE = image_pb2.Image(raw=image_pb2.RawImage(height=5000, width=5000, data=b"")
 # ---------------------------------------------------------------- requests
 
 BLOCK, IMPORTANCE, TUBE = 2, 3, 4
+CHANGE = 2
 
 
 def options(**values: Any) -> call_pb2.RequestOptions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from tests.server.worker.asking import (
     BLOCK,
+    CHANGE,
     CUT,
     FLAT,
     GIF,
@@ -174,6 +175,15 @@ REQUESTS = {
     ),
     "importance over actions": Row.of(
         fill(actions=steps(), mask=mask(kind=IMPORTANCE)), "FIELD_OUT_OF_RANGE", "mask.kind"
+    ),
+    "change over an image": Row.of(
+        fill(image=IMAGE, mask=mask(kind=IMPORTANCE, source=CHANGE)),
+        "FIELD_OUT_OF_RANGE",
+        "mask.source",
+        words="needs a clip",
+    ),
+    "hints of a block": Row.of(
+        fill(image=IMAGE, mask=mask(kind=BLOCK, hint=0.5)), "FIELD_OUT_OF_RANGE", "mask.hint"
     ),
     "unknown mask": Row.of(
         fill(image=IMAGE, mask=mask(kind=42)), "FIELD_OUT_OF_RANGE", "mask.kind"

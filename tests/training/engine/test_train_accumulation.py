@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from tests.training.ranks import Ranks
-from tests.training.tiny import batch, job, model, tokenizer
+from tests.training.tiny import batch, job, model, tokenizer, video
 from torch import Tensor, nn
 
+from tectum_core.architecture import ActionBinsConfig, ActionConfig
 from tectum_core.model import PerceptionModel
+from tectum_train import recipes
 from tectum_train.distributed import average_gradients, mean_over_ranks, rank
 from tectum_train.distributed import world_size as ranks_there
 from tectum_train.engine.accumulation import backward, division, indivisible
@@ -30,10 +32,15 @@ from tectum_train.objectives import (
     WeightedSum,
     objective_for,
 )
-from tectum_train.recipe import Recipe, RecipeError
+from tectum_train.recipe import Recipe, RecipeError, read_recipe
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 SIGLIP = {"width": 16, "initial_scale": 10, "bias": -10}
+MEANS = ("action_prediction", "masked_action", "masked_image", "masked_language", "video_mae")
+"""All of their metrics are means over what the loss is a mean over, or shares of one."""
+BINS = ActionConfig(
+    dimensions=4, state_dimensions=4, max_steps=8, bins=ActionBinsConfig(count=8)
+).model_dump()
 
 
 class PaddedMean(Averaged):
@@ -73,7 +80,7 @@ def wide(made: _Made) -> _Made:
 def joint(kinds: list[dict[str, Any]]) -> WeightedSum:
     """These objectives in float64, each with a weight of its own, and a mean beside them."""
     torch.manual_seed(0)
-    network = model(joint=SIGLIP)
+    network = model(joint=SIGLIP, actions=BINS, **video())
     parts: list[Objective] = [
         objective_for(READ.validate_python(one), network, tokenizer()) for one in kinds
     ]
@@ -85,11 +92,13 @@ def samples(seed: int = 0) -> Batch:
     padded = torch.arange(8)[None] >= torch.arange(8, 0, -1)[:, None]
     made = wide(batch(8, seed=seed, padded=padded))
     made.task[3] = made.task[0]
+    assert made.clip is not None
+    made.clip.inside = torch.arange(4)[None] < 1 + torch.arange(8)[:, None] % 4
     return made
 
 
 def learnt(kinds: list[dict[str, Any]], pieces: int, steps: int = 2) -> dict[str, NDArray[Any]]:
-    """Losses of the last of some steps, its gradients, and what is remembered after it."""
+    """What the last of some steps says, its gradients, and what is remembered after it."""
     objective = joint(kinds)
     descent = torch.optim.SGD(objective.parameters(), lr=0.01)
     for step in range(steps):
@@ -101,6 +110,11 @@ def learnt(kinds: list[dict[str, Any]], pieces: int, steps: int = 2) -> dict[str
         objective.after_step()
     found = {f"loss/{k}": v.numpy() for k, v in outcome.metrics.items() if k.endswith("loss")}
     found["loss"] = outcome.loss.numpy()
+    found |= {
+        f"metric/{key}": value.numpy()
+        for key, value in outcome.metrics.items()
+        if key.partition("/")[0] in MEANS
+    }
     found |= {
         f"gradient/{name}": one.grad.numpy()
         for name, one in objective.named_parameters()
@@ -157,6 +171,54 @@ def test_two_ranks_with_two_pieces_each_teach_what_the_whole_batch_does(
         assert np.isclose(mean, whole.pop(key), rtol=1e-6)
     for one in both:
         assert furthest(one, whole) <= 1e-6
+
+
+BY_CHANGE = {"kind": "importance", "ratios": (0.3, 0.5, 0.8)}
+AVERAGED: list[Any] = [
+    pytest.param([{"kind": "masked_image"}], id="masked_image"),
+    pytest.param([{"kind": "masked_image", "mask": BY_CHANGE, "fraction": 0.5}], id="by_change"),
+    pytest.param([{"kind": "masked_language", "ratio": 0.4}], id="masked_language"),
+    pytest.param([{"kind": "masked_action"}], id="masked_action"),
+    pytest.param([{"kind": "masked_action", "loss": "cross_entropy"}], id="masked_action-bins"),
+    pytest.param([{"kind": "action_prediction"}], id="action_prediction"),
+    pytest.param([{"kind": "video_mae"}], id="video_mae"),
+    pytest.param(
+        [
+            {"kind": "masked_image"},
+            {"kind": "image_text"},
+            {"kind": "masked_language"},
+            {"kind": "masked_action"},
+        ],
+        id="several",
+    ),
+]
+
+
+@pytest.mark.parametrize("kinds", AVERAGED)
+def test_pieces_of_what_is_a_mean_say_and_teach_what_the_whole_does(
+    kinds: list[dict[str, Any]],
+) -> None:
+    whole = learnt(kinds, 1)
+
+    for pieces in (2, 4):
+        assert furthest(learnt(kinds, pieces), whole) <= 1e-9
+
+
+@pytest.mark.parametrize("kinds", AVERAGED)
+def test_ranks_and_pieces_of_what_is_a_mean_teach_what_the_whole_does(
+    ranks: Ranks, kinds: list[dict[str, Any]]
+) -> None:
+    whole = learnt(kinds, 1)
+
+    both = ranks.run(learnt, kinds=kinds, pieces=2)
+
+    for key in [key for key in whole if key.startswith(("loss", "metric"))]:
+        mean = np.mean([one.pop(key) for one in both])
+        expected = whole.pop(key)
+        if key.startswith("loss"):  # of the others, a rank that has fewer counts as much
+            assert np.isclose(mean, expected, rtol=1e-9)
+    for one in both:
+        assert furthest(one, whole) <= 1e-9
 
 
 class Dropping(Coupled):
@@ -295,3 +357,18 @@ def test_what_is_neither_averaged_nor_coupled_is_named() -> None:
     nested = WeightedSum([(1.0, Opaque()), (1.0, Whole())])
 
     assert indivisible(WeightedSum([(1.0, nested), (2.0, PaddedMean(model()))])) == ["opaque"]
+
+
+def in_pieces() -> list[Recipe]:
+    """The package's recipes whose batches come in pieces."""
+    return [one for one in map(read_recipe, recipes.named()) if one.schedule.micro_batch]
+
+
+@pytest.mark.parametrize("made", in_pieces(), ids=lambda made: made.name)
+def test_every_recipe_whose_batch_comes_in_pieces_can_be_so_divided(made: Recipe) -> None:
+    with torch.device("meta"):
+        network = PerceptionModel(made.model)
+        parts = [(1.0, objective_for(one, network, tokenizer())) for one in made.objectives]
+
+    assert division(made) > 1
+    assert indivisible(WeightedSum(parts)) == []

@@ -40,6 +40,22 @@ def test_the_first_step_is_taken_from_the_bundles_trunk(
     assert run.begun == ("vision", "vision.pool")
 
 
+def test_a_teacher_may_stay_the_bundles_trunk_while_the_runs_own_learns(
+    bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    mask = {"kind": "importance", "source": "attention", "momentum": 1}
+
+    run = trained(
+        beginning(tiny_data, tmp_path, bundle, objectives=[{"kind": "masked_image", "mask": mask}])
+    )
+
+    theirs = read_bundle(bundle, "bundle").model.vision.state_dict()
+    teacher = run.objective.get_submodule("parts.0.hiding.teacher.copy").state_dict()
+    own = run.model.vision.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in teacher.items())
+    assert any(not torch.equal(value, theirs[name]) for name, value in own.items())
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -1,4 +1,4 @@
-"""Whole runs of self-distillation and of the supervised baseline: learnt from, and resumed."""
+"""Whole runs with teachers or labels: learnt from, and resumed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ DINO = {
 OBJECTIVES: dict[str, Any] = {
     "dino": DINO,
     "dino, balanced": DINO | {"centring": "sinkhorn_knopp", "patch_head": "own"},
+    "masked, by a teacher's attention": {
+        "kind": "masked_image", "mask": {"kind": "importance", "source": "attention"},
+    },
     "supervised": {"kind": "supervised", "classes": {"task_family": 4, "next.success": 2}},
-}
+}  # fmt: skip
 
 
 def run_of(objective: Any, data: Path, folder: Path) -> Recipe:

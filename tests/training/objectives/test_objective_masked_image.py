@@ -220,6 +220,46 @@ def test_a_mask_by_attention_needs_no_later_frame(decoder: Altered) -> None:
     assert (scores.masked_fill(~hidden, 1).amin(1) >= scores.masked_fill(hidden, 0).amax(1)).all()
 
 
+@pytest.mark.parametrize("momentum", [0.25, 1.0])
+def test_what_matters_is_what_a_slow_copy_of_the_trunk_attends_to(
+    decoder: Altered, momentum: float
+) -> None:
+    mask = {
+        "kind": "importance", "source": "attention", "hint": 0.0, "ratios": (0.5,),
+        "momentum": momentum,
+    }  # fmt: skip
+    network = model()
+    learnt, expected = objective(network, mask=mask), model().vision
+
+    with torch.no_grad():
+        for weight in network.vision.parameters():
+            weight.add_(torch.randn(weight.shape, generator=Generator().manual_seed(1)))
+        for slow, quick in zip(expected.parameters(), network.vision.parameters(), strict=True):
+            slow.mul_(momentum).add_(quick, alpha=1 - momentum)
+    learnt.after_step()
+    learnt(batch())
+
+    hidden, scores = places(decoder.keep), expected.importance(batch().earlier)
+    assert (scores.masked_fill(~hidden, 1).amin(1) >= scores.masked_fill(hidden, 0).amax(1)).all()
+    assert hidden.ne(places_of(network.vision.importance(batch().earlier))).any()
+
+
+def places_of(scores: Tensor) -> Tensor:
+    """bool[B, N], the half that scores highest."""
+    return scores.argsort(dim=1, descending=True).argsort(dim=1) < COUNT // 2
+
+
+def test_a_teacher_is_no_part_of_what_descends() -> None:
+    learnt = objective(model(), mask={"kind": "importance", "source": "attention"})
+
+    learnt(batch()).loss.backward()
+
+    teacher = [one for name, one in learnt.named_parameters() if "teacher" in name]
+    assert teacher
+    assert not any(one.requires_grad or one.grad is not None for one in teacher)
+    assert not any("hiding" in name for name in objective(model()).state_dict())
+
+
 def test_a_mask_that_images_cannot_have_is_refused() -> None:
     with pytest.raises(ValueError, match="a tube mask is for clips"):
         objective(model(), mask={"kind": "tube"})

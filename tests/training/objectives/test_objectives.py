@@ -227,6 +227,10 @@ FROM_TRUNK = TransformerDynamicsConfig(transformer=stack(), source="trunk")
 LEARNT: list[Any] = [
     pytest.param("image_text", {}, {}, 40, 0.2, id="image_text"),
     pytest.param("masked_image", {}, {}, 100, 0.5, id="masked_image"),
+    pytest.param(
+        "masked_image", {"mask": {"kind": "importance", "source": "attention"}}, {}, 100, 0.6,
+        id="masked_image-attention",
+    ),
     pytest.param("masked_language", {"image_share": 1.0}, {}, 60, 0.2, id="masked_language"),
     pytest.param("masked_action", {}, {}, 80, 0.4, id="masked_action"),
     pytest.param("action_prediction", {}, {}, 60, 0.2, id="action_prediction"),

@@ -75,6 +75,7 @@ TRUNK = {"kind": "transformer", "transformer": stack().model_dump(), "source": "
     [
         ("masked_image", {"text_share": 1.0}, None),
         ("masked_image", {"mask": {"kind": "importance", "ratios": (0.3, 0.5, 0.8)}}, None),
+        ("masked_image", {"mask": {"kind": "importance", "source": "attention"}}, None),
         ("masked_language", {"ratio": 0.4}, None),
         ("masked_action", {}, None),
         ("masked_action", {"loss": "cross_entropy"}, None),

@@ -77,7 +77,8 @@ def backward(
         autocast: makes the context of a forward pass.
 
     Returns:
-        The loss, without its graph, and metrics: those that are no losses are means over pieces.
+        The loss, without its graph, and metrics: means over pieces that count as their losses do,
+        so the whole batch's where a metric is a mean over what the loss is, or a share of one.
     """
     if pieces == 1 or isinstance(objective, ManyTasks):
         with autocast():
@@ -88,6 +89,7 @@ def backward(
     averaged = [(weight, one) for weight, one in objective.terms() if isinstance(one, Averaged)]
     states, vectors = _vectors([one for _, one in coupled], batch, pieces, autocast)
     said: dict[str, list[Tensor]] = {}
+    weighed: dict[str, list[Tensor]] = {}
     for (weight, judge), own in zip(coupled, vectors, strict=True):
         with autocast():
             outcome = judge.judged(own, batch)
@@ -109,13 +111,15 @@ def backward(
                         gradients.append(owed[number::pieces])
             for (weight, part), share in zip(averaged, counts, strict=True):
                 outcome = part(piece)
-                loss = outcome.loss * share[number]
-                ends.append(loss * (weight / pieces))
+                ends.append(outcome.loss * (share[number] * weight / pieces))
                 gradients.append(None)
-                for key, value in named(part, Outcome(loss, outcome.metrics)).items():
+                divisors = {f"{part.name}/{key}": one for key, one in outcome.divisors.items()}
+                for key, value in named(part, outcome).items():
                     said.setdefault(key, []).append(value)
+                    divisor = divisors.get(key, torch.ones_like(value))
+                    weighed.setdefault(key, []).append(share[number] * divisor)
         torch.autograd.backward(ends, gradients)
-    metrics = {key: torch.stack(values).mean() for key, values in said.items()}
+    metrics = {key: _mean(values, weighed.get(key)) for key, values in said.items()}
     losses = [weight * metrics[f"{one.name}/loss"] for weight, one in objective.terms()]
     return Outcome(torch.stack(losses).sum(), metrics)
 
@@ -125,11 +129,22 @@ def _piece(batch: Batch, number: int, pieces: int) -> Batch:
     return batch.part(number, len(batch), pieces)
 
 
-def _shares(part: Averaged, batch: Batch, pieces: int) -> Tensor:
-    """float[pieces], what the loss of each counts in the mean over them; 1 where all are alike."""
+def _shares(part: Averaged, batch: Batch, pieces: int) -> list[float]:
+    """What the loss of each piece counts in the mean over them; 1 where all are alike."""
     counts = torch.stack([part.counted(_piece(batch, n, pieces)) for n in range(pieces)])
-    counts = all_sum(counts.float())  # a piece's loss is a mean over all ranks already
-    return counts / counts.mean().clamp(min=torch.finfo(counts.dtype).tiny)
+    counts = all_sum(counts.double())  # a piece's loss is a mean over all ranks already
+    shares: list[float] = (counts / counts.mean().clamp(min=1 / pieces)).tolist()
+    return shares
+
+
+def _mean(values: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:
+    """Their weighted mean, 0 if none has a weight; those without may be anything."""
+    said = torch.stack(list(values))
+    if weights is None:
+        return said.mean()
+    weight = torch.stack(list(weights)).to(said.dtype)
+    total = weight.sum().clamp(min=torch.finfo(said.dtype).tiny)
+    return (said.where(weight > 0, 0) * weight).sum() / total
 
 
 def _vectors(

@@ -6,7 +6,8 @@ One file each; they know this base and the model core, never each other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,9 @@ class Outcome:
     """Detached scalars under short names; the loop adds the objective's prefix."""
     chance: float | None = None
     """The loss of who knows nothing, such as ln B; None: there is no such number."""
+    divisors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of metrics that are shares, what they are shares of: where a batch comes in pieces, both are
+    averaged before one is divided by the other."""
 
 
 class ObjectiveSettings(Strict):

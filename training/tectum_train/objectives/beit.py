@@ -16,15 +16,10 @@ from tectum_core.model import PerceptionModel, Replaced
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.image_tokenizer import FILE, read_image_tokenizer
 from tectum_train.losses.codes import code_cross_entropy, code_uses, majority, perplexity
-from tectum_train.masking import (
-    BlockMask,
-    MaskConfig,
-    check_mask,
-    needs_change,
-)
+from tectum_train.masking import BlockMask, MaskConfig, needs_change
 from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads
-from tectum_train.objectives.hiding import hidden_of
+from tectum_train.objectives.hiding import Hiding
 from tectum_train.paths import expanded
 
 __all__ = ["Beit", "BeitConfig"]
@@ -72,7 +67,7 @@ class Beit(Averaged):
                 f"{path} names patches of {theirs.patch_size} pixels in pictures of "
                 f"{theirs.image_size}; model.vision has {vision.patch_size} in {vision.image_size}"
             )
-        check_mask(config.mask, vision)
+        self.hiding = Hiding(config.mask, model.vision)
         self.config = config
         self.model = model
         width = vision.transformer.width
@@ -106,8 +101,7 @@ class Beit(Averaged):
         """
         used = self.config.used(batch)
         pixels = batch.earlier[:used]
-        vision = self.model.vision
-        hidden = hidden_of(batch, self.name, self.config.mask, vision, pixels, _RATIO)
+        hidden = self.hiding(batch, self.name, pixels, _RATIO)
         codes = self.codes(pixels)[hidden]
         loss, hit = code_cross_entropy(self.head(self._tokens(pixels, hidden)[hidden]), codes)
         uses = code_uses(codes, self.tokenizer.shape.codes)
@@ -120,6 +114,10 @@ class Beit(Averaged):
             },
             chance=math.log(self.tokenizer.shape.codes),
         )
+
+    def after_step(self) -> None:
+        """Let the teacher of its masks follow."""
+        self.hiding.follow(self.model.vision)
 
     @torch.no_grad()
     def codes(self, pixels: Tensor) -> Tensor:

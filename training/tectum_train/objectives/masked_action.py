@@ -8,6 +8,7 @@ Letters: B batch, n samples that are used, T action steps, A numbers in an actio
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -19,7 +20,7 @@ from tectum_core.masks import span_mask
 from tectum_core.model import Context, PerceptionModel
 from tectum_core.model.fusion import straight
 from tectum_train.losses.masked import binned_actions, squared_actions
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["ActionPrediction", "ActionPredictionConfig", "MaskedAction", "MaskedActionConfig"]
@@ -65,7 +66,7 @@ class ActionPredictionConfig(_ActionSettings):
     """Discriminator."""
 
 
-class _Actions(Objective):
+class _Actions(Averaged):
     """The error on hidden steps of what the fusion fills in; padded steps do not count."""
 
     def __init__(self, config: _ActionSettings, model: PerceptionModel) -> None:
@@ -76,6 +77,15 @@ class _Actions(Objective):
             raise ValueError(f"{self.name} needs model.actions.bins for loss: cross_entropy")
         self.settings = config
         self.model = model
+
+    @abstractmethod
+    def hidden(self, batch: Batch) -> Tensor:
+        """bool[n, T] of the first n samples, which are those that are used."""
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Hidden steps that lie in their episode."""
+        hidden = self.hidden(batch)
+        return (hidden & ~batch.padded[: len(hidden)]).sum()
 
     def _filled(self, batch: Batch, hidden: Tensor, image_share: float = 1.0) -> Outcome:
         """Outcome with the loss, the squared error of what is predicted, and what it must beat.
@@ -139,11 +149,14 @@ class MaskedAction(_Actions):
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss, and the errors of what is filled in and of a straight line."""
+        return self._filled(batch, self.hidden(batch), self.config.image_share)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """One run in each."""
         steps = batch.actions.shape[1]
         streams = islice(batch.streams(self.name), self.config.used(batch))
         masks = [span_mask(steps, self._ratio(stream), stream) for stream in streams]
-        hidden = torch.stack(masks).to(batch.actions.device)
-        return self._filled(batch, hidden, self.config.image_share)
+        return torch.stack(masks).to(batch.actions.device)
 
     def _ratio(self, stream: Generator) -> float:
         ratios = self.config.ratios
@@ -161,4 +174,8 @@ class ActionPrediction(_Actions):
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss, and the errors of what is predicted and of the mean action."""
-        return self._filled(batch, torch.ones_like(batch.padded[: self.config.used(batch)]))
+        return self._filled(batch, self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """All of them."""
+        return torch.ones_like(batch.padded[: self.config.used(batch)])

@@ -9,19 +9,15 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, patchify
 from tectum_train.losses.masked import hidden_patches
-from tectum_train.masking import (
-    MaskConfig,
-    RandomMask,
-    check_mask,
-    needs_change,
-)
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.masking import MaskConfig, RandomMask, needs_change
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads
-from tectum_train.objectives.hiding import hidden_of
+from tectum_train.objectives.hiding import Hiding
 
 __all__ = ["MaskedImage", "MaskedImageConfig"]
 
@@ -44,7 +40,7 @@ class MaskedImageConfig(PartSettings):
         return Reads.LATER if needs_change(self.mask) else Reads.FRAME
 
 
-class MaskedImage(Objective):
+class MaskedImage(Averaged):
     """Mean squared error on hidden patches, normalised per patch.
 
     Source: MAE (arXiv:2111.06377); given text: Voltron's V-Cond (arXiv:2302.12766).
@@ -56,9 +52,13 @@ class MaskedImage(Objective):
         super().__init__()
         if model.pixel_decoder is None:
             raise ValueError("masked_image needs model.pixel_decoder")
-        check_mask(config.mask, model.vision.config)
         self.config = config
         self.model = model
+        self.hiding = Hiding(config.mask, model.vision)
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Pictures, of which each hides equally many patches."""
+        return torch.tensor(self.config.used(batch), device=batch.earlier.device)
 
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss, and `relative`: the error as a share of predicting zero."""
@@ -67,9 +67,7 @@ class MaskedImage(Objective):
             raise ValueError("masked_image needs model.pixel_decoder")
         used = self.config.used(batch)
         pixels = batch.earlier[:used]
-        hidden = hidden_of(
-            batch, self.name, self.config.mask, vision, pixels, decoder.config.mask_ratio
-        )
+        hidden = self.hiding(batch, self.name, pixels, decoder.config.mask_ratio)
         keep = visible_indices(hidden)
         text = seen = None
         if decoder.config.text_context:
@@ -85,4 +83,9 @@ class MaskedImage(Objective):
             mean = hidden_patches(said.mean, target.mean, hidden)
             spread = hidden_patches(said.log_spread, target.log_spread, hidden)
             loss = masked + self.config.statistics_weight * (mean + spread)
-        return Outcome(loss, {"masked": masked.detach(), "relative": (masked / zero).detach()})
+        metrics = {"masked": masked.detach(), "relative": (masked / zero).detach()}
+        return Outcome(loss, metrics, divisors={"relative": zero})
+
+    def after_step(self) -> None:
+        """Let the teacher of its masks follow."""
+        self.hiding.follow(self.model.vision)

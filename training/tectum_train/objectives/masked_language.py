@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from tectum_core.model import PerceptionModel
 from tectum_train.losses.masked import hidden_words
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["MaskedLanguage", "MaskedLanguageConfig", "hide_tokens"]
@@ -33,7 +33,7 @@ class MaskedLanguageConfig(PartSettings):
     """How often the picture is shown."""
 
 
-class MaskedLanguage(Objective):
+class MaskedLanguage(Averaged):
     """Cross-entropy on hidden tokens; 80 % [MASK], 10 % another token, 10 % left as they are.
 
     Source: BERT (arXiv:1810.04805); given an image: ALBEF (arXiv:2107.07651).
@@ -52,6 +52,10 @@ class MaskedLanguage(Objective):
         self.mask_id = mask_id
         self.vocabulary = vocabulary
 
+    def counted(self, batch: Batch) -> Tensor:
+        """Hidden words."""
+        return self._masked(batch)[1].sum()
+
     def forward(self, batch: Batch) -> Outcome:
         """Outcome with the loss, and how often the best guess is right."""
         fusion, text = self.model.fusion, self.model.text
@@ -59,15 +63,20 @@ class MaskedLanguage(Objective):
             raise ValueError("masked_language needs model.fusion")
         used = self.config.used(batch)
         ids, seen = batch.ids[:used], batch.ids_seen[:used]
-        masked, hidden = hide_tokens(
-            ids, batch.content[:used], self.config.ratio, self.mask_id, self.vocabulary,
-            batch.streams(self.name),
-        )  # fmt: skip
+        masked, hidden = self._masked(batch)
         shown = torch.rand((), generator=batch.generator).item() < self.config.image_share
         image = batch.image(self.model).tokens[:used] if shown else None
         logits = fusion.fill_text(text(masked, seen).tokens, seen, image)
         loss, right = hidden_words(logits, ids, hidden)
         return Outcome(loss, {"accuracy": right.float().mean()}, math.log(self.vocabulary))
+
+    def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """int64[n, L] of the words as they are shown, and bool[n, L] of those that are hidden."""
+        used = self.config.used(batch)
+        return hide_tokens(
+            batch.ids[:used], batch.content[:used], self.config.ratio, self.mask_id,
+            self.vocabulary, batch.streams(self.name),
+        )  # fmt: skip
 
 
 def hide_tokens(

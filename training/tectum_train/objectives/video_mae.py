@@ -16,10 +16,10 @@ from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, PixelDecoder, VisionTransformer, patchify
 from tectum_train.distributed import all_sum
 from tectum_train.losses.masked import hidden_patches
-from tectum_train.masking import MaskConfig, TubeMask, check_mask
+from tectum_train.masking import MaskConfig, TubeMask
 from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads, given
-from tectum_train.objectives.hiding import hidden_of
+from tectum_train.objectives.hiding import Hiding
 
 __all__ = ["VideoMae", "VideoMaeConfig", "counted_tubelets"]
 
@@ -55,9 +55,9 @@ class VideoMae(Averaged):
         super().__init__()
         if model.video is None or model.video_decoder is None:
             raise ValueError("video_mae needs model.video and model.video_decoder")
-        check_mask(config.mask, model.video.config)
         self.config = config
         self.model = model
+        self.hiding = Hiding(config.mask, model.video)
 
     def counted(self, batch: Batch) -> Tensor:
         """Tubelets: hidden ones that lie in their episode."""
@@ -81,7 +81,13 @@ class VideoMae(Averaged):
             nothing = torch.zeros_like(target.values)
             zero = all_sum(hidden_patches(nothing, target.values, counted)).clamp(min=1e-6)
             relative = all_sum(masked) / zero
-        return Outcome(loss, {"masked": masked.detach(), "relative": relative})
+        metrics = {"masked": masked.detach(), "relative": relative}
+        return Outcome(loss, metrics, divisors={"relative": zero})
+
+    def after_step(self) -> None:
+        """Let the teacher of its masks follow."""
+        if self.model.video is not None:
+            self.hiding.follow(self.model.video)
 
     def _read(self, batch: Batch) -> tuple[VisionTransformer, PixelDecoder, Tensor]:
         """Trunk, decoder, and float[n, 3, T, S, S]."""
@@ -96,7 +102,7 @@ class VideoMae(Averaged):
     ) -> tuple[Tensor, Tensor]:
         """bool[n, N] each: what is hidden, and of that what counts."""
         ratio = decoder.config.mask_ratio
-        hidden = hidden_of(batch, self.name, self.config.mask, trunk, pixels, ratio)
+        hidden: Tensor = self.hiding(batch, self.name, pixels, ratio)
         inside = given(batch.clip, "clips").inside[: len(pixels)]
         return hidden, counted_tubelets(hidden, inside, trunk.config.tubelet_frames)
 

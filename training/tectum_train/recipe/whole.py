@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.augment.settings import AugmentationConfig
-from tectum_train.masking import ImportanceMask
+from tectum_train.masking import teacher_momentum
 from tectum_train.objectives import ObjectiveConfig, Reads
 from tectum_train.objectives.image_codes import ImageCodesConfig
 from tectum_train.objectives.masked_action import MaskedActionConfig
@@ -132,6 +132,17 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _teachers_know_something(self) -> Self:
+        for one in self.objectives:
+            begun = self.trunk is not None and Reads.CLIP not in one.reads
+            if _attends(one) == 1 and not begun:
+                raise ValueError(
+                    f"objectives.{one.kind}.mask.momentum: found 1; allowed: below 1, or a teacher "
+                    "of random numbers stays one; `trunk` may name a bundle's, which reads pictures"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _clips_are_as_the_world_model_wants_them(self) -> Self:
         world, clip = self.model.world_model, self.data.clip
         for one in self.objectives:
@@ -249,7 +260,6 @@ class Recipe(Strict):
         return {**whole.model_dump(mode="json", exclude=_NO_IDENTITY), **content}
 
 
-def _attends(objective: ObjectiveConfig) -> bool:
-    """Whether it hides what its trunk attends to."""
-    mask = getattr(objective, "mask", None)
-    return isinstance(mask, ImportanceMask) and mask.source == "attention"
+def _attends(objective: ObjectiveConfig) -> float | None:
+    """Its teacher's momentum, if it hides what one attends to."""
+    return teacher_momentum(objective.mask) if hasattr(objective, "mask") else None

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 import tectum
-from tectum.vocabulary import MaskKindName
+from tectum.vocabulary import ImportanceSourceName, MaskKindName
 from tectum_server.gateway import codec
 from tectum_server.gateway.codec import Picture
 from tectum_server.gateway.schemas.common import (
@@ -53,10 +53,14 @@ class Mask(Strict):
     """Equal seeds hide equal elements. Absent: 0."""
     hidden: Indices = Field(default_factory=list)
     """For explicit: the hidden elements' indices, row by row from 0."""
+    source: ImportanceSourceName | None = None
+    """For importance: what the encoder attends to, or what changes in a clip. Absent: attention."""
+    hint: Annotated[float, Field(ge=0, le=1), within("0 to 1")] | None = None
+    """For importance: share of what is left visible that is drawn from all alike. Absent: 0."""
 
     def read(self) -> tectum.Mask:
         """The mask, for the SDK."""
-        return tectum.Mask(self.kind, self.ratio, self.seed, self.hidden)
+        return tectum.Mask(self.kind, self.ratio, self.seed, self.hidden, self.source, self.hint)
 
 
 class Reconstruct(ModelChoice):

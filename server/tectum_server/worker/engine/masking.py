@@ -35,12 +35,12 @@ def check_mask(predictor: Predictor, operation: Operation, item: Item) -> None:
     Of a text only the kind is looked at: its tokens are counted where it is computed.
 
     Raises:
-        Failure: FIELD_OUT_OF_RANGE, a kind that is not for this target, or listed elements that
-            are not there, twice, none or all.
+        Failure: FIELD_OUT_OF_RANGE, a kind or a source that is not for this target, or listed
+            elements that are not there, twice, none or all.
     """
     match operation:
-        case FillImage(mask=spec) if spec.kind in ("explicit", "tube"):  # no other is refused
-            image_mask(predictor, spec, item.arrays[0])
+        case FillImage(mask=spec) if spec.kind in ("explicit", "tube") or spec.source == "change":
+            image_mask(predictor, spec, item.arrays[0])  # no other is refused
         case FillClip(mask=spec) if spec.kind == "explicit":
             clip_mask(predictor, spec, item.arrays[0])
         case FillActions(mask=spec):
@@ -59,8 +59,13 @@ def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -
         case "block":
             return masks.block_mask(vision.grid, vision.grid, ratio, _generator(spec))
         case "importance":
-            scores = torch.from_numpy(predictor.image_importance(image))
-            return masks.importance_mask(scores, ratio)
+            if spec.source == "change":
+                raise Failure(
+                    errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
+                    "one image says nothing of what changes; a mask by change needs a clip",
+                    "mask.source",
+                )
+            return _important(predictor.image_importance(image), ratio, spec)
         case "explicit":
             return _explicit(spec, vision.patches, "patches")
         case "tube":
@@ -83,8 +88,9 @@ def clip_mask(predictor: Predictor, spec: MaskSpec, clip: NDArray[np.uint8]) -> 
             frame = masks.random_mask(video.grid**2, ratio, _generator(spec))
             return masks.tube_mask(video.steps, frame)
         case "importance":
-            scores = torch.from_numpy(predictor.clip_importance(clip))
-            return masks.importance_mask(scores, ratio)
+            changes = spec.source == "change"
+            scores = predictor.clip_change(clip) if changes else predictor.clip_importance(clip)
+            return _important(scores, ratio, spec)
         case "explicit":
             return _explicit(spec, video.patches, "tubelets")
 
@@ -143,6 +149,10 @@ def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -
         case "block" | "importance" | "tube":
             raise _not_for(spec.kind, "a text")
     return written | {text.content[int(i)] for i in hidden.nonzero().flatten()}
+
+
+def _important(scores: NDArray[np.float32], ratio: float, spec: MaskSpec) -> Tensor:
+    return masks.hinted_mask(torch.from_numpy(scores), ratio, spec.hint, _generator(spec))
 
 
 def _explicit(spec: MaskSpec, elements: int, what: str) -> Tensor:

@@ -234,6 +234,11 @@ _MASK_KINDS: dict[int, Literal["random", "block", "importance", "tube", "explici
     reconstruct_pb2.MASK_KIND_TUBE: "tube",
     reconstruct_pb2.MASK_KIND_EXPLICIT: "explicit",
 }
+_SOURCES: dict[int, Literal["attention", "change"]] = {
+    reconstruct_pb2.IMPORTANCE_SOURCE_UNSPECIFIED: "attention",
+    reconstruct_pb2.IMPORTANCE_SOURCE_ATTENTION: "attention",
+    reconstruct_pb2.IMPORTANCE_SOURCE_CHANGE: "change",
+}
 
 
 def read_mask(mask: reconstruct_pb2.Mask, elements: int) -> MaskSpec:
@@ -270,11 +275,21 @@ def read_mask(mask: reconstruct_pb2.Mask, elements: int) -> MaskSpec:
         raise out_of_range("mask.ratio", "an EXPLICIT mask has no ratio")
     if ratio is not None and not 0 < ratio < 1:
         raise out_of_range("mask.ratio", f"must lie between 0 and 1, found {ratio}")
+    source = checked_enum(mask.source, reconstruct_pb2.ImportanceSource, "mask.source")
+    if kind != reconstruct_pb2.MASK_KIND_IMPORTANCE:
+        if source:
+            raise out_of_range("mask.source", "only an IMPORTANCE mask goes by a source")
+        if mask.HasField("hint"):
+            raise out_of_range("mask.hint", "only an IMPORTANCE mask gives hints")
+    if not 0 <= mask.hint <= 1:
+        raise out_of_range("mask.hint", f"must lie from 0 to 1, found {mask.hint}")
     return MaskSpec(
         kind=_MASK_KINDS[kind],
         ratio=ratio,
         seed=mask.seed,
         hidden=tuple(mask.hidden),
+        source=_SOURCES[source],
+        hint=mask.hint,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from tests.bundles import actions, clip, picture
 
 from tectum.v1 import errors_pb2
-from tectum_core.masks import hidden_count
+from tectum_core.masks import hidden_count, hinted_mask
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.masking import clip_mask, image_mask, step_mask, token_mask
 from tectum_server.worker.engine.operations import batch_key
@@ -64,6 +64,53 @@ def test_importance_hides_what_the_trunk_attends_to(full: Predictor) -> None:
 
     scores = full.image_importance(IMAGE)
     assert scores[mask.numpy()].min() >= scores[~mask.numpy()].max()
+
+
+def test_change_hides_what_differs_from_the_frames_about_it_as_training_does(
+    full: Predictor,
+) -> None:
+    frames, still = clip(1), clip(1, height=32, width=32)
+    still[:] = still[0]
+    still[2:, 8:16, 24:32] = 255 - still[2:, 8:16, 24:32]  # one of the patches, from halfway on
+    change = MaskSpec("importance", 1 / 16, source="change")
+
+    mask = clip_mask(full, change, still)
+    scores = full.clip_change(frames)
+    most = clip_mask(full, MaskSpec("importance", 0.25, source="change"), frames)
+
+    assert mask.nonzero().flatten().tolist() == [7, 16 + 7]
+    assert scores[most.numpy()].min() >= scores[~most.numpy()].max()
+
+
+def test_where_nothing_changes_the_seed_says_what_is_hidden(full: Predictor) -> None:
+    still = clip(1)
+    still[:] = still[0]
+
+    one, again, other = (
+        clip_mask(full, MaskSpec("importance", 0.5, seed, source="change"), still)
+        for seed in (1, 1, 2)
+    )
+
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_hints_are_drawn_from_all_elements_alike(full: Predictor) -> None:
+    scores = torch.from_numpy(full.image_importance(IMAGE))
+    for hint in (0.0, 0.5, 1.0):
+        spec = MaskSpec("importance", 0.5, 3, hint=hint)
+
+        expected = hinted_mask(scores, 0.5, hint, torch.Generator().manual_seed(3))
+
+        assert torch.equal(image_mask(full, spec, IMAGE), expected)
+
+
+def test_a_picture_alone_has_no_change(full: Predictor) -> None:
+    failure = refused(full, "image", MaskSpec("importance", source="change"))
+
+    assert failure.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
+    assert failure.field == "mask.source"
+    assert "needs a clip" in failure.message
 
 
 @pytest.mark.parametrize(("kind", "count"), [("random", 4), ("block", 4)])
@@ -161,6 +208,7 @@ def listed(*hidden: int) -> MaskSpec:
     ("operation", "item", "field"),
     [
         (FillImage(TUBE), Item((IMAGE,)), "mask.kind"),
+        (FillImage(MaskSpec("importance", source="change")), Item((IMAGE,)), "mask.source"),
         (FillImage(listed(1, 1)), Item((IMAGE,)), "mask.hidden"),
         (FillImage(listed(16)), Item((IMAGE,)), "mask.hidden"),
         (FillImage(listed(*range(16))), Item((IMAGE,), "open"), "mask.hidden"),

@@ -17,7 +17,7 @@ from tests.training.tiny import FPS, INTERVAL_STEPS, job, video, vision_alone, w
 
 from tectum.v1 import call_pb2, embed_pb2, model_pb2, reconstruct_pb2
 from tectum_core.bundle import Repository, read_bundle
-from tectum_core.masks import random_mask, tube_mask
+from tectum_core.masks import hinted_mask, random_mask, tube_mask
 from tectum_core.predictor import Predictor
 from tectum_train.job import run_job
 
@@ -78,6 +78,26 @@ def test_its_clips_vectors_are_the_predictors(
 
     found = np.stack([array(result.embedding.values) for result in results])
     np.testing.assert_allclose(found, predictor.embed_clips(CLIPS, name), rtol=1e-4, atol=1e-5)
+
+
+def test_what_changes_is_hidden_as_training_would(worker: Caller, predictor: Predictor) -> None:
+    frames = CLIPS[0]
+    asked = build(
+        reconstruct_pb2.ReconstructRequest,
+        clip={"frames": [raw(frame) for frame in frames]},
+        mask=reconstruct_pb2.Mask(
+            kind=reconstruct_pb2.MASK_KIND_IMPORTANCE,
+            source=reconstruct_pb2.IMPORTANCE_SOURCE_CHANGE,
+            hint=0.5,
+            seed=7,
+        ),
+    )
+
+    found = worker.ask("Reconstruct", asked).clip
+
+    scores = torch.from_numpy(predictor.clip_change(frames))
+    hidden = hinted_mask(scores, 0.75, 0.5, torch.Generator().manual_seed(7))
+    assert np.array_equal(array(found.mask).ravel(), hidden.numpy())
 
 
 def test_its_hidden_tubes_are_painted_as_the_predictor_does(

@@ -262,6 +262,8 @@ def mask(**values: Any) -> reconstruct_pb2.Mask:
         (mask(kind=1, ratio=0.25, seed=2**64 - 1), MaskSpec("random", 0.25, 2**64 - 1)),
         (mask(kind=2, ratio=0.5), MaskSpec("block", 0.5)),
         (mask(kind=3), MaskSpec("importance")),
+        (mask(kind=3, source=1, hint=0), MaskSpec("importance")),
+        (mask(kind=3, source=2, hint=0.25), MaskSpec("importance", source="change", hint=0.25)),
         (mask(kind=4, seed=3), MaskSpec("tube", None, 3)),
     ],
 )
@@ -283,6 +285,13 @@ def test_a_mask_is_read_with_its_defaults(sent: reconstruct_pb2.Mask, wanted: Ma
         (mask(ratio=math.nan), RANGE, "mask.ratio"),
         (mask(ratio=math.inf), RANGE, "mask.ratio"),
         (mask(kind=17), RANGE, "mask.kind"),
+        (mask(kind=3, source=17), RANGE, "mask.source"),
+        (mask(source=2), RANGE, "mask.source"),
+        (mask(kind=4, source=1), RANGE, "mask.source"),
+        (mask(kind=2, hint=0), RANGE, "mask.hint"),
+        (mask(kind=3, hint=-0.1), RANGE, "mask.hint"),
+        (mask(kind=3, hint=1.1), RANGE, "mask.hint"),
+        (mask(kind=3, hint=math.nan), RANGE, "mask.hint"),
     ],
 )
 def test_a_mask_whose_fields_contradict_each_other_is_refused(
