@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gates_planning import Planned, read_planned
 from gates_rows import ROWS, Row, named
 from gates_run import Places, kept, measured, measured_again, missing_data, wanted
 from gates_table import SEEDS, Results, table
@@ -27,7 +28,7 @@ from tectum_train.engine.progress import say
 REPORT = Path("benchmarks/results/objectives.md")
 
 
-def report(results: Results) -> str:
+def report(results: Results, planned: Planned | None = None) -> str:
     """The whole file."""
     runs = list(results.values())
     dates = sorted({run.date for run in runs})
@@ -39,7 +40,7 @@ def report(results: Results) -> str:
         f"{', '.join(measurers)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}. "
         "`make gates`\n"
     )
-    return f"{heading}\n{table(ROWS, results)}"
+    return f"{heading}\n{table(ROWS, results, planned)}"
 
 
 def gather(places: Places) -> Results:
@@ -88,7 +89,7 @@ def write(places: Places, file: Path) -> None:
     """The report, if there is anything to report."""
     if results := gather(places):
         draft = file.with_suffix(".writing")
-        draft.write_text(report(results), encoding="utf-8")
+        draft.write_text(report(results, read_planned(places.planning)), encoding="utf-8")
         draft.replace(file)
 
 

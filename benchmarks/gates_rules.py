@@ -6,6 +6,7 @@ it compares; it gives lines to print, each with its verdict. Nothing here trains
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -89,8 +90,13 @@ def find(measures: Sequence[Measure], text: str) -> Measure:
     return one
 
 
+def _holds(name: str, text: str) -> bool:
+    """Whether the words are in it, and their last number whole: R@1 is not in R@10."""
+    return re.search(rf"{re.escape(text)}(?!\d)", name) is not None
+
+
 def _all(measures: Sequence[Measure], text: str) -> list[Measure]:
-    found = [one for one in measures if text in one.name]
+    found = [one for one in measures if _holds(one.name, text)]
     if not found:
         raise Unmeasured(f"no measure {text!r}; there are: {', '.join(m.name for m in measures)}")
     return found
@@ -111,15 +117,17 @@ class Own:
 
 @dataclass(frozen=True)
 class Shown:
-    """Reported, and no verdict on it."""
+    """Reported where it was measured, and no verdict on it."""
 
     measure: str
     words: str = ""
     rows: tuple[str, ...] = ()
 
     def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
-        """As it was measured."""
-        return [Line(m.name, m.value, m.controls, None) for m in _all(own, self.measure)]
+        """As it was measured; nothing if it was not."""
+        return [
+            Line(m.name, m.value, m.controls, None) for m in own if _holds(m.name, self.measure)
+        ]
 
 
 @dataclass(frozen=True)

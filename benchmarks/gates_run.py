@@ -21,6 +21,8 @@ from rich.console import Console
 
 from gates_rows import Row, named
 from machine import commit, machine, today
+from tectum_train.data.samples import Samples
+from tectum_train.engine.building import Run
 from tectum_train.engine.checkpoint import CheckpointError
 from tectum_train.engine.progress import say
 from tectum_train.engine.run import train
@@ -53,6 +55,8 @@ class Places:
     """Of finished runs, one JSON each."""
     runs: Path = Path("benchmarks/runs")
     """Of checkpoints."""
+    planning: Path = Path("benchmarks/results/planning.json")
+    """What benchmarks/planning.py came to."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Found:
     """Commit that measured it."""
     date: str
     measures: list[Measure]
+    evaluated_in: tuple[float, float] | None = None
+    """Seconds that measuring took, on the wall and of all threads; None: it was not timed."""
 
 
 def identity(recipe: Recipe) -> str:
@@ -116,7 +122,14 @@ def kept(row: Row, seed: int, places: Places) -> Found | None:
         return None
     told = json.loads(path.read_text(encoding="utf-8"))
     try:
-        found = Found(**{**told, "measures": [Measure(**one) for one in told["measures"]]})
+        timed = told.get("evaluated_in")
+        found = Found(
+            **{
+                **told,
+                "measures": [Measure(**one) for one in told["measures"]],
+                "evaluated_in": None if timed is None else tuple(timed),
+            }
+        )
     except (KeyError, TypeError):  # another version's
         return None
     return found if found.identity == identity(recipe_of(row, seed, places)) else None
@@ -156,7 +169,7 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
             shutil.rmtree(recipe.folder)
             clock.restart()
             run = train(recipe, "cpu", resume=True, console=console)
-    measures = evaluate_run(run, splits, "cpu", console, ceiling=_has_ceiling(recipe))
+    measures, seconds = _timed(run, splits, console)
     found = Found(
         row=row.name,
         seed=seed,
@@ -173,6 +186,7 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
         measured_by=commit(),
         date=today(),
         measures=measures,
+        evaluated_in=seconds,
     )
     _write(_path(row, seed, places), found)
     return found
@@ -202,8 +216,10 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
             f"{recipe.checkpoint} was trained by {trained_by}, and its numbers are of a run by "
             f"{before.commits}"
         )
-    measures = evaluate_run(run, splits, "cpu", console, ceiling=_has_ceiling(recipe))
-    found = replace(before, measured_by=commit(), date=today(), measures=measures)
+    measures, seconds = _timed(run, splits, console)
+    found = replace(
+        before, measured_by=commit(), date=today(), measures=measures, evaluated_in=seconds
+    )
     _write(_path(row, seed, places), found)
     return found
 
@@ -217,6 +233,16 @@ def _has_ceiling(recipe: Recipe) -> bool:
     latent = recipe.model.latent_action
     alone = {one.kind for one in recipe.objectives} == {"latent_action"}
     return alone and latent is not None and not latent.reads_trunk
+
+
+def _timed(
+    run: Run, splits: tuple[Samples, Samples], console: Console
+) -> tuple[list[Measure], tuple[float, float]]:
+    """What there is to measure, and the seconds it took, on the wall and of all threads."""
+    wall, busy = time.perf_counter(), time.process_time()
+    measures = evaluate_run(run, splits, "cpu", console, ceiling=_has_ceiling(run.recipe))
+    seconds = time.perf_counter() - wall, time.process_time() - busy
+    return measures, (round(seconds[0], 1), round(seconds[1], 1))
 
 
 class _Clock:

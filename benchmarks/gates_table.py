@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
+from gates_planning import AFTER, Planned, planned_line
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
 from gates_rules import Line, Unmeasured, find
 from gates_run import Found
@@ -20,26 +21,29 @@ _RULE = (
     f"Each row is {len(SEEDS)} runs of a recipe, seeds {', '.join(map(str, SEEDS))}; PASS: in "
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
     "the standard deviation; behind each stand its controls, and of a frozen trunk, where it was "
-    f"trained, what the one of `{CEILING}` has with the same seed. Minutes are of training: on the "
-    "wall, beside whatever else the machine did, and of its processors. Measured by the last "
-    "checkpoint on held-out episodes, which are those on which recipes were chosen."
+    f"trained, what the one of `{CEILING}` has with the same seed. ✗: a gate on this number does "
+    "not hold, in so many of the runs. What is in italics says where a gate is not what "
+    "OBJECTIVES.md's words are, and why. Minutes are of training, then of evaluation where it was "
+    "timed: on the wall, beside whatever else the machine did, and of its processors. Measured by "
+    "the last checkpoint on held-out episodes, which are those on which recipes were chosen."
 )
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """One row's lines by seed, gate after gate, or why there are none."""
+    """One row's lines by seed, each number once, and what is missing for a verdict."""
 
-    lines: dict[int, list[list[Line]]]
+    lines: dict[int, list[Line]]
     waits: str = ""
 
 
-def table(rows: Sequence[Row], results: Results) -> str:
+def table(rows: Sequence[Row], results: Results, planned: Planned | None = None) -> str:
     """The report's body: every row, then contrastive against masked.
 
     Args:
         rows: in the table's order.
         results: what there is.
+        planned: what planning over a world model came to, if it was tried.
     """
     lines = [
         _RULE + "\n",
@@ -50,6 +54,8 @@ def table(rows: Sequence[Row], results: Results) -> str:
         runs = _runs(row, results)
         cells = (row.name, _gates(row, results), _found(row, results), _minutes(runs))
         lines.append(f"| {' | '.join(cells)} | {judged(row, results)} |")
+        if row.name == AFTER:
+            lines.append(planned_line(planned))
     return "\n".join([*lines, "", *compared(rows, results)]) + "\n"
 
 
@@ -61,14 +67,14 @@ def judged(row: Row, results: Results) -> str:
     if len(runs) < len(SEEDS):
         return f"{len(runs)} of {len(SEEDS)} seeds" if runs else "not run"
     verdicts = [
-        [line.passed for lines in of_seed for line in lines if line.passed is not None]
+        {line.what: line.passed for line in of_seed if line.passed is not None}
         for of_seed in found.lines.values()
     ]
     if not any(verdicts):
         return "reported"
-    if len({len(each) for each in verdicts}) > 1:
+    if any(each.keys() != verdicts[0].keys() for each in verdicts):
         return "not the same gates in every seed"
-    good = sum(all(each) for each in verdicts)
+    good = sum(all(each.values()) for each in verdicts)
     if good == len(runs):
         return "PASS"
     return f"FAIL ({good} of {len(runs)} pass)" + (f"; tried: {row.tried}" if row.tried else "")
@@ -101,7 +107,8 @@ def compared(rows: Sequence[Row], results: Results) -> list[str]:
         "## Contrastive against masked\n",
         "What the frozen trunk tells of a frame's task, and for how much: samples seen, samples a "
         "second on the wall and of processor time, and by how many points a minute of processor "
-        "time raised the linear probe above random weights. Trunks differ as their recipes do.\n",
+        "time raised the linear probe above random weights. All rows here have one trunk, a plain "
+        "transformer: clip-plain and simclr-plain are clip and simclr without convolutions.\n",
         "| row | family | samples | a second | a processor second | neighbours | linear probe | "
         "points a processor minute |",
         "| --- |" + " --- |" * 7,
@@ -114,8 +121,8 @@ def _runs(row: Row, results: Results) -> list[Found]:
 
 
 def _judge(row: Row, results: Results) -> _Judged:
-    """Every gate over every seed that there is."""
-    found: dict[int, list[list[Line]]] = {}
+    """Every gate over every seed that there is; the first thing that is missing for a verdict."""
+    found, waits = dict[int, list[Line]](), list[str]()
     for run in _runs(row, results):
         others = {
             name: results[name, run.seed].measures
@@ -123,17 +130,30 @@ def _judge(row: Row, results: Results) -> _Judged:
             for name in rule.rows
             if (name, run.seed) in results
         }
-        found[run.seed] = []
+        lines, ceiling = list[Line](), results.get((CEILING, run.seed))
         for rule in row.rules:
             if missing := [name for name in rule.rows if name not in others]:
-                return _Judged({}, f"waits for {', '.join(missing)}, seed {run.seed}")
+                waits.append(f"waits for {', '.join(missing)}, seed {run.seed}")
+                continue
             try:
-                lines = rule.judge(run.measures, others)
+                lines += rule.judge(run.measures, others)
             except Unmeasured as why:
-                return _Judged({}, f"not measured: {why}")
-            ceiling = results.get((CEILING, run.seed))
-            found[run.seed].append([_beside(line, run, ceiling) for line in lines])
-    return _Judged(found)
+                waits.append(f"not measured: {why}")
+        found[run.seed] = [_beside(line, run, ceiling) for line in _once(lines)]
+    return _Judged(found, waits[0] if waits else "")
+
+
+def _once(lines: Sequence[Line]) -> list[Line]:
+    """Each number once, with all that it is compared to; it passes if every gate on it does."""
+    merged = dict[str, Line]()
+    for line in lines:
+        first = merged.setdefault(line.what, line)
+        verdicts = [one.passed for one in (first, line) if one.passed is not None]
+        passed = all(verdicts) if verdicts else None
+        merged[line.what] = replace(
+            first, controls={**line.controls, **first.controls}, passed=passed
+        )
+    return list(merged.values())
 
 
 def _beside(line: Line, run: Found, ceiling: Found | None) -> Line:
@@ -156,30 +176,40 @@ def _gates(row: Row, results: Results) -> str:
             if type(rule).__name__ == "Own" and getattr(rule, "measure", "") in measure.name
         ]
         said += [words for words in (rule.words, *own) if words]
-    return "<br>".join(dict.fromkeys(said))
+    return "<br>".join(dict.fromkeys([*said, *([f"*{row.note}*"] if row.note else [])]))
 
 
 def _found(row: Row, results: Results) -> str:
-    """Every line, mean ± spread over seeds, with its controls."""
-    by_seed = [[line for rule in of for line in rule] for of in _judge(row, results).lines.values()]
-    told = []
-    for same in zip(*by_seed, strict=False):
-        first = same[0]
+    """Every line, mean ± spread over the seeds that have it, with its controls."""
+    told, by_what = list[str](), dict[str, list[Line]]()
+    for of_seed in _judge(row, results).lines.values():
+        for line in of_seed:
+            by_what.setdefault(line.what, []).append(line)
+    for what, same in by_what.items():
         names = dict.fromkeys(name for line in same for name in line.controls)
         each = {name: [o.controls[name] for o in same if name in o.controls] for name in names}
         controls = "; ".join(f"{name} {_spread(values)}" for name, values in each.items())
         value = _spread([line.value for line in same])
-        told.append(f"{first.what}: **{value}**" + (f" ({controls})" if controls else ""))
+        failed = sum(line.passed is False for line in same)
+        told.append(
+            f"{what}: **{value}**"
+            + (f" ({controls})" if controls else "")
+            + (f" ✗ {failed} of {len(same)}" if failed else "")
+        )
     return "<br>".join(told)
 
 
 def _minutes(runs: Sequence[Found]) -> str:
+    """Of training, and of evaluation as far as it was timed."""
     if not runs:
         return ""
-    wall, busy = (
-        _spread([seconds / 60 for seconds in each], 1)
-        for each in ([r.wall_seconds for r in runs], [r.cpu_seconds for r in runs])
-    )
+    trained = _wall_and_busy([(run.wall_seconds, run.cpu_seconds) for run in runs])
+    timed = [run.evaluated_in for run in runs if run.evaluated_in is not None]
+    return trained + (f"<br>evaluation {_wall_and_busy(timed)}" if timed else "")
+
+
+def _wall_and_busy(seconds: Sequence[Sequence[float]]) -> str:
+    wall, busy = (_spread([both[i] / 60 for both in seconds], 1) for i in range(2))
     return f"{wall} (processors {busy})"
 
 

@@ -3,8 +3,8 @@
 Each arm is given the same episodes: the same scene, camera, start and goal, none of which was
 trained on, as many decisions, and the same stream of random numbers. Starts a worker with the
 bundle, and the simulator in its own environment (`make .venv-world/.ready`); prints tables and
-writes benchmarks/results/planning.md. What was acted is kept as it is done: the same command goes
-on where one was cut off.
+writes benchmarks/results/planning.md, and planning.json beside it for the table of `make gates`.
+What was acted is kept as it is done: the same command goes on where one was cut off.
 
     python benchmarks/planning.py --bundle runs/world-model-small-seed0/bundle [--episodes 40]
 
@@ -35,7 +35,9 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 import tectum
-from machine import heading
+from gates_planning import Arm as Judged
+from gates_planning import Planned
+from machine import commit, heading, machine, today
 from serving import free_port, worker
 from serving_bare import NAME
 from tectum_core.bundle import Repository
@@ -188,25 +190,58 @@ def interval(metres: Sequence[float]) -> str:
     return f"{100 * middle:.1f} [{100 * (middle - half):.1f}, {100 * (middle + half):.1f}]"
 
 
+def rounded(metres: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and from where to where its 95 % interval goes: centimetres, to a tenth."""
+    middle, half = mean_of(metres)
+    middle, low, high = (round(100 * one, 1) for one in (middle, middle - half, middle + half))
+    return middle, low, high
+
+
 def mean_of(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and half of its 95 % interval by Student's t."""
     spread = stdev(values) / len(values) ** 0.5
     return mean(values), float(t.ppf(0.975, len(values) - 1)) * spread
 
 
-def report(kept: Kept, planner: str) -> str:
-    """The result, as Markdown."""
-    names = list(kept.episodes[0])
-    ways = {name: [episode[name] for episode in kept.episodes] for name in names}
+def ways_of(kept: Kept) -> Ways:
+    """Of all arms, those that need not be acted among them, in the order in which they are told."""
+    ways = {name: [episode[name] for episode in kept.episodes] for name in kept.episodes[0]}
     ways[STILL] = [[way[0]] for way in ways[PLANNED]]
+    return {name: ways[name] for name in (PLANNED, *CONTROLS, CEILING)}
+
+
+def concluded(ways: Ways) -> str:
+    """PASS if it is that against every control."""
     ends = {name: [way[-1] for way in found] for name, found in ways.items()}
     passed = all(verdict(ends[PLANNED], ends[name]) == "PASS" for name in CONTROLS)
+    return "PASS" if passed else "FAIL"
+
+
+def summed_up(kept: Kept, bundle: str, planner: Mapping[str, int]) -> Planned:
+    """The numbers of the table, for the one of `make gates`."""
+    ways, arms = ways_of(kept), list[Judged]()
+    planned = [way[-1] for way in ways[PLANNED]]
+    for name, found in ways.items():
+        ends = [way[-1] for way in found]
+        ahead = None if name == PLANNED else rounded(np.subtract(planned, ends).tolist())
+        held = verdict(planned, ends) if name in CONTROLS else ""
+        arms.append(Judged(name, sum(end <= NEAR for end in ends), rounded(ends), ahead, held))
+    return Planned(
+        machine(), commit(), today(), bundle, dict(planner), len(planned), 100 * NEAR,
+        tuple(arms), concluded(ways),
+    )  # fmt: skip
+
+
+def report(kept: Kept, planner: str) -> str:
+    """The result, as Markdown."""
+    ways = ways_of(kept)
+    passed = concluded(ways) == "PASS"
     return "\n".join(
         [
             heading("Planning over a world model"),
             f"{len(kept.episodes)} paired episodes of reaching in scenes, cameras and colours "
             f"never trained on, {len(ways[PLANNED][0]) - 1} decisions each. {planner}\n",
-            table({name: ways[name] for name in (PLANNED, *CONTROLS, CEILING)}),
+            table(ways),
             "Means with 95 % intervals; differences are of the same episodes. "
             f"{RULE} Verdict: **{'PASS' if passed else 'FAIL'}**.\n",
             *(() if passed else (TRIED,)),
@@ -244,6 +279,8 @@ def main() -> int:
         print(f"{len(kept.episodes)} episodes are too few for {RESULT}: {ENOUGH} are")
         return 0
     RESULT.write_text(text, encoding="utf-8")
+    summary = summed_up(kept, version, settings).as_json()
+    RESULT.with_suffix(".json").write_text(summary, encoding="utf-8")
     return 0
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, ttest_1samp
 
 import planning
+from gates_planning import Planned
 
 METRES = st.lists(st.integers(0, 400), min_size=3, max_size=20).map(
     lambda millimetres: [place / 1000 for place in millimetres]
@@ -83,6 +84,23 @@ def test_one_control_that_is_not_beaten_is_enough_to_fail(tmp_path: Path) -> Non
     nearer_than_two = kept(tmp_path, episode(0.25, 0.30), episode(0.26, 0.33))
 
     assert "Verdict: **FAIL**" in planning.report(nearer_than_two, "Settings.")
+
+
+def test_what_is_left_for_the_table_of_gates_has_the_reports_numbers(tmp_path: Path) -> None:
+    nearer = kept(tmp_path, episode(0.04, 0.30), episode(0.05, 0.32), episode(0.06, 0.31))
+
+    found = planning.summed_up(nearer, "b", {"horizon": 3})
+
+    planner, *others = found.arms
+    assert (planner.arm, planner.reached, planner.difference) == ("world model", 2, None)
+    assert planner.centimetres == (5.0, 2.5, 7.5)
+    assert {one.arm: one.verdict for one in others} == {
+        "copy-last dynamics": "PASS", "random actions": "PASS", "standing still": "PASS",
+        "straight to the goal": "",
+    }  # fmt: skip
+    assert others[1].difference == (-26.0, -28.5, -23.5)
+    assert (found.episodes, found.near, found.verdict) == (3, 5.0, "PASS")
+    assert Planned.of(found.as_json()) == found
 
 
 # ---------------------------------------------------------------- going on

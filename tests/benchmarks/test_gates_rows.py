@@ -22,6 +22,22 @@ def test_every_rows_recipe_reads(row: Row, tmp_path: Path) -> None:
     assert all(name in {one.name for one in ROWS} for name in row.after)
 
 
+def test_rows_that_the_closing_table_compares_have_one_trunk() -> None:
+    trunks = [recipe_of(row, 0, Places()).model.vision for row in ROWS if row.family]
+
+    assert len(trunks) > 5
+    assert all(trunk == trunks[0] for trunk in trunks)
+    assert {row.family for row in ROWS} == {"", "contrastive", "masked"}
+
+
+def test_make_gates_makes_the_wandering_episodes_for_the_rows_that_learn_from_them() -> None:
+    wandering = {row.name for row in ROWS if "wandering" in recipe_of(row, 0, Places()).data.train}
+    rule = re.search(r"^WANDERERS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert rule is not None
+    assert set(rule[1].split()) == wandering
+
+
 @pytest.mark.parametrize("name", recipes.named())
 def test_a_recipe_names_rows_that_there_are(name: str) -> None:
     told = re.findall(r"ROW=([\w-]+)", recipes.descriptions()[name])

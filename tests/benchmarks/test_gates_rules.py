@@ -33,6 +33,24 @@ def test_a_measure_is_found_by_a_part_of_its_name() -> None:
         find(measures, "a")
 
 
+def test_a_number_in_a_name_is_a_whole_one() -> None:
+    measures = [Measure("sentence, R@10", 0.9), Measure("sentence, R@1", 0.5)]
+
+    with pytest.raises(Unmeasured, match="no measure 'sentence, R@1'"):
+        find(measures[:1], "sentence, R@1")
+    assert Shown("sentence, R@1").judge(measures[:1], {}) == []
+
+    assert find(measures, "sentence, R@1") is measures[1]
+    with pytest.raises(Unmeasured, match="several"):
+        find(measures, "sentence")
+
+
+def test_what_is_only_shown_may_be_missing() -> None:
+    assert Shown("next frame painted").judge([Measure("x", 1.0)], {}) == []
+    with pytest.raises(Unmeasured, match="no measure 'next frame painted'"):
+        Own("next frame painted").judge([Measure("x", 1.0)], {})
+
+
 def test_evaluations_own_verdict_counts_unless_it_is_only_shown() -> None:
     measures = [Measure("x 1", 1.0, gate="≤ 2", passed=True), Measure("x 2", 3.0, passed=False)]
 

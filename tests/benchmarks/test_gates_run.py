@@ -69,6 +69,8 @@ def test_a_finished_run_leaves_its_measures_and_is_not_run_again(
     assert found.changes == ["schedule.checkpoint_every=2"]
     assert any("masked image" in measure.name for measure in found.measures)
     assert found.cpu_seconds > 0
+    assert found.evaluated_in is not None
+    assert found.evaluated_in[0] > 0
     assert [path.name for path in places.results.iterdir()] == ["tiny-seed1.json"]
 
 
@@ -187,6 +189,24 @@ def test_other_data_are_another_run(row: Row, places: Places, tmp_path: Path) ->
     assert identity(recipe_of(moved, 0, places)) != first
 
 
+def test_results_of_before_evaluation_was_timed_still_count(
+    row: Row, places: Places, console: Console
+) -> None:
+    found = measured(row, 0, places, console)
+    (path,) = places.results.iterdir()
+    told = json.loads(path.read_text())
+    del told["evaluated_in"]
+    for measure in told["measures"]:
+        del measure["part"]
+    path.write_text(json.dumps(told))
+
+    before = kept(row, 0, places)
+
+    assert before is not None
+    assert before.evaluated_in is None
+    assert before.wall_seconds == found.wall_seconds
+
+
 def test_results_of_another_version_count_as_not_run(
     row: Row, places: Places, console: Console
 ) -> None:
@@ -253,7 +273,11 @@ def test_a_finished_run_is_measured_again_and_what_is_known_of_its_training_stay
 
     found = measured_again(row, 0, places, console)
 
-    assert found == replace(before, measured_by="later", measures=[*before.measures, ANOTHER])
+    assert found is not None
+    assert found == replace(
+        before, measured_by="later", measures=[*before.measures, ANOTHER],
+        evaluated_in=found.evaluated_in,
+    )  # fmt: skip
     assert kept(row, 0, places) == found
     assert (recipe_of(row, 0, places).folder / "spent.json").read_text() == spent
 

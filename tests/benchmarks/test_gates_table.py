@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from tests.checkout import ROOT
+
+from gates_planning import AFTER, NAME, Arm, Planned, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Own, Shown, Times
 from gates_run import Found
@@ -70,6 +74,108 @@ def test_a_rule_whose_measure_is_missing_says_so() -> None:
     said = judged(CLIP, runs("clip", 0.9, 0.9, 0.9, name="other"))
 
     assert said == "not measured: no measure 'R@1'; there are: other"
+
+
+def test_what_is_only_shown_and_was_not_measured_voids_no_verdict() -> None:
+    row = Row("clip", "clip-small", (*CLIP.rules, Shown("painted")))
+
+    assert judged(row, runs("clip", 0.9, 0.8, 0.7)) == "PASS"
+
+
+def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
+    row = Row("clip", "clip-small", (Shown("painted"), *CLIP.rules))
+    one = {
+        ("clip", 0): found("clip", 0, Measure("R@1", 0.9, {"chance": 0.1}), Measure("painted", 2))
+    }
+
+    line = table([row], {**runs("clip", 0.9, 0.9, 0.9), **one}).splitlines()[4]
+
+    assert "painted: **2.000**<br>R@1: **0.900 ± 0.000** (chance 0.100 ± 0.000)" in line
+    assert line.endswith("| PASS |")
+
+
+def test_numbers_are_there_while_a_verdict_waits() -> None:
+    row = Row("blocks", "r", (Beside("R@1", "mae", 0.95), Shown("R@1")))
+
+    line = table([row], runs("blocks", 0.5)).splitlines()[4]
+
+    assert "| R@1: **0.500** (chance 0.100) |" in line
+    assert line.endswith("| waits for mae, seed 0 |")
+
+
+def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_fails() -> None:
+    row = Row("b", "r", (Times("R@1", "chance", 5), Beside("R@1", "mae", 1.0), Shown("R@1")))
+    results = {**runs("b", 0.6, 0.6, 0.6), **runs("mae", 0.5, 0.7, 0.7)}
+
+    line = table([row], results).splitlines()[4]
+
+    assert line.count("R@1: **") == 1
+    assert "mae's 0.633 ± 0.115" in line
+    assert ") ✗ 2 of 3 |" in line
+    assert line.endswith("| FAIL (1 of 3 pass) |")
+
+
+def test_a_note_stands_beside_the_gate() -> None:
+    row = Row("clip", "clip-small", CLIP.rules, note="not what was asked, as nothing is hidden")
+
+    assert "| ≥ 5 × chance<br>*not what was asked, as nothing is hidden* |" in table([row], {})
+
+
+def test_evaluation_is_timed_beside_training_where_it_was() -> None:
+    timed = {key: replace(run, evaluated_in=(90.0, 30.0)) for key, run in runs("clip", 0.9).items()}
+
+    assert "| 2.0 (processors 1.0)<br>evaluation 1.5 (processors 0.5) |" in table([CLIP], timed)
+    assert "evaluation 1" not in table([CLIP], runs("clip", 0.9))
+
+
+# ---------------------------------------------------------------- planning
+
+
+def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to() -> None:
+    row = Row(AFTER, "world-model-small", CLIP.rules)
+    planner = Arm("world model", 3, (16.7, 14.3, 19.0), None, "")
+    still = Arm("standing still", 0, (15.0, 13.9, 16.2), (1.6, -1.0, 4.3), "FAIL")
+    drawn = Arm("random actions", 0, (19.5, 17.0, 22.0), (-2.8, -6.1, -0.4), "PASS")
+    goal = Arm("straight to the goal", 40, (0.8, 0.7, 1.0), (15.8, 13.5, 18.2), "")
+    arms = (planner, drawn, still, goal)
+    planned = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, arms, "FAIL")
+
+    above, line = table([row], {}, planned).splitlines()[4:6]
+
+    assert above.startswith(f"| {AFTER} |")
+    assert line.startswith(
+        f"| {NAME} | nearer to the goal at the end than random actions, standing "
+    )
+    assert "**16.7** [14.3, 19.0] (random actions 19.5; standing still 15.0 ✗; straight" in line
+    assert "ends within 5 cm: 3 of 40" in line
+    assert line.endswith("| FAIL |")
+
+
+def test_planning_that_was_not_tried_says_so() -> None:
+    table_ = table([Row(AFTER, "world-model-small", CLIP.rules)], {})
+
+    assert f"| {NAME} |  |  |  | not measured |" in table_.splitlines()
+    assert NAME not in table([CLIP], {})
+
+
+def test_what_planning_left_is_what_its_report_says() -> None:
+    planned = read_planned(ROOT / "benchmarks/results/planning.json")
+    said = (ROOT / "benchmarks/results/planning.md").read_text(encoding="utf-8")
+
+    assert planned is not None
+    for one in planned.arms:
+        cells = [one.arm, f"{one.reached} of {planned.episodes}", _interval(one.centimetres)]
+        cells += ["" if one.difference is None else _interval(one.difference), one.verdict]
+        assert " ".join(f"| {' | '.join(cells)} |".split()) in " ".join(said.split())
+    assert f"Verdict: **{planned.verdict}**" in said
+    assert Planned.of(planned.as_json()) == planned
+
+
+def _interval(one: tuple[float, float, float]) -> str:
+    return f"{one[0]:.1f} [{one[1]:.1f}, {one[2]:.1f}]"
+
+
+# ---------------------------------------------------------------- the table
 
 
 def test_the_table_has_a_line_a_row_with_means_spreads_controls_rule_and_minutes() -> None:

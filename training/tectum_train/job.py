@@ -19,6 +19,7 @@ from tectum_train.engine.precision import bfloat16_cost
 from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import train
 from tectum_train.engine.states import StateFeatures
+from tectum_train.evaluation.board import write_board
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, check_seeds
 from tectum_train.evaluation.measure import Measure
@@ -123,6 +124,8 @@ def evaluate_run(
 ) -> list[Measure]:
     """What was learnt; where objectives have a trunk each, what each of them did, by its kind.
 
+    TensorBoard's files get it too.
+
     Args:
         run: a finished one.
         splits: `fitting_splits` of its recipe.
@@ -147,13 +150,16 @@ def evaluate_run(
                 bundle, *splits, columns, run.recipe.seed, ceiling,
                 tell=told, left_out=missed, device=device, objectives=parts,
             )  # fmt: skip
-            found += [replace(one, name=whose + one.name) for one in measures]
+            found += [
+                replace(one, name=whose + one.name, part=whose + one.part) for one in measures
+            ]
         found += measure_objectives(
             run, splits[1],
             tell=lambda what: tell(f"evaluating {what}"),
             left_out=lambda what: say(console, f"not evaluated: {what}"),
             device=device,
         )  # fmt: skip
+    write_board(run.folder, run.recipe.schedule.steps, found)
     return found
 
 

@@ -28,6 +28,12 @@ CARRIED = {
 }
 FEW = {"frame-difference PCA-256": 0.5, "frame-difference PCA, z's width": 0.5}
 TWO_ERRORS = "two standard errors of the difference"
+WORDS = {
+    "shuffled picture": 0.5,
+    "no picture": 0.5,
+    f"{TWO_ERRORS} to shuffled": 0.01,
+    f"{TWO_ERRORS} to none": 0.01,
+}
 Verdict = Callable[[float, Mapping[str, float]], bool]
 
 
@@ -36,8 +42,8 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.partner_is_told_apart(0.70, 40)
     assert gates.image_is_filled(0.70, IMAGE)
     assert gates.instruction_helps(0.49, {"shuffled instruction": 0.5, TWO_ERRORS: 0.01 - A_BIT})
-    assert gates.word_is_found(0.505 + A_BIT, {"shuffled picture": 0.5})
-    assert gates.word_surprises_less(1.98 - A_BIT, {"shuffled picture": 2})
+    assert gates.word_is_found(0.51 + A_BIT, WORDS)
+    assert gates.word_surprises_less(0.49 - A_BIT, WORDS)
     assert gates.hidden_actions_are_filled(0.198 - A_BIT, {"linear interpolation": 0.2})
     assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
     assert gates.frame_is_predicted(0.35)
@@ -155,7 +161,6 @@ def test_the_next_frame_wants_at_most_0_35_of_copying() -> None:
 @pytest.mark.parametrize(
     ("verdict", "controls"),
     [
-        (gates.word_surprises_less, ("shuffled picture",)),
         (gates.hidden_actions_are_filled, ("linear interpolation",)),
         (gates.actions_are_foretold, ("mean action", "repeating the last action")),
         (gates.actions_are_decoded, ("mean action", "shuffled z")),
@@ -172,13 +177,22 @@ def test_an_error_less_than_a_percent_below_a_controls_fails(
         assert not verdict(0.0, worse | {control: 0.0})
 
 
-def test_words_found_hardly_more_often_than_with_a_shuffled_picture_fail() -> None:
-    assert not gates.word_is_found(0.505 - A_BIT, {"shuffled picture": 0.5, "no picture": 0.1})
-    assert not gates.word_is_found(0.0, {"shuffled picture": 0.0})
+@pytest.mark.parametrize("control", ["shuffled picture", "no picture"])
+def test_words_told_no_better_than_chance_may_without_the_true_picture_fail(control: str) -> None:
+    assert not gates.word_is_found(0.51 - A_BIT, {**WORDS, control: 0.5})
+    assert not gates.word_is_found(0.6, {**WORDS, control: 0.6 - 0.01 + A_BIT})
+    assert not gates.word_surprises_less(0.4, {**WORDS, control: 0.4 + 0.01 - A_BIT})
+
+
+def test_no_difference_at_all_is_none_beyond_chance() -> None:
+    nothing = dict.fromkeys(WORDS, 0.0)
+
+    assert not gates.word_is_found(0.0, nothing)
+    assert not gates.word_surprises_less(0.0, nothing)
 
 
 def test_nothing_passes_for_what_no_printed_digit_shows() -> None:
-    assert not gates.word_surprises_less(4.1990, {"shuffled picture": 4.1994})
+    assert not gates.hidden_actions_are_filled(4.1990, {"linear interpolation": 4.1994})
 
 
 def test_what_is_demanded_is_told_in_the_rules() -> None:

@@ -1,4 +1,4 @@
-"""Masked images and words: each against what needs no understanding."""
+"""Masked images: against what needs no understanding."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.training.evaluation.scene import context, recorded, taught
+from tests.training.evaluation.scene import context, recorded
 from torch import Tensor
 
 from tectum_core.preprocess import ImagePreprocessing
-from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.context import NothingToMeasure
-from tectum_train.evaluation.masked import (
-    measure_masked_images,
-    measure_masked_words,
-    measure_told_images,
-)
+from tectum_train.evaluation.masked import measure_masked_images, measure_told_images
 from tectum_train.evaluation.measure import Measure
 
 SENTENCES = ("push the red block", "push the blue block")
@@ -246,113 +241,3 @@ def test_instructions_of_one_task_or_one_episode_cannot_be_judged() -> None:
     alone = recorded([10], columns, instructions=SENTENCES)
     with pytest.raises(NothingToMeasure, match="one episode alone"):
         told(Told(), alone)
-
-
-# ---------------------------------------------------------------- words
-
-
-class Speller:
-    """Guesses hidden words; with a picture it knows the colour, without it guesses blue."""
-
-    def __init__(self) -> None:
-        self.tokenizer = Tokenizer.train(SENTENCES, 60)
-        self.model = SimpleNamespace(fusion=object())
-        self.config = SimpleNamespace(training=taught())
-        self.bundle = SimpleNamespace(tokenizer=self.tokenizer)
-        self.pictures: list[NDArray[np.uint8]] = []
-        self.asked: list[list[int]] = []
-
-    def encode(self, text: str) -> Any:
-        return self.tokenizer.encode(text, 12)
-
-    def fill_texts(self, ids: Sequence[list[int]], images: Sequence[Any] | None) -> Any:
-        words = {word: self.tokenizer.encode(word, 12).ids[1] for word in ("red", "blue")}
-        length, size = max(map(len, ids)), self.tokenizer.vocabulary_size
-        spread = np.full((len(ids), length, size), 1e-3, np.float32)
-        for row, tokens in enumerate(ids):
-            self.asked.append(tokens)
-            blue = True
-            if images is not None:
-                blue = bool(images[row][0, 0, 0])
-                self.pictures.append(images[row])
-            spread[row, :, words["blue" if blue else "red"]] = 0.9
-        return SimpleNamespace(probabilities=spread)
-
-
-def coloured() -> Samples:
-    """Red and blue scenes, one family each; a picture says which, and its own number."""
-    family = np.repeat([0, 1], 20)
-    frames = np.zeros((40, 2, 2, 3), np.uint8)
-    frames[:, 0, 0, 0] = family
-    frames[:, 1, 1, 1] = np.arange(40)
-    columns = {"task_family": family, "task_index": family}
-    return recorded([20, 20], columns, frames, SENTENCES)
-
-
-def test_a_shuffled_picture_is_always_of_another_family() -> None:
-    speller, samples = Speller(), coloured()
-
-    measure_masked_words(context(samples, samples, predictor=speller))
-
-    true, strangers = speller.pictures[:40], speller.pictures[40:]
-    assert len(true) == len(strangers) == 40
-    for one, other in zip(true, strangers, strict=True):
-        assert one[0, 0, 0] != other[0, 0, 0]
-
-
-def test_each_hidden_word_is_the_sentences_own_and_alone() -> None:
-    speller, samples = Speller(), coloured()
-    sentences = [speller.encode(sentence).ids for sentence in SENTENCES]
-    mask = speller.tokenizer.mask_id or 0
-
-    measure_masked_words(context(samples, samples, predictor=speller))
-
-    assert len(speller.asked) == 3 * 40
-    for tokens in speller.asked:
-        assert tokens.count(mask) == 1
-        place = tokens.index(mask)
-        assert 0 < place < len(tokens) - 1
-        assert any(tokens == [*ids[:place], mask, *ids[place + 1 :]] for ids in sentences)
-
-
-def test_a_model_that_looks_at_the_picture_passes_and_loses_without_it() -> None:
-    accuracy, nats = measure_masked_words(context(coloured(), coloured(), predictor=Speller()))
-
-    # A quarter of the words are colours, and nothing else is known.
-    assert accuracy.passed is True
-    assert accuracy.value > 0.1
-    assert accuracy.controls["shuffled picture"] == 0
-    assert 0 < accuracy.controls["no picture"] < accuracy.value
-    assert nats.passed is True
-    assert nats.value < nats.controls["no picture"] < nats.controls["shuffled picture"]
-
-
-class Blind(Speller):
-    """Guesses without looking."""
-
-    def fill_texts(self, ids: Sequence[list[int]], images: Sequence[Any] | None) -> Any:
-        return super().fill_texts(ids, None)
-
-
-def test_a_model_that_does_not_look_at_the_picture_fails() -> None:
-    accuracy, nats = measure_masked_words(context(coloured(), coloured(), predictor=Blind()))
-
-    assert accuracy.value == accuracy.controls["shuffled picture"] > 0
-    assert accuracy.passed is False
-    assert nats.value == nats.controls["shuffled picture"]
-    assert nats.passed is False
-
-
-def test_words_that_were_learnt_without_pictures_are_not_measured_beside_any() -> None:
-    speller = Speller()
-    speller.config.training = taught("fusion.from_image")
-
-    with pytest.raises(NothingToMeasure, match="the training showed no picture beside words"):
-        measure_masked_words(context(coloured(), coloured(), predictor=speller))
-
-
-def test_a_task_alone_has_no_shuffled_picture() -> None:
-    samples = recorded([20, 20], {}, noise(0).frames, SENTENCES)
-
-    with pytest.raises(NothingToMeasure, match="no other to shuffle with"):
-        measure_masked_words(context(samples, samples, predictor=Speller()))

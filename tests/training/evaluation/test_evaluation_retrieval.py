@@ -14,12 +14,7 @@ from tests.training.evaluation.scene import context, recorded, world
 
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.context import NothingToMeasure, second_half
-from tectum_train.evaluation.retrieval import (
-    _pair_recall,
-    _recall,
-    measure_retrieval,
-    measure_sentences,
-)
+from tectum_train.evaluation.retrieval import _pair_recall, _recall, measure_retrieval
 
 PARTNERS = {"left": "right", "right": "left", "up": "down", "down": "up", "rest": None}
 
@@ -236,54 +231,3 @@ def test_only_held_out_sentences_are_asked() -> None:
     measured(reader)
 
     assert reader.asked == [f"new {name}" for name in PARTNERS]
-
-
-# ---------------------------------------------------------------- sentences
-
-
-def sentences_measured(held_out: int, *, right: bool = True) -> dict[str, Any]:
-    """Of five families with so many sentences each."""
-    named = world(PARTNERS)
-    more = tuple(
-        one.model_copy(update={"text": f"{one.text} {number}"})
-        for one in named.instructions
-        if one.held_out
-        for number in range(held_out - 1)
-    )
-    whole = named.model_copy(update={"instructions": (*named.instructions, *more)})
-    given_ = context(
-        scene(1), scene(2), predictor=Reader(right=right), twin=Reader(right=False), world=whole
-    )
-    return {measure.name: measure for measure in measure_sentences(given_)}
-
-
-def test_who_knows_the_task_finds_its_sentences_first() -> None:
-    found = sentences_measured(4)
-
-    assert found["frame → sentence, R@5"].value == 1
-    assert found["frame → sentence, R@10"].value == 1
-    assert found["frame → sentence, median rank"].value == 1
-    assert found["frame → sentence, R@5"].on == "100 frames of 15 episodes; 20 sentences"
-
-
-def test_who_always_says_the_same_finds_them_behind_one_tasks_all() -> None:
-    found = sentences_measured(6, right=False)
-
-    assert found["frame → sentence, R@5"].value == pytest.approx(1 / 5)
-    assert found["frame → sentence, R@10"].value == 1  # equally far, so not behind each other
-    assert found["frame → sentence, median rank"].value == 7
-
-
-def test_the_chance_of_a_rank_is_that_of_a_shuffled_list() -> None:
-    found, draw = sentences_measured(4), np.random.default_rng(0)
-    first = np.array([1 + draw.permutation(20)[:4].min() for _ in range(20_000)])
-
-    for name, within in (("R@5", 5), ("R@10", 10)):
-        chance = found[f"frame → sentence, {name}"].controls["chance"]
-        assert chance == pytest.approx((first <= within).mean(), abs=0.02)
-    assert found["frame → sentence, median rank"].controls["chance"] == np.median(first)
-
-
-def test_as_many_as_there_are_is_not_asked_for() -> None:
-    assert list(sentences_measured(1)) == ["frame → sentence, median rank"]
-    assert list(sentences_measured(2)) == ["frame → sentence, R@5", "frame → sentence, median rank"]

@@ -109,7 +109,7 @@ class RunProgress:
         self._pace = _Pace(done)
         self._times: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._file = _reopened(folder / "metrics.jsonl", done)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),

@@ -30,7 +30,7 @@ from tectum_train.evaluation.context import (
 )
 from tectum_train.evaluation.measure import Measure
 
-__all__ = ["measure_masked_clips", "nearest_visible"]
+__all__ = ["measure_masked_clips", "nearest_visible", "steps_between"]
 
 _CLIPS, _BATCH = 512, 32
 _INTERVAL_SHARE = 0.01
@@ -48,7 +48,7 @@ def measure_masked_clips(context: Context) -> list[Measure]:
     if trunk is None or decoder is None:
         return []
     shape = trunk.config
-    steps = _steps(shape.frame_interval or 0.0, context.test.dataset.info.fps)
+    steps = steps_between(shape.frame_interval or 0.0, context.test.dataset.info.fps)
     length = steps * (shape.frames - 1)
     generator = Generator().manual_seed(context.seed_of("hidden tubelets"))
 
@@ -110,8 +110,16 @@ def measure_masked_clips(context: Context) -> list[Measure]:
     ]
 
 
-def _steps(interval: float, fps: float) -> int:
-    """Steps between two frames of a clip."""
+def steps_between(interval: float, fps: float) -> int:
+    """Steps between two frames of a clip.
+
+    Args:
+        interval: seconds.
+        fps: of the data set.
+
+    Raises:
+        NothingToMeasure: no number of steps is as long.
+    """
     steps = max(1, round(interval * fps))
     if abs(steps / fps - interval) > _INTERVAL_SHARE * interval:
         raise NothingToMeasure(

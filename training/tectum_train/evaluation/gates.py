@@ -26,6 +26,8 @@ __all__ = [
     "COPY_HIDDEN",
     "COPY_VISIBLE",
     "DECODED_RULE",
+    "ERRORS_TO_NONE",
+    "ERRORS_TO_OTHER",
     "EXTRAPOLATION",
     "FEW_LABELS_RULE",
     "FRAME_RULE",
@@ -42,6 +44,7 @@ __all__ = [
     "MEAN_TUBELET",
     "MOTION_RULE",
     "NEXT_LATENT_RULE",
+    "NO_PICTURE",
     "OTHER_ACTIONS",
     "OTHER_CLIP",
     "OTHER_CODES",
@@ -102,6 +105,8 @@ COMMONEST_CODE, ALL_ALIKE = "commonest code", "all codes alike"
 OTHER_CODES = "another picture's codes"
 OTHER_PICTURE, OTHER_WORDS = "shuffled picture", "shuffled instruction"
 TWO_ERRORS = "two standard errors of the difference"
+NO_PICTURE = "no picture"
+ERRORS_TO_OTHER, ERRORS_TO_NONE = f"{TWO_ERRORS} to shuffled", f"{TWO_ERRORS} to none"
 INTERPOLATION, MEAN_ACTION = "linear interpolation", "mean action"
 LAST_ACTION, OTHER_Z = "repeating the last action", "shuffled z"
 CHANGE_OF_WIDTH = "frame-difference PCA, z's width"
@@ -208,23 +213,34 @@ IMAGE_TOLD_RULE = "below shuffled instruction by ≥ two standard errors"
 
 def instruction_helps(error: float, controls: Controls) -> bool:
     """By squared errors of hidden patches."""
-    gain = controls[OTHER_WORDS] - error
-    return gain > 0 and gain >= controls[TWO_ERRORS]
+    return _beyond((controls[OTHER_WORDS] - error, controls[TWO_ERRORS]))
 
 
-# "masked words better with the true image than a shuffled one"
-WORD_RULE = f"above shuffled picture {BY}"
-WORD_SURPRISE_RULE = f"below shuffled picture {BY}"
+def _beyond(*gains: tuple[float, float]) -> bool:
+    """Whether every gain is one, and no less than its two standard errors."""
+    return all(gain > 0 and gain >= errors for gain, errors in gains)
+
+
+# "masked words better with the true image than a shuffled one": by more than chance, and than with
+# none at all, since a picture that misleads is no proof that the true one tells anything
+WORD_RULE = "above shuffled picture and no picture, each by ≥ two standard errors"
+WORD_SURPRISE_RULE = "below shuffled picture and no picture, each by ≥ two standard errors"
 
 
 def word_is_found(accuracy: float, controls: Controls) -> bool:
     """By the share of right words."""
-    return above(accuracy, controls[OTHER_PICTURE])
+    return _beyond(
+        (accuracy - controls[OTHER_PICTURE], controls[ERRORS_TO_OTHER]),
+        (accuracy - controls[NO_PICTURE], controls[ERRORS_TO_NONE]),
+    )
 
 
 def word_surprises_less(nats: float, controls: Controls) -> bool:
     """By the true word's surprise."""
-    return below(nats, controls[OTHER_PICTURE])
+    return _beyond(
+        (controls[OTHER_PICTURE] - nats, controls[ERRORS_TO_OTHER]),
+        (controls[NO_PICTURE] - nats, controls[ERRORS_TO_NONE]),
+    )
 
 
 # "masked actions better than linear interpolation"

@@ -1,7 +1,7 @@
-"""Masked images and words: is what was hidden filled in from what was seen?
+"""Masked images: is what was hidden filled in from what was seen?
 
-Each against what needs no understanding: predicting zero, the mean patch, another
-image's context; a shuffled instruction; a shuffled picture.
+Against what needs no understanding: predicting zero, the mean patch, another image's context; a
+shuffled instruction.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Generator
 from tectum_core.masks import random_mask, visible_indices
 from tectum_core.model import patchify
 from tectum_train.evaluation import gates
-from tectum_train.evaluation.context import Context, NothingToMeasure, model_input, of_others
+from tectum_train.evaluation.context import Context, model_input, of_others
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import two_errors
 
-__all__ = ["measure_masked_images", "measure_masked_words", "measure_told_images"]
+__all__ = ["measure_masked_images", "measure_told_images"]
 
 _FRAMES, _BATCH = 1024, 128
 
@@ -113,16 +114,11 @@ def measure_told_images(context: Context) -> list[Measure]:
         return np.nanmean(np.concatenate([one.error for one in filled]).astype(np.float64), axis=1)
 
     told, other = errors(sentences), errors([sentences[i] for i in strangers])
-    gain, episode = other - told, context.test.episode[index]
-    # Frames of one episode are much alike: what is drawn anew are episodes.
-    means = [float(gain[episode == one].mean()) for one in np.unique(episode)]
-    if len(means) < 2:
-        raise NothingToMeasure("frames of one episode alone say nothing of chance")
     error = float(told.mean())
     controls = {
         gates.OTHER_WORDS: float(other.mean()),
         "no instruction": float(errors(None).mean()),
-        gates.TWO_ERRORS: 2 * float(np.std(means, ddof=1)) / len(means) ** 0.5,
+        gates.TWO_ERRORS: two_errors(other - told, context.test.episode[index]),
     }
     return [
         Measure(
@@ -133,66 +129,4 @@ def measure_told_images(context: Context) -> list[Measure]:
             gates.instruction_helps(error, controls),
             context.counted(index, "frames"),
         )
-    ]
-
-
-@torch.inference_mode()
-def measure_masked_words(context: Context) -> list[Measure]:
-    """One drawn word of each held-out frame's sentence hidden.
-
-    Guessed with the true picture, with one of another task, and without any.
-    """
-    predictor, tokenizer = context.predictor, context.predictor.bundle.tokenizer
-    if predictor.model.fusion is None or tokenizer is None or tokenizer.mask_id is None:
-        return []
-    if not predictor.config.training.learnt("fusion.from_image"):
-        raise NothingToMeasure("the training showed no picture beside words")
-    index = _chosen(context, _FRAMES // 2, "masked words")
-    draw = context.generator("hidden words")
-    sentences = [context.test.instructions[i] for i in context.test.column("task_index")[index]]
-    masked, truths, frames = [], [], []
-    for sentence, frame in zip(sentences, index, strict=True):
-        encoded = predictor.encode(sentence)
-        place = encoded.content[int(draw.integers(len(encoded.content)))]
-        truths.append((place, encoded.ids[place]))
-        masked.append([tokenizer.mask_id if p == place else t for p, t in enumerate(encoded.ids)])
-        frames.append(context.test.frames[frame])
-    families = context.families(context.test)[index]
-    strangers = of_others(families, context.generator("shuffled pictures"))
-    scored: dict[str, tuple[float, float]] = {}
-    for name, pictures in (
-        ("true", frames),
-        ("shuffled", [frames[i] for i in strangers]),
-        ("none", None),
-    ):
-        surprise, right = [], []
-        for start in range(0, len(masked), _BATCH):
-            part = slice(start, start + _BATCH)
-            shown = None if pictures is None else pictures[part]
-            spread = predictor.fill_texts(masked[part], shown).probabilities
-            for row, (place, token) in enumerate(truths[part]):
-                surprise.append(-np.log(max(float(spread[row, place, token]), 1e-12)))
-                right.append(int(spread[row, place].argmax()) == token)
-        scored[name] = (float(np.mean(right)), float(np.mean(surprise)))
-    accuracy, nats = (
-        {gates.OTHER_PICTURE: scored["shuffled"][which], "no picture": scored["none"][which]}
-        for which in (0, 1)
-    )
-    right_share, surprise_mean = scored["true"]
-    return [
-        Measure(
-            "masked word, accuracy",
-            right_share,
-            accuracy,
-            gates.WORD_RULE,
-            gates.word_is_found(right_share, accuracy),
-            context.counted(index, "words"),
-        ),
-        Measure(
-            "masked word, nats",
-            surprise_mean,
-            nats,
-            gates.WORD_SURPRISE_RULE,
-            gates.word_surprises_less(surprise_mean, nats),
-        ),
     ]

@@ -24,3 +24,5 @@ class Measure:
     """Whether the rule holds; None: no rule."""
     on: str = ""
     """How much of what it was measured on; empty: the same as the one before."""
+    part: str = ""
+    """What was measured, of which this is one number; in TensorBoard its heading."""

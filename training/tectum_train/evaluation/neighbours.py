@@ -11,7 +11,8 @@ Letters: n fitted samples, m asked ones, d features, k neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,7 +26,14 @@ from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
-__all__ = ["classify_by_neighbours", "labelled_episodes", "measure_features"]
+__all__ = [
+    "TRUNK",
+    "Features",
+    "classify_by_neighbours",
+    "labelled_episodes",
+    "measure_features",
+    "tasks_told",
+]
 
 Features = NDArray[np.floating]
 
@@ -37,7 +45,8 @@ _SHARE, _DRAWS = 0.1, 5
 """Of the episodes that are labelled where labels are few, and how often these are drawn."""
 _PENALTIES = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3)
 """Where labels are few, weaker ones are never chosen and take longest."""
-_TRUNK = "trunk"
+TRUNK = "trunk"
+"""Whose features are asked; the others are controls."""
 
 
 def classify_by_neighbours(
@@ -83,15 +92,45 @@ def measure_features(context: Context) -> list[Measure]:
     asked_at = second_half(context.test)[::_TEST_STRIDE]
     if not len(fitted_at) or not len(asked_at):
         raise NothingToMeasure("no episode has a second half")
+    near, *others = tasks_told(
+        context, "frozen trunk", "frames", fitted_at, asked_at,
+        lambda: _features(context, fitted_at, asked_at),
+        context.generator("episodes with a task's label"),
+    )  # fmt: skip
+    passed = gates_trunk.features_tell(near.value, near.controls)
+    return [replace(near, gate=gates_trunk.FEATURES_RULE, passed=passed), *others]
+
+
+def tasks_told(
+    context: Context,
+    whose: str,
+    what: str,
+    fitted_at: NDArray[np.int64],
+    asked_at: NDArray[np.int64],
+    features_of: Callable[[], Mapping[str, tuple[Features, Features]]],
+    draw: np.random.Generator,
+) -> list[Measure]:
+    """Three probes of the task family, from every label and from few.
+
+    Args:
+        context: the evaluation.
+        whose: what the measures are called after.
+        what: is asked about, in the plural.
+        fitted_at: int64[n], training frames at which they stand or begin.
+        asked_at: int64[m], held-out ones.
+        features_of: gives [n, d] and [m, d], those of `TRUNK` and each control's.
+        draw: of the episodes that are labelled where few are.
+
+    Raises:
+        NothingToMeasure: all is of one task.
+    """
     fitted, asked = context.families(context.train)[fitted_at], context.families(context.test)
     names, labels = np.unique(np.concatenate([fitted, asked[asked_at]]), return_inverse=True)
     if len(names) < 2:
         raise NothingToMeasure("all is of one task, with no other to tell it from")
     labels, true = np.split(labels, [len(fitted_at)])
-    features = _features(context, fitted_at, asked_at)
+    features = features_of()
     episode, classes = context.train.episode[fitted_at], len(names)
-
-    draw = context.generator("episodes with a task's label")
     chosen = [labelled_episodes(episode, labels, _SHARE, draw) for _ in range(_DRAWS)]
 
     def right(scores: NDArray[np.float64]) -> float:
@@ -114,14 +153,13 @@ def measure_features(context: Context) -> list[Measure]:
     }
     majority = {"majority class": float((true == np.bincount(labels).argmax()).mean())}
     few = {whose: from_few(known, new) for whose, (known, new) in features.items()}
-    value, counted = near.pop(_TRUNK), context.counted(asked_at, "frames")
-    verdict = gates_trunk.FEATURES_RULE, gates_trunk.features_tell(value, near)
+    counted = context.counted(asked_at, what)
     return [
-        Measure("frozen trunk → task, neighbours", value, near | majority, *verdict, counted),
-        Measure("frozen trunk → task, linear probe", linear.pop(_TRUNK), linear | majority),
+        Measure(f"{whose} → task, neighbours", near.pop(TRUNK), near | majority, on=counted),
+        Measure(f"{whose} → task, linear probe", linear.pop(TRUNK), linear | majority),
         Measure(
-            f"frozen trunk → task from {_SHARE:.0%} of the labels",
-            few.pop(_TRUNK),
+            f"{whose} → task from {_SHARE:.0%} of the labels",
+            few.pop(TRUNK),
             few | majority,
             on=f"{len(np.unique(episode[chosen[0]]))} labelled episodes, mean of {_DRAWS} draws",
         ),
@@ -167,7 +205,7 @@ def _features(
     pixels = flat_pixels(train, fitted_at)
     components = Pca(pixels, _COMPONENTS)
     return {
-        _TRUNK: pooled(context.predictor),
+        TRUNK: pooled(context.predictor),
         gates.RANDOM_INIT: pooled(context.twin),
         gates.PIXELS: (components(pixels), components(flat_pixels(test, asked_at))),
     }

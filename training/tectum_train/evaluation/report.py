@@ -19,6 +19,7 @@ from tectum_train.evaluation.actions import (
     measure_masked_actions,
 )
 from tectum_train.evaluation.ceiling import Supervised, measure_ceiling
+from tectum_train.evaluation.clip_features import measure_clip_features
 from tectum_train.evaluation.clips import measure_masked_clips
 from tectum_train.evaluation.codes import measure_image_codes, measure_masked_codes
 from tectum_train.evaluation.context import (
@@ -32,17 +33,19 @@ from tectum_train.evaluation.fits import check_fits, pair_steps
 from tectum_train.evaluation.latent import measure_latent_actions
 from tectum_train.evaluation.masked import (
     measure_masked_images,
-    measure_masked_words,
     measure_told_images,
 )
+from tectum_train.evaluation.masked_words import BERTS, measure_masked_words
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.neighbours import measure_features
 from tectum_train.evaluation.policy import measure_policy
-from tectum_train.evaluation.retrieval import measure_retrieval, measure_sentences
+from tectum_train.evaluation.retrieval import measure_retrieval
+from tectum_train.evaluation.sentences import measure_sentences
 from tectum_train.evaluation.world_model import measure_world_model
 from tectum_train.objectives import Objective
 from tectum_train.objectives.beit import Beit
 from tectum_train.objectives.image_codes import ImageCodes
+from tectum_train.objectives.masked_language import MaskedLanguage
 from tectum_train.world import read_world
 
 __all__ = ["as_json", "evaluate", "flat", "markdown"]
@@ -72,9 +75,12 @@ class _Part:
 
 
 def _parts(
-    config: BundleConfig, columns: Columns, shown: StateFeatures, *, ceiling: bool
+    config: BundleConfig, columns: Columns, shown: StateFeatures, hidden: float, *, ceiling: bool
 ) -> Iterator[_Part]:
-    """What there is to measure of a bundle with these trained heads, in the report's order."""
+    """What there is to measure of a bundle with these trained heads, in the report's order.
+
+    `hidden`: share of a sentence's words that are hidden at once.
+    """
     model, learnt = config.model, config.training.learnt
     if model.joint is not None and learnt("joint"):
         told = (_WORLD, columns.family, columns.state)
@@ -85,8 +91,9 @@ def _parts(
             yield _Part("masked images told their instructions", measure_told_images)
     if model.video_decoder is not None and learnt("video_decoder"):
         yield _Part("masked clips", measure_masked_clips)
+        yield _Part("frozen clip features", measure_clip_features, (columns.family,))
     if model.fusion is not None and learnt("fusion.token_head"):
-        yield _Part("masked words", measure_masked_words)
+        yield _Part("masked words", partial(measure_masked_words, ratio=hidden))
     if model.fusion is not None and model.actions is not None and learnt("fusion.action_head"):
         acting = (columns.action, *shown.features)
         if learnt("fusion.actions.embed"):
@@ -148,7 +155,8 @@ def evaluate(
         tell: called with what is being measured.
         left_out: called with what is not, and what the data set lacks for it.
         device: a torch device for the models; probes are fitted on the CPU.
-        objectives: that the bundle's model was trained by, for what only they have; moved likewise.
+        objectives: that the bundle's model was trained by, for what only they have or know;
+            moved likewise.
 
     Raises:
         DataError: bundle and data contradict each other (see `check_fits`).
@@ -177,13 +185,15 @@ def evaluate(
     measures: list[Measure] = []
     for one in objectives:
         one.to(device).eval()
-    for part in (*_parts(config, columns, shown, ceiling=ceiling), *_beside(objectives)):
+    learnt = (one.config.ratio for one in objectives if isinstance(one, MaskedLanguage))
+    parts = _parts(config, columns, shown, next(learnt, BERTS), ceiling=ceiling)
+    for part in (*parts, *_beside(objectives)):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")
             continue
         tell(part.name)
         try:
-            measures += part.measure(context)
+            measures += [replace(one, part=part.name) for one in part.measure(context)]
         except NothingToMeasure as why:
             left_out(f"{part.name}: {why}")
     return measures

@@ -8,15 +8,10 @@ names that column (`data.task`, as tectum-tiny does) had the same labels: they s
 frames and sentences are positives of each other, and which paraphrases a sample may draw. Then
 model and classifiers differ in what they read and how they are made, not in supervision.
 
-Of the sentences themselves, each text once: how far down the list the first one of the true task
-stands. First means the true task wins, so R@1 is the same number.
-
-Letters: n frames, S sentences, F families.
+Letters: n frames, F families.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +24,7 @@ from tectum_train.evaluation.perceptron import classify_nonlinearly
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
-__all__ = ["measure_retrieval", "measure_sentences"]
+__all__ = ["asked_frames", "columns_of", "measure_retrieval", "sentences_held_out"]
 
 _TEST_STRIDE, _TRAIN_STRIDE = 3, 8
 _COMPONENTS = 256
@@ -37,14 +32,12 @@ _COMPONENTS = 256
 
 def measure_retrieval(context: Context) -> list[Measure]:
     """R@1 over all tasks, and within pairs of tasks that share a scene."""
-    test_at = second_half(context.test)[::_TEST_STRIDE]
+    test_at = asked_frames(context.test)
     train_at = second_half(context.train)[::_TRAIN_STRIDE]
     if not len(test_at) or not len(train_at):
         raise NothingToMeasure("no episode has a second half")
-    true = _columns_of(context, context.test)[test_at]
-    sentences, saying = _by_sentences(context, test_at)
-    columns = range(len(context.world.families))
-    model = np.stack([sentences[:, saying == one].max(axis=1) for one in columns], axis=1)
+    true = columns_of(context, context.test)[test_at]
+    model = _by_sentences(context, test_at)
     controls = _classifiers(context, train_at, test_at)
 
     families, partners = context.world.families, _partners(context)
@@ -79,40 +72,24 @@ def measure_retrieval(context: Context) -> list[Measure]:
     return measures
 
 
-def measure_sentences(context: Context) -> list[Measure]:
-    """R@5, R@10 and the median rank of the first sentence of the true task, of all S held out."""
-    test_at = second_half(context.test)[::_TEST_STRIDE]
-    if not len(test_at):
-        raise NothingToMeasure("no episode has a second half")
-    true = _columns_of(context, context.test)[test_at]
-    sentences, saying = _by_sentences(context, test_at)
-    right = saying[None] == true[:, None]
-    best = np.where(right, sentences, -np.inf).max(axis=1, keepdims=True)
-    rank = 1 + ((sentences > best) & ~right).sum(axis=1)
-    total, number = len(saying), np.bincount(saying)[true]
-    chances = [_found_by_chance(total, number, first) for first in range(total + 1)]
-    on = f"{context.counted(test_at, 'frames')}; {total} sentences"
-    measures = [
-        Measure(
-            f"frame → sentence, R@{first}",
-            float((rank <= first).mean()),
-            {"chance": chances[first]},
-            on=on,
-        )
-        for first in (5, 10)
-        if first < total
-    ]
-    middle = next(place for place, chance in enumerate(chances) if chance >= 0.5)
-    median = Measure(
-        "frame → sentence, median rank", float(np.median(rank)), {"chance": middle}, on=on
-    )
-    return [*measures, median]
+def asked_frames(samples: Samples) -> NDArray[np.int64]:
+    """Every third of those of second halves."""
+    return second_half(samples)[::_TEST_STRIDE]
 
 
-def _found_by_chance(total: int, right: NDArray[np.int64], first: int) -> float:
-    """How often the first so many of a shuffled list hold a right one; mean over frames [n]."""
-    ways = math.comb(total, first)
-    return float(np.mean([1 - math.comb(total - int(count), first) / ways for count in right]))
+def sentences_held_out(context: Context) -> list[tuple[str, int]]:
+    """Each sentence never trained on, and its family's column.
+
+    Raises:
+        NothingToMeasure: a family has none.
+    """
+    found = list[tuple[str, int]]()
+    for column, family in enumerate(sorted(context.world.families, key=lambda one: one.index)):
+        held_out = context.world.sentences(family.name, held_out=True)
+        if not held_out:
+            raise NothingToMeasure(f"meta/world.json holds no sentence of {family.name!r} out")
+        found += [(text, column) for text in held_out]
+    return found
 
 
 def _indices(context: Context) -> list[int]:
@@ -120,7 +97,7 @@ def _indices(context: Context) -> list[int]:
     return sorted(family.index for family in context.world.families)
 
 
-def _columns_of(context: Context, samples: Samples) -> NDArray[np.int64]:
+def columns_of(context: Context, samples: Samples) -> NDArray[np.int64]:
     """[N], the scores' column of each frame's family."""
     return np.searchsorted(_indices(context), context.families(samples))
 
@@ -131,29 +108,22 @@ def _partners(context: Context) -> dict[int, int]:
     return {column[one]: column[other] for one, other in context.world.partners.items()}
 
 
-def _by_sentences(
-    context: Context, test_at: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """[n, S], each frame's cosines to the sentences held out; [S], their families' columns."""
-    asked, saying = list[str](), list[int]()
-    for column, family in enumerate(sorted(context.world.families, key=lambda one: one.index)):
-        held_out = context.world.sentences(family.name, held_out=True)
-        if not held_out:
-            raise NothingToMeasure(f"meta/world.json holds no sentence of {family.name!r} out")
-        asked += held_out
-        saying += [column] * len(held_out)
+def _by_sentences(context: Context, test_at: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n, families], each frame's cosine to the best of a family's sentences held out."""
+    texts, saying = zip(*sentences_held_out(context), strict=True)
     images = in_batches(
         lambda f: context.predictor.embed_images(f, "joint"), context.test.frames, test_at
     )
-    scores = images @ context.predictor.embed_texts(asked).T
-    return scores.astype(np.float64), np.array(saying)
+    scores = (images @ context.predictor.embed_texts(texts).T).astype(np.float64)
+    told, columns = np.array(saying), range(len(context.world.families))
+    return np.stack([scores[:, told == one].max(axis=1) for one in columns], axis=1)
 
 
 def _classifiers(
     context: Context, train_at: NDArray[np.int64], test_at: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
     """[n, families] from each control: what pixels, a random network and the robot's state say."""
-    labels, classes = _columns_of(context, context.train)[train_at], len(context.world.families)
+    labels, classes = columns_of(context, context.train)[train_at], len(context.world.families)
     episode = context.train.episode[train_at]
     train, test = context.train.frames, context.test.frames
     pixels = flat_pixels(train, train_at)

@@ -8,6 +8,7 @@ random weights.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ def measure_objectives(
         tell(part.name)
         batches = held_out(recipe, test, run.tokenizer, run.scaling, number, place)
         draw = np.random.default_rng([recipe.seed, _OTHERS])
+        own: list[Measure] = []
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(np.random.default_rng([recipe.seed, _TWIN]).integers(2**63)))
@@ -64,12 +66,13 @@ def measure_objectives(
                 match part:
                     case Cpc():
                         twin = Cpc(part.config, untaught).eval().to(place)
-                        found += measure_foresight(part, twin, batches)
+                        own = measure_foresight(part, twin, batches)
                     case Dino():
                         teacher = Dino(part.config, untaught).eval().to(place)
-                        found += measure_teacher(part, teacher, batches)
+                        own = measure_teacher(part, teacher, batches)
                     case R3m():
-                        found += measure_order(part, untaught, batches, draw)
+                        own = measure_order(part, untaught, batches, draw)
         except NothingToMeasure as why:
             left_out(f"{part.name}: {why}")
+        found += [replace(one, part=part.name) for one in own]
     return found
