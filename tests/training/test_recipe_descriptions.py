@@ -44,7 +44,9 @@ def test_what_a_recipe_expects_of_seed_0_is_what_its_gates_run_has_found(name: s
 
     lines = re.findall(r"(.+?)(?: \(([^()]*)\))?(?:; |\.$)", told[1])
 
+    schedule = read_recipe(name).schedule
     assert found["recipe"] == name
+    assert (found["steps"], found["batch_size"]) == (schedule.steps, schedule.batch_size)
     assert len(lines) >= 1
     for line, controls in lines:
         measured = measures[NUMBER.match(line)[1]]  # type: ignore[index]

@@ -30,7 +30,8 @@ def draw_wandering(
 
     Returns:
         bool[T], whether it wanders, and float32[T, 3], each axis's displacement if it does: even
-        over [−r, r], with r of each stretch even over [0, 1], so that slow ones are shown too.
+        over [−r, r], where r is 1 in half of all stretches and even over [0, 1] in the others, so
+        that slow ones are shown too.
     """
     random = generator(key, attempt, "wander")
     stretches = -(-steps // STRETCH)
