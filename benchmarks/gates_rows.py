@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gates_rules import Above, Beside, Own, Rising, Rule, Shown, Times
 from gates_tasks import ALONE, MIXES, OBJECTIVES
 
-__all__ = ["CEILING", "LINEAR", "NEIGHBOURS", "ROWS", "TRUNK", "Row", "named"]
+__all__ = ["CEILING", "LABELLED", "LINEAR", "NEIGHBOURS", "ROWS", "TRUNK", "Row", "named"]
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,10 @@ _MASKED = (
 
 _IN_PLANE, _FEW = Own("s → hand in plane, R²"), Own("from 2.5% of the labels")
 _MORE = (Shown("from 10.0% of the labels"), Shown("from 100.0% of the labels"))
-_LABELLED = Shown("supervised ceiling → hand in plane, R²")
+LABELLED = Shown("supervised ceiling → hand in plane, R²")
+"""For rows that have it, networks are trained that are told the answer: minutes of work each."""
 _CARRIED = (
-    *(_IN_PLANE, Own("next frame's error"), _FEW, *_MORE, _LABELLED),
+    *(_IN_PLANE, Own("next frame's error"), _FEW, *_MORE, LABELLED),
     Own("in another scene"),
 )
 _CODES = (Own("codes in use"), Own("perplexity of its codes"))

@@ -91,8 +91,9 @@ def find(measures: Sequence[Measure], text: str) -> Measure:
 
 
 def _holds(name: str, text: str) -> bool:
-    """Whether the words are in it, and their last number whole: R@1 is not in R@10."""
-    return re.search(rf"{re.escape(text)}(?!\d)", name) is not None
+    """Whether the words are in it, and a number that ends them whole: R@1 is not in R@10."""
+    whole = r"(?!\d)" if text[-1:].isdigit() else ""
+    return re.search(re.escape(text) + whole, name) is not None
 
 
 def _all(measures: Sequence[Measure], text: str) -> list[Measure]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gates_rows import Row, named
+from gates_rows import LABELLED, Row, named
 from machine import commit, machine, today
 from tectum_train.data.samples import Samples
 from tectum_train.engine.building import Run
@@ -169,7 +169,7 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
             shutil.rmtree(recipe.folder)
             clock.restart()
             run = train(recipe, "cpu", resume=True, console=console)
-    measures, seconds = _timed(run, splits, console)
+    measures, seconds = _timed(row, run, splits, console)
     found = Found(
         row=row.name,
         seed=seed,
@@ -216,7 +216,7 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
             f"{recipe.checkpoint} was trained by {trained_by}, and its numbers are of a run by "
             f"{before.commits}"
         )
-    measures, seconds = _timed(run, splits, console)
+    measures, seconds = _timed(row, run, splits, console)
     found = replace(
         before, measured_by=commit(), date=today(), measures=measures, evaluated_in=seconds
     )
@@ -224,23 +224,12 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
     return found
 
 
-def _has_ceiling(recipe: Recipe) -> bool:
-    """Whether its latent actions, and nothing else, are what it is for.
-
-    Not where they read the trunk: with labels it would be trained anew, for an hour, to tell what
-    pixels tell the other rows' networks.
-    """
-    latent = recipe.model.latent_action
-    alone = {one.kind for one in recipe.objectives} == {"latent_action"}
-    return alone and latent is not None and not latent.reads_trunk
-
-
 def _timed(
-    run: Run, splits: tuple[Samples, Samples], console: Console
+    row: Row, run: Run, splits: tuple[Samples, Samples], console: Console
 ) -> tuple[list[Measure], tuple[float, float]]:
     """What there is to measure, and the seconds it took, on the wall and of all threads."""
     wall, busy = time.perf_counter(), time.process_time()
-    measures = evaluate_run(run, splits, "cpu", console, ceiling=_has_ceiling(run.recipe))
+    measures = evaluate_run(run, splits, "cpu", console, ceiling=LABELLED in row.rules)
     seconds = time.perf_counter() - wall, time.process_time() - busy
     return measures, (round(seconds[0], 1), round(seconds[1], 1))
 

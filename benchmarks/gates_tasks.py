@@ -19,7 +19,7 @@ OBJECTIVES = {
     "masked_language": Task("masked word, nats", "masked_language-alone"),
     "masked_action": Task("masked actions", "masked_action-alone"),
     "action_prediction": Task("action prediction, ", "action_prediction-alone"),
-    "latent_action": Task("hand in plane, R²", "latent_action-alone", rises=True),
+    "latent_action": Task("s → hand in plane, R²", "latent_action-alone", rises=True),
 }
 _SETTINGS = {
     "image_text": "{kind: image_text, after: 0.4}",

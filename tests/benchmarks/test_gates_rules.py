@@ -45,6 +45,12 @@ def test_a_number_in_a_name_is_a_whole_one() -> None:
         find(measures, "sentence")
 
 
+def test_words_that_a_number_follows_are_found() -> None:
+    measure = Measure("action prediction, 16 steps", 0.4)
+
+    assert find([measure], "action prediction, ") is measure
+
+
 def test_what_is_only_shown_may_be_missing() -> None:
     assert Shown("next frame painted").judge([Measure("x", 1.0)], {}) == []
     with pytest.raises(Unmeasured, match="no measure 'next frame painted'"):

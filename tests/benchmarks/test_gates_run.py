@@ -237,6 +237,7 @@ def test_a_result_without_its_folder_is_nothing_to_begin_from(
         ("latent-action", True),
         ("latent-action-vq", True),
         ("latent-action-latents", False),
+        ("latent_action-alone", False),
         ("mae", False),
     ],
 )
