@@ -59,6 +59,14 @@ def test_the_first_right_one_counts_and_a_tie_is_no_hit() -> None:
     assert ranks(scores, right).tolist() == [2, 3, 1]
 
 
+def test_a_score_that_is_not_a_number_puts_nothing_first() -> None:
+    nan = np.nan
+    scores = np.array([[nan, nan, nan], [nan, 0.8, 0.1], [nan, 0.8, 0.1]])
+    right = np.array([[True, False, False], [True, False, False], [False, True, False]])
+
+    assert ranks(scores, right).tolist() == [3, 3, 2]
+
+
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(6, 12))
 def test_chance_is_that_of_a_shuffled_list(right: list[int], total: int) -> None:
     found = chances(np.array(right), total)

@@ -84,7 +84,8 @@ def ranks(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.i
         right: bool[q, m], one at least in each row.
     """
     best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    return 1 + ((scores >= best) & ~right).sum(axis=1)
+    # Not "at least as good": a score that is not a number is never found before any.
+    return 1 + (~(scores < best) & ~right).sum(axis=1)
 
 
 def chances(right: NDArray[np.int64], total: int) -> NDArray[np.float64]:
