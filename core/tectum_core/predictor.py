@@ -135,10 +135,7 @@ class Predictor:
 
     @torch.inference_mode()
     def clip_change(self, clip: Uint8Image) -> Float32:
-        """How much each tubelet of a clip differs from the frames about it: float32[N].
-
-        Of the pixels as the model reads them; no weight has a part in it.
-        """
+        """How much each tubelet's pixels differ from the frames about it: float32[N]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
         return _numpy(clip_change(self._clip_pixels([clip]), self.model.video.config)[0])
@@ -271,9 +268,7 @@ class Predictor:
         if decode_actions and module.action_decoder is None:
             raise CapabilityMissing("this model decodes no actions")
         if predict_frames and module.config.target != "pixels":
-            raise CapabilityMissing(
-                "this model predicts no frames, but what its trunk sees of them"
-            )
+            raise CapabilityMissing("this model predicts no frames, but its trunk's tokens")
         self._require("latent_action")
         if decode_actions:
             self._require("latent_action.action_decoder")
@@ -286,12 +281,8 @@ class Predictor:
         bottled = module.infer(small[:count], small[count:], pair)
         actions = frames = predicted = None
         if decode_actions and self.config.actions is not None:
-            pooled = (
-                trunk.pooled[:count]
-                if trunk is not None
-                else self.model.vision(pixels[:count]).pooled
-            )
-            decoded = module.decode_actions(bottled.vectors, pooled)
+            seen = self.model.vision(pixels[:count]) if trunk is None else trunk
+            decoded = module.decode_actions(bottled.vectors, seen.pooled[:count])
             actions = _numpy(self.config.actions.restore(decoded.float()))
         if predict_frames:
             predicted = module.predict(

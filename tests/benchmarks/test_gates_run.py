@@ -348,5 +348,5 @@ def test_every_row_is_a_recipe_of_the_package_and_compares_to_rows_there_are(row
 
 def test_rows_have_names_of_their_own() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
-    with pytest.raises(ValueError, match="no row 'maw'; there are: clip, siglip"):
+    with pytest.raises(ValueError, match="no row 'maw'; there are: clip, clip-plain"):
         named("maw")
