@@ -21,15 +21,23 @@ from rich.console import Console
 
 from gates_planning import Planned, read_planned
 from gates_rows import ROWS, Row, named
-from gates_run import Places, kept, measured, measured_again, missing_data, wanted
+from gates_run import (
+    Places,
+    identity_with,
+    kept,
+    measured,
+    measured_again,
+    missing_data,
+    wanted,
+)
 from gates_table import SEEDS, Results, table
 from tectum_train.engine.progress import say
 
 REPORT = Path("benchmarks/results/objectives.md")
 
 
-def report(results: Results, planned: Planned | None = None) -> str:
-    """The whole file."""
+def report(results: Results, planned: Planned | None = None, now: str | None = None) -> str:
+    """The whole file; the arguments are `table`'s."""
     runs = list(results.values())
     dates = sorted({run.date for run in runs})
     commits = sorted({commit for run in runs for commit in run.commits.split(", ")})
@@ -40,7 +48,7 @@ def report(results: Results, planned: Planned | None = None) -> str:
         f"{', '.join(measurers)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}. "
         "`make gates`\n"
     )
-    return f"{heading}\n{table(ROWS, results, planned)}"
+    return f"{heading}\n{table(ROWS, results, planned, now)}"
 
 
 def gather(places: Places) -> Results:
@@ -89,7 +97,10 @@ def write(places: Places, file: Path) -> None:
     """The report, if there is anything to report."""
     if results := gather(places):
         draft = file.with_suffix(".writing")
-        draft.write_text(report(results, read_planned(places.planning)), encoding="utf-8")
+        planned, now = read_planned(places.planning), None
+        if planned is not None and planned.trained is not None:
+            now = identity_with(planned.trained.changes, planned.trained.seed, places)
+        draft.write_text(report(results, planned, now), encoding="utf-8")
         draft.replace(file)
 
 

@@ -6,11 +6,12 @@ Nothing is acted here: what benchmarks/planning.py came to lies beside its repor
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-__all__ = ["AFTER", "NAME", "Arm", "Planned", "planned_line", "read_planned"]
+__all__ = ["AFTER", "NAME", "Arm", "Planned", "Training", "planned_line", "read_planned"]
 
 AFTER, NAME = "world-model", "world-model-planning"
 """The row below which it stands, and what it is called."""
@@ -36,6 +37,19 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Training:
+    """The one run that a bundle is of."""
+
+    recipe: str
+    """Of the package."""
+    changes: tuple[str, ...]
+    """What the run has in its place."""
+    seed: int
+    identity: str
+    """Of both and of the data, as they were when it planned (`gates_run.identity`)."""
+
+
+@dataclass(frozen=True)
 class Planned:
     """What planning came to."""
 
@@ -52,39 +66,61 @@ class Planned:
     arms: tuple[Arm, ...]
     """The planner first."""
     verdict: str
+    trained: Training | None = None
+    """Of the bundle; None: it was not asked, or is not known."""
 
     @classmethod
     def of(cls, text: str) -> Self:
         """From JSON.
 
         Raises:
-            TypeError: it is of another version.
+            KeyError, TypeError, ValueError: it is of another version, or no JSON.
         """
         told = json.loads(text)
         arms = tuple(
             Arm(
                 **{
                     **arm,
-                    "centimetres": tuple(arm["centimetres"]),
-                    "difference": arm["difference"] and tuple(arm["difference"]),
+                    "centimetres": _three(arm["centimetres"]),
+                    "difference": arm["difference"] and _three(arm["difference"]),
                 }
             )
             for arm in told["arms"]
         )
-        return cls(**{**told, "arms": arms})
+        if not arms:
+            raise ValueError("nothing has planned")
+        run = told.get("trained")
+        trained = run and Training(**{**run, "changes": tuple(run["changes"])})
+        return cls(**{**told, "arms": arms, "trained": trained})
 
     def as_json(self) -> str:
         """For a file."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
+def _three(numbers: Sequence[float]) -> tuple[float, float, float]:
+    middle, low, high = numbers
+    return middle, low, high
+
+
 def read_planned(path: Path) -> Planned | None:
-    """What lies there; None if nothing does."""
-    return Planned.of(path.read_text(encoding="utf-8")) if path.exists() else None
+    """What lies there; None if nothing does, or what another version left."""
+    if not path.exists():
+        return None
+    try:
+        return Planned.of(path.read_text(encoding="utf-8"))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
-def planned_line(planned: Planned | None) -> str:
-    """A line of the table."""
+def planned_line(planned: Planned | None, now: str | None = None) -> str:
+    """A line of the table.
+
+    Args:
+        planned: what there is.
+        now: identity that its bundle's training would have by recipe and data as they are; None:
+            it is not asked.
+    """
     if planned is None:
         return f"| {NAME} |  |  |  | not measured |"
     planner, *others = planned.arms
@@ -94,10 +130,16 @@ def planned_line(planned: Planned | None) -> str:
         f"{one.arm} {one.centimetres[0]:.1f}" + (" ✗" if one.verdict == "FAIL" else "")
         for one in others
     )
+    trained, verdict, run = "", planned.verdict, planned.trained
+    if run is not None:
+        changed = f" with {', '.join(run.changes)}" if run.changes else ""
+        trained = f" ({run.recipe}{changed}, seed {run.seed} alone)"
+        if now is not None and run.identity != now:
+            verdict = f"stale: {run.recipe} or its data have changed since"
     found = (
         f"reaching in the simulator, {planned.episodes} paired episodes<br>distance at the end, "
         f"cm: **{middle:.1f}** [{low:.1f}, {high:.1f}] ({beside})<br>ends within {planned.near:g} "
         f"cm: {planner.reached} of {planned.episodes}<br>measured by {planned.commit}, "
-        f"{planned.date}, over bundle {planned.bundle}: planning.md"
+        f"{planned.date}, over one bundle, {planned.bundle}{trained}: planning.md"
     )
-    return f"| {NAME} | {rule} | {found} |  | {planned.verdict} |"
+    return f"| {NAME} | {rule} | {found} |  | {verdict} |"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gates_rules import Above, Beside, Own, Rising, Rule, Shown, Times
 from gates_tasks import ALONE, MIXES, OBJECTIVES
+from tectum_train.evaluation import gates, gates_trunk
 
 __all__ = ["CEILING", "LABELLED", "LINEAR", "NEIGHBOURS", "ROWS", "TRUNK", "Row", "named"]
 
@@ -59,8 +60,9 @@ _PAIRS = (
     "samples. Tasks that undo each other begin as the other ends, so a frame hardly says by what "
     "the scene looks like which of the two it is of (docs/decisions/0003)"
 )
-_KNN = (Own(NEIGHBOURS), *_PROBES)
-_FILLED = Own("masked image, error")
+_KNN = (Own(NEIGHBOURS, gates_trunk.FEATURES_RULE), *_PROBES)
+_FILLED = Own("masked image, error", gates.IMAGE_RULE)
+_ACTIONS_FILLED = Own("masked actions", gates.HIDDEN_ACTIONS_RULE)
 _CERTAIN = 0.05
 """Two standard errors of 400 yes's and no's."""
 
@@ -69,11 +71,12 @@ _VIEWS = "milder views (area from 0.6, colour 0.2, no grey), 130 steps of 64: ne
 _PLAIN = ("model.vision.stem=null",)
 _COMPARED = (Shown(NEIGHBOURS), *_PROBES)
 _ALIKE = "for the closing table alone: the trunk of mae, which has no convolutions before it"
+_AHEAD = range(1, 5)
 _FORESEEN = (
     Above(
         "among its clip's, accuracy", ("chance", "random-init twin", "nearest to the last frame")
     ),
-    Rising(tuple(f"frame {n} ahead, nats" for n in range(1, 5)), "rises with the horizon"),
+    Rising(tuple(f"frame {n} ahead, nats" for n in _AHEAD), "rises with the horizon"),
 )
 
 _CONTRASTIVE = (
@@ -94,11 +97,13 @@ _CONTRASTIVE = (
         "cpc-small",
         (
             *_FORESEEN,
-            Above("among all clips', accuracy", ("chance",)),
+            *(Beside(f"frame {n} ahead among all clips', accuracy", "cpc", 1.01) for n in _AHEAD),
             Shown(NEIGHBOURS),
             *_PROBES,
         ),
         ("objectives.cpc.negatives=both",),
+        note="among all clips' frames chance is no gate: cpc, which has no negatives of other "
+        "clips, is several times above it there",
     ),
     Row(
         "r3m",
@@ -108,7 +113,7 @@ _CONTRASTIVE = (
             Above("three moments aligned", ("raw pixels",)),
             Above("reward rises to a later moment", ("chance",), by=_CERTAIN),
             Above("reward above all other tasks' episodes", ("chance",), by=_CERTAIN),
-            Own(_POLICY),
+            Own(_POLICY, gates_trunk.POLICY_RULE),
             Shown(NEIGHBOURS),
             Shown(_FEW_TASKS),
             Shown(_DENSE),
@@ -156,19 +161,27 @@ _MASKED = (
     Row(
         "image-tokenizer",
         "image-tokenizer-small",
-        (Own("image codes, share"), Own("image codes, perplexity"), Own("painted picture")),
+        (
+            Own("image codes, share", gates.USAGE_RULE),
+            Own("image codes, perplexity", gates.PERPLEXITY_RULE),
+            Own("painted picture", gates.PAINTED_RULE),
+        ),
     ),
     Row(
         "beit",
         "beit-small",
-        (Own("masked code"), Shown(NEIGHBOURS), *_PROBES),
+        (Own("masked code", gates.CODE_RULE), Shown(NEIGHBOURS), *_PROBES),
         ("objectives.beit.tokenizer={image-tokenizer}",),
         after=("image-tokenizer",),
     ),
     Row(
         "video-mae",
         "video-mae-small",
-        (Own("masked clip"), Beside(_CLIP_TASK, "video-mae-random", 0.95), *_CLIPS),
+        (
+            Own("masked clip", gates.CLIP_RULE),
+            Beside(_CLIP_TASK, "video-mae-random", 0.95),
+            *_CLIPS,
+        ),
         note="OBJECTIVES.md's words are 'beats copy-neighbour-frame'. By these the row fails "
         "wherever copying the hidden tubelet from the neighbouring frames costs less than the "
         "model. Under tubes no frame shows what is hidden, so that copy reads what the model may "
@@ -185,15 +198,22 @@ _MASKED = (
     Row(
         "mim-text",
         "mim-text-small",
-        (Own("told its instruction"), Shown(NEIGHBOURS), *_PROBES),
+        (Own("told its instruction", gates.IMAGE_TOLD_RULE), Shown(NEIGHBOURS), *_PROBES),
         family="masked",
     ),
-    Row("mlm", "mlm-small", (Own("masked word, accuracy"), Own("masked word, nats"))),
-    Row("mam", "mam-small", (Own("masked actions"),)),
+    Row(
+        "mlm",
+        "mlm-small",
+        (
+            Own("masked word, accuracy", gates.WORD_RULE),
+            Own("masked word, nats", gates.WORD_SURPRISE_RULE),
+        ),
+    ),
+    Row("mam", "mam-small", (_ACTIONS_FILLED,)),
     Row(
         "mam-bins",
         "mam-small",
-        (Own("masked actions"),),
+        (_ACTIONS_FILLED,),
         (
             "model.actions.bins={count: 32, spacing: quantiles}",
             "objectives.masked_action.loss=cross_entropy",
@@ -201,24 +221,29 @@ _MASKED = (
     ),
 )
 
-_IN_PLANE, _FEW = Own("s → hand in plane, R²"), Own("from 2.5% of the labels")
+_IN_PLANE = Own("s → hand in plane, R²", gates.MOTION_RULE)
+_FEW = Own("from 2.5% of the labels", gates.few_labels_rule({gates.TAUGHT: 0.0}))
 _MORE = (Shown("from 10.0% of the labels"), Shown("from 100.0% of the labels"))
 LABELLED = Shown("supervised ceiling → hand in plane, R²")
 """For rows that have it, networks are trained that are told the answer: minutes of work each."""
 _CARRIED = (
-    *(_IN_PLANE, Own("next frame's error"), _FEW, *_MORE, LABELLED),
-    Own("in another scene"),
+    *(_IN_PLANE, Own("next frame's error", gates.FRAME_RULE), _FEW, *_MORE, LABELLED),
+    Own("in another scene", gates.TRANSFER_RULE),
 )
-_CODES = (Own("codes in use"), Own("perplexity of its codes"))
+_CODES = (
+    Own("codes in use", gates.LATENT_CODES_RULE),
+    Own("perplexity of its codes", gates.LATENT_PERPLEXITY_RULE),
+)
+_FORETOLD = Own("action prediction", gates.CHUNK_RULE)
 
 _PREDICTIVE = (
     Row(
         "action-prediction",
         "action-prediction-small",
-        (Own("action prediction"),),
+        (_FORETOLD,),
         ("model.actions.bins=null", "objectives.action_prediction.loss=mse"),
     ),
-    Row("action-prediction-bins", "action-prediction-small", (Own("action prediction"),)),
+    Row("action-prediction-bins", "action-prediction-small", (_FORETOLD,)),
     Row(
         "latent-action",
         "latent-action-small",
@@ -230,19 +255,26 @@ _PREDICTIVE = (
     Row(
         "latent-action-latents",
         "latent-action-latents-small",
-        (_IN_PLANE, Own("next frame's trunk tokens"), _FEW, *_MORE),
+        (
+            _IN_PLANE,
+            Own("next frame's trunk tokens", gates.TOKENS_RULE),
+            Own("from 2.5% of the labels", gates.few_labels_rule({})),
+            *_MORE,
+        ),
+        note="of what learns from pixels, few labels are held to probes alone: the network that "
+        "the other rows are held to would here be trained trunk and all, for an hour",
     ),
     Row(
         "world-model",
         "world-model-small",
         (
-            Own("s ahead, error"),
+            Own("s ahead, error", gates.NEXT_LATENT_RULE, (gates.LATER_LATENT_RULE,)),
             Shown("spread of latents"),
             Shown("next frame painted"),
             Shown(NEIGHBOURS),
         ),
     ),
-    Row("dino", "dino-small", (*_KNN, Own("teacher's entropy"))),
+    Row("dino", "dino-small", (*_KNN, Own("teacher's entropy", gates_trunk.TEACHER_RULE))),
     Row(CEILING, "supervised-small", _KNN),
 )
 

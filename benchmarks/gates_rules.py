@@ -28,6 +28,7 @@ __all__ = [
     "Times",
     "Unmeasured",
     "find",
+    "holds",
 ]
 
 Others = Mapping[str, Sequence[Measure]]
@@ -55,7 +56,9 @@ class Line:
     controls: Mapping[str, float]
     """What it is compared to."""
     passed: bool | None
-    """None: reported only."""
+    """None: reported only, or outdated."""
+    outdated: bool = False
+    """Whether it was judged by another rule than today's."""
 
 
 class Rule(Protocol):
@@ -63,7 +66,7 @@ class Rule(Protocol):
 
     @property
     def words(self) -> str:
-        """The rule in words; empty if nothing is demanded, or if the measures say it."""
+        """The rule in words; empty if nothing is demanded."""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -90,30 +93,55 @@ def find(measures: Sequence[Measure], text: str) -> Measure:
     return one
 
 
-def _holds(name: str, text: str) -> bool:
+def holds(name: str, text: str) -> bool:
     """Whether the words are in it, and a number that ends them whole: R@1 is not in R@10."""
     whole = r"(?!\d)" if text[-1:].isdigit() else ""
     return re.search(re.escape(text) + whole, name) is not None
 
 
 def _all(measures: Sequence[Measure], text: str) -> list[Measure]:
-    found = [one for one in measures if _holds(one.name, text)]
+    found = [one for one in measures if holds(one.name, text)]
     if not found:
         raise Unmeasured(f"no measure {text!r}; there are: {', '.join(m.name for m in measures)}")
     return found
 
 
+def _control(measure: Measure, name: str) -> float:
+    if name not in measure.controls:
+        raise Unmeasured(
+            f"no control {name!r} of {measure.name!r}; there are: {', '.join(measure.controls)}"
+        )
+    return measure.controls[name]
+
+
 @dataclass(frozen=True)
 class Own:
-    """The verdict that evaluation itself gives, of every measure whose name holds these words."""
+    """The verdict that evaluation itself gives, of every measure whose name holds these words.
+
+    A verdict by any other rule than evaluation's of today is none.
+    """
 
     measure: str
-    words: str = ""
+    gate: str
+    """Today's rule, in evaluation's words."""
+    others: tuple[str, ...] = ()
+    """Those of further measures whose names hold the words."""
     rows: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """All of them."""
+        return "; then ".join((self.gate, *self.others))
 
     def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
         """As it was said."""
-        return [Line(m.name, m.value, m.controls, m.passed) for m in _all(own, self.measure)]
+        today = (self.gate, *self.others)
+        return [
+            Line(m.name, m.value, m.controls, m.passed)
+            if m.gate in today
+            else Line(m.name, m.value, m.controls, None, outdated=True)
+            for m in _all(own, self.measure)
+        ]
 
 
 @dataclass(frozen=True)
@@ -126,9 +154,7 @@ class Shown:
 
     def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
         """As it was measured; nothing if it was not."""
-        return [
-            Line(m.name, m.value, m.controls, None) for m in own if _holds(m.name, self.measure)
-        ]
+        return [Line(m.name, m.value, m.controls, None) for m in own if holds(m.name, self.measure)]
 
 
 @dataclass(frozen=True)
@@ -148,7 +174,7 @@ class Times:
     def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
         """One line."""
         found = find(own, self.measure)
-        good = found.value >= self.factor * found.controls[self.control]
+        good = found.value >= self.factor * _control(found, self.control)
         return [Line(found.name, found.value, found.controls, good)]
 
 
@@ -171,7 +197,7 @@ class Above:
         """A line for each."""
         lines = []
         for found in _all(own, self.measure):
-            best = max(found.controls[name] for name in self.controls)
+            best = max(_control(found, name) for name in self.controls)
             if self.by:
                 good = found.value >= best + self.by
             else:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from gates_planning import AFTER
 from gates_rows import LABELLED, Row, named
 from machine import commit, machine, today
 from tectum_train.data.samples import Samples
@@ -29,12 +32,14 @@ from tectum_train.engine.run import train
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json
 from tectum_train.job import evaluate_run, fitting_splits
-from tectum_train.recipe import Recipe, expanded, read_recipe
+from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe
 
 __all__ = [
+    "WANDERED",
     "Found",
     "Places",
     "identity",
+    "identity_with",
     "kept",
     "measured",
     "measured_again",
@@ -43,6 +48,8 @@ __all__ = [
     "wanted",
 ]
 
+WANDERED = {"--wander": "0.8", "--train-episodes-per-task": "120", "--test-episodes-per-task": "4"}
+"""How `make wandering` has its episodes made, as the data themselves say it."""
 _DIGITS = 12
 _WORDS = {"name", "derived_from", "description", "output", "seed"}
 
@@ -102,6 +109,16 @@ def identity(recipe: Recipe) -> str:
             path = expanded(split) / "meta" / name
             digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()[:_DIGITS]
+
+
+def identity_with(changes: Sequence[str], seed: int, places: Places) -> str:
+    """Of the row that plans with so many changes more; empty if they are allowed no longer."""
+    row = named(AFTER)
+    try:
+        recipe = recipe_of(replace(row, changes=(*row.changes, *changes)), seed, places)
+    except RecipeError:
+        return ""
+    return identity(recipe)
 
 
 def recipe_of(row: Row, seed: int, places: Places) -> Recipe:
@@ -282,10 +299,33 @@ def _write(path: Path, found: Found) -> None:
 
 
 def missing_data(row: Row, places: Places) -> str:
-    """Which episodes of its recipe's are missing and how they are made; empty: none."""
+    """Which episodes of its recipe's are missing and how they are made; empty: none.
+
+    Wandering ones that another command made are missing too: `make` leaves a folder as it is.
+    """
     data = recipe_of(row, 0, places).data
     for split in (data.train, data.test):
+        wandering = "wandering" in Path(split).parts
         if not expanded(split).exists():
-            verb = "wandering" if "wandering" in Path(split).parts else "world"
+            verb = "wandering" if wandering else "world"
             return f"{split} is not there yet: `make {verb}` makes it (see worlds/README.md)"
+        if wandering and (found := _made_otherwise(expanded(split))):
+            return (
+                f"{split} was made with {found}, and `make wandering` makes it with "
+                f"{' '.join(_said(WANDERED))}: move its folder away, and make it anew"
+            )
     return ""
+
+
+def _made_otherwise(split: Path) -> str:
+    """What of the generator's options is not as in `WANDERED`; empty: nothing."""
+    path = split / "meta" / "world.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    words = shlex.split(told.get("command", ""))
+    after = dict(pairwise(words))
+    found = {name: after.get(name, "nothing said") for name in WANDERED}
+    return " ".join(_said({k: v for k, v in found.items() if v != WANDERED[k]}))
+
+
+def _said(options: Mapping[str, str]) -> list[str]:
+    return [f"{name} {value}" for name, value in options.items()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from gates_planning import AFTER, Planned, planned_line
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
-from gates_rules import Line, Unmeasured, find
+from gates_rules import Line, Shown, Unmeasured, find, holds
 from gates_run import Found
 
 __all__ = ["SEEDS", "Results", "compared", "judged", "table"]
@@ -22,7 +22,8 @@ _RULE = (
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
     "the standard deviation; behind each stand its controls, and of a frozen trunk, where it was "
     f"trained, what the one of `{CEILING}` has with the same seed. ✗: a gate on this number does "
-    "not hold, in so many of the runs. What is in italics says where a gate is not what "
+    "not hold, in so many of the runs. To be measured again (`make gates REMEASURE=1`) is what was "
+    "judged by another rule than today's. What is in italics says where a gate is not what "
     "OBJECTIVES.md's words are, and why. Minutes are of training, then of evaluation where it was "
     "timed: on the wall, beside whatever else the machine did, and of its processors. Measured by "
     "the last checkpoint on held-out episodes, which are those on which recipes were chosen."
@@ -37,13 +38,17 @@ class _Judged:
     waits: str = ""
 
 
-def table(rows: Sequence[Row], results: Results, planned: Planned | None = None) -> str:
+def table(
+    rows: Sequence[Row], results: Results, planned: Planned | None = None, now: str | None = None
+) -> str:
     """The report's body: every row, then contrastive against masked.
 
     Args:
         rows: in the table's order.
         results: what there is.
         planned: what planning over a world model came to, if it was tried.
+        now: identity that the training of planning's bundle would have by recipe and data as they
+            are; None: it is not asked.
     """
     lines = [
         _RULE + "\n",
@@ -52,10 +57,10 @@ def table(rows: Sequence[Row], results: Results, planned: Planned | None = None)
     ]
     for row in rows:
         runs = _runs(row, results)
-        cells = (row.name, _gates(row, results), _found(row, results), _minutes(runs))
+        cells = (row.name, _gates(row), _found(row, results), _minutes(runs))
         lines.append(f"| {' | '.join(cells)} | {judged(row, results)} |")
         if row.name == AFTER:
-            lines.append(planned_line(planned))
+            lines.append(planned_line(planned, now))
     return "\n".join([*lines, "", *compared(rows, results)]) + "\n"
 
 
@@ -122,7 +127,7 @@ def _runs(row: Row, results: Results) -> list[Found]:
 
 def _judge(row: Row, results: Results) -> _Judged:
     """Every gate over every seed that there is; the first thing that is missing for a verdict."""
-    found, waits = dict[int, list[Line]](), list[str]()
+    found, waits, held_to = dict[int, list[Line]](), list[str](), dict[str, Set[str]]()
     for run in _runs(row, results):
         others = {
             name: results[name, run.seed].measures
@@ -139,8 +144,17 @@ def _judge(row: Row, results: Results) -> _Judged:
                 lines += rule.judge(run.measures, others)
             except Unmeasured as why:
                 waits.append(f"not measured: {why}")
-        found[run.seed] = [_beside(line, run, ceiling) for line in _once(lines)]
+        waits += [_again(line.what, run.seed) for line in lines if line.outdated]
+        once = _once(lines)
+        for line in (one for one in once if one.passed is not None):
+            if line.controls.keys() != held_to.setdefault(line.what, line.controls.keys()):
+                waits.append(_again(line.what, run.seed))
+        found[run.seed] = [_beside(line, run, ceiling) for line in once]
     return _Judged(found, waits[0] if waits else "")
+
+
+def _again(what: str, seed: int) -> str:
+    return f"to be measured again: {what}, seed {seed}, was judged by another rule"
 
 
 def _once(lines: Sequence[Line]) -> list[Line]:
@@ -165,17 +179,9 @@ def _beside(line: Line, run: Found, ceiling: Found | None) -> Line:
     return replace(line, controls={**line.controls, **told})
 
 
-def _gates(row: Row, results: Results) -> str:
-    """What is demanded, in words; where evaluation has the rule, in its words."""
-    said = []
-    for rule in row.rules:
-        own = [
-            measure.gate
-            for run in _runs(row, results)[:1]
-            for measure in run.measures
-            if type(rule).__name__ == "Own" and getattr(rule, "measure", "") in measure.name
-        ]
-        said += [words for words in (rule.words, *own) if words]
+def _gates(row: Row) -> str:
+    """What is demanded, in words."""
+    said = [rule.words for rule in row.rules if rule.words]
     return "<br>".join(dict.fromkeys([*said, *([f"*{row.note}*"] if row.note else [])]))
 
 
@@ -196,6 +202,12 @@ def _found(row: Row, results: Results) -> str:
             + (f" ({controls})" if controls else "")
             + (f" ✗ {failed} of {len(same)}" if failed else "")
         )
+    if by_what:
+        told += [
+            f"{rule.measure}: not measured"
+            for rule in row.rules
+            if isinstance(rule, Shown) and not any(holds(what, rule.measure) for what in by_what)
+        ]
     return "<br>".join(told)
 
 

@@ -24,7 +24,7 @@ import json
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -35,12 +35,15 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 import tectum
+from gates_planning import AFTER, Planned, Training
 from gates_planning import Arm as Judged
-from gates_planning import Planned
+from gates_rows import named
+from gates_run import Places, identity_with, recipe_of
 from machine import commit, heading, machine, today
 from serving import free_port, worker
 from serving_bare import NAME
 from tectum_core.bundle import Repository
+from tectum_train.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "client/examples/reach_a_goal.py"
@@ -218,7 +221,46 @@ def concluded(ways: Ways) -> str:
     return "PASS" if passed else "FAIL"
 
 
-def summed_up(kept: Kept, bundle: str, planner: Mapping[str, int]) -> Planned:
+def training_of(bundle: Path, places: Places) -> Training | None:
+    """The run that a bundle is of, as the row's recipe and what the run has in its place.
+
+    Returns:
+        None: the bundle lies in no run's folder, or in another version's.
+    """
+    path, row = bundle.parent / "recipe.json", named(AFTER)
+    try:
+        told = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = tuple(_changes(_said(recipe_of(row, told.seed, places)), _said(told)))
+    return Training(row.recipe, found, told.seed, identity_with(found, told.seed, places))
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """All that decides what is trained, but for the seed."""
+    said = recipe.model_dump(
+        mode="json", exclude={"name", "derived_from", "description", "output", "seed"}
+    )
+    del said["data"]["cache"]
+    return said
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any], within: str = "") -> Iterator[str]:
+    """As `tectum train --set` takes them."""
+    for key, value in after.items():
+        old, path = before.get(key), within + key
+        if isinstance(old, dict) and isinstance(value, dict) and old.keys() == value.keys():
+            yield from _changes(old, value, f"{path}.")
+        elif old != value:
+            yield f"{path}={json.dumps(value)}"
+
+
+def summed_up(
+    kept: Kept,
+    bundle: str,
+    planner: Mapping[str, int],
+    trained: Training | None = None,
+) -> Planned:
     """The numbers of the table, for the one of `make gates`."""
     ways, arms = ways_of(kept), list[Judged]()
     planned = [way[-1] for way in ways[PLANNED]]
@@ -229,7 +271,7 @@ def summed_up(kept: Kept, bundle: str, planner: Mapping[str, int]) -> Planned:
         arms.append(Judged(name, sum(end <= NEAR for end in ends), rounded(ends), ahead, held))
     return Planned(
         machine(), commit(), today(), bundle, dict(planner), len(planned), 100 * NEAR,
-        tuple(arms), concluded(ways),
+        tuple(arms), concluded(ways), trained,
     )  # fmt: skip
 
 
@@ -262,6 +304,7 @@ def main() -> int:
     example = runpy.run_path(str(EXAMPLE))
     sizes = ("HORIZON", "CANDIDATES", "ELITES", "ROUNDS", "DECISIONS")
     settings = {name.lower(): example[name] for name in sizes}
+    trained = training_of(given.bundle, Places(runs=ROOT / "benchmarks/runs"))
     acted_by = (EXAMPLE, *sorted((ROOT / "worlds/tabletop").glob("*.py")))
     source = hashlib.sha256(b"".join(path.read_bytes() for path in acted_by)).hexdigest()[:12]
     with tempfile.TemporaryDirectory() as folder:
@@ -280,7 +323,7 @@ def main() -> int:
         print(f"{len(kept.episodes)} episodes are too few for {RESULT}: {ENOUGH} are")
         return 0
     RESULT.write_text(text, encoding="utf-8")
-    summary = summed_up(kept, version, settings).as_json()
+    summary = summed_up(kept, version, settings, trained).as_json()
     RESULT.with_suffix(".json").write_text(summary, encoding="utf-8")
     return 0
 

@@ -60,7 +60,8 @@ def evaluate(
         bool,
         typer.Option(
             help="Also train the supervised ceiling of latent actions, and the same network on "
-            "the earlier frame alone and on few labels (a quarter of an hour on two cores)."
+            "the earlier frame alone and on few labels (a quarter of an hour on two cores; an hour "
+            "where latent actions read the trunk, which is then trained too)."
         ),
     ] = False,
     out: Annotated[

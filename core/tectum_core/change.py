@@ -1,6 +1,7 @@
 """How much each patch changes: what masks by frame difference hide first.
 
-For training and for serving's Reconstruct alike.
+Of clips, for training and for serving's Reconstruct alike; of pictures, whose later frame a
+request does not have, for training alone.
 
 Letters: n samples, N patches or tubelets, T frames, H×W pixels.
 """

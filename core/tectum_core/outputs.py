@@ -1,8 +1,8 @@
 """What the predictor makes of a batch: arrays, and their shapes.
 
-Letters: B batch, S the model's side, N patches, L text tokens, V vocabulary, A numbers in an
-action, C codes, E length of one code's vector, T frames, k decoded steps, s side of the frames of
-a latent action, F frames of a rollout, D length of a latent.
+Letters: B batch, S the model's side, N patches, L text tokens, W of them that are asked for, V
+vocabulary, A numbers in an action, C codes, E length of one code's vector, T frames, k decoded
+steps, s side of the frames of a latent action, F frames of a rollout, D length of a latent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FilledImages", "FilledTexts", "Float32", "LatentActions", "Rollouts", "Uint8Image"]
+__all__ = [
+    "FilledImages",
+    "FilledTexts",
+    "Float32",
+    "LatentActions",
+    "Rollouts",
+    "Uint8Image",
+    "as_numpy",
+    "as_rows",
+]
 
 Uint8Image = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -39,7 +48,8 @@ class FilledTexts:
     """What the hidden tokens of texts may be."""
 
     probabilities: Float32
-    """float32[B, L, V], over the vocabulary at each place; meaningful at hidden ones."""
+    """float32[B, L, V], over the vocabulary at each place; meaningful at hidden ones. Where some
+    places were asked for, float32[W, V] of these, text by text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +83,13 @@ class Rollouts:
     painted: Tensor | None
     """float32[B, F, 3, S, S], `frames` before they were rounded, in the model's input units; stays
     on the model's device."""
+
+
+def as_numpy(tensor: Tensor) -> Float32:
+    """float32 on the host, shaped as the tensor."""
+    return tensor.float().cpu().numpy()
+
+
+def as_rows(pixels: Tensor) -> Uint8Image:
+    """uint8[..., 3, S, S] to uint8[..., S, S, 3] on the host."""
+    return np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())

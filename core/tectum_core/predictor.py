@@ -30,6 +30,8 @@ from tectum_core.outputs import (
     LatentActions,
     Rollouts,
     Uint8Image,
+    as_numpy,
+    as_rows,
 )
 from tectum_core.preprocess import normalise, preprocess, resize, to_pixels
 from tectum_core.rollouts import RolloutRequest, roll_out
@@ -102,7 +104,7 @@ class Predictor:
             raise CapabilityMissing("this model has no text path")
         self._require("joint")
         ids, seen = self._ids([text.ids for text in texts])
-        return _numpy(self.model.joint.embed_text(self.model.text(ids, seen).pooled))
+        return as_numpy(self.model.joint.embed_text(self.model.text(ids, seen).pooled))
 
     def encode(self, text: str) -> EncodedText:
         """A text's tokens as the model reads them."""
@@ -117,13 +119,13 @@ class Predictor:
         if self.model.joint is None:
             raise CapabilityMissing("this model has no joint space")
         self._require("joint")
-        return _numpy(self.model.joint.logits(torch.from_numpy(cosine).to(self.device)))
+        return as_numpy(self.model.joint.logits(torch.from_numpy(cosine).to(self.device)))
 
     @torch.inference_mode()
     def image_importance(self, image: Uint8Image) -> Float32:
         """How much the trunk's last block attends to each patch of a picture: float32[N]."""
         self._require("vision")
-        return _numpy(self.model.vision.importance(self._pixels([image]))[0])
+        return as_numpy(self.model.vision.importance(self._pixels([image]))[0])
 
     @torch.inference_mode()
     def clip_importance(self, clip: Uint8Image) -> Float32:
@@ -131,14 +133,14 @@ class Predictor:
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
         self._require("video")
-        return _numpy(self.model.video.importance(self._clip_pixels([clip]))[0])
+        return as_numpy(self.model.video.importance(self._clip_pixels([clip]))[0])
 
     @torch.inference_mode()
     def clip_change(self, clip: Uint8Image) -> Float32:
         """How much each tubelet's pixels differ from the frames about it: float32[N]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
-        return _numpy(clip_change(self._clip_pixels([clip]), self.model.video.config)[0])
+        return as_numpy(clip_change(self._clip_pixels([clip]), self.model.video.config)[0])
 
     @torch.inference_mode()
     def fill_images(
@@ -188,13 +190,17 @@ class Predictor:
 
     @torch.inference_mode()
     def fill_texts(
-        self, ids: Sequence[Sequence[int]], images: Sequence[Uint8Image] | None = None
+        self,
+        ids: Sequence[Sequence[int]],
+        images: Sequence[Uint8Image] | None = None,
+        places: Sequence[Sequence[int]] | None = None,
     ) -> FilledTexts:
         """Guess hidden tokens.
 
         Args:
             ids: token ids of each text, hidden ones already the mask token.
             images: a picture for each text; None: for none of them.
+            places: of each text, the tokens that are wanted; None: all.
         """
         if self.model.fusion is None or self.model.text is None:
             raise CapabilityMissing("this model reconstructs no texts")
@@ -204,7 +210,10 @@ class Predictor:
         text = self.model.text(padded, seen).tokens
         image = None if images is None else self.model.vision(self._pixels(images)).tokens
         logits = self.model.fusion.fill_text(text, seen, image)
-        return FilledTexts(_numpy(logits.float().softmax(dim=-1)))
+        if places is not None:  # before a whole vocabulary for every token leaves the device
+            row = [number for number, some in enumerate(places) for _ in some]
+            logits = logits[row, [place for some in places for place in some]]
+        return FilledTexts(as_numpy(logits.float().softmax(dim=-1)))
 
     @torch.inference_mode()
     def fill_actions(
@@ -251,7 +260,7 @@ class Predictor:
         )
         given, mask = self._tensor(actions), hidden.to(self.device)
         predicted = self.model.fusion.fill_actions(scaling.standardise(given), mask, context)
-        return _numpy(torch.where(mask[:, :, None], scaling.restore(predicted.float()), given))
+        return as_numpy(torch.where(mask[:, :, None], scaling.restore(predicted.float()), given))
 
     @torch.inference_mode()
     def latent_actions(
@@ -283,14 +292,14 @@ class Predictor:
         if decode_actions and self.config.actions is not None:
             seen = self.model.vision(pixels[:count]) if trunk is None else trunk
             decoded = module.decode_actions(bottled.vectors, seen.pooled[:count])
-            actions = _numpy(self.config.actions.restore(decoded.float()))
+            actions = as_numpy(self.config.actions.restore(decoded.float()))
         if predict_frames:
             predicted = module.predict(
                 small[:count], bottled.vectors, None if pair is None else pair[0]
             ).float()
-            frames = _rows(to_pixels(predicted, self.config.images))
+            frames = as_rows(to_pixels(predicted, self.config.images))
         return LatentActions(
-            vectors=_numpy(bottled.vectors.flatten(1)),
+            vectors=as_numpy(bottled.vectors.flatten(1)),
             codes=None if bottled.codes is None else bottled.codes.cpu().numpy(),
             actions=actions,
             frames=frames,
@@ -333,10 +342,10 @@ class Predictor:
             raise CapabilityMissing("this model has no joint space")
         output = trunk(pixels)
         if vector == "tokens":
-            return _numpy(output.tokens)
+            return as_numpy(output.tokens)
         if vector == "pooled" or self.model.joint is None:
-            return _numpy(output.pooled)
-        return _numpy(self.model.joint.embed_image(output.pooled))
+            return as_numpy(output.pooled)
+        return as_numpy(self.model.joint.embed_image(output.pooled))
 
     def _painted(
         self,
@@ -355,9 +364,9 @@ class Predictor:
         ).transpose(1, 2)
         error = (prediction.values.float() - target.values).square().mean(dim=-1)
         return FilledImages(
-            seen=_rows(to_pixels(pixels.transpose(1, 2), self.config.images)),
-            filled=_rows(to_pixels(painted, self.config.images)),
-            error=_numpy(error.masked_fill(~mask, float("nan"))),
+            seen=as_rows(to_pixels(pixels.transpose(1, 2), self.config.images)),
+            filled=as_rows(to_pixels(painted, self.config.images)),
+            error=as_numpy(error.masked_fill(~mask, float("nan"))),
             painted=painted,
         )
 
@@ -389,12 +398,3 @@ class Predictor:
 
     def _tensor(self, values: Float32) -> Tensor:
         return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self.device)
-
-
-def _numpy(tensor: Tensor) -> Float32:
-    return tensor.float().cpu().numpy()
-
-
-def _rows(pixels: Tensor) -> Uint8Image:
-    """uint8[..., 3, S, S] to uint8[..., S, S, 3]."""
-    return np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tectum_core.bundle import BundleConfig
 from tectum_core.model import WorldModel
-from tectum_core.outputs import Float32, Rollouts, Uint8Image
+from tectum_core.outputs import Float32, Rollouts, as_rows
 from tectum_core.preprocess import to_pixels
 
 __all__ = ["RolloutRequest", "between_frames", "roll_out"]
@@ -78,7 +78,7 @@ def roll_out(
     return Rollouts(
         latents=(latents[:, :, 0] if pooled else latents).cpu().numpy(),
         distances=distances,
-        frames=None if painted is None else _rows(to_pixels(painted, config.images)),
+        frames=None if painted is None else as_rows(to_pixels(painted, config.images)),
         painted=painted,
     )
 
@@ -122,8 +122,3 @@ def _as_latents(world: WorldModel, vectors: Tensor) -> Tensor:
     if list(apart.shape[2:]) != wanted or not apart.shape[1]:
         raise ValueError(f"vectors of shape {list(vectors.shape)}; a frame has {wanted}")
     return world.latents(apart)
-
-
-def _rows(pixels: Tensor) -> Uint8Image:
-    """uint8[..., 3, S, S] to uint8[..., S, S, 3]."""
-    return np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())

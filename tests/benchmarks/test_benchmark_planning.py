@@ -1,5 +1,6 @@
 """The planning benchmark: what it concludes from distances, and that it goes on where it was."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, ttest_1samp
 
 import planning
-from gates_planning import Planned
+from gates_planning import AFTER, Planned, Training
+from gates_rows import named
+from gates_run import Places, identity, identity_with, recipe_of
 
 METRES = st.lists(st.integers(0, 400), min_size=3, max_size=20).map(
     lambda millimetres: [place / 1000 for place in millimetres]
@@ -100,6 +103,36 @@ def test_what_is_left_for_the_table_of_gates_has_the_reports_numbers(tmp_path: P
     }  # fmt: skip
     assert others[1].difference == (-26.0, -28.5, -23.5)
     assert (found.episodes, found.near, found.verdict) == (3, 5.0, "PASS")
+    assert Planned.of(found.as_json()) == found
+
+
+def test_a_bundles_run_is_the_rows_recipe_and_what_it_has_in_its_place(tmp_path: Path) -> None:
+    places, written = Places(runs=tmp_path), tmp_path / "recipe.json"
+    changes = ("schedule.steps=4500", "objectives=[{kind: world_model, weight: 2}]", "name=longer")
+    row = named(AFTER)
+    recipe = recipe_of(replace(row, changes=changes), 2, places)
+
+    unknown = planning.training_of(tmp_path / "bundle", places)
+    written.write_text('{"name": "of another version"}')
+    older = planning.training_of(tmp_path / "bundle", places)
+    written.write_text(recipe_of(row, 1, places).model_dump_json())
+    same = planning.training_of(tmp_path / "bundle", places)
+    written.write_text(recipe.model_dump_json())
+    longer = planning.training_of(tmp_path / "bundle", places)
+
+    assert unknown is older is None
+    assert same == Training(row.recipe, (), 1, identity(recipe_of(row, 1, places)))
+    assert longer is not None
+    assert (longer.seed, [one.partition("=")[0] for one in longer.changes]) == (
+        2,
+        ["objectives", "schedule.steps"],
+    )
+    again = recipe_of(replace(row, changes=longer.changes), 2, places)
+    assert again.objectives == recipe.objectives
+    assert longer.identity == identity(again) != same.identity
+    assert identity_with(longer.changes, 2, places) == longer.identity
+    assert identity_with(("schedule.pace=1",), 2, places) == ""
+    found = planning.summed_up(kept(tmp_path, *[episode(0.1, 0.2)] * 2), "b", {}, longer)
     assert Planned.of(found.as_json()) == found
 
 

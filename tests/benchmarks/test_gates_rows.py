@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from tests.checkout import ROOT
 
 from gates_rows import ROWS, Row, named
-from gates_run import Places, recipe_of
+from gates_run import WANDERED, Places, recipe_of
 from tectum_train import recipes
 
 
@@ -36,6 +37,17 @@ def test_make_gates_makes_the_wandering_episodes_for_the_rows_that_learn_from_th
 
     assert rule is not None
     assert set(rule[1].split()) == wandering
+
+
+def test_make_makes_the_wandering_episodes_that_the_gates_ask_for() -> None:
+    told = re.search(
+        r"^\$\(WANDERING\):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+
+    assert told is not None
+    words = told[1].replace("\\", "").split()
+    assert WANDERED.items() <= dict(pairwise(words)).items()
+    assert {one for one in words if one.startswith("--")} == {"--out", *WANDERED}
 
 
 @pytest.mark.parametrize("name", recipes.named())

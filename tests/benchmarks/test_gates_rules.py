@@ -54,14 +54,28 @@ def test_words_that_a_number_follows_are_found() -> None:
 def test_what_is_only_shown_may_be_missing() -> None:
     assert Shown("next frame painted").judge([Measure("x", 1.0)], {}) == []
     with pytest.raises(Unmeasured, match="no measure 'next frame painted'"):
-        Own("next frame painted").judge([Measure("x", 1.0)], {})
+        Own("next frame painted", "≤ 2").judge([Measure("x", 1.0)], {})
 
 
 def test_evaluations_own_verdict_counts_unless_it_is_only_shown() -> None:
-    measures = [Measure("x 1", 1.0, gate="≤ 2", passed=True), Measure("x 2", 3.0, passed=False)]
+    measures = [
+        Measure("x 1", 1.0, gate="≤ 2", passed=True), Measure("x 2", 3.0, gate="< 3", passed=False),
+    ]  # fmt: skip
+    rule = Own("x", "≤ 2", ("< 3",))
 
-    assert [line.passed for line in Own("x").judge(measures, {})] == [True, False]
+    assert [line.passed for line in rule.judge(measures, {})] == [True, False]
     assert [line.passed for line in Shown("x").judge(measures, {})] == [None, None]
+    assert rule.words == "≤ 2; then < 3"
+
+
+@pytest.mark.parametrize("gate", ["≤ 3", ""])
+def test_a_verdict_by_another_rule_is_none(gate: str) -> None:
+    measure = Measure("x", 1.0, {"chance": 2.0}, gate, passed=True)
+
+    (line,) = Own("x", "≤ 2").judge([measure], {})
+
+    assert (line.passed, line.outdated) == (None, True)
+    assert (line.value, line.controls) == (1.0, {"chance": 2.0})
 
 
 @given(value=shares, chance=shares)
@@ -84,6 +98,12 @@ def test_above_is_by_a_percent_or_by_what_is_said_and_of_the_best_control(
     (line,) = rule.judge([Measure("accuracy", value, {"chance": 0.25, "twin": 0.5})], {})
 
     assert line.passed is passed
+
+
+@pytest.mark.parametrize("rule", [Above("R@1", ("twin",)), Times("R@1", "twin", 5)])
+def test_a_control_that_is_missing_is_named(rule: Above | Times) -> None:
+    with pytest.raises(Unmeasured, match="no control 'twin' of 'R@1'; there are: chance"):
+        rule.judge([Measure("R@1", 0.5, {"chance": 0.1})], {})
 
 
 def test_above_holds_at_every_horizon_by_itself() -> None:

@@ -17,6 +17,7 @@ import gates
 from gates_rows import ROWS, Row, named
 from gates_rules import Own
 from gates_run import (
+    WANDERED,
     Places,
     identity,
     kept,
@@ -30,6 +31,7 @@ from tectum_train import recipes
 from tectum_train.engine import run as engine
 from tectum_train.engine import stepping
 from tectum_train.engine.run import Interrupted
+from tectum_train.evaluation.gates import IMAGE_RULE
 from tectum_train.evaluation.measure import Measure
 from tectum_train.recipe import expanded
 
@@ -45,7 +47,8 @@ def row(tiny_data: Path, tmp_path: Path) -> Row:
     )  # fmt: skip
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    return Row("tiny", str(path), (Own("masked image"),), ("schedule.checkpoint_every=2",))
+    rules = (Own("masked image", IMAGE_RULE),)
+    return Row("tiny", str(path), rules, ("schedule.checkpoint_every=2",))
 
 
 @pytest.fixture
@@ -173,6 +176,29 @@ def test_missing_episodes_are_named(row: Row, places: Places, tmp_path: Path) ->
 
     assert missing_data(row, places) == ""
     assert missing_data(absent, places).startswith(f"{tmp_path / 'nowhere'} is not there yet")
+
+
+def test_wandering_episodes_that_another_command_made_are_missing(
+    row: Row, places: Places, tmp_path: Path
+) -> None:
+    data, folder = expanded(recipe_of(row, 0, places).data.test), tmp_path / "wandering"
+    shutil.copytree(data, folder)
+    wandering = Row(row.name, row.recipe, row.rules, (f"data.test={folder}",))
+    world = json.loads((folder / "meta" / "world.json").read_text())
+
+    def made(wander: str) -> None:
+        said = {**WANDERED, "--wander": wander}
+        command = " ".join(["python --out DIR", *(f"{k} {v}" for k, v in said.items())])
+        (folder / "meta" / "world.json").write_text(json.dumps({**world, "command": command}))
+
+    made("0.8")
+    assert missing_data(wandering, places) == ""
+    made("0.7")
+    assert missing_data(wandering, places).startswith(
+        f"{folder} was made with --wander 0.7, and `make wandering` makes it with --wander 0.8 "
+    )
+    (folder / "meta" / "world.json").unlink()
+    assert "was made with --wander nothing said" in missing_data(wandering, places)
 
 
 def test_other_data_are_another_run(row: Row, places: Places, tmp_path: Path) -> None:

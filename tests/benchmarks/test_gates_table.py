@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.checkout import ROOT
 
-from gates_planning import AFTER, NAME, Arm, Planned, read_planned
+from gates_planning import AFTER, NAME, Arm, Planned, Training, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Own, Shown, Times
 from gates_run import Found
 from gates_table import SEEDS, Results, judged, table
 from tectum_train.evaluation.measure import Measure
 
+CONTROLS = {"none": 0.1, "shuffled": 0.2}
 RANDOM = {"random init": 0.3, "PCA-256": 0.4}
 
 
@@ -76,10 +78,40 @@ def test_a_rule_whose_measure_is_missing_says_so() -> None:
     assert said == "not measured: no measure 'R@1'; there are: other"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(Measure("words", 0.9, CONTROLS, "above none", True), id="another rule"),
+        pytest.param(Measure("words", 0.9, {"none": 0.1}, "above all", True), id="fewer controls"),
+    ],
+)
+def test_seeds_that_were_not_judged_alike_are_to_be_measured_again(other: Measure) -> None:
+    row = Row("mlm", "mlm-small", (Own("words", "above all"),))
+    today = Measure("words", 0.9, CONTROLS, "above all", True)
+    results = {("mlm", seed): found("mlm", seed, today) for seed in SEEDS}
+
+    assert judged(row, results) == "PASS"
+    results["mlm", 1] = found("mlm", 1, other)
+    assert judged(row, results) == (
+        "to be measured again: words, seed 1, was judged by another rule"
+    )
+    assert "words: **0.900 ± 0.000**" in table([row], results)
+
+
+def test_a_single_run_that_another_rule_judged_is_to_be_measured_again() -> None:
+    row = Row("mlm", "mlm-small", (Own("words", "above all"),))
+    old = Measure("words", 0.9, CONTROLS, "above none", True)
+
+    assert judged(row, {("mlm", 0): found("mlm", 0, old)}).startswith("to be measured again: words")
+
+
 def test_what_is_only_shown_and_was_not_measured_voids_no_verdict() -> None:
     row = Row("clip", "clip-small", (*CLIP.rules, Shown("painted")))
 
-    assert judged(row, runs("clip", 0.9, 0.8, 0.7)) == "PASS"
+    results = runs("clip", 0.9, 0.8, 0.7)
+
+    assert judged(row, results) == "PASS"
+    assert "<br>painted: not measured | 2.0" in table([row], results)
 
 
 def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
@@ -151,6 +183,39 @@ def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to()
     assert line.endswith("| FAIL |")
 
 
+def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_seed() -> None:
+    row = Row(AFTER, "world-model-small", CLIP.rules)
+    planner = Arm("world model", 3, (16.7, 14.3, 19.0), None, "")
+    old = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, (planner,), "PASS")
+    longer = Training("world-model-small", ("schedule.steps=9",), 0, "one")
+    planned = replace(old, trained=longer)
+
+    def line(planned: Planned, now: str | None) -> str:
+        return table([row], {}, planned, now).splitlines()[5]
+
+    assert line(planned, "one").endswith("| PASS |")
+    assert (
+        "over one bundle, b (world-model-small with schedule.steps=9, seed 0 alone): planning.md"
+        in line(planned, "one")
+    )
+    assert line(planned, None).endswith("| PASS |")  # it is not asked
+    assert "**16.7**" in line(planned, "another")
+    assert line(planned, "another").endswith(
+        "| stale: world-model-small or its data have changed since |"
+    )
+    assert "| stale: " in line(planned, "")  # no such recipe is allowed any longer
+    assert line(old, "one").endswith("| PASS |")  # of before it was asked
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"arms": []}', '{"arms": [{"arm": "x"}]}', '{"arms": [1], "x": 2}']
+)
+def test_what_another_version_left_of_planning_is_not_measured(text: str, tmp_path: Path) -> None:
+    (tmp_path / "planning.json").write_text(text)
+
+    assert read_planned(tmp_path / "planning.json") is None
+
+
 def test_planning_that_was_not_tried_says_so() -> None:
     table_ = table([Row(AFTER, "world-model-small", CLIP.rules)], {})
 
@@ -190,10 +255,10 @@ def test_the_table_has_a_line_a_row_with_means_spreads_controls_rule_and_minutes
 def test_evaluations_rule_is_told_in_its_own_words() -> None:
     own = Measure("masked image", 0.6, {"mean patch": 0.9}, gate="≤ 0.7", passed=True)
     results = {("mae", seed): found("mae", seed, own) for seed in SEEDS}
+    row = Row("mae", "mae-small", (Own("masked image", "≤ 0.7"),))
 
-    assert "| mae | ≤ 0.7 | masked image: **0.600 ± 0.000**" in table(
-        [Row("mae", "mae-small", (Own("masked image"),))], results
-    )
+    assert "| mae | ≤ 0.7 | masked image: **0.600 ± 0.000**" in table([row], results)
+    assert "| mae | ≤ 0.7 |  |  | not run |" in table([row], {})
 
 
 def test_the_closing_table_says_what_the_probe_gained_for_a_minute_of_processor_time() -> None:

@@ -254,6 +254,16 @@ def test_probabilities_of_every_token_sum_to_one(full: Predictor) -> None:
     np.testing.assert_allclose(fill_texts(full, slice(0, 4), True).sum(-1), 1, atol=1e-5)
 
 
+def test_places_that_are_wanted_are_those_of_all(full: Predictor) -> None:
+    ids = [[*full.encode(text).ids] for text in TEXTS[:3]]
+    places = [[1], [], [2, 1]]
+
+    whole = full.fill_texts(ids, PICTURES[:3]).probabilities
+    wanted = full.fill_texts(ids, PICTURES[:3], places).probabilities
+
+    np.testing.assert_array_equal(wanted, whole[[0, 2, 2], [1, 2, 1]])
+
+
 def test_visible_actions_are_returned_as_given_and_hidden_ones_are_not_read(
     full: Predictor,
 ) -> None:

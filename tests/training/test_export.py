@@ -79,6 +79,7 @@ def test_the_summary_says_how_it_was_trained(run: Run, bundle: Bundle) -> None:
     assert summary.data == run.recipe.data.train
     assert summary.commit == run.config.training.commit
     assert summary.metrics == {"R@1": 0.5}
+    assert summary.words_hidden == 0.15
     assert bundle.config.actions == run.scaling
     assert bundle.config.images == run.recipe.images
 

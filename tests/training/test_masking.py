@@ -118,6 +118,17 @@ def test_only_a_mask_by_attention_has_a_teacher() -> None:
     assert teacher_momentum(read("importance", source="attention", momentum=0.5)) == 0.5
     assert teacher_momentum(read("importance")) is None
     assert teacher_momentum(read("block")) is None
+    with pytest.raises(
+        ValidationError, match=r"mask\.momentum: found 0\.5; allowed: with source 'at"
+    ):
+        read("importance", momentum=0.5)
+
+
+@pytest.mark.parametrize("source", ["change", "attention"])
+def test_a_mask_that_is_written_out_is_read_again(source: str) -> None:
+    mask = read("importance", source=source)
+
+    assert READ.validate_python(mask.model_dump()) == mask
 
 
 # ---------------------------------------------------------------- laws

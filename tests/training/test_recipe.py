@@ -113,6 +113,17 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
         read_recipe("tectum-huge")
 
 
+def test_the_old_name_of_a_recipe_is_answered_with_the_new_one() -> None:
+    for old, new in recipes.RENAMED.items():
+        with pytest.raises(
+            RecipeError, match=f"named '{old}': it is '{new}' now.*--set name={old}"
+        ):
+            read_recipe(old)
+
+        assert old not in recipes.named()
+        assert read_recipe(new, [f"name={old}"]).folder.name == f"{old}-seed0"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

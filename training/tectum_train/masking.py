@@ -79,11 +79,22 @@ class ImportanceMask(_Drawn):
     """What matters: what differs from the later frame of a pair or the next ones of a clip; or what
     a teacher, a slow copy of the trunk, attends to, which costs a pass of it over all patches."""
     momentum: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Share of the teacher that a step leaves (the paper's rises from 0.996). 1: it stays the trunk
-    that the run begins with, which `trunk` must then name."""
+    """Share of the teacher that a step leaves (the paper's rises from 0.996), of source `attention`
+    alone. 1: it stays the trunk that the run begins with, which `trunk` must then name."""
     hint: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the patches shown that is drawn from all alike; the rest is what scores least. At 0
     every cue of what matters is hidden, at 1 the mask is random."""
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> Self:
+        # Its default is no refusal: a run's own recipe.json writes all of them out.
+        usual = type(self).model_fields["momentum"].default
+        if self.source != "attention" and self.momentum != usual:
+            raise ValueError(
+                f"mask.momentum: found {self.momentum:g}; allowed: with source 'attention' alone, "
+                f"as '{self.source}' has no teacher"
+            )
+        return self
 
 
 class ExplicitMask(Strict):
@@ -159,7 +170,8 @@ def scores_for(
     if mask.source == "attention":
         if teacher is None:
             raise ValueError("a mask by attention needs a teacher")
-        with torch.no_grad():
+        # In float32 always: rounded otherwise, some patches would change places.
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             return teacher.importance(pixels).float()
     if pixels.dim() == 5:
         return clip_change(pixels, trunk)

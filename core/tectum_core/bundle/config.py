@@ -75,6 +75,10 @@ class TrainingSummary(Strict):
     """Parts that training did not reach, whose numbers are random still: what they compute is not
     served. Empty also where nobody knows, as of imported weights: everything is served then."""
 
+    words_hidden: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of a text's words that training hid at once, for who asks after hidden words as it did;
+    None: it hid none, or nobody knows."""
+
     def learnt(self, *parts: Part) -> bool:
         """Whether none of these is known to be untrained."""
         return not set(parts) & set(self.untrained)

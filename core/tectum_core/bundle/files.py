@@ -29,6 +29,7 @@ from tectum_core.architecture import ModelConfig
 from tectum_core.bundle.config import BundleConfig
 from tectum_core.bundle.spaces import Space, spaces_of
 from tectum_core.model import PerceptionModel
+from tectum_core.model.world_model import older_layout
 from tectum_core.tokenizer import Tokenizer
 
 __all__ = [
@@ -254,6 +255,8 @@ def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel
             found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{name}: {path.name}: {error}") from error
+    if (why := older_layout(found)) is not None:
+        raise BundleError(f"{name}: {WEIGHTS} {why}")
     for key in sorted(expected.keys() - found.keys()):
         raise BundleError(f"{name}: {WEIGHTS} lacks {key}")
     for key in sorted(found.keys() - expected.keys()):

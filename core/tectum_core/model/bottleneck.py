@@ -102,9 +102,11 @@ class _VectorQuantised(nn.Module):
             codes: int64[B, C].
             counted: bool[B]; None: all.
         """
-        counted = torch.ones_like(codes[:, 0], dtype=torch.bool) if counted is None else counted
-        chosen = _of_all_ranks(counted.to(torch.uint8)).bool()
-        vectors, theirs = _of_all_ranks(said)[chosen], _of_all_ranks(codes)[chosen]
+        vectors, theirs = _of_all_ranks(said), _of_all_ranks(codes)
+        if counted is not None:
+            # Asked of the device once, not by each of both; the library asks once more.
+            (chosen,) = _of_all_ranks(counted.to(torch.uint8)).nonzero(as_tuple=True)
+            vectors, theirs = vectors[chosen], theirs[chosen]
         if len(vectors):
             self._codebook.update_indices(vectors, theirs)
 

@@ -17,6 +17,8 @@ TimeSformer (arXiv:2102.05095), as Genie (arXiv:2402.15391) has it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +35,21 @@ from tectum_core.model.dynamics import begin_at_zero
 from tectum_core.model.transformer import Block, Transformer
 from tectum_core.model.vision import VisionOutput, unpatchify
 
-__all__ = ["WorldModel", "action_width"]
+__all__ = ["WorldModel", "action_width", "older_layout"]
+
+_OLDER = "world_model.embed_action.weight"
+"""Where actions were a token of their own, which one linear map made."""
+
+
+def older_layout(names: Iterable[str]) -> str | None:
+    """What is the matter with weights of these names, if they are of the older world model."""
+    if not any(name.endswith(_OLDER) for name in names):
+        return None
+    return (
+        f"is of an older version ({_OLDER}), whose world model read actions as tokens; this one "
+        "adds them to every latent, and those weights mean nothing to it: train anew, or "
+        "go on with the version that made it"
+    )
 
 
 def action_width(

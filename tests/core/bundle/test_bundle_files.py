@@ -221,6 +221,10 @@ KEY = "vision.embed.weight"
     [
         (lambda w: w.pop(KEY), f"model.safetensors lacks {KEY}"),
         (
+            lambda w: w.update({"world_model.embed_action.weight": torch.ones(2)}),
+            "model.safetensors is of an older version (world_model.embed_action.weight)",
+        ),
+        (
             lambda w: w.update({"vision.extra": torch.ones(2)}),
             "has vision.extra, which the architecture does not",
         ),

@@ -173,6 +173,7 @@ def test_two_ranks_with_two_pieces_each_teach_what_the_whole_batch_does(
         assert furthest(one, whole) <= 1e-6
 
 
+BY_ATTENTION = {"kind": "importance", "source": "attention", "ratios": (0.5,), "momentum": 0.6}
 BY_CHANGE = {"kind": "importance", "ratios": (0.3, 0.5, 0.8)}
 AVERAGED: list[Any] = [
     pytest.param([{"kind": "masked_image"}], id="masked_image"),
@@ -182,6 +183,8 @@ AVERAGED: list[Any] = [
     pytest.param([{"kind": "masked_action", "loss": "cross_entropy"}], id="masked_action-bins"),
     pytest.param([{"kind": "action_prediction"}], id="action_prediction"),
     pytest.param([{"kind": "video_mae"}], id="video_mae"),
+    pytest.param([{"kind": "video_mae", "mask": BY_ATTENTION}], id="video_mae-attention"),
+    pytest.param([{"kind": "masked_image", "mask": BY_ATTENTION}], id="masked_image-attention"),
     pytest.param(
         [
             {"kind": "masked_image"},

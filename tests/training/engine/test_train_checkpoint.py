@@ -167,6 +167,22 @@ def test_a_file_that_lacks_a_tensor_is_refused_by_its_name(tmp_path: Path) -> No
         load_checkpoint(path, ORIGIN, objective, adam)
 
 
+def test_a_world_model_of_the_older_layout_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, 3, ORIGIN, *learning())
+    key = "module/parts.0.model.world_model.embed_action"
+
+    def older(tensors: dict[str, torch.Tensor], _: Any) -> None:
+        for layer, name in ((0, "weight"), (0, "bias"), (2, "weight"), (2, "bias")):
+            taken = tensors.pop(f"{key}.{layer}.{name}")
+            tensors[f"{key}.{name}"] = taken
+
+    rewritten(path, older)
+
+    with pytest.raises(CheckpointError, match=r"older version .* train anew, or go on with the"):
+        load_checkpoint(path, ORIGIN, *learning())
+
+
 def rewritten(path: Path, edit: Any) -> None:
     """The checkpoint with its tensors and header changed."""
     with safe_open(path, framework="pt") as file:

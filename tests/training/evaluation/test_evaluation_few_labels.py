@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -66,10 +67,29 @@ def test_a_network_is_taught_by_the_episodes_that_are_labelled_and_is_to_be_beat
     assert found == [0.02, 0.08, 0.5]
     assert [None if one is None else len(one) for one in asked] == [2, 2, 8, 8, None]
     assert len(set(asked)) == 5
-    assert least.on == "2 labelled episodes, mean of 5 draws (the network: of 2)"
-    assert every.on == "80 labelled episodes"
+    assert least.on == (
+        "2 labelled episodes, mean of 5 draws (the network, and z beside it: of 2); "
+        "the network unaugmented, its steps chosen by the held-out episodes"
+    )
+    assert every.on == "80 labelled episodes; the network unaugmented"
+    assert alone[0].on == "2 labelled episodes, mean of 5 draws"
     assert (least.passed, beaten[0].passed) == (True, False)
+    assert least.gate == "≥ 0.20, above probes of pixels and the supervised network by ≥ 1%"
+    assert alone[0].gate == "≥ 0.20, above probes of pixels by ≥ 1%"
     assert [one.value for one in alone] == [one.value for one in (least, more, every)]
+
+
+def test_z_is_held_to_the_network_on_the_labels_that_taught_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beside = "z on the network's labels"
+    least, more, every = told(width=100, noise=0.5, taught=lambda _: 0.0)
+    monkeypatch.setattr(few_labels, "_DRAWS", few_labels._TAUGHT)
+    (fewer, *_) = told(width=100, noise=0.5)
+
+    assert least.controls[beside] == fewer.value != least.value
+    assert beside in more.controls
+    assert beside not in every.controls
 
 
 @given(st.integers(2, 60), st.sampled_from([0.025, 0.1, 1.0]), st.integers(0, 2**32))

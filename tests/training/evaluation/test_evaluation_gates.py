@@ -34,6 +34,12 @@ WORDS = {
     f"{TWO_ERRORS} to shuffled": 0.01,
     f"{TWO_ERRORS} to none": 0.01,
 }
+TOLD = {
+    "shuffled instruction": 0.5,
+    "no instruction": 0.5,
+    f"{TWO_ERRORS} to shuffled": 0.01,
+    f"{TWO_ERRORS} to none": 0.01,
+}
 Verdict = Callable[[float, Mapping[str, float]], bool]
 
 
@@ -41,7 +47,7 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.task_is_known(0.65, 40)
     assert gates.partner_is_told_apart(0.70, 40)
     assert gates.image_is_filled(0.70, IMAGE)
-    assert gates.instruction_helps(0.49, {"shuffled instruction": 0.5, TWO_ERRORS: 0.01 - A_BIT})
+    assert gates.instruction_helps(0.49 - A_BIT, TOLD)
     assert gates.word_is_found(0.51 + A_BIT, WORDS)
     assert gates.word_surprises_less(0.49 - A_BIT, WORDS)
     assert gates.hidden_actions_are_filled(0.198 - A_BIT, {"linear interpolation": 0.2})
@@ -122,12 +128,14 @@ def test_a_masked_image_fails_by_any_one_condition(error: float, changes: dict[s
 
 
 @pytest.mark.parametrize("controls", [(0.5, 0.01 + A_BIT), (0.49, 0.0), (0.48, 0.0)])
-def test_an_instruction_that_helps_no_more_than_chance_may_fails(
-    controls: tuple[float, float],
+@pytest.mark.parametrize("what", ["shuffled", "no"])
+def test_an_instruction_that_helps_no_more_than_chance_or_none_may_fails(
+    what: str, controls: tuple[float, float]
 ) -> None:
     other, spread = controls
+    errors = f"{TWO_ERRORS} to {'none' if what == 'no' else what}"
 
-    assert not gates.instruction_helps(0.49, {"shuffled instruction": other, TWO_ERRORS: spread})
+    assert not gates.instruction_helps(0.49, TOLD | {f"{what} instruction": other, errors: spread})
 
 
 def test_motion_wants_seven_tenths() -> None:
@@ -199,7 +207,9 @@ def test_what_is_demanded_is_told_in_the_rules() -> None:
     assert gates.TASK_RULE == "≥ 0.65; ≥ 40 training episodes a task"
     assert gates.PAIR_RULE == "≥ 0.7; ≥ 40 training episodes a task"
     assert gates.IMAGE_RULE == "≤ 0.7, below mean patch by ≥ 1%; other context ≥ 0.85"
-    assert gates.IMAGE_TOLD_RULE == "below shuffled instruction by ≥ two standard errors"
+    assert gates.IMAGE_TOLD_RULE == (
+        "below shuffled instruction and no instruction, each by ≥ two standard errors"
+    )
     assert gates.MOTION_RULE == (
         "≥ 0.7, PCA of z's width + 0.4, PCA-256 + 0.05, best of o_t alone + 0.4; shuffled ≤ 0.1"
     )
@@ -242,6 +252,13 @@ def test_without_actions_nothing_is_shuffled() -> None:
 def test_tokens_want_less_than_copying_and_a_z_that_matters(other: float) -> None:
     assert not gates.tokens_are_predicted(0.99 * other + A_BIT, {"shuffled z": other})
     assert not gates.tokens_are_predicted(0.99 + A_BIT, {"shuffled z": 5.0})
+
+
+def test_few_labels_are_held_to_a_network_by_what_is_decoded_from_the_same_ones() -> None:
+    network, beside = "supervised network on these labels", "z on the network's labels"
+
+    assert gates.few_labels_suffice(0.6, FEW | {network: 0.65, beside: 0.7})
+    assert not gates.few_labels_suffice(0.7, FEW | {network: 0.65, beside: 0.65})
 
 
 @pytest.mark.parametrize("name", [*FEW, "supervised network on these labels"])

@@ -188,7 +188,8 @@ def test_who_listens_paints_better_with_the_true_instruction_and_worse_with_anot
     assert found.controls == {
         "shuffled instruction": pytest.approx(1.015),
         "no instruction": pytest.approx(0.515),
-        "two standard errors of the difference": pytest.approx(0, abs=1e-6),
+        "two standard errors of the difference to shuffled": pytest.approx(0, abs=1e-6),
+        "two standard errors of the difference to none": pytest.approx(0, abs=1e-6),
     }
     assert found.passed is True
     assert found.on == "40 frames of 4 episodes"
@@ -198,6 +199,26 @@ def test_who_does_not_listen_fails() -> None:
     found = told(Told(listens=False), scenes(0, 1, 0, 1))
 
     assert found.value == found.controls["shuffled instruction"]
+    assert found.passed is False
+
+
+class Misled(Told):
+    """Has learnt nothing of true instructions, and is misled by others."""
+
+    def fill_images(self, images: Sequence[Any], hidden: Tensor, texts: Any) -> Any:
+        wrong = [] if texts is None else [
+            text != SENTENCES[image[0, 0, 0]] for image, text in zip(images, texts, strict=True)
+        ]  # fmt: skip
+        filled = super().fill_images(images, hidden, None)
+        filled.error += np.array(wrong or [False] * len(images))[:, None]
+        return filled
+
+
+def test_whom_the_true_instruction_tells_no_more_than_none_fails() -> None:
+    found = told(Misled(), scenes(0, 1, 0, 1))
+
+    assert found.value == found.controls["no instruction"]
+    assert found.controls["shuffled instruction"] == pytest.approx(found.value + 1)
     assert found.passed is False
 
 
@@ -229,7 +250,7 @@ def test_what_differs_from_episode_to_episode_is_counted_by_episodes() -> None:
 
     gains = np.array([1.0, -0.5, -0.5, -0.5])
     assert found.controls["shuffled instruction"] - found.value == pytest.approx(gains.mean())
-    spread = found.controls["two standard errors of the difference"]
+    spread = found.controls["two standard errors of the difference to shuffled"]
     assert spread == pytest.approx(2 * gains.std(ddof=1) / 2)
     assert found.passed is False
 

@@ -37,7 +37,9 @@ class Speller:
     def encode(self, text: str) -> Any:
         return self.tokenizer.encode(text, 12)
 
-    def fill_texts(self, ids: Sequence[list[int]], images: Sequence[Any] | None) -> Any:
+    def fill_texts(
+        self, ids: Sequence[list[int]], images: Sequence[Any] | None, places: Sequence[list[int]]
+    ) -> Any:
         words = {word: self.tokenizer.encode(word, 12).ids[1] for word in ("red", "blue")}
         length, size = max(map(len, ids)), self.tokenizer.vocabulary_size
         spread = np.full((len(ids), length, size), 1e-3, np.float32)
@@ -48,7 +50,8 @@ class Speller:
                 blue = self.sees(images[row])
                 self.pictures.append(images[row])
             spread[row, :, words["blue" if blue else "red"]] = 0.9
-        return SimpleNamespace(probabilities=spread)
+        asked = [spread[row, place] for row, some in enumerate(places) for place in some]
+        return SimpleNamespace(probabilities=np.array(asked))
 
     def sees(self, picture: NDArray[np.uint8]) -> bool:
         """Whether it is of a blue scene."""
@@ -68,8 +71,10 @@ class Misled(Speller):
     def sees(self, picture: NDArray[np.uint8]) -> bool:
         return True
 
-    def fill_texts(self, ids: Sequence[list[int]], images: Sequence[Any] | None) -> Any:
-        found = super().fill_texts(ids, images)
+    def fill_texts(
+        self, ids: Sequence[list[int]], images: Sequence[Any] | None, places: Sequence[list[int]]
+    ) -> Any:
+        found = super().fill_texts(ids, images, places)
         if images is not None and len(self.pictures) > DRAWS * FRAMES:  # the shuffled ones
             found.probabilities[:] = 1e-3
         return found
@@ -94,8 +99,14 @@ def coloured(episodes: int = 2) -> Samples:
     return recorded([each] * episodes, columns, frames, SENTENCES)
 
 
-def measured(speller: Speller, samples: Samples, **options: Any) -> tuple[Measure, Measure]:
-    accuracy, nats = measure_masked_words(context(samples, samples, predictor=speller), **options)
+def measured(
+    speller: Speller, samples: Samples, ratio: float | None = None
+) -> tuple[Measure, Measure]:
+    """By a bundle whose training hid so much."""
+    if ratio is not None:
+        summary = speller.config.training.model_copy(update={"words_hidden": ratio})
+        speller.config.training = summary
+    accuracy, nats = measure_masked_words(context(samples, samples, predictor=speller))
     return accuracy, nats
 
 
@@ -130,6 +141,12 @@ def test_as_many_words_are_hidden_as_training_hides_and_nothing_else(ratio: floa
             for one in sentences
         )
     assert f"words, {ratio:.0%} of a sentence at once; 40 frames of 2 episodes" in accuracy.on
+
+
+def test_a_bundle_that_does_not_say_how_many_words_it_hid_is_asked_as_bert_hides_them() -> None:
+    accuracy, _ = measured(Speller(), coloured())
+
+    assert "words, 15% of a sentence at once" in accuracy.on
 
 
 def test_the_same_words_are_hidden_whatever_is_shown() -> None:

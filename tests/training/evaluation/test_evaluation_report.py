@@ -110,7 +110,9 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
             "proprioception + MLP", "chance",
         } for name in WHOLE[:2]},
         WHOLE[2]: {"mean patch", "another image's context"},
-        WHOLE[3]: {"shuffled instruction", "no instruction", gates.TWO_ERRORS},
+        WHOLE[3]: {
+            "shuffled instruction", "no instruction", gates.ERRORS_TO_OTHER, gates.ERRORS_TO_NONE,
+        },
         **{name: {
             "shuffled picture", "no picture", gates.ERRORS_TO_OTHER, gates.ERRORS_TO_NONE,
         } for name in WHOLE[4:6]},

@@ -25,6 +25,14 @@ def test_uses_are_counts_and_perplexity_is_that_of_their_shares(codes: list[int]
     assert float(perplexity(uses)) == pytest.approx(np.exp(entropy(counts)), rel=1e-5)
 
 
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.booleans())))
+def test_what_does_not_count_uses_no_code(said: list[tuple[int, int, bool]]) -> None:
+    codes = torch.tensor([(one, two) for one, two, _ in said], dtype=torch.long).view(-1, 2)
+    counted = torch.tensor([counts for *_, counts in said], dtype=torch.bool)
+
+    assert torch.equal(code_uses(codes, 7, counted), code_uses(codes[counted], 7))
+
+
 @pytest.mark.parametrize("size", [1, 2, 625])
 def test_codes_that_are_all_alike_are_worth_their_number(size: int) -> None:
     assert float(perplexity(torch.full((size,), 3.0))) == pytest.approx(size, rel=1e-4)

@@ -19,13 +19,16 @@ from tectum_core.architecture import (
     VisionConfig,
 )
 from tectum_core.masks import visible_indices
-from tectum_core.model import PerceptionModel, patchify
+from tectum_core.model import PerceptionModel, VisionTransformer, patchify
+from tectum_train import objectives
+from tectum_train.engine.accumulation import backward
 from tectum_train.masking import TubeMask, draw_masks
-from tectum_train.objectives import Batch
+from tectum_train.objectives import Batch, WeightedSum
 from tectum_train.objectives.batch import Clip
 from tectum_train.objectives.video_mae import VideoMae, VideoMaeConfig, counted_tubelets
 
 STEPS, GRID = 2, 4
+BY_ATTENTION = {"kind": "importance", "source": "attention", "ratios": (0.5,), "momentum": 0.6}
 
 
 def network(**decoder: Any) -> PerceptionModel:
@@ -248,3 +251,30 @@ def test_the_loss_and_all_its_gradients_are_those_of_transformers() -> None:
         assert found.keys() - expected.keys() == ours_alone
         for name, gradient in expected.items():
             assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_what_counts_is_what_is_learnt_in_low_precision_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes, whole = list[Tensor](), VisionTransformer.importance
+    hidden = list[Tensor]()
+
+    def attended(self: VisionTransformer, pixels: Tensor) -> Tensor:
+        passes.append(whole(self, pixels))
+        return passes[-1]
+
+    def counted(hidden_tubelets: Tensor, *rest: Any) -> Tensor:
+        hidden.append(hidden_tubelets)
+        return counted_tubelets(hidden_tubelets, *rest)
+
+    monkeypatch.setattr(VisionTransformer, "importance", attended)
+    monkeypatch.setattr(objectives.video_mae, "counted_tubelets", counted)
+    torch.manual_seed(0)
+    given = WeightedSum([(1.0, objective(mask=BY_ATTENTION))])
+
+    backward(given, batch(), 2, lambda: torch.autocast("cpu", torch.bfloat16))
+
+    assert [one.dtype for one in passes] == [torch.float32] * 2  # once for each piece
+    assert len(hidden) == 4  # each counted, then learnt
+    assert torch.equal(hidden[0], hidden[2])
+    assert torch.equal(hidden[1], hidden[3])

@@ -95,9 +95,11 @@ def backward(
             outcome = judge.judged(own, batch)
         (weight * outcome.loss).backward()
         said |= {key: [value] for key, value in named(judge, outcome).items()}
-    counts = [_shares(one, batch, pieces) for _, one in averaged]
+    # The same ones for counting and for learning, which so hide the same.
+    waiting = [_piece(batch, number, pieces) for number in range(pieces)]
+    counts = [_shares(one, waiting) for _, one in averaged]
     for number, state in enumerate(states):
-        piece = _piece(batch, number, pieces)
+        piece = waiting.pop(0)  # what is computed of it shall not outlive it
         ends, gradients = list[Tensor](), list[Tensor | None]()
         if coupled:
             state.restore()
@@ -111,13 +113,13 @@ def backward(
                         gradients.append(owed[number::pieces])
             for (weight, part), share in zip(averaged, counts, strict=True):
                 outcome = part(piece)
-                ends.append(outcome.loss * (share[number] * weight / pieces))
+                ends.append(outcome.loss * (share[number] * weight / pieces).to(outcome.loss))
                 gradients.append(None)
                 divisors = {f"{part.name}/{key}": one for key, one in outcome.divisors.items()}
                 for key, value in named(part, outcome).items():
                     said.setdefault(key, []).append(value)
                     divisor = divisors.get(key, torch.ones_like(value))
-                    weighed.setdefault(key, []).append(share[number] * divisor)
+                    weighed.setdefault(key, []).append(share[number].to(divisor) * divisor)
         torch.autograd.backward(ends, gradients)
     metrics = {key: _mean(values, weighed.get(key)) for key, values in said.items()}
     losses = [weight * metrics[f"{one.name}/loss"] for weight, one in objective.terms()]
@@ -129,12 +131,15 @@ def _piece(batch: Batch, number: int, pieces: int) -> Batch:
     return batch.part(number, len(batch), pieces)
 
 
-def _shares(part: Averaged, batch: Batch, pieces: int) -> list[float]:
-    """What the loss of each piece counts in the mean over them; 1 where all are alike."""
-    counts = torch.stack([part.counted(_piece(batch, n, pieces)) for n in range(pieces)])
-    counts = all_sum(counts.double())  # a piece's loss is a mean over all ranks already
-    shares: list[float] = (counts / counts.mean().clamp(min=1 / pieces)).tolist()
-    return shares
+def _shares(part: Averaged, pieces: Sequence[Batch]) -> Tensor:
+    """What the loss of each piece counts in the mean over them; 1 where all are alike.
+
+    Stays on the device, which nobody waits for, and is as wide as it has numbers.
+    """
+    counts = torch.stack([part.counted(piece) for piece in pieces])
+    wide = torch.float32 if counts.device.type == "mps" else torch.float64
+    counts = all_sum(counts.to(wide))  # a piece's loss is a mean over all ranks already
+    return counts / counts.mean().clamp(min=1 / len(pieces))
 
 
 def _mean(values: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:

@@ -20,6 +20,7 @@ from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of
 from tectum_train.engine.words import sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
+from tectum_train.objectives.masked_language import MaskedLanguageConfig
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import CrossStitch, DwaWeights, ManyTasks, views_of
 
@@ -120,6 +121,9 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         steps=recipe.schedule.steps,
         seed=recipe.seed,
         commit="",
+        words_hidden=next(
+            (one.ratio for one in recipe.objectives if isinstance(one, MaskedLanguageConfig)), None
+        ),
     )
     try:
         config = BundleConfig(

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from tectum_core.model.world_model import older_layout
 from tectum_train.differences import differences
 from tectum_train.recipe import Recipe
 
@@ -87,6 +88,8 @@ def load_checkpoint(
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     _check_origin(path, header, origin)
+    if (why := older_layout(tensors)) is not None:
+        raise CheckpointError(f"{path} {why}")
     own = _unique(module)
     expected: dict[str, torch.Size | None] = {
         f"module/{name}": tensor.shape for name, tensor in own.items()

@@ -154,12 +154,15 @@ def of_others(groups: NDArray[np.int64], draw: np.random.Generator) -> NDArray[n
     Raises:
         NothingToMeasure: there is one group alone, and shuffled would be partly true.
     """
+    names, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise NothingToMeasure("all is of one episode or task, with no other to shuffle with")
+    rest = len(groups) - sizes
+    which = np.array([draw.integers(rest[own]) for own in group])
     chosen = np.empty(len(groups), np.int64)
-    for row, group in enumerate(groups):
-        others = np.flatnonzero(groups != group)
-        if not len(others):
-            raise NothingToMeasure("all is of one episode or task, with no other to shuffle with")
-        chosen[row] = draw.choice(others)
+    for own in range(len(names)):
+        rows = group == own
+        chosen[rows] = np.flatnonzero(~rows)[which[rows]]
     return chosen
 
 

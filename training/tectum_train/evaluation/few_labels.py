@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tectum_train.evaluation import gates
+from tectum_train.evaluation.ceiling import HOW_TAUGHT, HOW_TAUGHT_FEW
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.probes import fit_ridge, r_squared
 
@@ -23,7 +24,8 @@ __all__ = ["Labels", "measure_few_labels"]
 
 _SHARES, _DRAWS = (0.025, 0.1, 1.0), 5
 _TAUGHT = 2
-"""Of the draws, that many teach a network, which takes as long as all else."""
+"""Of the draws, that many teach a network, which takes as long as all else; z beside it is of the
+same ones."""
 _FEWEST = 2
 """Episodes: a probe's penalty is chosen on others than it is fitted on."""
 
@@ -69,16 +71,20 @@ def measure_few_labels(
     found, narrow = list[Measure](), (change[0][:, :width], change[1][:, :width])
     for share in _SHARES:
         chosen = [_labelled(labels.episode, share, draw) for _ in range(_DRAWS if share < 1 else 1)]
-        value = _explained(z, labels, chosen)
+        of_z = _explained(z, labels, chosen)
+        value = float(np.mean(of_z))
         controls = {
-            gates.CHANGE_OF_WIDTH: _explained(narrow, labels, chosen),
-            gates.CHANGE_PCA: _explained(change, labels, chosen),
+            gates.CHANGE_OF_WIDTH: float(np.mean(_explained(narrow, labels, chosen))),
+            gates.CHANGE_PCA: float(np.mean(_explained(change, labels, chosen))),
         }
         drawn = f", mean of {len(chosen)} draws" if share < 1 else ""
         if taught is not None:
             shown = [None if share == 1 else np.unique(labels.episode[own]) for own in chosen]
             controls[gates.TAUGHT] = float(np.mean([taught(one) for one in shown[:_TAUGHT]]))
-            drawn += f" (the network: of {_TAUGHT})" if share < 1 else ""
+            if share < 1:
+                controls[gates.BESIDE_TAUGHT] = float(np.mean(of_z[:_TAUGHT]))
+                drawn += f" (the network, and z beside it: of {_TAUGHT})"
+            drawn += f"; {HOW_TAUGHT if share == 1 else HOW_TAUGHT_FEW}"
         least = share == min(_SHARES)
         on = f"{len(np.unique(labels.episode[chosen[0]]))} labelled episodes{drawn}"
         found.append(
@@ -86,7 +92,7 @@ def measure_few_labels(
                 f"{name} hand in plane from {share:.1%} of the labels, R²",
                 value,
                 controls,
-                gates.FEW_LABELS_RULE if least else "",
+                gates.few_labels_rule(controls) if least else "",
                 gates.few_labels_suffice(value, controls) if least else None,
                 on,
             )
@@ -103,11 +109,14 @@ def _labelled(
     return np.isin(episode, draw.permutation(episodes)[:count])
 
 
-def _explained(read: Read, labels: Labels, chosen: list[NDArray[np.bool_]]) -> float:
-    scores = [
-        r_squared(
-            fit_ridge(read[0][own], labels.train[own], read[1], labels.episode[own]), labels.test
-        ).mean()
+def _explained(read: Read, labels: Labels, chosen: list[NDArray[np.bool_]]) -> list[float]:
+    """R² in plane, by each of these draws of labels."""
+    return [
+        float(
+            r_squared(
+                fit_ridge(read[0][own], labels.train[own], read[1], labels.episode[own]),
+                labels.test,
+            ).mean()
+        )
         for own in chosen
     ]
-    return float(np.mean(scores))

@@ -1,7 +1,7 @@
 """Masked images: is what was hidden filled in from what was seen?
 
 Against what needs no understanding: predicting zero, the mean patch, another image's context; a
-shuffled instruction.
+shuffled instruction, and none.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def measure_masked_images(context: Context) -> list[Measure]:
 
 @torch.inference_mode()
 def measure_told_images(context: Context) -> list[Measure]:
-    """What the instruction tells of hidden patches: the same ones, with it and with another task's.
+    """What the instruction tells of hidden patches: the same ones with it, another task's, none.
 
     Errors are squared, in the decoder's units: 1 is predicting zero where patches are normalised.
     """
@@ -114,11 +114,13 @@ def measure_told_images(context: Context) -> list[Measure]:
         return np.nanmean(np.concatenate([one.error for one in filled]).astype(np.float64), axis=1)
 
     told, other = errors(sentences), errors([sentences[i] for i in strangers])
+    none, episode = errors(None), context.test.episode[index]
     error = float(told.mean())
     controls = {
         gates.OTHER_WORDS: float(other.mean()),
-        "no instruction": float(errors(None).mean()),
-        gates.TWO_ERRORS: two_errors(other - told, context.test.episode[index]),
+        gates.NO_WORDS: float(none.mean()),
+        gates.ERRORS_TO_OTHER: two_errors(other - told, episode),
+        gates.ERRORS_TO_NONE: two_errors(none - told, episode),
     }
     return [
         Measure(

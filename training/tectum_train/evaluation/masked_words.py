@@ -1,9 +1,8 @@
 """Masked words: does the picture help to tell what was hidden of its instruction?
 
 Words are hidden as training hides them: so large a share of a sentence at once, one at least. All
-of them behind the mask token, for what training leaves as it is would be asked and not hidden. A
-run is asked by its objective's own share; a bundle does not say which that was, so by itself it is
-asked by BERT's 15 %.
+of them behind the mask token, for what training leaves as it is would be asked and not hidden. The
+bundle says how large that share was; one that does not is asked by BERT's 15 %.
 
 Each word is guessed with its picture, with one of another task, and with none, the same words
 being hidden; what is judged is the mean of these differences, word by word.
@@ -25,9 +24,9 @@ from tectum_train.evaluation.context import Context, NothingToMeasure, of_others
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.paired import two_errors
 
-__all__ = ["BERTS", "measure_masked_words"]
+__all__ = ["measure_masked_words"]
 
-BERTS = 0.15
+_BERTS = 0.15
 """Share that is hidden where nobody says how much was in training (arXiv:1810.04805)."""
 _FRAMES, _DRAWS, _BATCH = 1024, 4, 128
 _LEAST = 1e-12
@@ -35,11 +34,8 @@ Frames = NDArray[np.uint8]
 
 
 @torch.inference_mode()
-def measure_masked_words(context: Context, ratio: float = BERTS) -> list[Measure]:
+def measure_masked_words(context: Context) -> list[Measure]:
     """How often hidden words are found, and what the true ones cost, in nats.
-
-    Args:
-        ratio: share of a sentence's words that are hidden at once.
 
     Raises:
         NothingToMeasure: no picture was shown in training, or all is of one task or episode.
@@ -47,8 +43,10 @@ def measure_masked_words(context: Context, ratio: float = BERTS) -> list[Measure
     predictor, tokenizer = context.predictor, context.predictor.bundle.tokenizer
     if predictor.model.fusion is None or tokenizer is None or tokenizer.mask_id is None:
         return []
-    if not predictor.config.training.learnt("fusion.from_image"):
+    training = predictor.config.training
+    if not training.learnt("fusion.from_image"):
         raise NothingToMeasure("the training showed no picture beside words")
+    ratio = training.words_hidden or _BERTS
     chosen = context.generator("masked words").permutation(len(context.test))[:_FRAMES]
     index, draw = np.tile(chosen, _DRAWS), context.generator("hidden words")
     sentences = [context.test.instructions[i] for i in context.test.column("task_index")[index]]
@@ -110,7 +108,7 @@ def _guessed(
         mask: the token that stands for one.
         shown: int64[n], the frames beside them; None: none.
     """
-    right, surprise = list[bool](), list[float]()
+    right, surprise = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
     for start in range(0, len(encoded), _BATCH):
         part = slice(start, start + _BATCH)
         ids = [
@@ -118,10 +116,10 @@ def _guessed(
             for text, some in zip(encoded[part], places[part], strict=True)
         ]
         pictures = None if shown is None else list(context.test.frames[shown[part]])
-        spread = context.predictor.fill_texts(ids, pictures).probabilities
-        for row, (text, some) in enumerate(zip(encoded[part], places[part], strict=True)):
-            for place in some:
-                token = text.ids[place]
-                right.append(int(spread[row, place].argmax()) == token)
-                surprise.append(-float(np.log(max(float(spread[row, place, token]), _LEAST))))
-    return np.array(right, np.float64), np.array(surprise)
+        spread = context.predictor.fill_texts(ids, pictures, places[part]).probabilities
+        asked = zip(encoded[part], places[part], strict=True)
+        true = np.array([text.ids[place] for text, some in asked for place in some])
+        right.append((spread.argmax(axis=1) == true).astype(np.float64))
+        given = spread[np.arange(len(true)), true].astype(np.float64)
+        surprise.append(-np.log(np.maximum(given, _LEAST)))
+    return np.concatenate(right), np.concatenate(surprise)

@@ -35,7 +35,7 @@ from tectum_train.evaluation.masked import (
     measure_masked_images,
     measure_told_images,
 )
-from tectum_train.evaluation.masked_words import BERTS, measure_masked_words
+from tectum_train.evaluation.masked_words import measure_masked_words
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.neighbours import measure_features
 from tectum_train.evaluation.policy import measure_policy
@@ -45,7 +45,6 @@ from tectum_train.evaluation.world_model import measure_world_model
 from tectum_train.objectives import Objective
 from tectum_train.objectives.beit import Beit
 from tectum_train.objectives.image_codes import ImageCodes
-from tectum_train.objectives.masked_language import MaskedLanguage
 from tectum_train.world import read_world
 
 __all__ = ["as_json", "evaluate", "flat", "markdown"]
@@ -75,12 +74,9 @@ class _Part:
 
 
 def _parts(
-    config: BundleConfig, columns: Columns, shown: StateFeatures, hidden: float, *, ceiling: bool
+    config: BundleConfig, columns: Columns, shown: StateFeatures, *, ceiling: bool
 ) -> Iterator[_Part]:
-    """What there is to measure of a bundle with these trained heads, in the report's order.
-
-    `hidden`: share of a sentence's words that are hidden at once.
-    """
+    """What there is to measure of a bundle with these trained heads, in the report's order."""
     model, learnt = config.model, config.training.learnt
     if model.joint is not None and learnt("joint"):
         told = (_WORLD, columns.family, columns.state)
@@ -93,7 +89,7 @@ def _parts(
         yield _Part("masked clips", measure_masked_clips)
         yield _Part("frozen clip features", measure_clip_features, (columns.family,))
     if model.fusion is not None and learnt("fusion.token_head"):
-        yield _Part("masked words", partial(measure_masked_words, ratio=hidden))
+        yield _Part("masked words", measure_masked_words)
     if model.fusion is not None and model.actions is not None and learnt("fusion.action_head"):
         acting = (columns.action, *shown.features)
         if learnt("fusion.actions.embed"):
@@ -185,8 +181,7 @@ def evaluate(
     measures: list[Measure] = []
     for one in objectives:
         one.to(device).eval()
-    learnt = (one.config.ratio for one in objectives if isinstance(one, MaskedLanguage))
-    parts = _parts(config, columns, shown, next(learnt, BERTS), ceiling=ceiling)
+    parts = _parts(config, columns, shown, ceiling=ceiling)
     for part in (*parts, *_beside(objectives)):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")

@@ -105,9 +105,24 @@ def code_cross_entropy(logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def code_uses(codes: Tensor, size: int) -> Tensor:
-    """How often all ranks use each of so many codes: int64[…] to float32[K]."""
-    return all_sum(torch.bincount(codes.flatten(), minlength=size).float())
+def code_uses(codes: Tensor, size: int, counted: Tensor | None = None) -> Tensor:
+    """How often all ranks use each of so many codes.
+
+    Never waits for a GPU, as counting by `bincount` does, which looks for the largest first. Whole
+    numbers add up alike in any order.
+
+    Args:
+        codes: int64[b, …].
+        size: K.
+        counted: bool[b], of which of them; None: of all.
+
+    Returns:
+        float32[K].
+    """
+    each = torch.ones_like(codes, dtype=torch.float32)
+    if counted is not None:
+        each = each * counted.view(-1, *[1] * (codes.dim() - 1))
+    return all_sum(each.new_zeros(size).scatter_add_(0, codes.flatten(), each.flatten()))
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """A batch as objectives see it: preprocessed tensors, and what several of them share.
 
 The whole-image pass of the trunk and the texts' pass are made once a step, by whoever
-asks first. What an objective reads beside a frame and its words (`Reads`) is there if its
-configuration says so.
+asks first, and so are masks. What an objective reads beside a frame and its words (`Reads`)
+is there if its configuration says so.
 
 Letters: B batch, S the model's side, L text tokens, T action steps or frames of a clip, A numbers
 in an action, P numbers in a state, V small views of side s, k action steps between two frames.
@@ -10,7 +10,7 @@ in an action, P numbers in a state, V small views of side s, k action steps betw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from enum import Flag, auto
 from hashlib import blake2b
@@ -113,6 +113,7 @@ class Batch:
     """int64[B] by the feature's name, for supervised objectives."""
     _image: dict[int, VisionOutput] = field(default_factory=dict, repr=False)
     _text: TextOutput | None = field(default=None, repr=False)
+    _hidden: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.earlier.shape[0]
@@ -131,6 +132,12 @@ class Batch:
                 raise ValueError("this model has no text trunk")
             self._text = model.text(self.ids, self.ids_seen)
         return self._text
+
+    def hidden(self, drawer: object, draw: Callable[[], Tensor]) -> Tensor:
+        """What one who hides patches draws for these samples: once, however often it is asked."""
+        if id(drawer) not in self._hidden:
+            self._hidden[id(drawer)] = draw()
+        return self._hidden[id(drawer)]
 
     @property
     def shown_actions(self) -> Tensor:
@@ -160,7 +167,7 @@ class Batch:
         Each sample's own draws are what they were, and those of the step begin alike in every part.
         """
         own = slice(start, stop, step)
-        cut: dict[str, object] = {"_image": {}, "_text": None}
+        cut: dict[str, object] = {"_image": {}, "_text": None, "_hidden": {}}
         for one in fields(self):
             value = getattr(self, one.name)
             if isinstance(value, Tensor):

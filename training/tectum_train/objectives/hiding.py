@@ -45,7 +45,7 @@ class Hiding(nn.Module):
         self.teacher = Slow(trunk) if teacher_momentum(mask) else None
 
     def forward(self, batch: Batch, purpose: str, pixels: Tensor, ratio: float) -> Tensor:
-        """The same however often it is asked, and in whichever part of a batch.
+        """The same however often a batch is asked for it, and in whichever part of a batch.
 
         Args:
             batch: whose first n samples they are.
@@ -56,6 +56,9 @@ class Hiding(nn.Module):
         Returns:
             bool[n, N], beside the pixels, equally many in each row.
         """
+        return batch.hidden(self, lambda: self._drawn(batch, purpose, pixels, ratio))
+
+    def _drawn(self, batch: Batch, purpose: str, pixels: Tensor, ratio: float) -> Tensor:
         later = None
         if needs_change(self.mask) and pixels.dim() == 4:  # a clip has its own
             later = given(batch.later, "later frames")[: len(pixels)]

@@ -136,7 +136,7 @@ class LatentAction(Objective):
         if module.config.target == "latents":
             metrics["spread"] = latent_spread(after[:, None], paired[:, None])
         if bottled.codes is not None:
-            uses = code_uses(bottled.codes[paired], codebook_size(module.config.bottleneck))
+            uses = code_uses(bottled.codes, codebook_size(module.config.bottleneck), paired)
             metrics |= {"codes_used": (uses > 0).sum().float(), "perplexity": perplexity(uses)}
         if self.config.decode_weight:
             pooled = batch.image(self.model).pooled[:used].detach()

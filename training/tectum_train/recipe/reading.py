@@ -37,6 +37,11 @@ def read_recipe(
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         known = recipes.named()
+        if (now := recipes.RENAMED.get(name_or_path)) is not None:
+            raise RecipeError(
+                f"no recipe named {name_or_path!r}: it is {now!r} now; a run that it began goes on "
+                f"with {now} --set name={name_or_path}"
+            )
         if name_or_path not in known:
             raise RecipeError(f"no recipe named {name_or_path!r}; there are: {', '.join(known)}")
         path = known[name_or_path]

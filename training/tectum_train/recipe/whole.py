@@ -124,7 +124,7 @@ class Recipe(Strict):
             raise ValueError("schedule.micro_batch: tasks look at losses of whole batches")
         if isinstance(self.tasks.sharing, CrossStitch):
             for one in self.objectives:
-                if isinstance(one, ImageCodesConfig) or _attends(one):
+                if isinstance(one, ImageCodesConfig) or _momentum(one) is not None:
                     raise ValueError(
                         f"tasks.sharing: {one.kind} needs a trunk by itself, for its tokenizer's "
                         "file or to ask what it attends to; cross-stitched ones are none"
@@ -135,7 +135,7 @@ class Recipe(Strict):
     def _teachers_know_something(self) -> Self:
         for one in self.objectives:
             begun = self.trunk is not None and Reads.CLIP not in one.reads
-            if _attends(one) == 1 and not begun:
+            if _momentum(one) == 1 and not begun:
                 raise ValueError(
                     f"objectives.{one.kind}.mask.momentum: found 1; allowed: below 1, or a teacher "
                     "of random numbers stays one; `trunk` may name a bundle's, which reads pictures"
@@ -260,6 +260,6 @@ class Recipe(Strict):
         return {**whole.model_dump(mode="json", exclude=_NO_IDENTITY), **content}
 
 
-def _attends(objective: ObjectiveConfig) -> float | None:
+def _momentum(objective: ObjectiveConfig) -> float | None:
     """Its teacher's momentum, if it hides what one attends to."""
     return teacher_momentum(objective.mask) if hasattr(objective, "mask") else None

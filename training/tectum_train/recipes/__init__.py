@@ -9,7 +9,10 @@ from pathlib import Path
 
 import yaml
 
-__all__ = ["descriptions", "named"]
+__all__ = ["RENAMED", "descriptions", "named"]
+
+RENAMED = {"latent-action": "latent-action-small"}
+"""What recipes are called now, by what they were called in older versions."""
 
 _FOLDER = Path(__file__).parent
 
