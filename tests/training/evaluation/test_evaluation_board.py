@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def test_what_was_recorded_before_a_run_was_taken_up_again_is_still_shown(tmp_pa
         with RunProgress(tmp_path, 4, done, 8, Console(quiet=True)) as progress:
             for step in (done + 1, done + 2):
                 progress.record(step, {"loss": float(step)})
+        time.sleep(1.01)  # files are read in the order of the second that names them
 
     assert scalars(tmp_path / "tensorboard")["loss"] == [
         (step, float(step)) for step in (1, 2, 3, 4)
