@@ -113,7 +113,7 @@ class Batch:
     """int64[B] by the feature's name, for supervised objectives."""
     _image: dict[int, VisionOutput] = field(default_factory=dict, repr=False)
     _text: TextOutput | None = field(default=None, repr=False)
-    _hidden: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _hidden: dict[object, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.earlier.shape[0]
@@ -135,9 +135,9 @@ class Batch:
 
     def hidden(self, drawer: object, draw: Callable[[], Tensor]) -> Tensor:
         """What one who hides patches draws for these samples: once, however often it is asked."""
-        if id(drawer) not in self._hidden:
-            self._hidden[id(drawer)] = draw()
-        return self._hidden[id(drawer)]
+        if drawer not in self._hidden:
+            self._hidden[drawer] = draw()
+        return self._hidden[drawer]
 
     @property
     def shown_actions(self) -> Tensor:
