@@ -25,8 +25,6 @@ from tectum import Client, TectumError, WorldActions
 
 ROOT = Path(__file__).resolve().parents[2]
 HORIZON, CANDIDATES, ELITES, ROUNDS = 2, 32, 6, 3
-SPREAD = 0.5
-"""Standard deviation of the first round's actions; goals are nearer than a hand can go."""
 DECISIONS = 4
 LOW, HIGH = np.array([-1.0, -1.0, -1.0, -1.0]), np.array([1.0, 1.0, 1.0, -1.0])
 """Of an action: where the hand goes, 1 is a centimetre, and a gripper that stays open."""
@@ -80,7 +78,7 @@ def plan(
     Returns:
         float[each, A], what to do now.
     """
-    mean, spread = np.zeros(len(LOW)), np.full(len(LOW), SPREAD)
+    mean, spread = np.zeros(len(LOW)), np.ones(len(LOW))
     for _ in range(ROUNDS):
         drawn = np.clip(mean + spread * draw.normal(size=(CANDIDATES, len(LOW))), LOW, HIGH)
         held = drawn[:, None].repeat(HORIZON * each, axis=1)

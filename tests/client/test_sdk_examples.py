@@ -161,7 +161,7 @@ def test_a_plan_stays_within_what_the_robot_can_do() -> None:
 
     assert (found >= example["LOW"]).all()
     assert (found <= example["HIGH"]).all()
-    assert found[0, 0] > 0.8
+    assert found[0, 0] > 0.9
 
 
 def test_reaching_acts_on_what_the_worker_foresees(worker: FakeWorker) -> None:

@@ -13,9 +13,12 @@ Letters: n frames, F families.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches, second_half
@@ -24,7 +27,7 @@ from tectum_train.evaluation.perceptron import classify_nonlinearly
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
-__all__ = ["asked_frames", "columns_of", "measure_retrieval", "sentences_held_out"]
+__all__ = ["asked_frames", "columns_of", "cosines", "measure_retrieval", "sentences_held_out"]
 
 _TEST_STRIDE, _TRAIN_STRIDE = 3, 8
 _COMPONENTS = 256
@@ -77,6 +80,14 @@ def asked_frames(samples: Samples) -> NDArray[np.int64]:
     return second_half(samples)[::_TEST_STRIDE]
 
 
+def cosines(
+    predictor: Predictor, samples: Samples, at: NDArray[np.int64], texts: Sequence[str]
+) -> NDArray[np.float64]:
+    """[n, S], how near each frame and each text lie."""
+    images = in_batches(lambda f: predictor.embed_images(f, "joint"), samples.frames, at)
+    return (images @ predictor.embed_texts(texts).T).astype(np.float64)
+
+
 def sentences_held_out(context: Context) -> list[tuple[str, int]]:
     """Each sentence never trained on, and its family's column.
 
@@ -111,10 +122,7 @@ def _partners(context: Context) -> dict[int, int]:
 def _by_sentences(context: Context, test_at: NDArray[np.int64]) -> NDArray[np.float64]:
     """[n, families], each frame's cosine to the best of a family's sentences held out."""
     texts, saying = zip(*sentences_held_out(context), strict=True)
-    images = in_batches(
-        lambda f: context.predictor.embed_images(f, "joint"), context.test.frames, test_at
-    )
-    scores = (images @ context.predictor.embed_texts(texts).T).astype(np.float64)
+    scores = cosines(context.predictor, context.test, test_at, texts)
     told, columns = np.array(saying), range(len(context.world.families))
     return np.stack([scores[:, told == one].max(axis=1) for one in columns], axis=1)
 

@@ -13,10 +13,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tectum_core.predictor import Predictor
-from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches
+from tectum_train.evaluation.context import Context, NothingToMeasure
 from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.retrieval import asked_frames, columns_of, sentences_held_out
+from tectum_train.evaluation.retrieval import (
+    asked_frames,
+    columns_of,
+    cosines,
+    sentences_held_out,
+)
 
 __all__ = ["chances", "measure_sentences", "ranks"]
 
@@ -34,14 +38,10 @@ def measure_sentences(context: Context) -> list[Measure]:
     true = columns_of(context, context.test)[asked_at]
     right = np.array([np.isin(true, list(columns)) for columns in told.values()]).T
 
-    def scores(predictor: Predictor) -> NDArray[np.float64]:
-        """[n, S], cosines."""
-        images = in_batches(
-            lambda f: predictor.embed_images(f, "joint"), context.test.frames, asked_at
-        )
-        return (images @ predictor.embed_texts(list(told)).T).astype(np.float64)
-
-    model, twin = scores(context.predictor), scores(context.twin)
+    model, twin = (
+        cosines(predictor, context.test, asked_at, list(told))
+        for predictor in (context.predictor, context.twin)
+    )
     on = f"{context.counted(asked_at, 'frames')}; {len(told)} sentences"
     # A sentence of a task that no held-out frame shows has no right answer.
     shown = right.any(axis=0)

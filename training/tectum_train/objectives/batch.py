@@ -111,7 +111,7 @@ class Batch:
     """float[B, T, A], what is added where actions are shown; None: nothing."""
     labels: dict[str, Tensor] = field(default_factory=dict)
     """int64[B] by the feature's name, for supervised objectives."""
-    _image: dict[int, VisionOutput] = field(default_factory=dict, repr=False)
+    _image: dict[object, VisionOutput] = field(default_factory=dict, repr=False)
     _text: TextOutput | None = field(default=None, repr=False)
     _hidden: dict[object, Tensor] = field(default_factory=dict, repr=False)
 
@@ -120,10 +120,9 @@ class Batch:
 
     def image(self, model: PerceptionModel) -> VisionOutput:
         """The trunk's view of the whole earlier frames; each trunk's own, where there are more."""
-        trunk = id(model.vision)
-        if trunk not in self._image:
-            self._image[trunk] = model.vision(self.earlier)
-        return self._image[trunk]
+        if model.vision not in self._image:
+            self._image[model.vision] = model.vision(self.earlier)
+        return self._image[model.vision]
 
     def text(self, model: PerceptionModel) -> TextOutput:
         """The text trunk's view of the instructions."""
