@@ -58,8 +58,8 @@ class Planned:
     date: str
     bundle: str
     """Its version."""
-    planner: dict[str, int]
-    """The planner's sizes."""
+    planner: dict[str, float]
+    """The planner's settings."""
     episodes: int
     near: float
     """What counts as reached, centimetres."""

@@ -25,6 +25,9 @@ from tectum import Client, TectumError, WorldActions
 
 ROOT = Path(__file__).resolve().parents[2]
 HORIZON, CANDIDATES, ELITES, ROUNDS = 2, 32, 6, 3
+SPREAD, LEAST_SPREAD = 0.5, 0.2
+"""Standard deviation of the first round's actions, as goals are nearer than a hand can go; and what
+the best leave of it, or a far goal would not be reached."""
 DECISIONS = 4
 LOW, HIGH = np.array([-1.0, -1.0, -1.0, -1.0]), np.array([1.0, 1.0, 1.0, -1.0])
 """Of an action: where the hand goes, 1 is a centimetre, and a gripper that stays open."""
@@ -78,12 +81,12 @@ def plan(
     Returns:
         float[each, A], what to do now.
     """
-    mean, spread = np.zeros(len(LOW)), np.ones(len(LOW))
+    mean, spread = np.zeros(len(LOW)), np.full(len(LOW), SPREAD)
     for _ in range(ROUNDS):
         drawn = np.clip(mean + spread * draw.normal(size=(CANDIDATES, len(LOW))), LOW, HIGH)
         held = drawn[:, None].repeat(HORIZON * each, axis=1)
         best = drawn[np.argsort(score(held), kind="stable")[:ELITES]]
-        mean, spread = best.mean(axis=0), best.std(axis=0)
+        mean, spread = best.mean(axis=0), best.std(axis=0).clip(LEAST_SPREAD)
     return mean[None].repeat(each, axis=0)
 
 
