@@ -133,7 +133,7 @@ def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> N
     gradients = []
     for low in (False, True):
         given = batch()
-        given._image = {id(network.vision): VisionOutput(pooled=pooled, tokens=pooled)}
+        given._image = {network.vision: VisionOutput(pooled=pooled, tokens=pooled)}
         given._text = TextOutput(pooled=words, tokens=words)
         network.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
