@@ -21,6 +21,7 @@ from tectum.errors import Cancelled, ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
 from tectum.shell import POLL_INTERVAL, Shell, dress, never_ready, still_starting
+from tectum.starter import Starter
 from tectum.stream import Stream
 from tectum.vocabulary import Health
 
@@ -76,7 +77,7 @@ class Client(Shell):
         rpcs = self._channel.stream_stream(
             conversation.PATH, _serialize, conversation.RESPONSE.FromString
         )
-        stream = Stream(rpcs, opening, frames)
+        stream = Stream(rpcs, opening, frames, self._starter)
         self._streams.add(stream)
         return stream
 
@@ -124,6 +125,7 @@ class Client(Shell):
 
     def _begin(self) -> None:
         self._streams = weakref.WeakSet[Stream]()
+        self._starter = Starter()
         self._channel = (
             grpc.insecure_channel(self.address, self._channel_options)
             if self._tls is None
@@ -157,7 +159,7 @@ class Client(Shell):
             if plan.deadline is not None:
                 return rpc(call.request, timeout=max(remaining, 0.0), metadata=plan.metadata)
             # No deadline is told, so that the worker's default applies; only the wait is bounded.
-            future = rpc.future(call.request, metadata=plan.metadata)
+            future = self._starter.start(lambda: rpc.future(call.request, metadata=plan.metadata))
             try:
                 return future.result(timeout=remaining)
             finally:

@@ -15,6 +15,7 @@ from tectum.conversation import Conversation, FrameResult, Opening, StreamReady
 from tectum.errors import ClientClosed
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
+from tectum.starter import Starter
 from tectum.v1 import stream_pb2
 
 _Request = stream_pb2.StreamPerceptionRequest
@@ -45,6 +46,13 @@ class Outbox:
         with self._changed:
             self._conversation.slot.close()
             self._changed.notify()
+
+    def begin(self, rpcs: "grpc.StreamStreamMultiCallable[Any, Any]", opening: Opening) -> Any:
+        """The call that sends what is said here, as long as it lives."""
+        rpc: Any = rpcs(self.messages(opening.setup), metadata=opening.metadata)
+        if not rpc.add_callback(self.close):
+            self.close()
+        return rpc
 
     def accepted(self) -> None:
         """Frames may leave now."""
@@ -92,14 +100,13 @@ class Stream:
         rpcs: "grpc.StreamStreamMultiCallable[Any, Any]",
         opening: Opening,
         frames: Iterable[Frame] | None,
+        starter: Starter,
     ) -> None:
         self._conversation = opening.conversation
         self._outbox = Outbox(opening.conversation)
         self._patience = opening.patience
         self._closed = False
-        self._rpc: Any = rpcs(self._outbox.messages(opening.setup), metadata=opening.metadata)
-        if not self._rpc.add_callback(self._outbox.close):
-            self._outbox.close()
+        self._rpc: Any = starter.start(lambda: self._outbox.begin(rpcs, opening))
         # Neither the feeding nor the sending thread holds the stream, so that one that is simply
         # dropped is collected, and ends.
         weakref.finalize(self, self._rpc.cancel)

@@ -190,7 +190,9 @@ def test_after_a_stall_a_class_is_served_again_however_slow_it_seemed(
         costs.observe("a", size, seemed_ms)
     policy, now_ms, last = Batching(100, 8, costs.cost), 0, list[bool]()
     takes_ms = min(takes_ms, patience_ms)
-    for number in range(12 * max(1000, 10 * seemed_ms) // pause_ms):
+    long_ms = 12 * max(1000, 10 * seemed_ms)
+    pause_ms = max(pause_ms, long_ms // 12_000)  # so many arrivals are enough
+    for number in range(long_ms // pause_ms):
         now_ms += pause_ms
         waiting = Waiting(number, "a", CONTROL, now_ms + patience_ms)
         last.append(isinstance(policy.admit([waiting], now_ms), Admitted))

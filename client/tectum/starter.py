@@ -1,0 +1,78 @@
+"""Calls begin where no signal's handler can stop them halfway.
+
+Python runs handlers of signals in the main thread, between any two of its steps. Should one raise
+(Ctrl-C does) after grpc has begun a call and before the thread that reads its events, nothing ever
+reads them, and closing the channel waits for them without end. So the main thread lets another
+thread begin its calls, and only waits.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar, cast
+
+__all__ = ["Starter"]
+
+
+class _Cancellable(Protocol):
+    def cancel(self) -> Any: ...
+
+
+Started = TypeVar("Started", bound=_Cancellable)
+_Job = Callable[[], None]
+
+
+class Starter:
+    """Begins calls; its thread lives as long as it does, from the main thread's first call on."""
+
+    def __init__(self) -> None:
+        self._jobs = SimpleQueue[_Job | None]()
+        self._thread: threading.Thread | None = None
+        self._finalizer = weakref.finalize(self, self._jobs.put, None)
+
+    def start(self, begin: Callable[[], Started]) -> Started:
+        """What `begin` gives, or raises; it is cancelled if this waiting is broken off."""
+        if threading.current_thread() is not threading.main_thread():
+            return begin()
+        self._be_alive()
+        answers = SimpleQueue[tuple[Started | None, Exception | None]]()
+
+        def answer() -> None:
+            try:
+                answers.put((begin(), None))
+            except Exception as error:
+                answers.put((None, error))
+
+        def forget() -> None:
+            try:
+                started, _ = answers.get_nowait()
+            except Empty:
+                return
+            if started is not None:
+                started.cancel()
+
+        try:
+            self._jobs.put(answer)
+            started, error = answers.get()
+        except BaseException:
+            self._jobs.put(forget)
+            raise
+        if error is not None:
+            raise error
+        return cast("Started", started)
+
+    def _be_alive(self) -> None:
+        """Have a thread, in a process that was forked too."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(
+                target=_work, args=(self._jobs,), name="tectum-starter", daemon=True
+            )
+            self._thread.start()
+
+
+def _work(jobs: SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
