@@ -11,7 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-__all__ = ["AFTER", "NAME", "Arm", "Planned", "Training", "planned_line", "read_planned"]
+__all__ = [
+    "AFTER",
+    "NAME",
+    "Arm",
+    "Planned",
+    "Training",
+    "planned_line",
+    "planned_section",
+    "read_planned",
+]
 
 AFTER, NAME = "world-model", "world-model-planning"
 """The row below which it stands, and what it is called."""
@@ -122,24 +131,42 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
             it is not asked.
     """
     if planned is None:
-        return f"| {NAME} |  |  |  | not measured |"
+        return f"| {NAME} |  |  | not measured |"
     planner, *others = planned.arms
     rule = _RULE.format(controls=", ".join(one.arm for one in others if one.verdict))
-    middle, low, high = planner.centimetres
-    beside = "; ".join(
-        f"{one.arm} {one.centimetres[0]:.1f}" + (" ✗" if one.verdict == "FAIL" else "")
-        for one in others
-    )
-    trained, verdict, run = "", planned.verdict, planned.trained
+    verdict, run = planned.verdict, planned.trained
+    if run is not None and now is not None and run.identity != now:
+        verdict = f"stale: {run.recipe} or its data have changed since"
+    failed = [one.arm for one in others if one.verdict == "FAIL"]
+    found = f"centimetres from the goal at the end: {_interval(planner)}"
+    against = f" ✗ against {', '.join(failed)}" if failed else ""
+    return f"| [{NAME}](#{NAME}) | {rule} | {found}{against} | {verdict} |"
+
+
+def planned_section(planned: Planned | None) -> list[str]:
+    """What it came to, and what each control did, under its name; nothing if it was not tried."""
+    if planned is None:
+        return []
+    run, trained = planned.trained, ""
     if run is not None:
         changed = f" with {', '.join(run.changes)}" if run.changes else ""
         trained = f" ({run.recipe}{changed}, seed {run.seed} alone)"
-        if now is not None and run.identity != now:
-            verdict = f"stale: {run.recipe} or its data have changed since"
-    found = (
-        f"reaching in the simulator, {planned.episodes} paired episodes<br>distance at the end, "
-        f"cm: **{middle:.1f}** [{low:.1f}, {high:.1f}] ({beside})<br>ends within {planned.near:g} "
-        f"cm: {planner.reached} of {planned.episodes}<br>measured by {planned.commit}, "
-        f"{planned.date}, over one bundle, {planned.bundle}{trained}: planning.md"
-    )
-    return f"| {NAME} | {rule} | {found} |  | {verdict} |"
+    return [
+        f"### {NAME}\n",
+        f"Reaching in the simulator, {planned.episodes} paired episodes, over one bundle, "
+        f"{planned.bundle}{trained}; measured by {planned.commit}, {planned.date}; with every "
+        "detail in [planning.md](planning.md).\n",
+        f"| what decides | centimetres from the goal at the end | within {planned.near:g} cm |",
+        "| --- | --- | --- |",
+        *(
+            f"| {one.arm} | {_interval(one)}{' ✗' if one.verdict == 'FAIL' else ''} | "
+            f"{one.reached} of {planned.episodes} |"
+            for one in planned.arms
+        ),
+        "",
+    ]
+
+
+def _interval(arm: Arm) -> str:
+    middle, low, high = arm.centimetres
+    return f"**{middle:.1f}** [{low:.1f}, {high:.1f}]"

@@ -59,6 +59,8 @@ class Line:
     """None: reported only, or outdated."""
     outdated: bool = False
     """Whether it was judged by another rule than today's."""
+    gate: str = ""
+    """The rules that it is held to, in words."""
 
 
 class Rule(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from gates_planning import AFTER, Planned, planned_line
+from gates_planning import AFTER, Planned, planned_line, planned_section
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
 from gates_rules import Line, Shown, Unmeasured, find, holds
 from gates_run import Found
@@ -20,14 +20,31 @@ Results = Mapping[tuple[str, int], Found]
 _RULE = (
     f"Each row is {len(SEEDS)} runs of a recipe, seeds {', '.join(map(str, SEEDS))}; PASS: in "
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
-    "the standard deviation; behind each stand its controls, and of a frozen trunk, where it was "
-    f"trained, what the one of `{CEILING}` has with the same seed. ✗: a gate on this number does "
-    "not hold, in so many of the runs. To be measured again (`make gates REMEASURE=1`) is what was "
-    "judged by another rule than today's. What is in italics says where a gate is not what "
-    "OBJECTIVES.md's words are, and why. Minutes are of training, then of evaluation where it was "
-    "timed: on the wall, beside whatever else the machine did, and of its processors. Measured by "
-    "the last checkpoint on held-out episodes, which are those on which recipes were chosen."
+    "the standard deviation. ✗: a gate on this number does not hold, in so many of the runs. To "
+    "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's. "
+    "Measured by the last checkpoint on held-out episodes, which are those on which recipes were "
+    "chosen. What each number stands beside, and what else was measured, is below under the row's "
+    "name."
 )
+_NUMBERS = (
+    "Beside each number stand its controls, and of a frozen trunk, where it was trained, what the "
+    f"one of `{CEILING}` has with the same seed. What is in italics says where a gate is not what "
+    "OBJECTIVES.md's words are, and why. Minutes are of training, then of evaluation where it was "
+    "timed: on the wall, beside whatever else the machine did, and of its processors."
+)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """One number of a row over its seeds."""
+
+    what: str
+    value: str
+    controls: str
+    gate: str
+    """What it is held to, in words; empty: nothing."""
+    failed: str = ""
+    """In how many of the runs that does not hold; empty: in none."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +69,21 @@ def table(
     """
     lines = [
         _RULE + "\n",
-        "| row | gate | found | minutes | verdict |",
-        "| --- | --- | --- | --- | --- |",
+        "| row | gate | found | verdict |",
+        "| --- | --- | --- | --- |",
     ]
+    numbers = list[str]()
     for row in rows:
-        runs = _runs(row, results)
-        cells = (row.name, _gates(row), _found(row, results), _minutes(runs))
-        lines.append(f"| {' | '.join(cells)} | {judged(row, results)} |")
+        told = _told(row, results)
+        gated = "<br>".join(f"{one.what}: {one.value}{one.failed}" for one in told if one.gate)
+        name = f"[{row.name}](#{row.name.lower()})" if told else row.name
+        lines.append(f"| {name} | {_gates(row)} | {gated} | {judged(row, results)} |")
+        numbers += _section(row, told, results)
         if row.name == AFTER:
             lines.append(planned_line(planned, now))
-    return "\n".join([*lines, "", *compared(rows, results)]) + "\n"
+            numbers += planned_section(planned)
+    head = ["## Numbers\n", _NUMBERS + "\n"] if numbers else []
+    return "\n".join([*lines, "", *compared(rows, results), *head, *numbers]) + "\n"
 
 
 def judged(row: Row, results: Results) -> str:
@@ -118,6 +140,7 @@ def compared(rows: Sequence[Row], results: Results) -> list[str]:
         "points a processor minute |",
         "| --- |" + " --- |" * 7,
         *lines,
+        "",
     ]
 
 
@@ -141,7 +164,10 @@ def _judge(row: Row, results: Results) -> _Judged:
                 waits.append(f"waits for {', '.join(missing)}, seed {run.seed}")
                 continue
             try:
-                lines += rule.judge(run.measures, others)
+                lines += [
+                    replace(line, gate="" if line.passed is None else rule.words)
+                    for line in rule.judge(run.measures, others)
+                ]
             except Unmeasured as why:
                 waits.append(f"not measured: {why}")
         waits += [_again(line.what, run.seed) for line in lines if line.outdated]
@@ -163,9 +189,11 @@ def _once(lines: Sequence[Line]) -> list[Line]:
     for line in lines:
         first = merged.setdefault(line.what, line)
         verdicts = [one.passed for one in (first, line) if one.passed is not None]
-        passed = all(verdicts) if verdicts else None
         merged[line.what] = replace(
-            first, controls={**line.controls, **first.controls}, passed=passed
+            first,
+            controls={**line.controls, **first.controls},
+            passed=all(verdicts) if verdicts else None,
+            gate="; ".join(dict.fromkeys(one.gate for one in (first, line) if one.gate)),
         )
     return list(merged.values())
 
@@ -181,43 +209,61 @@ def _beside(line: Line, run: Found, ceiling: Found | None) -> Line:
 
 def _gates(row: Row) -> str:
     """What is demanded, in words."""
-    said = [rule.words for rule in row.rules if rule.words]
-    return "<br>".join(dict.fromkeys([*said, *([f"*{row.note}*"] if row.note else [])]))
+    return "<br>".join(dict.fromkeys(rule.words for rule in row.rules if rule.words))
 
 
-def _found(row: Row, results: Results) -> str:
-    """Every line, mean ± spread over the seeds that have it, with its controls."""
-    told, by_what = list[str](), dict[str, list[Line]]()
+def _section(row: Row, told: Sequence[_Told], results: Results) -> list[str]:
+    """All that there is to say of a row, under its name; nothing of one that was not run."""
+    if not told:
+        return []
+    changes = "".join(f", `{change}`" for change in row.changes)
+    return [
+        f"### {row.name}\n",
+        f"`{row.recipe}`{changes}; {_minutes(_runs(row, results))}.\n",
+        *([f"*{row.note}*\n"] if row.note else []),
+        "| measured | found | beside | gate |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {' | '.join((one.what, one.value + one.failed, one.controls, one.gate))} |"
+            for one in told
+        ),
+        "",
+    ]
+
+
+def _told(row: Row, results: Results) -> list[_Told]:
+    """Every number, mean ± spread over the seeds that have it, with its controls."""
+    told, by_what = list[_Told](), dict[str, list[Line]]()
     for of_seed in _judge(row, results).lines.values():
         for line in of_seed:
             by_what.setdefault(line.what, []).append(line)
     for what, same in by_what.items():
         names = dict.fromkeys(name for line in same for name in line.controls)
         each = {name: [o.controls[name] for o in same if name in o.controls] for name in names}
-        controls = "; ".join(f"{name} {_spread(values)}" for name, values in each.items())
-        value = _spread([line.value for line in same])
         failed = sum(line.passed is False for line in same)
         told.append(
-            f"{what}: **{value}**"
-            + (f" ({controls})" if controls else "")
-            + (f" ✗ {failed} of {len(same)}" if failed else "")
+            _Told(
+                what,
+                f"**{_spread([line.value for line in same])}**",
+                "; ".join(f"{name} {_spread(values)}" for name, values in each.items()),
+                same[-1].gate,
+                f" ✗ {failed} of {len(same)}" if failed else "",
+            )
         )
-    if by_what:
-        told += [
-            f"{rule.measure}: not measured"
-            for rule in row.rules
-            if isinstance(rule, Shown) and not any(holds(what, rule.measure) for what in by_what)
-        ]
-    return "<br>".join(told)
+    missing = [
+        rule.measure.strip(", ")
+        for rule in row.rules
+        if isinstance(rule, Shown) and not any(holds(what, rule.measure) for what in by_what)
+    ]
+    return told + [_Told(name, "not measured", "", "") for name in missing if by_what]
 
 
 def _minutes(runs: Sequence[Found]) -> str:
     """Of training, and of evaluation as far as it was timed."""
-    if not runs:
-        return ""
     trained = _wall_and_busy([(run.wall_seconds, run.cpu_seconds) for run in runs])
     timed = [run.evaluated_in for run in runs if run.evaluated_in is not None]
-    return trained + (f"<br>evaluation {_wall_and_busy(timed)}" if timed else "")
+    evaluated = f", evaluation {_wall_and_busy(timed)}" if timed else ""
+    return f"minutes: training {trained}{evaluated}"
 
 
 def _wall_and_busy(seconds: Sequence[Sequence[float]]) -> str:

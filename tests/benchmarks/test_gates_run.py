@@ -145,7 +145,7 @@ def test_the_report_is_written_after_each_run(
     assert gates.series([row], [2], places, file) == []
 
     assert file.read_text().startswith("# Objectives\n")
-    assert "| tiny |" in file.read_text()
+    assert "| [tiny](#tiny) |" in file.read_text()
     assert "1 of 3 seeds" in file.read_text()
 
 

@@ -95,7 +95,7 @@ def test_seeds_that_were_not_judged_alike_are_to_be_measured_again(other: Measur
     assert judged(row, results) == (
         "to be measured again: words, seed 1, was judged by another rule"
     )
-    assert "words: **0.900 ± 0.000**" in table([row], results)
+    assert "| words | **0.900 ± 0.000** |" in table([row], results)
 
 
 def test_a_single_run_that_another_rule_judged_is_to_be_measured_again() -> None:
@@ -111,7 +111,7 @@ def test_what_is_only_shown_and_was_not_measured_voids_no_verdict() -> None:
     results = runs("clip", 0.9, 0.8, 0.7)
 
     assert judged(row, results) == "PASS"
-    assert "<br>painted: not measured | 2.0" in table([row], results)
+    assert "| painted | not measured |  |  |" in table([row], results)
 
 
 def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
@@ -120,43 +120,57 @@ def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
         ("clip", 0): found("clip", 0, Measure("R@1", 0.9, {"chance": 0.1}), Measure("painted", 2))
     }
 
-    line = table([row], {**runs("clip", 0.9, 0.9, 0.9), **one}).splitlines()[4]
+    said = table([row], {**runs("clip", 0.9, 0.9, 0.9), **one})
 
-    assert "painted: **2.000**<br>R@1: **0.900 ± 0.000** (chance 0.100 ± 0.000)" in line
-    assert line.endswith("| PASS |")
+    assert "| painted | **2.000** |  |  |" in said
+    assert "| R@1: **0.900 ± 0.000** | PASS |" in said
 
 
 def test_numbers_are_there_while_a_verdict_waits() -> None:
     row = Row("blocks", "r", (Beside("R@1", "mae", 0.95), Shown("R@1")))
 
-    line = table([row], runs("blocks", 0.5)).splitlines()[4]
+    said = table([row], runs("blocks", 0.5))
 
-    assert "| R@1: **0.500** (chance 0.100) |" in line
-    assert line.endswith("| waits for mae, seed 0 |")
+    assert "| R@1 | **0.500** | chance 0.100 |  |" in said
+    assert "| [blocks](#blocks) | ≥ 0.95 × mae's |  | waits for mae, seed 0 |" in said
 
 
 def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_fails() -> None:
     row = Row("b", "r", (Times("R@1", "chance", 5), Beside("R@1", "mae", 1.0), Shown("R@1")))
     results = {**runs("b", 0.6, 0.6, 0.6), **runs("mae", 0.5, 0.7, 0.7)}
 
-    line = table([row], results).splitlines()[4]
+    said = table([row], results)
 
-    assert line.count("R@1: **") == 1
-    assert "mae's 0.633 ± 0.115" in line
-    assert ") ✗ 2 of 3 |" in line
-    assert line.endswith("| FAIL (1 of 3 pass) |")
+    assert said.count("R@1: **") == said.count("| R@1 |") == 1
+    assert (
+        "| R@1 | **0.600 ± 0.000** ✗ 2 of 3 | chance 0.100 ± 0.000; mae's 0.633 ± 0.115 | "
+        "≥ 5 × chance; ≥ 1 × mae's |" in said
+    )
+    assert "| R@1: **0.600 ± 0.000** ✗ 2 of 3 | FAIL (1 of 3 pass) |" in said
 
 
-def test_a_note_stands_beside_the_gate() -> None:
-    row = Row("clip", "clip-small", CLIP.rules, note="not what was asked, as nothing is hidden")
+def test_a_rows_numbers_stand_under_its_recipe_its_changes_and_a_note() -> None:
+    row = Row("clip", "clip-small", CLIP.rules, ("a=1",), note="not what was asked")
 
-    assert "| ≥ 5 × chance<br>*not what was asked, as nothing is hidden* |" in table([row], {})
+    section = table([row], runs("clip", 0.9)).partition("### clip\n")[2]
+
+    assert section.startswith("\n`clip-small`, `a=1`; minutes: training 2.0 (processors 1.0).\n")
+    assert "\n*not what was asked*\n" in section
+
+
+def test_a_row_that_was_not_run_has_its_gate_alone() -> None:
+    said = table([CLIP], {})
+
+    assert "| clip | ≥ 5 × chance |  | not run |" in said
+    assert "## " not in said
 
 
 def test_evaluation_is_timed_beside_training_where_it_was() -> None:
     timed = {key: replace(run, evaluated_in=(90.0, 30.0)) for key, run in runs("clip", 0.9).items()}
 
-    assert "| 2.0 (processors 1.0)<br>evaluation 1.5 (processors 0.5) |" in table([CLIP], timed)
+    assert "minutes: training 2.0 (processors 1.0), evaluation 1.5 (processors 0.5).\n" in table(
+        [CLIP], timed
+    )
     assert "evaluation 1" not in table([CLIP], runs("clip", 0.9))
 
 
@@ -172,15 +186,18 @@ def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to()
     arms = (planner, drawn, still, goal)
     planned = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, arms, "FAIL")
 
-    above, line = table([row], {}, planned).splitlines()[4:6]
+    said = table([row], {}, planned)
+    above, line = said.splitlines()[4:6]
 
     assert above.startswith(f"| {AFTER} |")
     assert line.startswith(
-        f"| {NAME} | nearer to the goal at the end than random actions, standing "
+        f"| [{NAME}](#{NAME}) | nearer to the goal at the end than random actions, standing still:"
     )
-    assert "**16.7** [14.3, 19.0] (random actions 19.5; standing still 15.0 ✗; straight" in line
-    assert "ends within 5 cm: 3 of 40" in line
-    assert line.endswith("| FAIL |")
+    assert line.endswith("at the end: **16.7** [14.3, 19.0] ✗ against standing still | FAIL |")
+    assert "| what decides | centimetres from the goal at the end | within 5 cm |" in said
+    assert "| world model | **16.7** [14.3, 19.0] | 3 of 40 |" in said
+    assert "| standing still | **15.0** [13.9, 16.2] ✗ | 0 of 40 |" in said
+    assert "| straight to the goal | **0.8** [0.7, 1.0] | 40 of 40 |" in said
 
 
 def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_seed() -> None:
@@ -195,8 +212,8 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
 
     assert line(planned, "one").endswith("| PASS |")
     assert (
-        "over one bundle, b (world-model-small with schedule.steps=9, seed 0 alone): planning.md"
-        in line(planned, "one")
+        "over one bundle, b (world-model-small with schedule.steps=9, seed 0 alone); measured by "
+        in table([row], {}, planned, "one")
     )
     assert line(planned, None).endswith("| PASS |")  # it is not asked
     assert "**16.7**" in line(planned, "another")
@@ -219,7 +236,7 @@ def test_what_another_version_left_of_planning_is_not_measured(text: str, tmp_pa
 def test_planning_that_was_not_tried_says_so() -> None:
     table_ = table([Row(AFTER, "world-model-small", CLIP.rules)], {})
 
-    assert f"| {NAME} |  |  |  | not measured |" in table_.splitlines()
+    assert f"| {NAME} |  |  | not measured |" in table_.splitlines()
     assert NAME not in table([CLIP], {})
 
 
@@ -243,13 +260,18 @@ def _interval(one: tuple[float, float, float]) -> str:
 # ---------------------------------------------------------------- the table
 
 
-def test_the_table_has_a_line_a_row_with_means_spreads_controls_rule_and_minutes() -> None:
-    (line,) = [one for one in table([CLIP], runs("clip", 0.6, 0.8)).splitlines() if "clip" in one]
+def test_the_table_has_a_line_a_row_and_below_it_means_spreads_controls_and_gates() -> None:
+    said = table([CLIP], runs("clip", 0.6, 0.8))
+    lines = [one for one in said.splitlines() if one.startswith("| ")]
 
-    assert line == (
-        "| clip | ≥ 5 × chance | R@1: **0.700 ± 0.141** (chance 0.100 ± 0.000) | "
-        "2.0 ± 0.0 (processors 1.0 ± 0.0) | 2 of 3 seeds |"
-    )
+    assert lines == [
+        "| row | gate | found | verdict |",
+        "| --- | --- | --- | --- |",
+        "| [clip](#clip) | ≥ 5 × chance | R@1: **0.700 ± 0.141** | 2 of 3 seeds |",
+        "| measured | found | beside | gate |",
+        "| --- | --- | --- | --- |",
+        "| R@1 | **0.700 ± 0.141** | chance 0.100 ± 0.000 | ≥ 5 × chance |",
+    ]
 
 
 def test_evaluations_rule_is_told_in_its_own_words() -> None:
@@ -257,8 +279,8 @@ def test_evaluations_rule_is_told_in_its_own_words() -> None:
     results = {("mae", seed): found("mae", seed, own) for seed in SEEDS}
     row = Row("mae", "mae-small", (Own("masked image", "≤ 0.7"),))
 
-    assert "| mae | ≤ 0.7 | masked image: **0.600 ± 0.000**" in table([row], results)
-    assert "| mae | ≤ 0.7 |  |  | not run |" in table([row], {})
+    assert "| [mae](#mae) | ≤ 0.7 | masked image: **0.600 ± 0.000** |" in table([row], results)
+    assert "| mae | ≤ 0.7 |  | not run |" in table([row], {})
 
 
 def test_the_closing_table_says_what_the_probe_gained_for_a_minute_of_processor_time() -> None:
@@ -283,10 +305,11 @@ def test_a_frozen_trunk_stands_beside_what_labels_taught_one_where_that_was_run(
     results = {("mae", seed): found("mae", seed, *own) for seed in SEEDS}
     results[CEILING, 1] = found(CEILING, 1, *ceiling)
 
-    line = table([row], results).splitlines()[4]
+    said = table([row], results)
 
-    assert f"{LINEAR}: **0.200 ± 0.000** (random init 0.100 ± 0.000; supervised's 0.900)" in line
-    assert "masked: **0.500 ± 0.000** |" in line
+    beside = "random init 0.100 ± 0.000; supervised's 0.900"
+    assert f"| {LINEAR} | **0.200 ± 0.000** | {beside} |  |" in said
+    assert "| masked | **0.500 ± 0.000** |  |  |" in said
     assert judged(row, results) == "reported"
 
 
