@@ -25,6 +25,7 @@ from gates_planning import AFTER
 from gates_rows import LABELLED, Row, named
 from machine import commit, machine, today
 from tectum_train.data.samples import Samples
+from tectum_train.engine.begun import trunk_folder
 from tectum_train.engine.building import Run
 from tectum_train.engine.checkpoint import CheckpointError
 from tectum_train.engine.progress import say
@@ -98,7 +99,8 @@ def identity(recipe: Recipe) -> str:
     """A digest of what the recipe and its changes say, but for words, places and the seed.
 
     Of what is said only: a setting that a later version adds, with a default, makes no other run.
-    Data count by what they say of themselves, held-out ones too, wherever they lie.
+    Data count by what they say of themselves, held-out ones too, and the trunk that a run begins
+    with by its weights, wherever they lie.
     """
     said = recipe.model_dump(mode="json", exclude_unset=True, exclude=_WORDS)
     for key in ("cache", "train", "test"):
@@ -108,6 +110,9 @@ def identity(recipe: Recipe) -> str:
         for name in ("info.json", "stats.json", "world.json"):
             path = expanded(split) / "meta" / name
             digest.update(path.read_bytes() if path.is_file() else b"")
+    if recipe.trunk is not None:
+        for path in sorted(trunk_folder(recipe.trunk).glob("*.safetensors")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:_DIGITS]
 
 

@@ -215,6 +215,24 @@ def test_other_data_are_another_run(row: Row, places: Places, tmp_path: Path) ->
     assert identity(recipe_of(moved, 0, places)) != first
 
 
+def test_another_trunk_to_begin_with_is_another_run(
+    row: Row, places: Places, tmp_path: Path
+) -> None:
+    trunk = tmp_path / "trunk"
+    trunk.mkdir()
+    (trunk / "model.safetensors").write_bytes(b"weights")
+    begun = Row(row.name, row.recipe, row.rules, (*row.changes, f"trunk={trunk}"))
+
+    first = identity(recipe_of(begun, 0, places))
+    (trunk / "README.md").write_text("words")
+    same = identity(recipe_of(begun, 0, places))
+    (trunk / "model.safetensors").write_bytes(b"others")
+
+    assert same == first
+    assert identity(recipe_of(begun, 0, places)) != first
+    assert identity(recipe_of(row, 0, places)) != first
+
+
 def test_results_of_before_evaluation_was_timed_still_count(
     row: Row, places: Places, console: Console
 ) -> None:

@@ -72,9 +72,10 @@ def ends(what: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda client: client.embed_images([PICTURE]), lambda client: client.stream(embed=True)],
+    "ask",
+    [lambda client: client.embed_images([PICTURE]), lambda client: client.stream(embed=True)],
     ids=["a call", "a stream"],
-)  # fmt: skip
+)
 def test_a_client_closes_whenever_its_call_was_interrupted(
     ask: Callable[[Client], object], worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.training.ranks import Ranks
 from torch import nn
 
+from tectum_train import distributed
 from tectum_train.distributed import (
     all_sum,
     anywhere,
@@ -127,6 +128,20 @@ def test_where_nothing_counts_the_mean_is_zero_and_so_is_its_gradient_however_sc
     (1e6 * mean).backward()
 
     assert mean == 0
+    assert values.grad is not None
+    assert values.grad.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("many", [4, 1024])
+def test_it_is_zero_on_many_ranks_too(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: many)
+    monkeypatch.setattr(distributed, "all_sum", torch.clone)  # where no other has anything either
+    values = torch.ones(3, requires_grad=True)
+
+    for one in (mean_over_ranks(values, torch.zeros(3)), mean_over_ranks(values[:0])):
+        one.backward()
+        assert one == 0
+
     assert values.grad is not None
     assert values.grad.tolist() == [0, 0, 0]
 

@@ -130,6 +130,25 @@ def test_a_mirror_must_say_what_it_does_to_all_that_is_read(lacking: str, tmp_pa
         job(tmp_path, tmp_path, augmentation={"flip": told})
 
 
+def test_a_mirror_must_say_what_it_does_to_labels(tmp_path: Path) -> None:
+    supervised = [{"kind": "supervised", "classes": {"task_family": 4}}]
+
+    with pytest.raises(ValueError, match=r"augmentation\.flip\.labels must say what a mirror"):
+        job(tmp_path, tmp_path, objectives=supervised, augmentation={"flip": WORDS})
+
+    told = WORDS | {"labels": {"task_family": {0: 1, 2: 3}}}
+    kept = job(tmp_path, tmp_path, objectives=supervised, augmentation={"flip": told})
+    assert Recipe.model_validate_json(kept.model_dump_json()) == kept
+
+
+@pytest.mark.parametrize("pairs", ["{0: 1, 1: 2}", "{0: 0}", "{0: 2, 1: 2}"])
+def test_a_class_that_is_exchanged_twice_is_told_with_its_label(pairs: str, file: Path) -> None:
+    told = refused(file, f"augmentation.flip={{labels: {{side: {pairs}}}}}")
+
+    assert "augmentation.flip.labels: side: {" in told
+    assert "exchanges a class twice, or with itself" in told
+
+
 def test_a_mirror_that_says_it_all_is_kept(tmp_path: Path) -> None:
     recipe = job(tmp_path, tmp_path, augmentation={"flip": WORDS})
 

@@ -214,9 +214,9 @@ def mean_over_ranks(values: Tensor, weight: Tensor | None = None) -> Tensor:
         counts anywhere.
     """
     weight = torch.ones_like(values) if weight is None else weight.to(values.dtype)
-    total = all_sum(weight.sum()).clamp(min=torch.finfo(values.dtype).tiny)
-    # The weights first: where none counts, gradients are multiplied by 0 and not by 1 / tiny.
-    return (values * (weight * (world_size() / total))).sum()
+    total = all_sum(weight.sum())
+    # Where none counts, values and gradients are multiplied by 0, and divided by nothing.
+    return (values * (weight * (world_size() / torch.where(total > 0, total, 1)))).sum()
 
 
 @torch.no_grad()

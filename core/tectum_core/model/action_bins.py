@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tectum_core.architecture import ActionBinsConfig
 
@@ -33,14 +34,25 @@ class ActionBins(nn.Module):
     def fit(self, actions: Tensor) -> None:
         """Put equally many of float[n, A], standardised, into each bin; its centre is their median.
 
-        Where a number has few different values, some bins have no room and stay empty.
+        Numbers that are alike stay together, so that bins may hold more or fewer, or none: such a
+        bin stands for what would be there if numbers lay evenly between those that there are.
         """
-        ordered = actions.double().sort(dim=0).values
-        count = self.config.count
-        inner = torch.arange(1, count, device=actions.device)
-        middle = torch.arange(count, device=actions.device) + 0.5
-        self.edges.copy_(_quantiles(ordered, inner / count))
-        self.centres.copy_(_quantiles(ordered, middle / count))
+        columns = actions.float().t().sort(dim=1).values.contiguous()
+        size, count = len(actions), self.config.count
+        cuts = _cuts(columns, torch.arange(1, count, device=actions.device) / count)
+        beside = [columns.gather(1, at.clamp(0, size - 1)).double() for at in (cuts - 1, cuts)]
+        self.edges.copy_(torch.stack(beside).mean(dim=0))
+        begins, ends = F.pad(cuts, (1, 0)), F.pad(cuts, (0, 1), value=size)
+        middles = [
+            columns.gather(1, at.clamp(0, size - 1)).double()
+            for at in ((begins + ends - 1) // 2, (begins + ends) // 2)
+        ]
+        evenly = torch.arange(count, device=actions.device) + 0.5
+        between = _quantiles(columns.double().t(), evenly / count).float()
+        between[:, 1:] = torch.maximum(between[:, 1:], self.edges)
+        between[:, :-1] = torch.minimum(between[:, :-1], self.edges)
+        medians = torch.stack(middles).mean(dim=0).float()
+        self.centres.copy_(torch.where(begins < ends, medians, between))
 
     def places(self, actions: Tensor) -> Tensor:
         """Which bin each number lies in: float[…, A] to int64[…, A]; the outermost are open."""
@@ -51,6 +63,22 @@ class ActionBins(nn.Module):
     def expected(self, logits: Tensor) -> Tensor:
         """The mean of the centres, as probable as the logits say: float[…, A, K] to float[…, A]."""
         return (logits.float().softmax(dim=-1) * self.centres).sum(dim=-1)
+
+
+def _cuts(columns: Tensor, shares: Tensor) -> Tensor:
+    """How many numbers lie below each edge: int64[A, k], at least 1.
+
+    Args:
+        columns: float32[A, n], each ascending.
+        shares: float[k], of the numbers that lie below if none are alike. A cut through some that
+            are is moved to the nearer of their ends, and never to where it would cut nothing off.
+    """
+    size = columns.shape[1]
+    wanted = (shares * size).expand(len(columns), -1)
+    alike = columns.gather(1, wanted.long().clamp(max=size - 1))
+    begins = torch.searchsorted(columns, alike)
+    ends = torch.searchsorted(columns, alike, right=True)
+    return torch.where((begins > 0) & (wanted - begins < ends - wanted), begins, ends)
 
 
 def _quantiles(ordered: Tensor, shares: Tensor) -> Tensor:

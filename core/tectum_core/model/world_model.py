@@ -119,13 +119,18 @@ class WorldModel(nn.Module):
         """Each of float[..., D] at mean 0 and spread 1, float32."""
         return F.layer_norm(_wide(latents), (self.latent_width,))
 
-    def forward(self, latents: Tensor, actions: Tensor | None) -> Tensor:
+    def forward(
+        self, latents: Tensor, actions: Tensor | None, carried: Tensor | None = None
+    ) -> Tensor:
         """The frame after each, from it and those before it.
 
         Args:
             latents: float[B, T, N, D], normalised, oldest first; T is at most H.
             actions: float[B, T, X], standardised, what is done from each frame on; None without
                 actions.
+            carried: as `latents`: what the change is added to; None: the latents themselves. A
+                trunk that learns by them gives them without gradient, or it would learn that
+                nothing moves.
 
         Returns:
             float32[B, T, N, D], normalised.
@@ -142,7 +147,7 @@ class WorldModel(nn.Module):
         for block in self.blocks:
             x = block(x)
         changed: Tensor = self.change(self.norm(x))
-        return self.normalised(_wide(latents) + _wide(changed))
+        return self.normalised(_wide(latents if carried is None else carried) + _wide(changed))
 
     def rollout(
         self, latents: Tensor, past: Tensor | None, actions: Tensor | None, frames: int

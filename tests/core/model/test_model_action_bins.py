@@ -70,27 +70,57 @@ def test_quantile_bins_of_different_numbers_hold_equally_many(
         assert int((found - each).abs().max()) <= 1
 
 
-@given(COUNTS, SEEDS, st.booleans())
-def test_quantile_edges_and_centres_are_numpys_and_alternate(
-    count: int, seed: int, few: bool
+@given(COUNTS, SEEDS)
+def test_quantile_edges_are_numpys_to_the_next_number(count: int, seed: int) -> None:
+    actions = normal(50, 3, seed=seed)
+
+    found = fitted(count, actions).edges.numpy()
+
+    for column, edges in zip(actions.T.double().numpy(), found, strict=True):
+        shares = np.arange(1, count) / count
+        lower, higher = (
+            np.quantile(column, shares, method=method) for method in ("lower", "higher")
+        )
+        gap = np.diff(np.sort(column)).max()
+        assert (lower - gap - 1e-6 <= edges).all()
+        assert (edges <= higher + gap + 1e-6).all()
+
+
+@given(COUNTS, SEEDS, st.sampled_from([None, 0, 1]))
+def test_a_quantile_bins_centre_is_the_median_of_what_lies_in_it(
+    count: int, seed: int, digits: int | None
 ) -> None:
     actions = normal(50, 3, seed=seed)
-    actions = actions.round() if few else actions  # a gripper that is open or closed
+    actions = actions if digits is None else actions.round(decimals=digits)  # with many alike
 
     found = fitted(count, actions)
 
-    edges = np.quantile(actions.double().numpy(), np.arange(1, count) / count, axis=0).T
-    centres = np.quantile(actions.double().numpy(), (np.arange(count) + 0.5) / count, axis=0).T
-    assert_close(found.edges, torch.from_numpy(edges).float(), rtol=1e-5, atol=1e-5)
-    assert_close(found.centres, torch.from_numpy(centres).float(), rtol=1e-5, atol=1e-5)
     assert (found.centres[:, :-1] <= found.edges).all()
     assert (found.edges <= found.centres[:, 1:]).all()
+    for column, places, centres in zip(
+        actions.T, found.places(actions).T, found.centres, strict=True
+    ):
+        for place in places.unique():
+            median = np.median(column[places == place].double().numpy())
+            assert float(centres[place]) == pytest.approx(median, abs=1e-6)
 
 
-def test_an_open_or_closed_gripper_is_told_exactly() -> None:
-    gripper = torch.tensor([-1.0, 1.0]).repeat(25)[:, None].expand(-1, 3)
+@given(st.integers(2, 64), st.integers(1, 400))
+def test_an_open_or_closed_gripper_is_told_exactly_however_rare_either_is(
+    count: int, closed: int
+) -> None:
+    gripper = torch.ones(401, 3)
+    gripper[:closed] = -1
+    found = fitted(count, gripper)
 
-    assert torch.equal(centres_of(fitted(8, gripper), gripper), gripper)
+    assert torch.equal(centres_of(found, gripper), gripper)
+    assert torch.equal(found.places(0.9 * gripper), found.places(gripper))  # or nearly so
+
+
+def test_a_number_that_never_changes_is_told_exactly() -> None:
+    still = torch.full((9, 3), 0.25)
+
+    assert torch.equal(centres_of(fitted(8, still), still), still)
 
 
 @given(st.integers(2, 9), SEEDS)

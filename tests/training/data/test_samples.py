@@ -173,8 +173,22 @@ def test_a_clip_lies_in_its_frames_episode_and_holds_the_frame_if_it_fits(
     long = samples.last[index] - (index - samples.step[index]) >= span
     assert (start + span <= samples.last[index])[long].all()
     assert (samples.step[start] == 0)[~long].all()
-    fits = index + span <= samples.last[index]
-    assert np.array_equal(start[fits], index[fits])  # no farther back than it must
+    assert (index <= start + span)[long].all()
+
+
+@given(LENGTHS, st.integers(2, 5), st.integers(1, 3))
+def test_each_of_an_episodes_clips_is_begun_as_often(
+    lengths: list[int], frames: int, steps: int
+) -> None:
+    samples = recorded(lengths)
+
+    start = samples.clip(np.arange(sum(lengths)), frames, steps)
+
+    for episode, length in enumerate(lengths):
+        clips = max(length - (frames - 1) * steps, 1)
+        often = np.bincount(samples.step[start[samples.episode == episode]], minlength=clips)
+        assert len(often) == clips
+        assert often.max() - often.min() <= 1
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(0, 2**32))

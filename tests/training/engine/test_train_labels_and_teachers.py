@@ -11,7 +11,10 @@ import torch
 from tests.training.engine.runs import checkpoint, metrics, same, trained
 from tests.training.tiny import job, vision_alone
 
+from tectum_train.augment import AugmentationConfig
 from tectum_train.data import DataError
+from tectum_train.engine.batches import BatchMaker
+from tectum_train.engine.building import open_samples
 from tectum_train.engine.run import Interrupted
 from tectum_train.recipe import Recipe
 
@@ -51,6 +54,28 @@ def test_a_run_resumes_exactly(tiny_data: Path, tmp_path: Path, after_step: Any,
 
     assert same(checkpoint(straight), checkpoint(broken))
     assert "vision" not in trained(broken, resume=True).config.training.untrained
+
+
+def test_a_mirrored_samples_label_is_mirrored(tiny_data: Path, tmp_path: Path) -> None:
+    sides = {"actions": [], "states": [], "words": {"left": "right"}}
+    exchanged = {"labels": {"task_family": {0: 1, 3: 2}}}
+
+    def labels(**augmentation: Any) -> torch.Tensor:
+        recipe = run_of(OBJECTIVES["supervised"], tiny_data, tmp_path).model_copy(
+            update={"augmentation": AugmentationConfig.model_validate(augmentation)}
+        )
+        samples = open_samples(recipe, "train", lambda *_: None)
+        made = BatchMaker(recipe, samples, None, None, torch.device("cpu"))
+        return torch.cat([made.make(step).labels["task_family"] for step in range(4)])
+
+    plain = labels()
+    all_turned = labels(flip={"share": 1.0, **sides, **exchanged})
+    half = labels(flip={"share": 0.5, **sides, **exchanged})
+
+    assert set(plain.tolist()) >= {0, 1}
+    assert torch.equal(all_turned, torch.tensor([1, 0, 3, 2])[plain])
+    assert 0 < int((half != plain).sum()) < len(plain)
+    assert torch.equal(labels(flip={"share": 1.0, **sides, "labels": {}}), plain)
 
 
 def test_labels_are_the_data_sets_columns_and_every_metric_is_recorded(

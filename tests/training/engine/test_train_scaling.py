@@ -153,6 +153,7 @@ def test_names_are_the_data_sets_own_in_any_of_its_forms(
     [
         ({"actions": [0, 4]}, "actions: found 4; allowed: 0 to 3, the numbers of action"),
         ({"states": [9]}, "states: found 9; allowed: 0 to 3, the numbers of observation.state"),
+        ({"labels": {"side": {0: 1}}}, "labels: found 'side', which no objective reads as labels"),
     ],
 )
 def test_places_that_the_data_have_not_are_refused_as_they_are_opened(

@@ -72,6 +72,27 @@ def test_frames_before_a_share_of_their_episode_do_not_count() -> None:
     assert not torch.equal(built(network)(made).loss, after)
 
 
+@pytest.mark.parametrize("settings", [{}, {"negatives": {"queue": 4}}], ids=["plain", "queue"])
+def test_frames_without_words_do_not_count(settings: Any) -> None:
+    network, made = model(), batch(8)
+    silent = torch.arange(8) >= 4
+    made.content[silent] = False
+    objective = built(network, **settings)
+
+    before = objective(made).loss
+    objective.after_step()
+    made.earlier[4:] += 9.0
+    made._image = {}
+
+    assert torch.equal(built(network, **settings)(made).loss, before)
+    if objective.images is not None:
+        assert int(objective.images.filled.sum()) == 4
+    made.content[:] = False
+    outcome = built(network)(made)
+    assert outcome.loss.item() == 0
+    assert outcome.metrics.keys() == {"scale"}
+
+
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 def test_a_batch_without_late_frames_teaches_nothing_and_ends_no_run(autocast: bool) -> None:
     network, made = model(), batch(4, progress=torch.zeros(4))

@@ -287,6 +287,16 @@ def test_a_trained_trunk_is_shaped_towards_a_slow_copy() -> None:
         assert torch.allclose(new, old + 0.1, atol=1e-5)
 
 
+def test_a_trunk_does_not_learn_that_nothing_moves() -> None:
+    learner = model(world_model=world_model(), latent_action=latent_action())
+    assert learner.world_model is not None
+    learner.world_model.begin_as_copy()  # it says nothing of what the trunk could tell it
+
+    objective(learner, encoder="trained")(batch()).loss.backward()
+
+    assert gradients(learner) == {"world_model"}
+
+
 def test_targets_are_the_slow_copys() -> None:
     learner = network()
     learnt = objective(learner, encoder="trained")

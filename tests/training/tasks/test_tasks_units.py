@@ -48,6 +48,14 @@ def test_whose_turn_it_is_not_learns_no_unit() -> None:
     assert found.tolist() == [4.0, 2.0]
 
 
+def test_a_step_in_which_nothing_counted_is_none_of_the_first() -> None:
+    units = Units(2, "initial")
+    for _ in range(10):
+        units.of(torch.tensor([4.0, 0.0]), BOTH, [None, None])
+
+    assert units.of(torch.tensor([4.0, 3.0]), BOTH, [None, None]).tolist() == [4.0, 3.0]
+
+
 def test_units_go_on_from_their_state() -> None:
     first, second = Units(2, "initial"), Units(2, "initial")
     for _ in range(12):

@@ -154,6 +154,14 @@ def test_grad_norm_leaves_who_does_not_pull_at_what_is_shared_as_it_was() -> Non
     assert quiet == pytest.approx(0.5, abs=0.1)
 
 
+def test_grad_norm_takes_no_step_in_which_nothing_counted_for_the_first_loss() -> None:
+    scheme = weighting_for(GradNormWeights(lr=0.05), [1.0, 1.0], epoch=4)
+
+    fed(scheme, [[1.0, 0.0], *[[1.0, 1.0]] * 300], torch.tensor([1.0, 1.0]))
+
+    torch.testing.assert_close(scheme.weights(), torch.ones(2), atol=0.06, rtol=0)
+
+
 def test_grad_norms_slope_is_the_derivative_of_its_loss() -> None:
     lengths, losses = np.array([2.0, 1.0, 4.0]), np.array([0.5, 0.9, 0.2])
     scheme = weighting_for(GradNormWeights(alpha=1.5, lr=1e-3), [1.0] * 3, epoch=1)
@@ -217,6 +225,14 @@ def test_dwa_does_not_see_the_noise_of_single_steps() -> None:
     quick, slow = scheme.weights().tolist()
     assert quick < slow
     assert quick == pytest.approx(2 / (1 + math.exp(0.25)), abs=0.06)
+
+
+def test_dwa_learns_nothing_of_a_window_in_which_nothing_counted() -> None:
+    scheme = weighting_for(DwaWeights(window=1), [1.0, 1.0], epoch=1)
+
+    fed(scheme, [[2.0, 0.0], [2.0, 3.0]])
+
+    assert scheme.weights().tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_dwa_keeps_to_what_it_knows_of_one_without_a_turn() -> None:

@@ -56,6 +56,21 @@ class FlipConfig(Strict):
     words: dict[str, str] | None = None
     """Words that are exchanged, both ways and whatever their capitals: {left: right}; {} if the
     texts name no side. Must be given where instructions are read."""
+    labels: dict[str, dict[NonNegativeInt, NonNegativeInt]] | None = None
+    """Classes that are exchanged, both ways, of each label that names a side: {side: {0: 1}}; {} if
+    none does. Must be given where labels are read."""
+
+    @field_validator("labels")
+    @classmethod
+    def _classes_are_pairs(
+        cls, labels: dict[str, dict[int, int]] | None
+    ) -> dict[str, dict[int, int]] | None:
+        """Each class once: one in two pairs would be two classes in the mirror."""
+        for name, pairs in (labels or {}).items():
+            named = [*pairs, *pairs.values()]
+            if len(set(named)) < len(named):
+                raise ValueError(f"{name}: {pairs} exchanges a class twice, or with itself")
+        return labels
 
     @field_validator("words")
     @classmethod
@@ -82,7 +97,8 @@ class FlipConfig(Strict):
         """That it says what it does to everything that is read.
 
         Raises:
-            ValueError: of some of `actions`, `states` and `words` that are read it does not.
+            ValueError: of some of `actions`, `states`, `words` and `labels` that are read it does
+                not.
         """
         for name, is_read in read.items():
             if is_read and getattr(self, name) is None:

@@ -139,6 +139,9 @@ class Samples:
     def clip(self, index: NDArray[np.int64], frames: int, steps: int) -> NDArray[np.int64]:
         """Where a clip about each frame begins: there, or earlier, so that it fits the episode.
 
+        The frame is as far along the clip as it is along the episode, so that the episode's frames
+        give each of its clips as often, and not its last one whenever they are near its end.
+
         Args:
             index: [B], frames.
             frames: of the clip.
@@ -147,8 +150,11 @@ class Samples:
         Returns:
             [B]; an episode shorter than the clip gives its own first frame.
         """
-        first = index - self.step[index]
-        return np.clip(index, first, np.maximum(first, self.last[index] - (frames - 1) * steps))
+        step = self.step[index]
+        first = index - step
+        length = self.last[index] + 1 - first
+        starts = np.maximum(length - (frames - 1) * steps, 1)
+        return first + step * starts // length
 
     def moments(self, index: NDArray[np.int64], drawn: NDArray[np.float64]) -> NDArray[np.int64]:
         """Five frames of each frame's episode, as R3M takes them.

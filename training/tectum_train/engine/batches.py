@@ -90,7 +90,7 @@ class BatchMaker:
             actions=self._actions(samples.later(index, moving), placement),
             padded=self._to(~samples.inside(index, moving)),
             state=self._states(index, placement),
-            labels={name: self._to(samples.tasks(name)[index]) for name in sorted(self._labels)},
+            labels={name: self._label(name, index, placement) for name in sorted(self._labels)},
             seeds=(draws.uniform("objectives")[:, 0] * 2**53).long(),
             generator=Generator().manual_seed(drawing),
             noise=noise,
@@ -158,6 +158,14 @@ class BatchMaker:
         if self._scaling is not None:
             actions = self._scaling.standardise(actions)
         return actions.to(self._device)
+
+    def _label(self, name: str, index: NDArray[np.int64], placement: Placement) -> Tensor:
+        """int64[B], the classes at frames; those of a mirrored picture mirrored too."""
+        plain = torch.from_numpy(self._samples.tasks(name)[index])
+        flip, mirrored = self._recipe.augmentation.flip, plain.clone()
+        for one, other in ({} if flip is None else flip.labels or {}).get(name, {}).items():
+            mirrored[plain == one], mirrored[plain == other] = other, one
+        return torch.where(placement.flipped, mirrored, plain).to(self._device)
 
     def _noise(self, draws: Draws, purpose: str, like: Tensor) -> Tensor:
         """Noise for standardised actions [B, …], each sample's own."""

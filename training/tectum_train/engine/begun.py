@@ -13,7 +13,7 @@ from tectum_core.bundle import Bundle, Part, Repository, read_bundle
 from tectum_core.model import PerceptionModel
 from tectum_train.recipe import Recipe, RecipeError, expanded
 
-__all__ = ["begin_with_trunk", "trunk_of"]
+__all__ = ["begin_with_trunk", "trunk_folder", "trunk_of"]
 
 _TRUNK: tuple[Part, ...] = ("vision", "vision.pool")
 
@@ -61,12 +61,23 @@ def _at(config: object, name: str) -> object:
     return cast("object", getattr(config, name))
 
 
+def trunk_folder(trunk: str) -> Path:
+    """Where the bundle lies that a recipe's `trunk` names; it need not be there."""
+    return _located(trunk)[0]
+
+
 def _bundle(trunk: str) -> Bundle:
+    folder, version = _located(trunk)
+    if not folder.exists():
+        raise RecipeError(
+            f"trunk: {trunk} is not there; a finished run leaves its bundle in its folder"
+        )
+    return read_bundle(folder, embedded.NAME if version else trunk, version)
+
+
+def _located(trunk: str) -> tuple[Path, str | None]:
+    """Its folder, and the version that it must be of, if it has one."""
     if trunk != "embedded":
-        if not expanded(trunk).exists():
-            raise RecipeError(
-                f"trunk: {trunk} is not there; a finished run leaves its bundle in its folder"
-            )
-        return read_bundle(expanded(trunk), trunk)
+        return expanded(trunk), None
     folder, version = Repository(embedded.repository()).locate(embedded.NAME, None)
-    return read_bundle(Path(folder), embedded.NAME, version)
+    return Path(folder), version

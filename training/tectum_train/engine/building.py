@@ -209,6 +209,12 @@ def _check_mirror(recipe: Recipe, samples: Samples) -> None:
     flip, known = recipe.augmentation.flip, samples.dataset.info.features
     if flip is None:
         return
+    if unread := set(flip.labels or {}) - {
+        name for one in recipe.objectives for name in one.labels
+    }:
+        raise RecipeError(
+            f"augmentation.flip.labels: found {min(unread)!r}, which no objective reads as labels"
+        )
     for key, feature, places in (
         ("actions", recipe.data.action, flip.actions),
         ("states", recipe.data.state, flip.states),

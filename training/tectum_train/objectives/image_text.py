@@ -112,7 +112,7 @@ class ImageText(Coupled):
         """
         joint, config = self._joint(), self.config
         image, text = features["image"], features["text"]
-        counted = batch.progress >= config.after
+        counted = (batch.progress >= config.after) & batch.content.any(dim=1)
         scale = joint.log_scale.exp()
         metrics = {"scale": scale.detach()}
         if config.loss == "sigmoid" and joint.bias is not None:
@@ -128,7 +128,7 @@ class ImageText(Coupled):
             own = (image.detach(), text.detach(), batch.task, counted)
             self._new = tuple(interleaved(gather(one), world_size()) for one in own)
         # Which frames a step draws is settled by the seed: an error would come again.
-        if not config.after or bool(all_sum(counted.sum())):
+        if bool(all_sum(counted.sum())):
             metrics["accuracy"] = mean_over_ranks(hit.float(), counted)
         return Outcome(loss, metrics, self._chance(counted))
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from tectum_core.model import PerceptionModel
+from tectum_train.distributed import all_sum, mean_over_ranks
 from tectum_train.losses.masked import hidden_words
 from tectum_train.objectives.base import Averaged, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch
@@ -57,7 +58,10 @@ class MaskedLanguage(Averaged):
         return self._masked(batch)[1].sum()
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss, and how often the best guess is right."""
+        """Outcome with the loss, and how often the best guess is right.
+
+        Without a word that could be hidden the loss is 0, and nothing is said of guesses.
+        """
         fusion, text = self.model.fusion, self.model.text
         if fusion is None or text is None:
             raise ValueError("masked_language needs model.fusion")
@@ -68,7 +72,10 @@ class MaskedLanguage(Averaged):
         image = batch.image(self.model).tokens[:used] if shown else None
         logits = fusion.fill_text(text(masked, seen).tokens, seen, image)
         loss, right = hidden_words(logits, ids, hidden)
-        return Outcome(loss, {"accuracy": right.float().mean()}, math.log(self.vocabulary))
+        metrics = dict[str, Tensor]()
+        if bool(all_sum(hidden.sum())):
+            metrics["accuracy"] = mean_over_ranks(right.float())
+        return Outcome(loss, metrics, math.log(self.vocabulary))
 
     def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """int64[n, L] of the words as they are shown, and bool[n, L] of those that are hidden."""
@@ -91,8 +98,8 @@ def hide_tokens(
 
     Args:
         ids: int64[n, L].
-        content: bool[n, L], where tokens may be hidden; at least one in each row.
-        ratio: share of a row's content that is hidden; at least one token.
+        content: bool[n, L], where tokens may be hidden.
+        ratio: share of a row's content that is hidden; at least one token, if it has any.
         mask_id: what stands for a hidden token.
         vocabulary: other tokens are drawn from it.
         streams: of each row's choices, on the CPU; at least n.
@@ -109,7 +116,7 @@ def hide_tokens(
     scores = scores.masked_fill(~content, 2.0)  # behind every content token
     wanted = (content.sum(dim=1) * ratio).round().clamp(min=1)
     rank = scores.argsort(dim=1).argsort(dim=1)
-    hidden = rank < wanted[:, None]
+    hidden = (rank < wanted[:, None]) & content
     random = (other * vocabulary).long()
     replaced = torch.where(kind < 0.8, mask_id, torch.where(kind < 0.9, random, ids))
     return torch.where(hidden, replaced, ids), hidden

@@ -99,7 +99,7 @@ class WorldModelObjective(Averaged):
             seen = _latents(world, self.model.vision, frames[:, :known])
         actions = self._actions(world, clip, frames)
 
-        forced = world(seen, _part(actions, 0, known))
+        forced = world(seen, _part(actions, 0, known), seen.detach())
         later = [forced[:, -1]]
         window = seen
         for step in range(1, ahead):

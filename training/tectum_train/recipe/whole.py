@@ -182,6 +182,7 @@ class Recipe(Strict):
                 actions=self.data.action is not None,
                 states=self.data.state is not None and self.model.actions is not None,
                 words=self.model.text is not None,
+                labels=any(one.labels for one in self.objectives),
             )
         self.augmentation.views.check_crops(vision.patch_size, vision.image_size)
         return self

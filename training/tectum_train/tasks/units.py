@@ -49,8 +49,10 @@ class Units(nn.Module):
         """
         if self.kind == "none":
             return torch.ones_like(losses)
-        learning = active & (self.seen < _FIRST)
-        self.sums += torch.where(learning, all_sum(losses) / world_size(), 0.0)
+        everywhere = all_sum(losses) / world_size()
+        # A step in which nothing counted says nothing of what an objective costs.
+        learning = active & (self.seen < _FIRST) & (everywhere > 0)
+        self.sums += torch.where(learning, everywhere, 0.0)
         self.seen += learning
         first = (self.sums / self.seen.clamp(min=1)).clamp(min=1e-6)
         # An objective without a turn so far divides nothing.

@@ -139,10 +139,11 @@ class GradNorm(Weighting):
         return self.given * self.learnt
 
     def observe(self, losses: Tensor, active: Tensor) -> None:
-        """Keep what each loss was at first."""
+        """Keep what each loss was at first; where nothing counted, it was nothing yet."""
         self.turn += 1
-        new = active & self.first.isnan()
-        self.first = torch.where(new, _mean_over_ranks(losses), self.first)
+        losses = _mean_over_ranks(losses)
+        new = active & self.first.isnan() & (losses > 0)
+        self.first = torch.where(new, losses, self.first)
 
     def wants_gradients(self) -> bool:
         """Every so many steps."""
@@ -199,7 +200,8 @@ class Dwa(Weighting):
         older, newer = self.means
         if bool(self.means.isnan().any()):
             return self.given.clone()
-        ratio = newer / older.clamp(min=1e-12)
+        # A window in which nothing counted says nothing of how fast a loss falls.
+        ratio = torch.where(older > 0, newer / older.clamp(min=1e-12), 1.0)
         return self.given * len(ratio) * (ratio / self.temperature).softmax(dim=0)
 
     def observe(self, losses: Tensor, active: Tensor) -> None:
