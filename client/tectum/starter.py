@@ -74,5 +74,9 @@ class Starter:
 
 
 def _work(jobs: SimpleQueue[_Job | None]) -> None:
-    while (job := jobs.get()) is not None:
+    while True:
+        job = jobs.get()
+        if job is None:
+            return
         job()
+        del job  # it holds what it began, which may be dropped before the next one comes

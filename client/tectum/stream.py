@@ -106,7 +106,8 @@ class Stream:
         self._outbox = Outbox(opening.conversation)
         self._patience = opening.patience
         self._closed = False
-        self._rpc: Any = starter.start(lambda: self._outbox.begin(rpcs, opening))
+        outbox = self._outbox
+        self._rpc: Any = starter.start(lambda: outbox.begin(rpcs, opening))
         # Neither the feeding nor the sending thread holds the stream, so that one that is simply
         # dropped is collected, and ends.
         weakref.finalize(self, self._rpc.cancel)

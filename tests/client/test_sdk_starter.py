@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -128,6 +129,16 @@ def test_what_nobody_waits_for_any_more_is_cancelled(starter: Starter) -> None:
         starter.start(begin)
 
     assert begun.cancelled.wait(PATIENCE)
+
+
+def test_what_was_begun_is_not_held_until_the_next_call(starter: Starter) -> None:
+    kept = weakref.ref(starter.start(Started))
+    ended = time.monotonic() + PATIENCE
+
+    while kept() is not None and time.monotonic() < ended:
+        time.sleep(0.01)
+
+    assert kept() is None
 
 
 def test_its_thread_ends_with_it() -> None:

@@ -37,7 +37,7 @@ CROP: dict[str, Any] = {"area": [0.4, 1.0]}
 MOVING: dict[str, Any] = {
     "shift": 3, "zoom": 0.2, "crop": CROP, "colour": 0.3, "hue": 0.1, "grey": 0.2, "blur": 0.3,
 }  # fmt: skip
-MIRROR = {"actions": [0], "states": [0], "words": {"left": "right"}}
+MIRROR = {"actions": [0], "states": [0], "words": {"left": "right"}, "labels": {}}
 FRAMES, STEPS = 4, 3
 
 

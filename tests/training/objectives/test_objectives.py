@@ -257,7 +257,7 @@ LEARNT: list[Any] = [
     pytest.param("r3m", {}, {}, 60, 0.2, id="r3m"),
     pytest.param("world_model", {}, {}, 140, 0.5, id="world_model"),
     pytest.param(
-        "world_model", {"encoder": "trained", "rollout": 1}, {}, 80, 0.5, id="world_model-trained"
+        "world_model", {"encoder": "trained", "rollout": 1}, {}, 240, 0.5, id="world_model-trained"
     ),
     pytest.param("sim_clr", {}, {}, 40, 0.3, id="sim_clr"),
     # The queue holds the same eight of the step before: not below ln 2.
