@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar, cast
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["Starter"]
 
@@ -38,31 +38,29 @@ class Starter:
         if threading.current_thread() is not threading.main_thread():
             return begin()
         self._be_alive()
-        answers = SimpleQueue[tuple[Started | None, Exception | None]]()
+        # Lists, which an interrupt between any two lines here leaves for `forget` to look into.
+        begun, errors, done = list[Started](), list[Exception](), SimpleQueue[None]()
 
-        def answer() -> None:
+        def work() -> None:
             try:
-                answers.put((begin(), None))
+                begun.append(begin())
             except Exception as error:
-                answers.put((None, error))
+                errors.append(error)
+            done.put(None)
 
         def forget() -> None:
-            try:
-                started, _ = answers.get_nowait()
-            except Empty:
-                return
-            if started is not None:
-                started.cancel()
+            for one in begun:
+                one.cancel()
 
         try:
-            self._jobs.put(answer)
-            started, error = answers.get()
+            self._jobs.put(work)
+            done.get()
         except BaseException:
             self._jobs.put(forget)
             raise
-        if error is not None:
+        for error in errors:
             raise error
-        return cast("Started", started)
+        return begun[0]
 
     def _be_alive(self) -> None:
         """Have a thread, in a process that was forked too."""
