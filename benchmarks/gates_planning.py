@@ -136,7 +136,7 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
     rule = _RULE.format(controls=", ".join(one.arm for one in others if one.verdict))
     verdict, run = planned.verdict, planned.trained
     if run is not None and now is not None and run.identity != now:
-        verdict = f"stale: {run.recipe} or its data have changed since"
+        verdict = f"stale: {run.recipe}, its data or its trunk have changed since"
     failed = [one.arm for one in others if one.verdict == "FAIL"]
     found = f"centimetres from the goal at the end: {_interval(planner)}"
     against = f" ✗ against {', '.join(failed)}" if failed else ""

@@ -218,7 +218,7 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
     assert line(planned, None).endswith("| PASS |")  # it is not asked
     assert "**16.7**" in line(planned, "another")
     assert line(planned, "another").endswith(
-        "| stale: world-model-small or its data have changed since |"
+        "| stale: world-model-small, its data or its trunk have changed since |"
     )
     assert "| stale: " in line(planned, "")  # no such recipe is allowed any longer
     assert line(old, "one").endswith("| PASS |")  # of before it was asked

@@ -40,18 +40,13 @@ class ActionBins(nn.Module):
         columns = actions.float().t().sort(dim=1).values.contiguous()
         size, count = len(actions), self.config.count
         cuts = _cuts(columns, torch.arange(1, count, device=actions.device) / count)
-        beside = [columns.gather(1, at.clamp(0, size - 1)).double() for at in (cuts - 1, cuts)]
-        self.edges.copy_(torch.stack(beside).mean(dim=0))
+        self.edges.copy_(_halfway(columns, cuts - 1, cuts))
         begins, ends = F.pad(cuts, (1, 0)), F.pad(cuts, (0, 1), value=size)
-        middles = [
-            columns.gather(1, at.clamp(0, size - 1)).double()
-            for at in ((begins + ends - 1) // 2, (begins + ends) // 2)
-        ]
+        medians = _halfway(columns, (begins + ends - 1) // 2, (begins + ends) // 2)
         evenly = torch.arange(count, device=actions.device) + 0.5
         between = _quantiles(columns.double().t(), evenly / count).float()
         between[:, 1:] = torch.maximum(between[:, 1:], self.edges)
         between[:, :-1] = torch.minimum(between[:, :-1], self.edges)
-        medians = torch.stack(middles).mean(dim=0).float()
         self.centres.copy_(torch.where(begins < ends, medians, between))
 
     def places(self, actions: Tensor) -> Tensor:
@@ -79,6 +74,12 @@ def _cuts(columns: Tensor, shares: Tensor) -> Tensor:
     begins = torch.searchsorted(columns, alike)
     ends = torch.searchsorted(columns, alike, right=True)
     return torch.where((begins > 0) & (wanted - begins < ends - wanted), begins, ends)
+
+
+def _halfway(columns: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Between the numbers of float32[A, n] at int64[A, k] each, or the last: float32[A, k]."""
+    both = [columns.gather(1, at.clamp(0, columns.shape[1] - 1)).double() for at in (one, other)]
+    return torch.stack(both).mean(dim=0).float()
 
 
 def _quantiles(ordered: Tensor, shares: Tensor) -> Tensor:
