@@ -21,7 +21,6 @@ Array = NDArray[np.float64]
 
 # From strong to weak: of penalties that do equally well, the first is taken.
 _RIDGE = (1e2, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4)
-
 _LOGISTIC = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
