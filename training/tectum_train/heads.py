@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PrototypeHead", "perceptron"]
+from tectum_train.distributed import gather
+from tectum_train.losses.precision import wide
+
+__all__ = ["PrototypeHead", "batch_norm", "perceptron"]
 
 
 def perceptron(width: int, hidden: int, out: int, layers: int = 2) -> nn.Sequential:
@@ -25,6 +28,27 @@ def perceptron(width: int, hidden: int, out: int, layers: int = 2) -> nn.Sequent
     for before, after in pairwise(widths):
         steps += [nn.Linear(before, after), nn.LayerNorm(after), nn.GELU()]
     return nn.Sequential(*steps, nn.Linear(widths[-1], out))
+
+
+def batch_norm(x: Tensor) -> Tensor:
+    """BatchNorm without gains over the samples of all ranks: a mean of 0, a variance of 1.
+
+    Args:
+        x: float[b, D], this rank's.
+
+    Returns:
+        float32[b, D], or float64.
+
+    Raises:
+        ValueError: there is one sample alone, which has no variance.
+
+    Source: BatchNorm (arXiv:1502.03167), ε 1e-5 as there; over all ranks, as in MoCo v3's heads.
+    """
+    own = wide(x)
+    every = gather(own)
+    if len(every) < 2:
+        raise ValueError(f"batch_norm: found {len(every)} sample of all ranks; allowed: 2 or more")
+    return (own - every.mean(dim=0)) / (every.var(dim=0, correction=0) + 1e-5).sqrt()
 
 
 class PrototypeHead(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -40,9 +41,14 @@ def views(made: Batch) -> tuple[Tensor, Tensor]:
     return first, second
 
 
+def unit(projected: Tensor) -> Tensor:
+    """As version 3's heads end: a BatchNorm that learns nothing, and a unit vector."""
+    return F.normalize(F.batch_norm(projected, None, None, training=True), dim=1)
+
+
 @torch.no_grad()
 def keys_of(objective: MoCo, pixels: Tensor) -> Tensor:
-    return F.normalize(objective.slow.copy(pixels), dim=1)
+    return unit(objective.slow.copy(pixels))
 
 
 @pytest.mark.parametrize("settings", [{"queue": 16}, {"queue": 0}, {"momentum_steps": 5}])
@@ -87,12 +93,28 @@ def test_a_query_is_asked_against_its_own_key_and_the_queue_of_steps_before() ->
 
     outcome = objective(made)
 
-    queries = F.normalize(objective.encoder(views(made)[0]), dim=1)
+    queries = unit(objective.encoder(views(made)[0]))
     loss, hit = queue_info_nce(queries, keys_of(objective, views(made)[1]), before, 0.3)
     assert_close(outcome.loss, loss)
     assert_close(outcome.metrics["accuracy"], hit.float().mean())
     assert outcome.metrics["age"] == 1.5  # eight of the step before, eight random ones
     assert torch.equal(objective.queue.vectors, before)
+
+
+def test_eight_samples_come_as_far_apart_as_eight_can() -> None:
+    objective = built(queue=8, momentum=0.5, temperature=1.0)
+    adam = torch.optim.Adam((one for one in objective.parameters() if one.requires_grad), lr=3e-3)
+
+    for _ in range(200):
+        adam.zero_grad()
+        loss = objective(batch(8)).loss
+        loss.backward()
+        adam.step()
+        objective.after_step()
+
+    # Its own key, the same of the step before, and seven at the angles of a simplex.
+    least = math.log(2 * math.e + 7 * math.exp(-1 / 7)) - 1
+    assert least - 1e-6 < loss.item() < 1.01 * least
 
 
 def test_version_three_asks_both_ways_among_the_batchs_keys_behind_a_predictor() -> None:
@@ -106,9 +128,20 @@ def test_version_three_asks_both_ways_among_the_batchs_keys_behind_a_predictor()
 
     parts = []
     for asked, told in ((first, second), (second, first)):
-        queries = F.normalize(objective.predictor(objective.encoder(asked)), dim=1)
+        queries = unit(objective.predictor(objective.encoder(asked)))
         parts.append(batch_info_nce(queries, keys_of(objective, told), 0.3)[0])
     assert_close(loss, parts[0] + parts[1])
+
+
+def test_without_batch_norm_a_key_is_what_its_own_picture_gives() -> None:
+    objective, made = built(queue=8, batch_norm=False), batch(8)
+    assert objective.queue is not None
+
+    step(objective, made)
+
+    slow = built(queue=8).slow.copy  # as it was before the step
+    with torch.no_grad():
+        assert_close(objective.queue.vectors, F.normalize(slow(views(made)[1]), dim=1))
 
 
 @pytest.mark.parametrize("queue", [0, 16])

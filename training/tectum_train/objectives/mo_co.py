@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel, VisionTransformer
 from tectum_train.distributed import gather, interleaved, world_size
-from tectum_train.heads import perceptron
+from tectum_train.heads import batch_norm, perceptron
 from tectum_train.losses.contrastive import batch_info_nce, queue_info_nce
 from tectum_train.losses.precision import wide
 from tectum_train.momentum import Slow, momentum_at
@@ -44,6 +44,9 @@ class MoCoConfig(PartSettings):
     """Width of the projector's hidden layers."""
     width: PositiveInt = 128
     """Length of a key."""
+    batch_norm: bool = True
+    """Whether queries and keys end in BatchNorm over all ranks, as version 3's heads do. Without it
+    they have a mean that wanders, and a query can tell its key from older ones by that alone."""
 
     @property
     def reads(self) -> Reads:
@@ -90,18 +93,18 @@ class MoCo(Coupled):
         )
 
     def features(self, batch: Batch) -> dict[str, Tensor]:
-        """Unit vectors `query` and `key`, float[b, D]; of version 3 float[b, 2, D], by view."""
+        """What `query` and `key` are made of, float[b, D]; of version 3 float[b, 2, D], by view."""
         views = given(batch.views, "views")[: self.config.used(batch)]
         first, second = views.unbind(1)
         if self.predictor is None:
-            return {"query": self._unit(self.encoder(first)), "key": self._keys(second)}
-        asked = [self._unit(self.predictor(self.encoder(one))) for one in (first, second)]
+            return {"query": self.encoder(first), "key": self._keys(second)}
+        asked = [self.predictor(self.encoder(one)) for one in (first, second)]
         told = [self._keys(one) for one in (first, second)]
         return {"query": torch.stack(asked, dim=1), "key": torch.stack(told, dim=1)}
 
     def judged(self, features: dict[str, Tensor], _: Batch) -> Outcome:
         """Outcome with the loss, how often the own key is nearest, and the keys' mean age."""
-        queries, keys = features["query"], features["key"].detach()
+        queries, keys = self._unit(features["query"]), self._unit(features["key"].detach())
         if self.queue is None:
             return self._symmetric(queries.unbind(1), keys.unbind(1))
         loss, hit = queue_info_nce(queries, keys, self.queue.vectors, self.config.temperature)
@@ -135,8 +138,10 @@ class MoCo(Coupled):
 
     @torch.no_grad()
     def _keys(self, pixels: Tensor) -> Tensor:
-        return self._unit(self.slow.copy(pixels))
+        projected: Tensor = self.slow.copy(pixels)
+        return projected
 
-    @staticmethod
-    def _unit(projected: Tensor) -> Tensor:
-        return F.normalize(wide(projected), dim=1)
+    def _unit(self, projected: Tensor) -> Tensor:
+        """Unit vectors along the last dimension, of whole batches alone."""
+        normed = batch_norm(projected) if self.config.batch_norm else wide(projected)
+        return F.normalize(normed, dim=-1)

@@ -1,0 +1,66 @@
+"""What objectives put on the trunk's vectors: BatchNorm over all ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tests.training.ranks import Ranks
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from tectum_train.distributed import world_size
+from tectum_train.heads import batch_norm
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def judged(x: NDArray[np.float64], weight_shared: NDArray[np.float64]) -> Arrays:
+    """Its values, and the gradient of a loss in which every value counts otherwise."""
+    own = torch.from_numpy(x).requires_grad_()
+    normed = batch_norm(own)
+    (normed**3 * torch.from_numpy(weight_shared)).mean().backward()
+    assert own.grad is not None
+    return {"normed": normed.detach().numpy(), "gradient": own.grad.numpy() / world_size()}
+
+
+def test_batch_norm_is_torchs_without_gains() -> None:
+    x = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+
+    normed = batch_norm(ours)
+    expected = F.batch_norm(theirs, None, None, training=True)
+
+    assert_close(normed, expected, rtol=1e-12, atol=1e-12)
+    (normed**3).sum().backward()
+    (expected**3).sum().backward()
+    assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16), shift=st.floats(-100, 100), gain=st.floats(1, 100))
+def test_what_all_vectors_share_is_gone(seed: int, shift: float, gain: float) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    assert_close(batch_norm(gain * x + shift), batch_norm(x), rtol=1e-2, atol=1e-2)
+
+
+def test_two_ranks_have_the_mean_and_variance_of_both(ranks: Ranks) -> None:
+    random = np.random.default_rng(0)
+    x, weight = random.normal(size=(6, 3)), random.normal(size=3)
+
+    alone = judged(x, weight)
+    both = ranks.run(judged, x=x, weight_shared=weight)
+
+    for name in ("normed", "gradient"):
+        assert np.allclose(np.concatenate([one[name] for one in both]), alone[name], rtol=1e-9)
+
+
+def test_one_sample_has_no_variance() -> None:
+    with pytest.raises(ValueError, match=r"batch_norm: found 1 sample of all ranks; allowed: 2"):
+        batch_norm(torch.ones(1, 3))
