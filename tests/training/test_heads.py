@@ -14,17 +14,21 @@ from tests.training.ranks import Ranks
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from tectum_train.distributed import world_size
+from tectum_train.distributed import mean_over_ranks, rank, world_size
 from tectum_train.heads import batch_norm
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def judged(x: NDArray[np.float64], weight_shared: NDArray[np.float64]) -> Arrays:
-    """Its values, and the gradient of a loss in which every value counts otherwise."""
-    own = torch.from_numpy(x).requires_grad_()
+def judged(x_shared: NDArray[np.float64], weight_shared: NDArray[np.float64]) -> Arrays:
+    """Its values, and the gradient of a loss in which every value counts otherwise.
+
+    Of two ranks the first has two rows alone.
+    """
+    first = slice(None) if world_size() == 1 else slice(2) if rank() == 0 else slice(2, None)
+    own = torch.from_numpy(x_shared[first]).requires_grad_()
     normed = batch_norm(own)
-    (normed**3 * torch.from_numpy(weight_shared)).mean().backward()
+    mean_over_ranks(normed**3 @ torch.from_numpy(weight_shared)).backward()
     assert own.grad is not None
     return {"normed": normed.detach().numpy(), "gradient": own.grad.numpy() / world_size()}
 
@@ -55,12 +59,12 @@ def test_two_ranks_have_the_mean_and_variance_of_both(ranks: Ranks) -> None:
     x, weight = random.normal(size=(6, 3)), random.normal(size=3)
 
     alone = judged(x, weight)
-    both = ranks.run(judged, x=x, weight_shared=weight)
+    both = ranks.run(judged, x_shared=x, weight_shared=weight)
 
     for name in ("normed", "gradient"):
         assert np.allclose(np.concatenate([one[name] for one in both]), alone[name], rtol=1e-9)
 
 
 def test_one_sample_has_no_variance() -> None:
-    with pytest.raises(ValueError, match=r"batch_norm: found 1 sample of all ranks; allowed: 2"):
+    with pytest.raises(ValueError, match=r"batch_norm: found 1 of all ranks' rows; allowed: 2"):
         batch_norm(torch.ones(1, 3))

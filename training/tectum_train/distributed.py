@@ -36,6 +36,7 @@ __all__ = [
     "rank",
     "ring",
     "same_everywhere",
+    "sum_over_ranks",
     "together",
     "world_size",
 ]
@@ -143,6 +144,26 @@ def _without_gradient(own: Tensor) -> Tensor:
     every = [torch.empty_like(plain) for _ in range(world_size())]
     dist.all_gather(every, plain.contiguous())
     return torch.cat(every).to(own.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """Add over ranks; what any rank's loss owes to the sum is owed to every rank's part of it."""
+
+    @staticmethod
+    def forward(_: Any, own: Tensor) -> Tensor:
+        return all_sum(own)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        return all_sum(gradients[0].contiguous())
+
+
+def sum_over_ranks(own: Tensor) -> Tensor:
+    """The sum over ranks, with gradient; `all_sum` is without."""
+    if world_size() == 1:
+        return own
+    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _Shift(torch.autograd.Function):

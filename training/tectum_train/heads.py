@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tectum_train.distributed import gather
+from tectum_train.distributed import all_sum, sum_over_ranks
 from tectum_train.losses.precision import wide
 
 __all__ = ["PrototypeHead", "batch_norm", "perceptron"]
@@ -31,24 +31,26 @@ def perceptron(width: int, hidden: int, out: int, layers: int = 2) -> nn.Sequent
 
 
 def batch_norm(x: Tensor) -> Tensor:
-    """BatchNorm without gains over the samples of all ranks: a mean of 0, a variance of 1.
+    """BatchNorm without gains over the rows of all ranks: a mean of 0, a variance of 1.
 
     Args:
-        x: float[b, D], this rank's.
+        x: float[b, D], this rank's; ranks may have different numbers of them.
 
     Returns:
         float32[b, D], or float64.
 
     Raises:
-        ValueError: there is one sample alone, which has no variance.
+        ValueError: there is one row alone, which has no variance.
 
     Source: BatchNorm (arXiv:1502.03167), ε 1e-5 as there; over all ranks, as in MoCo v3's heads.
     """
     own = wide(x)
-    every = gather(own)
-    if len(every) < 2:
-        raise ValueError(f"batch_norm: found {len(every)} sample of all ranks; allowed: 2 or more")
-    return (own - every.mean(dim=0)) / (every.var(dim=0, correction=0) + 1e-5).sqrt()
+    rows = int(all_sum(torch.tensor(float(len(own)), device=own.device)))
+    if rows < 2:
+        raise ValueError(f"batch_norm: found {rows} of all ranks' rows; allowed: 2 or more")
+    centred = own - sum_over_ranks(own.sum(dim=0)) / rows
+    variance = sum_over_ranks((centred * centred).sum(dim=0)) / rows
+    return centred / (variance + 1e-5).sqrt()
 
 
 class PrototypeHead(nn.Module):
@@ -62,10 +64,14 @@ class PrototypeHead(nn.Module):
         hidden: H.
         bottleneck: w.
         prototypes: K.
+        normed: whether vectors go through `batch_norm` before they are made unit ones.
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+    def __init__(
+        self, width: int, hidden: int, bottleneck: int, prototypes: int, *, normed: bool = False
+    ) -> None:
         super().__init__()
+        self.normed = normed
         self.perceptron = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(),
             nn.Linear(hidden, hidden), nn.GELU(),
@@ -82,15 +88,16 @@ class PrototypeHead(nn.Module):
         """Compare.
 
         Args:
-            x: float[…, D].
+            x: float[b, D].
             frozen: whether the prototypes stay where they are in this step.
 
         Returns:
-            float32[…, K], or float64, from -1 to 1.
+            float32[b, K], or float64, from -1 to 1.
         """
         directions = self.directions.detach() if frozen else self.directions
         narrow = self.perceptron(x)
         # Divided by a temperature of 0.04, what bfloat16 rounds off would be a tenth of a logit.
         with torch.autocast(x.device.type, enabled=False):
-            unit = F.normalize(narrow.to(directions.dtype), dim=-1)
+            narrow = narrow.to(directions.dtype)
+            unit = F.normalize(batch_norm(narrow) if self.normed else narrow, dim=-1)
             return unit @ F.normalize(directions, dim=-1).t()

@@ -29,6 +29,7 @@ EVERYTHING: list[dict[str, Any]] = [
     {},
     {"centring": "sinkhorn_knopp", "patch_head": "own"},
     {"patch_weight": 0, "koleo_weight": 0},
+    {"batch_norm": True, "centring": "sinkhorn_knopp"},
 ]
 
 
@@ -241,6 +242,18 @@ def test_prototypes_stay_where_they_are_in_the_first_steps() -> None:
     stepped(learnt, adam, 2)
 
     assert not torch.equal(directions, begun)
+
+
+def test_normed_vectors_have_nothing_in_common() -> None:
+    normed, plain = (dino(batch_norm=way).student.of_views for way in (True, False))
+    x = torch.randn(16, 32)
+
+    for head, alike in ((normed, True), (plain, False)):
+        before = head(x).detach()
+        last = head.perceptron[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, 3.0)
+        assert torch.allclose(head(x), before, atol=1e-5) == alike
 
 
 def test_cosines_are_in_float32_whatever_the_autocast() -> None:

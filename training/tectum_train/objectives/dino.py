@@ -49,6 +49,9 @@ class DinoConfig(PartSettings):
     """Width of the heads' hidden layers (2,048 in the paper)."""
     bottleneck: PositiveInt = 128
     """Length of the vectors that are compared to prototypes (256 in the paper)."""
+    batch_norm: bool = False
+    """Whether these vectors go through a BatchNorm over all ranks, so that in a short run no
+    direction takes over; the paper's heads do without."""
     student_temperature: PositiveFloat = 0.1
     """What the student's cosines are divided by."""
     teacher_temperature: tuple[PositiveFloat, PositiveFloat] = (0.04, 0.07)
@@ -95,7 +98,9 @@ class _Network(nn.Module):
         width = vision.config.transformer.width
 
         def head() -> PrototypeHead:
-            return PrototypeHead(width, config.hidden, config.bottleneck, config.prototypes)
+            return PrototypeHead(
+                width, config.hidden, config.bottleneck, config.prototypes, normed=config.batch_norm
+            )
 
         self.of_views = head()
         own = config.patch_weight > 0 and config.patch_head == "own"
