@@ -40,6 +40,8 @@ VALUES: dict[str, Any] = {
     "max_text_bytes": 1005,
     "max_queued_items": 7,
     "max_block_ms": 8,
+    "kept_share": 0.125,
+    "record": "arrivals.jsonl",
     "max_streams": 9,
     "control_deadline": 1.5,
     "interactive_deadline": 2.5,

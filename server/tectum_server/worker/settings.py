@@ -77,6 +77,13 @@ class WorkerSettings(BaseModel):
     CONTROL calls come (one in the last 10 s): batches are not interrupted, so this is how long the
     next one may have to wait for the engine. A single item is run whatever it takes. None: as
     long as the largest batch takes."""
+    kept_share: Annotated[float, Field(ge=0, le=0.25)] = 0.05
+    """Share of the engine's time that INTERACTIVE and BULK each have while anything of them waits,
+    however much comes of higher classes. 0: what is overtaken may wait until its deadline."""
+    record: str | None = None
+    """File to add to, a JSON line for each request (when it came, what of, its class and deadline,
+    nothing that it holds) and for each batch, at most 64 MiB; `benchmarks/replay.py` tries other
+    limits on it. None: nothing is recorded."""
     max_streams: PositiveInt = 64
     """Streams open at once."""
     control_deadline: PositiveFloat = 0.25
@@ -115,6 +122,8 @@ class WorkerSettings(BaseModel):
             "max_batch": self.max_batch,
             "max_queued_items": self.max_queued_items,
             "max_block_ms": self.max_block_ms,
+            "kept_share": self.kept_share,
+            "record": self.record or "",
         }
 
     @property

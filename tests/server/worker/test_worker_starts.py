@@ -108,6 +108,7 @@ def test_after_a_start_that_failed_the_port_is_free_again(loop: Loop, root: Path
         ),
         ({"device": "cuda:99"}, "device 'cuda:99': "),
         ({"repository": "nowhere://models"}, "repository 'nowhere://models': "),
+        ({"record": "/nowhere/arrivals"}, "record '/nowhere/arrivals': No such file or directory"),
     ],
 )
 def test_what_is_not_on_this_machine_is_named_in_one_line(

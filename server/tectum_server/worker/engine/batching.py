@@ -12,6 +12,7 @@ The rules:
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
 - While CONTROL calls come, a batch with others in it stays within the operator's limit.
+- A class below CONTROL that has waited through enough of others' batches goes first (`owed`).
 - What cannot be met is refused when it asks; what expires while waiting never runs.
 - What a request itself costs is taken at its best of late, and now and then one that would be
   refused for that alone is let in: a refusal teaches nothing, and costs may have been learnt in a
@@ -22,13 +23,18 @@ The rules:
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 
 from tectum_server.worker.engine.cost import Cost
+from tectum_server.worker.engine.line import Line, Waiting
+from tectum_server.worker.engine.owed import Owed
+from tectum_server.worker.engine.pace import Pace
 from tectum_server.worker.engine.returning import Returning
+from tectum_server.worker.engine.usage import Usage
 from tectum_server.worker.shares import has_room
 
 __all__ = ["Admitted", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
@@ -43,6 +49,10 @@ medians, and the answer has a way to go."""
 _PROBE_MS, _PROBE_COSTS = 1000, 10
 """So long, and so many times its cost, a key that is refused must not have run before a request is
 let in to see: what then comes too late takes a tenth of the engine's time at most."""
+_OWED_TO_OVERTAKE_CONTROL = 4
+"""Batches that a class must be owed to go before CONTROL."""
+_LEAST_SPEED = 0.01
+"""Of the engine: nobody is told to come again in a hundred times what it takes."""
 _MOST_REFUSED = 512
 """As many keys as costs are known of."""
 
@@ -54,27 +64,6 @@ class Reason(Enum):
     DEADLINE_UNREACHABLE = "deadline unreachable"
     DEADLINE_INFEASIBLE = "deadline infeasible"
     DEADLINE_PASSED = "deadline passed"
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One item of a request."""
-
-    item: int
-    """Names it; unique, rising in order of arrival."""
-    key: Hashable
-    """Items with equal keys may share a batch."""
-    priority: int
-    """Lower goes first."""
-    deadline_ms: int
-    """By when its answer is due."""
-    request: int | None = None
-    """Equal for items of one request, which is answered with the last of them; None: it is one."""
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """Sorts by service."""
-        return (self.priority, self.deadline_ms, self.item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +116,7 @@ class Batching:
         max_batch: largest batch for any key.
         cost: what a batch of a key costs; None where nothing is known yet.
         max_block_ms: longest that a batch with anything but CONTROL in it is predicted to take
-            while CONTROL calls come, a single item's excepted; None: no limit. Admission does
-            not reckon with the smaller batches this makes.
+            while CONTROL calls come, a single item's excepted; None: no limit.
     """
 
     def __init__(
@@ -137,6 +125,7 @@ class Batching:
         max_batch: int,
         cost: Callable[[Hashable], Cost | None],
         max_block_ms: int | None = None,
+        kept_share: float = 0.0,
     ) -> None:
         self._max_queued = max_queued
         self._max_batch = max_batch
@@ -144,20 +133,20 @@ class Batching:
         self._max_block_ms = max_block_ms
         self._control_until_ms: int | None = None
         self._refused_since_ms: dict[Hashable, int] = {}
-        self._waiting: dict[int, Waiting] = {}
+        self._line = Line()
         self._busy_since_ms = self._busy_until_ms = 0
         self._running: list[Waiting] = []
         self._returning = Returning()
+        self._kept_share = kept_share
+        self._owed = Owed(kept_share, _CONTROL)
+        self._usage = Usage()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._line)
 
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""
-        depth: dict[int, int] = defaultdict(int)
-        for waiting in self._waiting.values():
-            depth[waiting.priority] += 1
-        return dict(depth)
+        return self._line.depth
 
     def admit(
         self, items: Sequence[Waiting], now_ms: int, arrived_ms: int | None = None
@@ -175,77 +164,78 @@ class Batching:
             self._control_until_ms = now_ms + _EXPECTED_MS
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
-        alone, own = self._time_for(items), self._best_time_for(items)
+        keys, free = Counter(item.key for item in items), Pace(self._cost, self._max_batch)
+        # Of what it costs itself, so much less than usual if all goes as well as it did of late.
+        own = free.best(keys)
+        spared = free.usual(keys) - own
         if now_ms + own > first.deadline_ms:
-            if not self._probes(items, alone, now_ms):
+            if not self._probes(keys.keys(), own + spared, now_ms):
                 since_ms = now_ms if arrived_ms is None else arrived_ms
                 if since_ms + own > first.deadline_ms:
                     return _infeasible(first.deadline_ms, since_ms + own, since_ms)
                 return _unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
-            own = 0.0
-        if not has_room(self._max_queued, len(self._waiting), len(items), first.priority):
-            return Refused(Reason.QUEUE_FULL, max(1, round(self._time_for(self._waiting.values()))))
-        ahead = [waiting for waiting in self._waiting.values() if waiting.order < first.order]
-        starts_ms = max(now_ms, self._busy_until_ms)
-        done_ms = starts_ms + self._time_for([*ahead, *items]) - alone + own
+            spared += own
+        # What goes before CONTROL is CONTROL, and has no limit.
+        limit_ms = None if first.priority == _CONTROL else self._limit_ms(now_ms)
+        pace = Pace(self._cost, self._max_batch, limit_ms)
+        if not has_room(self._max_queued, len(self._line), len(items), first.priority):
+            after_ms = pace.usual(self._line.keys)
+            return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
+        done_ms = self._done_ms(items, keys, pace, now_ms) - spared
         if done_ms > first.deadline_ms:
             return _unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
-            self._waiting[item.item] = item
+            self._line.add(item)
             self._returning.came(item.key, 1, now_ms)
         return Admitted()
 
     def cancel(self, items: Iterable[int]) -> None:
         """Forget items whose caller has gone; those already running are not known here."""
         for item in items:
-            self._waiting.pop(item, None)
+            self._line.remove(item)
 
     def expire(self, now_ms: int) -> tuple[int, ...]:
         """Drop and name the items whose deadline has passed."""
-        late = tuple(w.item for w in self._waiting.values() if w.deadline_ms <= now_ms)
+        late = tuple(self._line.late(now_ms))
         self.cancel(late)
         return late
 
     def pause(self, now_ms: int) -> int:
         """Milliseconds that a free engine waits for more, unless it is asked again; 0: none."""
-        if not self._waiting or self._control_expected(now_ms):
+        waits, due_ms = len(self._line), self._line.due_ms
+        if due_ms is None or self._control_expected(now_ms):
             return 0
-        key, *others = {waiting.key for waiting in self._waiting.values()}
-        priority = min(waiting.priority for waiting in self._waiting.values())
-        missing, left_ms = self._returning.missing(key, priority, now_ms)
+        key, *others = self._line.keys
+        missing, left_ms = self._returning.missing(key, self._line.classes[0], now_ms)
         cost = self._cost(key)
-        if others or not missing or cost is None or len(self._waiting) >= self._max_batch:
+        if others or not missing or cost is None or waits >= self._max_batch:
             return 0
-        due_ms = min(waiting.deadline_ms for waiting in self._waiting.values())
-        takes_ms = cost.of(min(self._max_batch, len(self._waiting) + missing))
+        takes_ms = cost.of(min(self._max_batch, waits + missing))
         return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
         """What to run on a free engine; None if nothing waits. Call `expire` and `pause` first."""
-        if not self._waiting:
+        if not self._line:
             return None
-        first = min(self._waiting.values(), key=lambda waiting: waiting.order)
-        mates = sorted(
-            (waiting for waiting in self._waiting.values() if waiting.key == first.key),
-            key=lambda waiting: waiting.order,
-        )[: self._max_batch]
-        cost = self._cost(first.key)
-        size = len(mates) if cost is None else self._size(mates, cost, now_ms)
-        chosen = mates[:size]
+        chosen = self._owed_batch(now_ms) or self._batch(None, now_ms)
+        cost, size = self._cost(chosen[0].key), len(chosen)
         self.cancel(waiting.item for waiting in chosen)
-        self._refused_since_ms.pop(first.key, None)
+        self._refused_since_ms.pop(chosen[0].key, None)
         self._busy_since_ms = now_ms
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
         self._running = chosen
-        return Batch(first.key, tuple(waiting.item for waiting in chosen))
+        return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
     def idle(self, now_ms: int) -> None:
         """The engine has finished the batch that it was last given."""
         self._busy_until_ms = 0
         if not self._running:
             return
+        members = [ran.priority for ran in self._running]
+        self._owed.ran(members, self._line.classes, now_ms - self._busy_since_ms)
+        self._usage.ran(members, now_ms - self._busy_since_ms, now_ms)
         # Who has items waiting still is not answered yet, and has no reason to come back.
-        unanswered = {waiting.request for waiting in self._waiting.values()} - {None}
+        unanswered = self._line.requests
         back = [ran for ran in self._running if ran.request not in unanswered]
         cost = self._cost(self._running[0].key) or Cost(0.0, 0.0)
         self._returning.answered(
@@ -258,15 +248,64 @@ class Batching:
         )
         self._running = []
 
+    def _batch(self, before: int | None, now_ms: int) -> list[Waiting]:
+        """What would run, in order of service; a class that goes before the others if there is one.
+
+        Something of it must wait.
+        """
+        mates = self._line.mates(self._max_batch, before)
+        cost = self._cost(mates[0].key)
+        return mates if cost is None else mates[: self._size(mates, cost, now_ms)]
+
+    def _owed_batch(self, now_ms: int) -> list[Waiting] | None:
+        """What runs because its class has waited through enough of others'; None: nothing.
+
+        CONTROL is overtaken only by who is owed a few batches: there are gaps between its calls.
+        """
+        classes = self._line.classes
+        enough = _OWED_TO_OVERTAKE_CONTROL if classes[0] == _CONTROL else 1
+        for priority in classes:
+            if debt := self._owed.debt(priority):
+                batch = self._batch(priority, now_ms)
+                cost = self._cost(batch[0].key)
+                if cost is None or enough * cost.of(len(batch)) <= debt:
+                    return batch
+        return None
+
+    def _speed(self, priority: int, now_ms: int) -> float:
+        """Share of the engine that a class may count on, beside what waits before it already.
+
+        What comes later and overtakes it is as much as there was of late; classes below have
+        their kept share if they wait.
+        """
+        below = sum(waiting > priority for waiting in self._line.classes)
+        left = 1 - self._usage.above(priority, now_ms) - self._kept_share * below
+        return max(left, self._kept_share, _LEAST_SPEED)
+
     def _control_expected(self, now_ms: int) -> bool:
         return self._control_until_ms is not None and now_ms < self._control_until_ms
 
-    def _probes(self, items: Sequence[Waiting], alone: float, now_ms: int) -> bool:
+    def _done_ms(
+        self, items: Sequence[Waiting], keys: Counter[Hashable], pace: Pace, now_ms: int
+    ) -> float:
+        """When a request would be answered that joins the line now.
+
+        Args:
+            items: the request's.
+            keys: how many of each key these are.
+            pace: what batches take now.
+            now_ms: now.
+        """
+        ahead = self._line.ahead(items[0])
+        starts_ms = max(now_ms, self._busy_until_ms)
+        takes_ms = pace.queued(ahead + keys, items[-1].key)
+        return starts_ms + takes_ms / self._speed(items[0].priority, now_ms)
+
+    def _probes(self, keys: Set[Hashable], alone: float, now_ms: int) -> bool:
         """Whether a request that its own cost rules out is let in, to see what it takes now.
 
         One at a time, once none of its keys has run for long enough since a refusal.
         """
-        keys = {item.key for item in items}
         for key in keys - self._refused_since_ms.keys():
             if len(self._refused_since_ms) >= _MOST_REFUSED:
                 self._refused_since_ms.pop(next(iter(self._refused_since_ms)))
@@ -274,35 +313,20 @@ class Batching:
         since = max(self._refused_since_ms.get(key, now_ms) for key in keys)
         if now_ms - since < max(_PROBE_MS, _PROBE_COSTS * alone):
             return False
-        return not any(waiting.key in keys for waiting in self._waiting.values())
+        return not keys & self._line.keys.keys()
 
     def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
         """How many of the mates run now."""
-        size = _fitting(mates, cost, now_ms)
-        if self._max_block_ms is None or not self._control_expected(now_ms):
+        size, limit_ms = _fitting(mates, cost, now_ms), self._limit_ms(now_ms)
+        if limit_ms is None or all(mate.priority == _CONTROL for mate in mates[:size]):
             return size
-        # CONTROL's own come first: where the last is one of them, all are.
-        while (
-            size > 1 and mates[size - 1].priority != _CONTROL and cost.of(size) > self._max_block_ms
-        ):
-            size -= 1
-        return size
+        within = cost.within(limit_ms, size)
+        own = sum(1 for _ in takewhile(lambda mate: mate.priority == _CONTROL, mates[:size]))
+        return max(within, own)
 
-    def _time_for(self, items: Iterable[Waiting]) -> float:
-        """Milliseconds for these items alone, in full batches of each key; unknown keys cost 0."""
-        return sum(time for time, _ in self._times_for(items))
-
-    def _best_time_for(self, items: Iterable[Waiting]) -> float:
-        """The same, were each key's batches as fast as the fastest of late."""
-        return sum(time * least for time, least in self._times_for(items))
-
-    def _times_for(self, items: Iterable[Waiting]) -> Iterator[tuple[float, float]]:
-        """For each known key, its milliseconds, and the least share of them that it took."""
-        for key, count in Counter(waiting.key for waiting in items).items():
-            cost = self._cost(key)
-            if cost is not None:
-                batches = -(-count // self._max_batch)
-                yield batches * cost.fixed_ms + count * cost.per_item_ms, cost.least
+    def _limit_ms(self, now_ms: int) -> int | None:
+        """Longest that a batch with others than CONTROL in it may take now; None: no limit."""
+        return self._max_block_ms if self._control_expected(now_ms) else None
 
 
 def _infeasible(deadline_ms: int, done_ms: float, since_ms: int) -> Refused:

@@ -33,6 +33,15 @@ class Cost:
         """Milliseconds for a batch of `items`."""
         return self.fixed_ms + self.per_item_ms * items
 
+    def within(self, limit_ms: float, most: int) -> int:
+        """Items in the largest batch of at most so many milliseconds and items; one at least."""
+        if self.of(most) <= limit_ms:
+            return most
+        if self.of(1) >= limit_ms:
+            return 1
+        fits = int((limit_ms - self.fixed_ms) / self.per_item_ms)
+        return fits if self.of(fits) <= limit_ms else fits - 1  # the quotient is rounded
+
 
 class CostModel:
     """One line for each batch key, from what batches took; for one thread alone."""

@@ -21,6 +21,7 @@ from tectum_core.bundle import BundleError, BundleNotFound, Repository, read_bun
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.describe import describe
+from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.engine.warmup import warm_up
 from tectum_server.worker.failure import Failure
@@ -51,6 +52,10 @@ class EngineSettings:
     """Items that may wait at once."""
     max_block_ms: int | None = None
     """As in `batching`."""
+    kept_share: float = 0.05
+    """As in `batching`."""
+    record: str = ""
+    """File of what comes and what it takes, as `recording` writes it; empty: none."""
     asked: tuple[str, ...] | None = None
     """For an engine that replaces one that served `models`: what the worker was asked for, which
     stands in for what is there no more; what does not load at all is left out. None: all or none
@@ -70,7 +75,7 @@ class LocalEngine:
     """Models, and jobs on them.
 
     Raises:
-        ValueError: no such repository, or no such device.
+        ValueError: no such repository, no such device, or no file to record in.
     """
 
     def __init__(self, settings: EngineSettings, metrics: EngineMetrics) -> None:
@@ -82,6 +87,8 @@ class LocalEngine:
             settings.max_batch,
             metrics,
             max_block_ms=settings.max_block_ms,
+            kept_share=settings.kept_share,
+            recorder=_recorder(settings.record),
             on_failure=self._fail,
         )
         self._loaded: dict[str, _Loaded] = {}
@@ -313,6 +320,13 @@ def _opened(repository: str) -> Repository:
         return Repository(repository)
     except (ValueError, ImportError) as error:  # fsspec: what it does not know, or lacks
         raise ValueError(f"repository {repository!r}: {error}") from error
+
+
+def _recorder(path: str) -> Recorder | None:
+    try:
+        return Recorder(Path(path)) if path else None
+    except OSError as error:
+        raise ValueError(f"record {path!r}: {error.strerror}") from error
 
 
 def _check_device(device: str) -> None:

@@ -26,6 +26,7 @@ from tectum_server.worker.engine.batching import (
 )
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key, run_batch
+from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, JobResult, Operation
@@ -76,6 +77,8 @@ class Scheduler:
         metrics: where to observe.
         clock: seconds, monotonic; jobs' deadlines are on it.
         max_block_ms: as in `batching`.
+        kept_share: as in `batching`.
+        recorder: where to write what comes and what it takes; None: nowhere.
         on_failure: called if a fault of its own ends the service; from then on every job is
             refused.
     """
@@ -87,11 +90,14 @@ class Scheduler:
         metrics: EngineMetrics,
         clock: Callable[[], float] = time.monotonic,
         max_block_ms: int | None = None,
+        kept_share: float = 0.0,
+        recorder: Recorder | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.costs = CostModel()
-        self._policy = Batching(max_queued, max_batch, self.costs.cost, max_block_ms)
+        self._policy = Batching(max_queued, max_batch, self.costs.cost, max_block_ms, kept_share)
         self._metrics = metrics
+        self._recorder = recorder
         self._clock = clock
         self._on_failure = on_failure
         self._failed = False
@@ -114,6 +120,8 @@ class Scheduler:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         self._compute.shutdown()
+        if self._recorder is not None:
+            self._recorder.close()
 
     async def submit(self, job: Job, predictor: Predictor) -> JobResult:
         """Queue a job and wait for its answer; cancelling withdraws what has not run yet.
@@ -165,8 +173,11 @@ class Scheduler:
             )
             for item in job.items
         ]
-        arrived = None if job.arrived is None else int(job.arrived * 1000)
-        verdict = self._policy.admit(waiting, self._now_ms(), arrived)
+        arrived, now_ms = None if job.arrived is None else int(job.arrived * 1000), self._now_ms()
+        if self._recorder is not None:
+            patience = waiting[0].deadline_ms - now_ms
+            self._recorder.came(now_ms, [one.key for one in waiting], job.priority, patience)
+        verdict = self._policy.admit(waiting, now_ms, arrived)
         if isinstance(verdict, Refused):
             after = verdict.retry_after_ms
             _log.info("refused", extra={**_named(job), "reason": verdict.reason.value})
@@ -212,6 +223,8 @@ class Scheduler:
             self._policy.idle(self._now_ms())
             if answers.clean:
                 self.costs.observe(batch.key, len(places), took * 1000)
+                if self._recorder is not None:
+                    self._recorder.ran(batch.key, len(places), took * 1000)
             self._account(places, started, took)
             for place, answer in zip(places, answers.outputs, strict=True):
                 self._deliver(place, answer)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import EmbedTexts, Item, ItemOutput, Job, JobResult
@@ -87,13 +88,14 @@ class Rig:
         self,
         max_queued: int = 100,
         max_batch: int = 32,
+        recorder: Recorder | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.clock = Clock()
         self.registry = CollectorRegistry()
         metrics = EngineMetrics(self.registry)
         self.scheduler = Scheduler(
-            max_queued, max_batch, metrics, self.clock, on_failure=on_failure
+            max_queued, max_batch, metrics, self.clock, recorder=recorder, on_failure=on_failure
         )
         self.predictor = GatedPredictor(self.clock)
         self.scheduler.start()

@@ -130,3 +130,13 @@ def test_keys_do_not_mix_and_are_forgotten_one_by_one() -> None:
     assert model.known == {"b"}
     assert model.cost("a") is None
     assert known(model, "b").of(1) == 50
+
+
+@given(st.integers(0, 50), st.floats(0, 50), st.floats(0.01, 500), st.integers(1, 200))
+def test_a_limit_allows_the_largest_batch_that_keeps_it_and_one_item_always(
+    fixed_ms: int, per_item_ms: float, limit_ms: float, most: int
+) -> None:
+    cost = Cost(fixed_ms, per_item_ms)
+
+    keep_it = [size for size in range(1, most + 1) if cost.of(size) <= limit_ms]
+    assert cost.within(limit_ms, most) == max(keep_it, default=1)

@@ -2,12 +2,15 @@
 
 import asyncio
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.server.worker.engine.gated import GatedPredictor, Rig, lengths, refusal, settle
 
 from tectum.v1 import errors_pb2
+from tectum_server.worker.engine.recording import Recorder, read_recording
+from tectum_server.worker.engine.simulation import Arrival
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import ItemFailure
 from tectum_server.worker.jobs import Priority as P
@@ -98,6 +101,29 @@ async def test_a_pause_ends_by_itself(rig: Rig) -> None:
     pausing(rig, 20)
 
     assert lengths(await asyncio.wait_for(rig.submit("a"), 10)) == [1]
+
+
+# ---------------------------------------------------------------- recording
+
+
+async def test_what_comes_and_what_it_takes_is_recorded_refused_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.jsonl"
+    rig = Rig(max_queued=2, recorder=Recorder(path))
+    rig.predictor.open()
+    await rig.submit("a", "bb", priority=P.CONTROL, within=0.5)
+    refused = rig.submit("a", "bb", "ccc", within=2.0)
+    assert (await refusal(refused)).reason == errors_pb2.ERROR_REASON_QUEUE_FULL
+    await rig.scheduler.close()
+
+    found = read_recording(path)
+
+    key = "m@v1/embed_texts"
+    assert found.arrivals == (
+        Arrival(0, (key, key), P.CONTROL, 500),
+        Arrival(0, (key, key, key), P.INTERACTIVE, 2000),
+    )
+    assert [batch[:2] for batch in found.batches] == [(key, 2)]
+    assert "bb" not in path.read_text()  # nothing of what was asked
 
 
 # ---------------------------------------------------------------- failures

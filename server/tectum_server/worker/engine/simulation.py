@@ -1,0 +1,200 @@
+"""Arrivals before the batching policy, as fast as it keeps its books: who is answered, and when.
+
+For trying rules and limits on recorded or invented arrivals (`benchmarks/replay.py`), and for tests
+that would take minutes of sleeping otherwise. An engine that does one batch at a time is assumed,
+and nothing else: no decoding, no transport, no clock. Times are whole milliseconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+
+from tectum_server.worker.engine.batching import Batching, Reason, Refused, Waiting
+
+__all__ = ["Arrival", "Told", "simulate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that comes."""
+
+    at_ms: int
+    keys: tuple[Hashable, ...]
+    """Of its items, as `Waiting.key`."""
+    priority: int
+    patience_ms: int
+    """From its arrival to its deadline."""
+    leaves_after_ms: int | None = None
+    """When its caller hangs up, if it is not answered by then; None: never."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What became of one."""
+
+    arrival: Arrival
+    reason: Reason | None = None
+    """Why it was refused, or DEADLINE_PASSED where it expired while it waited."""
+    answered_ms: int | None = None
+    """When its last item was done; None: it was refused, expired or has left."""
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it was answered by its deadline."""
+        due_ms = self.arrival.at_ms + self.arrival.patience_ms
+        return self.answered_ms is not None and self.answered_ms <= due_ms
+
+    @property
+    def latency_ms(self) -> int | None:
+        """From its arrival to its answer."""
+        return None if self.answered_ms is None else self.answered_ms - self.arrival.at_ms
+
+
+def simulate(
+    policy: Batching,
+    arrivals: Iterable[Arrival],
+    takes_ms: Callable[[Hashable, int], float],
+    observe: Callable[[Hashable, int, float], None] = lambda *_: None,
+) -> list[Told]:
+    """Let arrivals come, and the engine run what the policy says, until nothing is left.
+
+    Args:
+        policy: empty, and driven as the scheduler drives it.
+        arrivals: by time.
+        takes_ms: what a batch of so many items of a key takes indeed.
+        observe: told of each batch when it ends; `CostModel.observe`, where costs are learnt.
+
+    Returns:
+        What became of each arrival, in order.
+
+    Raises:
+        ValueError: an arrival is earlier than the one before it.
+    """
+    day = _Day(policy, takes_ms, observe)
+    for arrival in arrivals:
+        day.until(arrival.at_ms)
+        day.come(arrival)
+    day.until(None)
+    return day.told
+
+
+@dataclass(slots=True)
+class _Running:
+    """A batch on the engine."""
+
+    key: Hashable
+    items: tuple[int, ...]
+    took_ms: float
+
+
+class _Day:
+    def __init__(
+        self,
+        policy: Batching,
+        takes_ms: Callable[[Hashable, int], float],
+        observe: Callable[[Hashable, int, float], None],
+    ) -> None:
+        self.told: list[Told] = []
+        self._policy = policy
+        self._takes_ms = takes_ms
+        self._observe = observe
+        self._now_ms = 0
+        self._running: _Running | None = None
+        self._wakes_ms: int | None = None
+        """When the engine is free, or its pause is over."""
+        self._requests: dict[int, int] = {}
+        """Of each item that waits or runs, its request's place in `told`."""
+        self._left: dict[int, set[int]] = {}
+        """Items that each request under way has left to do."""
+        self._leaving: list[tuple[int, int]] = []
+        """When callers hang up, and on which request."""
+        self._numbers = 0
+
+    def come(self, arrival: Arrival) -> None:
+        """It is now, and a request comes."""
+        told, request = Told(arrival), len(self.told)
+        self.told.append(told)
+        items = [
+            Waiting(
+                self._numbers + place,
+                key,
+                arrival.priority,
+                arrival.at_ms + arrival.patience_ms,
+                request,
+            )
+            for place, key in enumerate(arrival.keys)
+        ]
+        verdict = self._policy.admit(items, self._now_ms)
+        if isinstance(verdict, Refused):
+            told.reason = verdict.reason
+            return
+        self._numbers += len(items)
+        self._left[request] = {item.item for item in items}
+        self._requests |= dict.fromkeys(self._left[request], request)
+        if arrival.leaves_after_ms is not None:
+            heapq.heappush(self._leaving, (arrival.at_ms + arrival.leaves_after_ms, request))
+        if self._running is None:
+            self._serve()
+
+    def until(self, end_ms: int | None) -> None:
+        """Let all happen that happens before a moment; None: until nothing waits."""
+        if end_ms is not None and end_ms < self._now_ms:
+            raise ValueError(f"an arrival at {end_ms} ms comes after one at {self._now_ms} ms")
+        while (next_ms := self._next_ms()) is not None and (end_ms is None or next_ms <= end_ms):
+            self._now_ms = next_ms
+            while self._leaving and self._leaving[0][0] <= next_ms:
+                self._forget(heapq.heappop(self._leaving)[1])
+            if self._wakes_ms is not None and self._wakes_ms <= next_ms:
+                self._wakes_ms = None
+                self._finish()
+                self._serve()
+        if end_ms is not None:
+            self._now_ms = end_ms
+
+    def _next_ms(self) -> int | None:
+        """When something happens next by itself."""
+        leaves = self._leaving[0][0] if self._leaving else None
+        return min((at for at in (self._wakes_ms, leaves) if at is not None), default=None)
+
+    def _forget(self, request: int) -> None:
+        """Nobody waits for its answer any more."""
+        left = self._left.pop(request, set())
+        self._policy.cancel(left)
+        for item in left:
+            self._requests.pop(item, None)
+
+    def _finish(self) -> None:
+        """The batch has ended, if one ran."""
+        ran, self._running = self._running, None
+        if ran is None:
+            return
+        self._policy.idle(self._now_ms)
+        self._observe(ran.key, len(ran.items), ran.took_ms)
+        for item in ran.items:
+            request = self._requests.pop(item, None)
+            if request is None:  # its caller has gone
+                continue
+            self._left[request].discard(item)
+            if not self._left[request]:
+                del self._left[request]
+                self.told[request].answered_ms = self._now_ms
+
+    def _serve(self) -> None:
+        """Give a free engine its next batch, as the scheduler does."""
+        for request in {self._requests[item] for item in self._policy.expire(self._now_ms)}:
+            self.told[request].reason = Reason.DEADLINE_PASSED
+            self._forget(request)
+        pause = self._policy.pause(self._now_ms)
+        if pause:
+            self._wakes_ms = self._now_ms + pause
+            return
+        batch = self._policy.next_batch(self._now_ms)
+        if batch is None:
+            self._wakes_ms = None
+            return
+        took = self._takes_ms(batch.key, len(batch.items))
+        self._running = _Running(batch.key, batch.items, took)
+        self._wakes_ms = self._now_ms + max(1, math.ceil(took))
