@@ -273,11 +273,13 @@ class Batching:
         return None
 
     def _speed(self, priority: int, now_ms: int) -> float:
-        """Share of the engine that a class may count on, beside what waits before it already.
+        """Share of the engine that a class may count on while it waits.
 
         What comes later and overtakes it is as much as there was of late; classes below have
-        their kept share if they wait.
+        their kept share if they wait, but of CONTROL's time only what they are owed long since.
         """
+        if priority == _CONTROL:
+            return 1.0
         below = sum(waiting > priority for waiting in self._line.classes)
         left = 1 - self._usage.above(priority, now_ms) - self._kept_share * below
         return max(left, self._kept_share, _LEAST_SPEED)
@@ -296,10 +298,11 @@ class Batching:
             pace: what batches take now.
             now_ms: now.
         """
-        ahead = self._line.ahead(items[0])
-        starts_ms = max(now_ms, self._busy_until_ms)
-        takes_ms = pace.queued(ahead + keys, items[-1].key)
-        return starts_ms + takes_ms / self._speed(items[0].priority, now_ms)
+        ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
+        waits_ms: float = max(self._busy_until_ms - now_ms, 0)
+        waits_ms += pace.queued(ahead + keys, items[-1].key) - own_ms
+        # Only who waits can be overtaken.
+        return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
 
     def _probes(self, keys: Set[Hashable], alone: float, now_ms: int) -> bool:
         """Whether a request that its own cost rules out is let in, to see what it takes now.

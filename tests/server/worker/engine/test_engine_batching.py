@@ -326,3 +326,30 @@ def test_only_reasons_that_pass_with_time_come_with_a_time(reason: Reason) -> No
     assert verdict.reason is reason
     passes = reason in (Reason.QUEUE_FULL, Reason.DEADLINE_UNREACHABLE)
     assert (verdict.retry_after_ms is not None) is passes
+
+
+# ---------------------------------------------------------------- who is overtaken
+
+
+def half_used() -> Batching:
+    """CONTROL has had the engine half of the time, until just now."""
+    policy = batching(a=Cost(0, 10), c=Cost(0, 500))
+    admitted(policy, item(1, "c", CONTROL))
+    policy.next_batch(0)
+    policy.idle(500)
+    return policy
+
+
+def test_a_free_engine_is_not_taken_from_who_finds_it_free() -> None:
+    assert half_used().admit([item(2, "a", deadline_ms=510)], 500) == Admitted()
+
+
+def test_who_waits_reckons_with_as_much_from_above_as_there_was_of_late() -> None:
+    policy = half_used()
+    admitted(policy, item(2, "a"), now_ms=500)
+    policy.next_batch(500)  # until 510
+
+    # 10 ms at half of the engine, then its own 10.
+    assert policy.admit([item(3, "a", deadline_ms=529)], 500) == unreachable(29, 30)
+    assert policy.admit([item(3, "a", deadline_ms=530)], 500) == Admitted()
+    assert policy.admit([item(4, "a", CONTROL, deadline_ms=520)], 500) == Admitted()

@@ -89,8 +89,10 @@ def speed(
     """Share of the engine that a class may count on.
 
     Not what those above had in the last second, a batch counting 1/e after one, nor what is kept
-    for classes below that wait.
+    for classes below that wait; CONTROL may count on all of it.
     """
+    if priority == CONTROL:
+        return 1
     above = sum(
         one.took_ms
         * sum(member < priority for member in one.classes)
@@ -124,7 +126,9 @@ def expected_refusal(
     if len(queue) + len(items) > places:
         return Reason.QUEUE_FULL
     takes = time_for([*ahead, *items], max_batch, last=items[-1].key)
-    if max(now_ms, free_ms) + takes / pace > deadline:
+    own = time_for(items, max_batch)
+    waits = max(free_ms - now_ms, 0) + takes - own  # for so long others may come and overtake
+    if now_ms + waits / pace + own > deadline:
         return Reason.DEADLINE_UNREACHABLE
     return None
 
