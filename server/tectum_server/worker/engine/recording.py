@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -55,9 +56,10 @@ class Recorder:
     """
 
     def __init__(self, path: Path, most_bytes: int = _MOST_BYTES) -> None:
-        self._file: IO[bytes] | None = path.open("ab")
+        # Unbuffered: an engine that is killed leaves no half of a line for the next one to go on.
+        self._file: FileIO | None = path.open("ab", buffering=0)
         self._path = path
-        self._left = most_bytes - self._file.tell()
+        self._size, self._most_bytes = self._file.tell(), most_bytes
 
     def came(self, at_ms: int, keys: Sequence[Hashable], priority: int, patience_ms: int) -> None:
         """A request has come."""
@@ -77,18 +79,23 @@ class Recorder:
         if self._file is None:
             return
         written = msgspec.json.encode(line) + b"\n"
-        if len(written) > self._left:
+        if self._size + len(written) > self._most_bytes:
             _log.warning("the recording is full", extra={"path": str(self._path)})
             self.close()
             return
         try:
-            self._file.write(written)
-        except OSError as error:  # a full disk is no reason to stop serving
-            extra = {"path": str(self._path), "error": str(error)}
-            _log.error("the recording is not written any more", extra=extra)
-            self._file = None
+            whole = self._file.write(written) == len(written)
+            told = "no room for a whole line"
+        except OSError as error:
+            whole, told = False, str(error)
+        if whole:
+            self._size += len(written)
             return
-        self._left -= len(written)
+        # A full disk is no reason to stop serving.
+        _log.error("nothing more is recorded", extra={"path": str(self._path), "error": told})
+        with suppress(OSError):
+            self._file.truncate(self._size)
+        self.close()
 
 
 def read_recording(path: Path) -> Recording:
@@ -105,14 +112,19 @@ def read_recording(path: Path) -> Recording:
         except msgspec.MsgspecError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         came.append(told) if isinstance(told, _Came) else ran.append(told)
-    begun = came[0].at_ms if came else 0
-    return Recording(
-        tuple(_arrivals(came, begun)), tuple((one.key, one.items, one.took_ms) for one in ran)
-    )
+    batches = tuple((one.key, one.items, one.took_ms) for one in ran)
+    return Recording(tuple(_arrivals(came)), batches)
 
 
-def _arrivals(came: Iterable[_Came], begun_ms: int) -> Iterable[Arrival]:
+def _arrivals(came: Iterable[_Came]) -> Iterable[Arrival]:
+    """By time from 0 ms; where the clock began anew, as after a reboot, it goes on from before."""
+    begun_ms = before_ms = None
     for one in came:
+        if begun_ms is None or before_ms is None:
+            begun_ms = one.at_ms
+        elif one.at_ms < before_ms:
+            begun_ms -= before_ms - one.at_ms
+        before_ms = one.at_ms
         yield Arrival(one.at_ms - begun_ms, one.keys, one.priority, one.patience_ms)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,42 @@ def test_it_never_has_more_bytes_than_it_may(
     assert size <= most_bytes
     assert [one.at_ms for one in found.arrivals] == list(range(len(found.arrivals)))
     assert len(found.arrivals) == 30 or most_bytes - size < 70
+
+
+def test_a_clock_that_begins_anew_goes_on_from_before(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.jsonl"
+    recorder = Recorder(path)
+
+    for at_ms in (1000, 1500, 20, 30, 5, 6):
+        recorder.came(at_ms, ["a"], 2, 100)
+    recorder.close()
+
+    assert [one.at_ms for one in read_recording(path).arrivals] == [0, 500, 500, 510, 510, 511]
+
+
+def test_each_line_is_there_at_once_and_a_full_disk_leaves_no_half_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.jsonl"
+    recorder = Recorder(path)
+    recorder.came(0, ["a"], 2, 100)
+    assert len(read_recording(path).arrivals) == 1
+    whole, there = path.read_bytes(), recorder._file
+    assert there is not None
+    file: FileIO = there
+
+    class Full:
+        """Takes half of what it is given."""
+
+        truncate, close = file.truncate, file.close
+
+        def write(self, data: bytes) -> int | None:
+            return file.write(data[: len(data) // 2])
+
+    recorder._file = Full()  # type: ignore[assignment]
+    recorder.came(1, ["a"], 2, 100)
+    recorder.came(2, ["a"], 2, 100)
+
+    assert path.read_bytes() == whole
+    assert file.closed
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_a_strange_one_is_named(tmp_path: Path) -> None:
