@@ -7,7 +7,8 @@
 
 A run takes minutes; its numbers lie in benchmarks/results/gates, and a finished run whose recipe is
 the same is not run again. Ctrl-C saves, and the same command goes on. After each run
-benchmarks/results/objectives.md is written anew from all that there are.
+benchmarks/results/objectives.md is written anew from all that there are, and each row's numbers
+beside its runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from gates_run import (
     missing_data,
     wanted,
 )
-from gates_table import SEEDS, Results, table
+from gates_table import SEEDS, Results, numbers, table
 from tectum_train.engine.progress import say
 
 REPORT = Path("benchmarks/results/objectives.md")
@@ -94,14 +95,21 @@ def series(
 
 
 def write(places: Places, file: Path) -> None:
-    """The report, if there is anything to report."""
+    """The report, and beside the runs each row's numbers, if there is anything to report."""
     if results := gather(places):
-        draft = file.with_suffix(".writing")
         planned, now = read_planned(places.planning), None
         if planned is not None and planned.trained is not None:
             now = identity_with(planned.trained.changes, planned.trained.seed, places)
-        draft.write_text(report(results, planned, now), encoding="utf-8")
-        draft.replace(file)
+        told = {
+            places.results / f"{name}.md": text
+            for name, text in numbers(ROWS, results, planned).items()
+        }
+        for stale in set(places.results.glob("*.md")) - told.keys():
+            stale.unlink(missing_ok=True)  # another worker may have been here
+        for path, text in {**told, file: report(results, planned, now)}.items():
+            draft = path.with_suffix(".writing")
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
 
 
 def main() -> None:

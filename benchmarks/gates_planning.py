@@ -140,7 +140,7 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
     failed = [one.arm for one in others if one.verdict == "FAIL"]
     found = f"centimetres from the goal at the end: {_interval(planner)}"
     against = f" ✗ against {', '.join(failed)}" if failed else ""
-    return f"| [{NAME}](#{NAME}) | {rule} | {found}{against} | {verdict} |"
+    return f"| [{NAME}](gates/{NAME}.md) | {rule} | {found}{against} | {verdict} |"
 
 
 def planned_section(planned: Planned | None) -> list[str]:
@@ -152,10 +152,10 @@ def planned_section(planned: Planned | None) -> list[str]:
         changed = f" with {', '.join(run.changes)}" if run.changes else ""
         trained = f" ({run.recipe}{changed}, seed {run.seed} alone)"
     return [
-        f"### {NAME}\n",
+        f"# {NAME}\n",
         f"Reaching in the simulator, {planned.episodes} paired episodes, over one bundle, "
         f"{planned.bundle}{trained}; measured by {planned.commit}, {planned.date}; with every "
-        "detail in [planning.md](planning.md).\n",
+        "detail in [planning.md](../planning.md).\n",
         f"| what decides | centimetres from the goal at the end | within {planned.near:g} cm |",
         "| --- | --- | --- |",
         *(

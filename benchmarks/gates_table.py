@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from gates_planning import AFTER, Planned, planned_line, planned_section
+from gates_planning import NAME as PLANNING
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
 from gates_rules import Line, Shown, Unmeasured, find, holds
 from gates_run import Found
 
-__all__ = ["SEEDS", "Results", "compared", "judged", "table"]
+__all__ = ["SEEDS", "Results", "compared", "judged", "numbers", "table"]
 
 SEEDS = (0, 1, 2)
 Results = Mapping[tuple[str, int], Found]
@@ -23,12 +24,10 @@ _RULE = (
     "the standard deviation. ✗: a gate on this number does not hold, in so many of the runs. To "
     "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's. "
     "Measured by the last checkpoint on held-out episodes, which are those on which recipes were "
-    "chosen. What each number stands beside, and what else was measured, is below under the row's "
-    "name."
-)
-_NUMBERS = (
-    "Beside each number stand its controls, and of a frozen trunk, where it was trained, what the "
-    f"one of `{CEILING}` has with the same seed. What is in italics says where a gate is not what "
+    "chosen.\n\n"
+    "What each number stands beside, and what else was measured, is behind the row's name: the "
+    "controls, and of a frozen trunk, where it was trained, what the one of "
+    f"`{CEILING}` has with the same seed. What is in italics there says where a gate is not what "
     "OBJECTIVES.md's words are, and why. Minutes are of training, then of evaluation where it was "
     "timed: on the wall, beside whatever else the machine did, and of its processors."
 )
@@ -72,18 +71,24 @@ def table(
         "| row | gate | found | verdict |",
         "| --- | --- | --- | --- |",
     ]
-    numbers = list[str]()
     for row in rows:
         told = _told(row, results)
         gated = "<br>".join(f"{one.what}: {one.value}{one.failed}" for one in told if one.gate)
-        name = f"[{row.name}](#{row.name.lower()})" if told else row.name
+        name = f"[{row.name}](gates/{row.name}.md)" if told else row.name
         lines.append(f"| {name} | {_gates(row)} | {gated} | {judged(row, results)} |")
-        numbers += _section(row, told, results)
         if row.name == AFTER:
             lines.append(planned_line(planned, now))
-            numbers += planned_section(planned)
-    head = ["## Numbers\n", _NUMBERS + "\n"] if numbers else []
-    return "\n".join([*lines, "", *compared(rows, results), *head, *numbers]) + "\n"
+    return "\n".join([*lines, "", *compared(rows, results)]) + "\n"
+
+
+def numbers(
+    rows: Sequence[Row], results: Results, planned: Planned | None = None
+) -> dict[str, str]:
+    """All that there is to say of each row that was run, by its name; arguments as `table`'s."""
+    told = {row.name: _section(row, _told(row, results), results) for row in rows}
+    if any(row.name == AFTER for row in rows):
+        told[PLANNING] = planned_section(planned)
+    return {name: "\n".join(lines) for name, lines in told.items() if lines}
 
 
 def judged(row: Row, results: Results) -> str:
@@ -218,7 +223,7 @@ def _section(row: Row, told: Sequence[_Told], results: Results) -> list[str]:
         return []
     changes = "".join(f", `{change}`" for change in row.changes)
     return [
-        f"### {row.name}\n",
+        f"# {row.name}\n",
         f"`{row.recipe}`{changes}; {_minutes(_runs(row, results))}.\n",
         *([f"*{row.note}*\n"] if row.note else []),
         "| measured | found | beside | gate |",

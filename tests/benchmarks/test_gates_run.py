@@ -145,7 +145,8 @@ def test_the_report_is_written_after_each_run(
     assert gates.series([row], [2], places, file) == []
 
     assert file.read_text().startswith("# Objectives\n")
-    assert "| [tiny](#tiny) |" in file.read_text()
+    assert "| [tiny](gates/tiny.md) |" in file.read_text()
+    assert (places.results / "tiny.md").read_text().startswith("# tiny\n")
     assert "1 of 3 seeds" in file.read_text()
 
 
@@ -373,7 +374,7 @@ def test_a_series_measured_again_trains_nothing_and_writes_the_table(
     broken = gates.series([row], [0, 1], places, tmp_path / "objectives.md", again=True)
 
     assert broken == []
-    assert [path.name for path in places.results.iterdir()] == ["tiny-seed0.json"]
+    assert [path.name for path in places.results.iterdir()] == ["tiny-seed0.json"]  # no numbers
     assert (
         "no measure 'masked image'; there are: another" in (tmp_path / "objectives.md").read_text()
     )

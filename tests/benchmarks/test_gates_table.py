@@ -12,7 +12,7 @@ from gates_planning import AFTER, NAME, Arm, Planned, Training, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Own, Shown, Times
 from gates_run import Found
-from gates_table import SEEDS, Results, judged, table
+from gates_table import SEEDS, Results, judged, numbers, table
 from tectum_train.evaluation.measure import Measure
 
 CONTROLS = {"none": 0.1, "shuffled": 0.2}
@@ -32,6 +32,11 @@ def runs(row: str, *values: float, name: str = "R@1") -> Results:
         (row, seed): found(row, seed, Measure(name, value, {"chance": 0.1}))
         for seed, value in enumerate(values)
     }
+
+
+def whole(rows: list[Row], results: Results, planned: Planned | None = None) -> str:
+    """The table, and below it what is said of each row."""
+    return "\n".join([table(rows, results, planned), *numbers(rows, results, planned).values()])
 
 
 CLIP = Row("clip", "clip-small", (Times("R@1", "chance", 5),))
@@ -95,7 +100,7 @@ def test_seeds_that_were_not_judged_alike_are_to_be_measured_again(other: Measur
     assert judged(row, results) == (
         "to be measured again: words, seed 1, was judged by another rule"
     )
-    assert "| words | **0.900 ± 0.000** |" in table([row], results)
+    assert "| words | **0.900 ± 0.000** |" in whole([row], results)
 
 
 def test_a_single_run_that_another_rule_judged_is_to_be_measured_again() -> None:
@@ -111,7 +116,7 @@ def test_what_is_only_shown_and_was_not_measured_voids_no_verdict() -> None:
     results = runs("clip", 0.9, 0.8, 0.7)
 
     assert judged(row, results) == "PASS"
-    assert "| painted | not measured |  |  |" in table([row], results)
+    assert "| painted | not measured |  |  |" in whole([row], results)
 
 
 def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
@@ -120,7 +125,7 @@ def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
         ("clip", 0): found("clip", 0, Measure("R@1", 0.9, {"chance": 0.1}), Measure("painted", 2))
     }
 
-    said = table([row], {**runs("clip", 0.9, 0.9, 0.9), **one})
+    said = whole([row], {**runs("clip", 0.9, 0.9, 0.9), **one})
 
     assert "| painted | **2.000** |  |  |" in said
     assert "| R@1: **0.900 ± 0.000** | PASS |" in said
@@ -129,17 +134,17 @@ def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
 def test_numbers_are_there_while_a_verdict_waits() -> None:
     row = Row("blocks", "r", (Beside("R@1", "mae", 0.95), Shown("R@1")))
 
-    said = table([row], runs("blocks", 0.5))
+    said = whole([row], runs("blocks", 0.5))
 
     assert "| R@1 | **0.500** | chance 0.100 |  |" in said
-    assert "| [blocks](#blocks) | ≥ 0.95 × mae's |  | waits for mae, seed 0 |" in said
+    assert "| [blocks](gates/blocks.md) | ≥ 0.95 × mae's |  | waits for mae, seed 0 |" in said
 
 
 def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_fails() -> None:
     row = Row("b", "r", (Times("R@1", "chance", 5), Beside("R@1", "mae", 1.0), Shown("R@1")))
     results = {**runs("b", 0.6, 0.6, 0.6), **runs("mae", 0.5, 0.7, 0.7)}
 
-    said = table([row], results)
+    said = whole([row], results)
 
     assert said.count("R@1: **") == said.count("| R@1 |") == 1
     assert (
@@ -152,26 +157,27 @@ def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_
 def test_a_rows_numbers_stand_under_its_recipe_its_changes_and_a_note() -> None:
     row = Row("clip", "clip-small", CLIP.rules, ("a=1",), note="not what was asked")
 
-    section = table([row], runs("clip", 0.9)).partition("### clip\n")[2]
+    section = numbers([row], runs("clip", 0.9))["clip"].removeprefix("# clip\n")
 
     assert section.startswith("\n`clip-small`, `a=1`; minutes: training 2.0 (processors 1.0).\n")
     assert "\n*not what was asked*\n" in section
 
 
 def test_a_row_that_was_not_run_has_its_gate_alone() -> None:
-    said = table([CLIP], {})
+    said = whole([CLIP], {})
 
     assert "| clip | ≥ 5 × chance |  | not run |" in said
     assert "## " not in said
+    assert numbers([CLIP], {}) == {}
 
 
 def test_evaluation_is_timed_beside_training_where_it_was() -> None:
     timed = {key: replace(run, evaluated_in=(90.0, 30.0)) for key, run in runs("clip", 0.9).items()}
 
-    assert "minutes: training 2.0 (processors 1.0), evaluation 1.5 (processors 0.5).\n" in table(
+    assert "minutes: training 2.0 (processors 1.0), evaluation 1.5 (processors 0.5).\n" in whole(
         [CLIP], timed
     )
-    assert "evaluation 1" not in table([CLIP], runs("clip", 0.9))
+    assert "evaluation 1" not in whole([CLIP], runs("clip", 0.9))
 
 
 # ---------------------------------------------------------------- planning
@@ -186,12 +192,13 @@ def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to()
     arms = (planner, drawn, still, goal)
     planned = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, arms, "FAIL")
 
-    said = table([row], {}, planned)
-    above, line = said.splitlines()[4:6]
+    said = whole([row], {}, planned)
+    above, line = said.splitlines()[6:8]
 
     assert above.startswith(f"| {AFTER} |")
     assert line.startswith(
-        f"| [{NAME}](#{NAME}) | nearer to the goal at the end than random actions, standing still:"
+        f"| [{NAME}](gates/{NAME}.md) | nearer to the goal at the end than random actions, "
+        "standing still:"
     )
     assert line.endswith("at the end: **16.7** [14.3, 19.0] ✗ against standing still | FAIL |")
     assert "| what decides | centimetres from the goal at the end | within 5 cm |" in said
@@ -208,12 +215,12 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
     planned = replace(old, trained=longer)
 
     def line(planned: Planned, now: str | None) -> str:
-        return table([row], {}, planned, now).splitlines()[5]
+        return table([row], {}, planned, now).splitlines()[7]
 
     assert line(planned, "one").endswith("| PASS |")
     assert (
         "over one bundle, b (world-model-small with schedule.steps=9, seed 0 alone); measured by "
-        in table([row], {}, planned, "one")
+        in whole([row], {}, planned)
     )
     assert line(planned, None).endswith("| PASS |")  # it is not asked
     assert "**16.7**" in line(planned, "another")
@@ -261,13 +268,13 @@ def _interval(one: tuple[float, float, float]) -> str:
 
 
 def test_the_table_has_a_line_a_row_and_below_it_means_spreads_controls_and_gates() -> None:
-    said = table([CLIP], runs("clip", 0.6, 0.8))
+    said = whole([CLIP], runs("clip", 0.6, 0.8))
     lines = [one for one in said.splitlines() if one.startswith("| ")]
 
     assert lines == [
         "| row | gate | found | verdict |",
         "| --- | --- | --- | --- |",
-        "| [clip](#clip) | ≥ 5 × chance | R@1: **0.700 ± 0.141** | 2 of 3 seeds |",
+        "| [clip](gates/clip.md) | ≥ 5 × chance | R@1: **0.700 ± 0.141** | 2 of 3 seeds |",
         "| measured | found | beside | gate |",
         "| --- | --- | --- | --- |",
         "| R@1 | **0.700 ± 0.141** | chance 0.100 ± 0.000 | ≥ 5 × chance |",
@@ -279,7 +286,9 @@ def test_evaluations_rule_is_told_in_its_own_words() -> None:
     results = {("mae", seed): found("mae", seed, own) for seed in SEEDS}
     row = Row("mae", "mae-small", (Own("masked image", "≤ 0.7"),))
 
-    assert "| [mae](#mae) | ≤ 0.7 | masked image: **0.600 ± 0.000** |" in table([row], results)
+    assert "| [mae](gates/mae.md) | ≤ 0.7 | masked image: **0.600 ± 0.000** |" in whole(
+        [row], results
+    )
     assert "| mae | ≤ 0.7 |  | not run |" in table([row], {})
 
 
@@ -305,7 +314,7 @@ def test_a_frozen_trunk_stands_beside_what_labels_taught_one_where_that_was_run(
     results = {("mae", seed): found("mae", seed, *own) for seed in SEEDS}
     results[CEILING, 1] = found(CEILING, 1, *ceiling)
 
-    said = table([row], results)
+    said = whole([row], results)
 
     beside = "random init 0.100 ± 0.000; supervised's 0.900"
     assert f"| {LINEAR} | **0.200 ± 0.000** | {beside} |  |" in said
@@ -320,6 +329,6 @@ def test_the_ceiling_does_not_stand_beside_itself_nor_where_it_was_not_asked_the
         ("mae", 0): found("mae", 0, Measure(LINEAR, 0.2)),
     }
 
-    assert "supervised's" not in table(rows, results)
+    assert "supervised's" not in whole(rows, results)
     results[CEILING, 0] = found(CEILING, 0, Measure(LINEAR, 0.9))
-    assert table(rows, results).count("supervised's") == 1
+    assert whole(rows, results).count("supervised's") == 1
