@@ -1,19 +1,31 @@
-"""`tectum bench`: how fast a worker answers, from so many callers at once."""
+"""`tectum bench`: what a worker or a gateway makes of a load that is chosen here."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Annotated
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tectum_cli.extras import console, fail, told
+from tectum_cli.extras import console, errors, fail, needs, told
+
+if TYPE_CHECKING:
+    from tectum_cli.load.driving import Ask, Result
+    from tectum_cli.load.traffic import Question
 
 __all__ = ["bench"]
 
 _LONGEST = 3600
 """Seconds to measure at most."""
+_FASTEST = 100_000
+"""Calls a second at most."""
+_PICTURES = 8
+"""Different ones, so that no two neighbours are the same."""
 
 
 def bench(
@@ -21,91 +33,235 @@ def bench(
         str,
         typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.", metavar="ADDRESS"),
     ] = "127.0.0.1:50051",
+    gateway: Annotated[
+        str, typer.Option(help="Ask this gateway over REST instead, HOST:PORT.", metavar="ADDRESS")
+    ] = "",
     token: Annotated[
         str,
-        typer.Option(
-            envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.", metavar="TEXT"
-        ),
+        typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if it wants one.", metavar="TEXT"),
     ] = "",
+    model: Annotated[
+        str, typer.Option(help="Model to ask; empty: the default one.", metavar="NAME")
+    ] = "",
+    rate: Annotated[
+        float,
+        typer.Option(
+            help="Calls a second, whether or not answers come (open loop); 0: see --callers."
+        ),
+    ] = 0.0,
+    pattern: Annotated[
+        str, typer.Option(help="How calls of --rate come: poisson or constant.", metavar="WORD")
+    ] = "poisson",
     callers: Annotated[
-        int, typer.Option(help="Callers, each with one call at a time.", min=1, metavar="COUNT")
+        int,
+        typer.Option(
+            help="Without --rate: callers, each with one call at a time (closed loop).",
+            min=1,
+            max=4096,
+            metavar="COUNT",
+        ),
     ] = 8,
     seconds: Annotated[
         float, typer.Option(help="How long to measure, seconds.", metavar="SECONDS")
     ] = 10.0,
+    warmup: Annotated[
+        float,
+        typer.Option(help="Seconds of the same before, which do not count.", metavar="SECONDS"),
+    ] = 1.0,
+    ops: Annotated[
+        str,
+        typer.Option(
+            help="What is asked, by share: embed_images=8,embed_texts=2. Also similarity, "
+            "reconstruct_image, latent_actions.",
+            metavar="SHARES",
+        ),
+    ] = "embed_images",
+    priorities: Annotated[
+        str,
+        typer.Option(
+            help="Priorities, by share: control=1,interactive=80,bulk=19.", metavar="SHARES"
+        ),
+    ] = "interactive",
+    deadlines: Annotated[
+        str,
+        typer.Option(
+            help="Milliseconds until an answer is worthless, for all calls or by priority: "
+            "control=50,interactive=500. Empty: the server's own.",
+            metavar="TIMES",
+        ),
+    ] = "",
     size: Annotated[
-        int, typer.Option(help="Side of the random pictures, pixels.", min=8, metavar="PIXELS")
-    ] = 224,
+        str,
+        typer.Option(
+            help="Of the pictures, pixels: WIDTHxHEIGHT, or the side of a square.",
+            metavar="PIXELS",
+        ),
+    ] = "224",
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="How pictures travel: raw (to a worker), jpeg, png or webp. Empty: raw to a "
+            "worker, jpeg to a gateway.",
+            metavar="WORD",
+        ),
+    ] = "",
     batch: Annotated[
         int,
         typer.Option(
-            help="Pictures in one call, at most what the worker takes.", min=1, metavar="COUNT"
+            help="Pictures, texts or pairs of frames in one call, at most what the model takes.",
+            min=1,
+            metavar="COUNT",
         ),
     ] = 1,
+    most_open: Annotated[
+        int,
+        typer.Option(
+            help="With --rate: calls under way at once; what would be more is not sent.",
+            min=1,
+            max=100_000,
+            metavar="COUNT",
+        ),
+    ] = 4096,
+    seed: Annotated[
+        int, typer.Option(help="Of all that is drawn: when, what, and the pictures.", min=0)
+    ] = 0,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers there.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw calls and latencies there, PNG.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Measure how fast a worker answers.
+    """Measure what a server makes of a load.
 
-    Embeds random raw pictures in a closed loop; prints throughput, latency, and where the time
-    went, for the worker's default model.
+    Prints percentiles, goodput, refusals and where the time went. With --rate, latency counts from
+    when a call was meant to be sent. Ctrl-C ends it, and reports what was answered until then.
     """
-    if not 0 < seconds <= _LONGEST:
-        allowed = f"found {seconds:g}; allowed: above 0, at most {_LONGEST}"
-        raise typer.BadParameter(allowed, param_hint="--seconds")
-    with told():
-        found = asyncio.run(_measure(worker, token, callers, seconds, size, batch))
-    model, took, latencies, refused, sizes, queue, compute = found
-    if not latencies:
-        raise fail(f"no call was answered; {refused} were refused")
-    ordered = sorted(latencies)
+    from tectum_cli.load.arrivals import PATTERNS
+    from tectum_cli.load.traffic import CLASSES, Traffic, shares_from, times_from
 
-    def at(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
-
-    console.print(
-        f"{model}, calls of {batch} × {size}×{size} pixels\n"
-        f"{len(latencies) * batch / took:.1f} images/s from {callers} callers, {refused} refused\n"
-        f"latency ms: p50 {at(0.5):.1f}, p90 {at(0.9):.1f}, p99 {at(0.99):.1f}\n"
-        f"mean batch {sum(sizes) / len(sizes):.1f}, queue {1000 * sum(queue) / len(queue):.1f} ms, "
-        f"compute {1000 * sum(compute) / len(compute):.1f} ms",
-        highlight=False,
+    with needs("cli"):
+        from tectum_cli.load import gateway as rest
+        from tectum_cli.load import pictures as made
+        from tectum_cli.load import worker as rpc
+    with _said("--seconds"):
+        _within(seconds, 0.1, _LONGEST)
+    with _said("--warmup"):
+        _within(warmup, 0, _LONGEST)
+    with _said("--rate"):
+        _within(rate, 0, _FASTEST)
+    with _said("--pattern"):
+        come = PATTERNS[_one_of(pattern, PATTERNS)]
+    with _said("--ops"):
+        asked = shares_from(ops, rest.OPS if gateway else rpc.OPS)
+    with _said("--priorities"):
+        classes = {CLASSES[word]: share for word, share in shares_from(priorities, CLASSES).items()}
+    with _said("--deadlines"):
+        times = {CLASSES[word]: time for word, time in times_from(deadlines, CLASSES).items()}
+    with _said("--size"):
+        width, height = made.sides(size)
+    with _said("--encoding"):
+        kinds = made.FILES if gateway else made.ENCODINGS
+        kind = _one_of(encoding or ("jpeg" if gateway else "raw"), kinds)
+    given = [made.encoded(one, kind) for one in made.drawn(width, height, _PICTURES, seed)]
+    calls: AbstractAsyncContextManager[tuple[str, Ask]] = (
+        rest.gateway_calls(gateway, token, model, given, batch, tuple(asked))
+        if gateway
+        else rpc.worker_calls(worker, token, model, given, batch, tuple(asked))
     )
+    span = warmup + seconds
+    when = come(rate, span, random.Random(seed)) if rate else None  # noqa: S311 - drawn anew by seed
+    traffic, dice = Traffic(asked, classes, times), random.Random(seed + 1)  # noqa: S311
+    with told():
+        name, results = asyncio.run(
+            _driven(calls, lambda: traffic.draw(dice), when, most_open, callers, span)
+        )
+    measured = [one for one in results if one.at >= warmup]
+    if not measured:
+        raise fail("no call was measured: it was ended too soon, or the rate is too low")
+    lasted = min(span, max(one.at + one.took for one in results)) - warmup
+    console.print(f"{name}, calls of {batch} × {width}×{height} {kind}", highlight=False)
+    _report(measured, lasted, batch, as_json, plot)
 
 
-async def _measure(
-    worker: str, token: str, callers: int, seconds: float, size: int, batch: int
-) -> tuple[str, float, list[float], int, list[int], list[float], list[float]]:
-    import numpy as np
+async def _driven(
+    calls: AbstractAsyncContextManager[tuple[str, Ask]],
+    draw: Callable[[], Question],
+    when: Iterable[float] | None,
+    most_open: int,
+    callers: int,
+    span: float,
+) -> tuple[str, list[Result]]:
+    """Who was asked, and what came of each call; with a progress bar at a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tectum import AsyncClient, Overloaded
+    from tectum_cli.load.driving import closed_loop, open_loop
 
-    latencies: list[float] = []
-    sizes: list[int] = []
-    queue: list[float] = []
-    compute: list[float] = []
-    refused = 0
-    async with AsyncClient(worker, token=token or None, retries=0) as client:
-        most = (await client.get_model()).limits.max_items  # connects, and fails early
-        if batch > most:
-            raise fail(f"--batch: found {batch}; allowed: 1 to {most}, the most this worker takes")
-        pictures = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-        info = (await client.embed_images(pictures)).info
-        started = time.perf_counter()
+    columns = TextColumn("{task.fields[open]} calls open"), BarColumn(), TimeRemainingColumn()
+    async with calls as (name, ask):
+        with Progress(
+            *columns, console=errors, transient=True, disable=not errors.is_terminal
+        ) as bar:
+            task = bar.add_task("", total=span, open=0)
 
-        async def call() -> None:
-            nonlocal refused
-            while time.perf_counter() - started < seconds:
-                began = time.perf_counter()
-                try:
-                    answer = await client.embed_images(pictures)
-                except Overloaded as error:
-                    refused += 1
-                    await asyncio.sleep(error.retry_after or 0.01)
-                    continue
-                latencies.append(time.perf_counter() - began)
-                sizes.append(answer.info.timings.batch_size)
-                queue.append(answer.info.timings.queue)
-                compute.append(answer.info.timings.compute)
+            def seen(at: float, count: int) -> None:
+                bar.update(task, completed=at, open=count)
 
-        await asyncio.gather(*(call() for _ in range(callers)))
-        took = time.perf_counter() - started
-    return f"{info.model}@{info.version}", took, latencies, refused, sizes, queue, compute
+            if when is not None:
+                return name, await open_loop(when, draw, ask, most_open, seen)
+            return name, await closed_loop(draw, ask, callers, span, seen)
+
+
+def _report(
+    measured: Sequence[Result], lasted: float, items: int, as_json: Path | None, plot: Path | None
+) -> None:
+    """Print, and write what is to be written."""
+    from tectum_cli.load import report
+
+    groups = _by_class(measured)
+    whole = report.summary(measured, lasted, items)
+    by_class = {word: report.summary(own, lasted, items) for word, own in groups.items()}
+    for line in report.lines(whole, by_class):
+        console.print(line, highlight=False, soft_wrap=True)
+    try:
+        if as_json is not None:
+            numbers = {"all": whole, **by_class}
+            plain = {word: report.as_json(one) for word, one in numbers.items()}
+            as_json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        if plot is not None:
+            from tectum_cli.load.chart import draw
+
+            draw(measured, groups, plot)
+    except OSError as error:
+        raise fail(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _by_class(measured: Sequence[Result]) -> dict[str, list[Result]]:
+    """Calls by their priority, the most urgent first."""
+    groups: dict[int, list[Result]] = {}
+    for one in measured:
+        groups.setdefault(one.question.priority, []).append(one)
+    return {
+        members[0].question.priority.name.lower(): members for _, members in sorted(groups.items())
+    }
+
+
+def _within(value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"found {value:g}; allowed: {least:g} to {most:g}")
+
+
+def _one_of(word: str, words: Iterable[str]) -> str:
+    allowed = list(words)
+    if word not in allowed:
+        raise ValueError(f"found {word!r}; allowed: {', '.join(allowed)}")
+    return word
+
+
+@contextmanager
+def _said(flag: str) -> Iterator[None]:
+    """Turn what is wrong with a flag's value into typer's words for it."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from None

@@ -1,4 +1,4 @@
-"""`models`, `health`, `bench` and `demo` against a real worker; and that callers need no torch."""
+"""`models`, `health` and `demo` against a real worker; and that callers need no torch."""
 
 from __future__ import annotations
 
@@ -124,45 +124,6 @@ def test_a_gateway_that_is_not_there_is_not_ready() -> None:
 
     assert result.exit_code == 1
     assert f"{address} is not ready" in result.stderr
-
-
-# ---------------------------------------------------------------- bench
-
-
-def test_bench_says_throughput_latency_and_where_time_went(worker: str) -> None:
-    result = invoke(
-        "bench", "--worker", worker, "--seconds", 0.5, "--callers", 2, "--size", 32, "--batch", 3
-    )
-
-    assert result.exit_code == 0
-    with Client(worker) as client:
-        version = client.get_model().version
-    assert f"tiny@{version}, calls of 3 × 32×32 pixels\n" in result.output
-    assert re.search(r"\d+\.\d images/s from 2 callers, \d+ refused", result.output)
-    assert re.search(r"latency ms: p50 [\d.]+, p90 [\d.]+, p99 [\d.]+", result.output)
-    assert re.search(r"mean batch [\d.]+, queue [\d.]+ ms, compute [\d.]+ ms", result.output)
-
-
-@pytest.mark.parametrize("seconds", [-1, 0, 3601, "nan"])
-def test_bench_takes_no_time_that_cannot_pass(worker: str, seconds: object) -> None:
-    result = invoke("bench", "--worker", worker, "--seconds", seconds)
-
-    assert result.exit_code == 2
-    assert f"--seconds: found {seconds}; allowed: above 0, at most 3600" in result.stderr
-
-
-def test_bench_asks_for_no_more_pictures_at_once_than_the_worker_takes(worker: str) -> None:
-    result = invoke("bench", "--worker", worker, "--seconds", 0.1, "--batch", 65, "--size", 32)
-
-    assert result.exit_code == 1
-    assert "--batch: found 65; allowed: 1 to 64, the most this worker takes" in result.stderr
-
-
-def test_bench_without_an_answer_says_so(worker: str) -> None:
-    result = invoke("bench", "--worker", worker, "--seconds", 1e-9, "--size", 32)
-
-    assert result.exit_code == 1
-    assert "no call was answered; 0 were refused" in result.stderr
 
 
 # ---------------------------------------------------------------- demo

@@ -1,0 +1,51 @@
+"""Pictures of a load: latencies over time, and how they are spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from tectum_cli.load.driving import Outcome, Result
+
+__all__ = ["draw"]
+
+_COLOURS = {
+    Outcome.ANSWERED: "#3b6ea5",
+    Outcome.REFUSED: "#c9902c",
+    Outcome.EXPIRED: "#b0413e",
+    Outcome.FAILED: "#222222",
+    Outcome.UNSENT: "#999999",
+}
+
+
+def draw(results: Sequence[Result], by_class: Mapping[str, Sequence[Result]], out: Path) -> None:
+    """Draw each call at its time, and for each class the share that took longer than so long.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    over_time, spread = figure.subplots(1, 2)
+    for outcome, colour in _COLOURS.items():
+        own = [one for one in results if one.answer.outcome is outcome]
+        if own:
+            over_time.scatter(
+                [one.at for one in own],
+                [max(one.took * 1000, 0.01) for one in own],
+                s=5, color=colour, label=f"{outcome.value} ({len(own)})", linewidths=0,
+            )  # fmt: skip
+    over_time.set(xlabel="meant to be sent at, s", ylabel="ended after, ms", yscale="log")
+    if results:
+        over_time.legend(fontsize=8, loc="best")
+    for word, members in by_class.items():
+        times = sorted(one.took * 1000 for one in members if one.answer.outcome is Outcome.ANSWERED)
+        if times:
+            longer = [1 - place / len(times) for place in range(len(times))]
+            spread.step(times, longer, where="pre", label=word)
+    spread.set(xlabel="latency of answers, ms", ylabel="share that took longer", yscale="log")
+    spread.grid(visible=True, which="major", alpha=0.3)
+    if spread.lines:
+        spread.legend(fontsize=8)
+    figure.savefig(out, dpi=130)

@@ -1,0 +1,162 @@
+"""How a gateway is asked over REST."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import cycle
+from typing import Any
+
+import httpx
+
+from tectum_cli.extras import fail
+from tectum_cli.load.driving import Answer, Outcome
+from tectum_cli.load.pictures import Picture
+from tectum_cli.load.traffic import Question
+from tectum_cli.load.worker import SENTENCES, check
+
+__all__ = ["OPS", "GatewayCalls", "answer_of", "gateway_calls"]
+
+OPS: Mapping[str, tuple[str, str]] = {
+    "embed_images": ("/v1/embed/images", "embed_images"),
+    "embed_texts": ("/v1/embed/texts", "embed_texts"),
+    "similarity": ("/v1/similarity", "embed_texts"),
+    "reconstruct_image": ("/v1/reconstruct", "reconstruct_images"),
+    "latent_actions": ("/v1/latent-actions", "predict_latent_actions"),
+}
+"""What can be asked: the route, and what a model must be able to do for it."""
+_OUTCOMES = {429: Outcome.REFUSED, 504: Outcome.EXPIRED}
+_CODES = {"RESOURCE_EXHAUSTED": Outcome.REFUSED, "DEADLINE_EXCEEDED": Outcome.EXPIRED}
+_PATIENCE = 60.0
+"""Seconds until a call without a deadline is given up."""
+
+
+@asynccontextmanager
+async def gateway_calls(
+    address: str,
+    token: str,
+    model: str,
+    pictures: Sequence[Picture],
+    items: int,
+    ops: Iterable[str],
+) -> AsyncIterator[tuple[str, GatewayCalls]]:
+    """As `worker.worker_calls`; the pictures are files."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
+    async with httpx.AsyncClient(
+        base_url=f"http://{address}", headers=headers, limits=limits, trust_env=False
+    ) as client:
+        try:
+            answered = await client.get("/v1/models", timeout=_PATIENCE)
+            listed = answered.raise_for_status().json()["data"]
+        except httpx.HTTPStatusError as error:
+            said = error.response.json().get("detail") or error.response.reason_phrase
+            raise fail(f"{address} answered {error.response.status_code}: {said}") from error
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise fail(f"no gateway answers at {address}: {error}") from error
+        chosen = [one for one in listed if (one["id"] == model if model else one["default_model"])]
+        if not chosen:
+            names = ", ".join(one["id"] for one in listed)
+            raise fail(f"--model: found {model or 'no default'}; allowed: {names}")
+        found = chosen[0]
+        can = {op for op, (_, needed) in OPS.items() if needed in found["capabilities"]}
+        name = f"{found['id']}@{found['version']}"
+        check(name, can, ops, items, found["limits"]["max_items"])
+        files = [one for one in pictures if isinstance(one, bytes)]
+        yield name, GatewayCalls(client, found, files, items)
+
+
+def answer_of(status: int, body: Mapping[str, Any]) -> Answer:
+    """What a response says."""
+    if status != httpx.codes.OK:
+        reason = str(body.get("reason") or f"HTTP {status}")
+        return Answer(_OUTCOMES.get(status, Outcome.FAILED), reason)
+    timings = body["info"]["timings"]
+    told: dict[str, Any] = {
+        part: None if (found := timings.get(f"{part}_ms")) is None else found / 1000
+        for part in ("queue", "decode", "compute", "total")
+    }
+    wrong = [one["error"] for one in _items(body) if one.get("error")]
+    if not wrong:
+        return Answer(Outcome.ANSWERED, batch=timings["batch_size"], **told)
+    outcome = _CODES.get(wrong[0]["code"], Outcome.FAILED)
+    return Answer(outcome, wrong[0]["reason"], batch=timings["batch_size"], **told)
+
+
+def _items(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of an answer, whatever can fail by itself."""
+    return [*body.get("results", ()), *body.get("errors", ())]
+
+
+class GatewayCalls:
+    """Asks one gateway; see `driving.Ask`. Bodies are made once, so that time is the gateway's."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        model: Mapping[str, Any],
+        pictures: Sequence[bytes],
+        items: int,
+    ) -> None:
+        """Ask with these pictures, in turn.
+
+        Args:
+            client: with the gateway's address, and whatever it wants of headers.
+            model: one of GET /v1/models.
+            pictures: files, at least two.
+            items: pictures, texts or pairs of frames in one call.
+        """
+        self._client, self._name = client, model["id"]
+        drawn = cycle(base64.b64encode(file).decode() for file in pictures)
+        sentences = cycle(SENTENCES)
+        interval = ((model.get("input") or {}).get("latent_action") or {}).get("interval_ms")
+
+        def some(more: int = 0) -> list[str]:
+            return [next(drawn) for _ in range(items + more)]
+
+        def texts() -> list[str]:
+            return [next(sentences) for _ in range(items)]
+
+        made: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+            "embed_images": lambda: {"images": some()},
+            "embed_texts": lambda: {"texts": texts()},
+            "similarity": lambda: {
+                "left": [{"image": one} for one in some()],
+                "right": [{"text": one} for one in texts()],
+            },
+            "reconstruct_image": lambda: {"image": next(drawn)},
+            "latent_actions": lambda: {
+                "frames": [{"image": one} for one in some(1)],
+                "interval_ms": interval,
+            },
+        }
+        self._bodies = {
+            op: cycle(
+                [json.dumps({"model": self._name, **make()}).encode() for _ in range(len(pictures))]
+            )
+            for op, make in made.items()
+        }
+
+    async def __call__(self, question: Question, left: float | None) -> Answer:
+        """Ask."""
+        headers = {
+            "Content-Type": "application/json",
+            "X-Tectum-Priority": question.priority.name.lower(),
+        }
+        if left is not None:
+            headers["X-Tectum-Deadline-Ms"] = f"{max(1.0, left * 1000):.3f}"
+        route, _ = OPS[question.op]
+        try:
+            found = await self._client.post(
+                route,
+                content=next(self._bodies[question.op]),
+                headers=headers,
+                timeout=_PATIENCE if left is None else left,
+            )
+        except httpx.TimeoutException:
+            return Answer(Outcome.EXPIRED, "no answer by then")
+        except httpx.HTTPError as error:
+            return Answer(Outcome.FAILED, type(error).__name__)
+        return answer_of(found.status_code, found.json())
