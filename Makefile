@@ -12,6 +12,8 @@ GATEWAY_PORT ?= 8000
 METRICS_PORT ?= 9464
 WORLD := data/tabletop/test/meta/info.json
 WANDERING := data/wandering/test/meta/info.json
+JUDGED := data/judged/test/meta/info.json
+JUDGED_WANDERING := data/judged-wandering/test/meta/info.json
 # Rows of `make gates` that learn from them.
 WANDERERS := world-model
 UP := TECTUM_MAKE=1 $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)
@@ -77,6 +79,20 @@ $(WANDERING): | .venv-world/.ready
 	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/wandering --wander 0.8 \
 	    --train-episodes-per-task 120 --test-episodes-per-task 4
 
+.PHONY: judged
+judged: $(JUDGED) ## Make the episodes that gates are judged by, on which nothing was chosen.
+
+$(JUDGED): | .venv-world/.ready
+	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/judged --seed 2000 \
+	    --held-out-look --train-episodes-per-task 1 --test-episodes-per-task 24
+
+.PHONY: judged-wandering
+judged-wandering: $(JUDGED_WANDERING) ## The same for world models.
+
+$(JUDGED_WANDERING): | .venv-world/.ready
+	cd worlds && ../.venv-world/bin/python -m tabletop.generate --out ../data/judged-wandering --seed 2000 \
+	    --held-out-look --wander 0.8 --train-episodes-per-task 1 --test-episodes-per-task 8
+
 .venv-world/.ready: worlds/requirements.txt
 	@echo "filling .venv-world with the simulator: a few minutes, once" >&2
 	$(PYTHON) -m venv .venv-world
@@ -101,7 +117,7 @@ pictures: setup ## Draw the pictures of docs/objectives.md from runs of `make ga
 
 # One objective, one seed: make gates ROW=mae SEED=1. Ctrl-C saves, and the same command goes on.
 .PHONY: gates
-gates: setup $(WORLD) $(if $(ROW),$(if $(filter $(WANDERERS),$(ROW)),$(WANDERING)),$(WANDERING)) ## Show that each objective learns: all rows and seeds that are missing (hours).
+gates: setup $(WORLD) $(JUDGED) $(if $(ROW),$(if $(filter $(WANDERERS),$(ROW)),$(WANDERING) $(JUDGED_WANDERING)),$(WANDERING) $(JUDGED_WANDERING)) ## Show that each objective learns: all rows and seeds that are missing (hours).
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/gates.py --row "$(ROW)" --seed "$(SEED)" $(if $(REMEASURE),--again)
 
 # scripts/images.sh says what it reads from the environment, or from here: make images DEVICE=cuda

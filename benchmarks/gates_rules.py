@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import Protocol
 
+from tectum_train.evaluation.better import BEYOND, beyond
 from tectum_train.evaluation.measure import Measure
 
 __all__ = [
     "Above",
     "Beside",
+    "Beyond",
     "Kept",
     "Line",
     "Others",
@@ -61,6 +63,8 @@ class Line:
     """Whether it was judged by another rule than today's."""
     gate: str = ""
     """The rules that it is held to, in words."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Two standard errors of the difference to a control."""
 
 
 class Rule(Protocol):
@@ -139,7 +143,7 @@ class Own:
         """As it was said."""
         today = (self.gate, *self.others)
         return [
-            Line(m.name, m.value, m.controls, m.passed)
+            Line(m.name, m.value, m.controls, m.passed, errors=m.errors)
             if m.gate in today
             else Line(m.name, m.value, m.controls, None, outdated=True)
             for m in _all(own, self.measure)
@@ -156,7 +160,11 @@ class Shown:
 
     def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
         """As it was measured; nothing if it was not."""
-        return [Line(m.name, m.value, m.controls, None) for m in own if holds(m.name, self.measure)]
+        return [
+            Line(m.name, m.value, m.controls, None, errors=m.errors)
+            for m in own
+            if holds(m.name, self.measure)
+        ]
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,41 @@ class Above:
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """Better than controls by two standard errors; every measure whose name holds the words.
+
+    Errors are of the paired difference, those of one episode varying together, as evaluation has
+    them.
+    """
+
+    measure: str
+    controls: tuple[str, ...]
+    falls: bool = False
+    """Whether less is better."""
+    rows: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """It in words."""
+        over = " and ".join(self.controls)
+        each = ", each " if len(self.controls) > 1 else " "
+        return f"{'below' if self.falls else 'above'} {over}{each}{BEYOND}"
+
+    def judge(self, own: Sequence[Measure], _: Others, /) -> list[Line]:
+        """A line for each."""
+        lines = []
+        for found in _all(own, self.measure):
+            if not found.errors.keys() >= set(self.controls):
+                lines.append(Line(found.name, found.value, found.controls, None, outdated=True))
+                continue
+            sign = -1 if self.falls else 1
+            gains = {n: sign * (found.value - _control(found, n)) for n in self.controls}
+            good = beyond(gains, found.errors)
+            lines.append(Line(found.name, found.value, found.controls, good, errors=found.errors))
+        return lines
+
+
+@dataclass(frozen=True)
 class Rising:
     """From each measure of these names to the next the number rises."""
 
@@ -228,7 +271,11 @@ class Rising:
 
 @dataclass(frozen=True)
 class Beside:
-    """At least a share of what another row's run with the same seed has on the same measure."""
+    """At least a share of what another row has on the same measure: means over the same seeds.
+
+    By one seed alone it is told and not judged: what another draw of everything changes is more
+    than the share leaves room for.
+    """
 
     measure: str
     row: str
@@ -237,7 +284,7 @@ class Beside:
     @property
     def words(self) -> str:
         """It in words."""
-        return f"≥ {self.share:g} × {self.row}'s"
+        return f"≥ {self.share:g} × {self.row}'s, in the mean of the seeds"
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -248,7 +295,12 @@ class Beside:
         """One line, the other row among its controls."""
         found, other = find(own, self.measure), find(others[self.row], self.measure)
         controls = {f"{self.row}'s": other.value, **found.controls}
-        return [Line(found.name, found.value, controls, found.value >= self.share * other.value)]
+        return [Line(found.name, found.value, controls, None, errors=found.errors)]
+
+    def holds(self, lines: Sequence[Line]) -> bool:
+        """By the lines of all seeds."""
+        theirs = mean(line.controls[f"{self.row}'s"] for line in lines)
+        return mean(line.value for line in lines) >= self.share * theirs
 
 
 @dataclass(frozen=True)
@@ -270,13 +322,15 @@ class Kept:
 
     tasks: tuple[Task, ...]
     least: float = 0.0
+    worst: float = -0.10
+    """Relative gain that no task may fall below: a mean says nothing of one that is given up."""
 
     @property
     def words(self) -> str:
         """It in words."""
         return (
-            f"Δm ≥ {self.least:g}: over tasks, on average no worse than each alone "
-            "at as many floating-point operations"
+            f"Δm ≥ {self.least:g}: over tasks, on average no worse than each alone at as many "
+            f"floating-point operations; and none worse by more than {-self.worst:.0%}"
         )
 
     @property
@@ -291,6 +345,7 @@ class Kept:
             found, alone = find(own, task.measure), find(others[task.row], task.measure)
             gain = (found.value - alone.value) / max(abs(alone.value), _LEAST)
             gains.append(gain if task.rises else -gain)
-            lines.append(Line(found.name, found.value, {"alone": alone.value}, None))
+            controls = {"alone": alone.value, "relative gain": gains[-1]}
+            lines.append(Line(found.name, found.value, controls, gains[-1] >= self.worst))
         total = mean(gains)
         return [Line("Δm", total, {}, total >= self.least), *lines]

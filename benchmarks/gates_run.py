@@ -36,11 +36,13 @@ from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe
 
 __all__ = [
+    "MADE",
     "WANDERED",
     "Found",
     "Places",
     "identity",
     "identity_with",
+    "judged_on",
     "kept",
     "measured",
     "measured_again",
@@ -51,6 +53,13 @@ __all__ = [
 
 WANDERED = {"--wander": "0.8", "--train-episodes-per-task": "120", "--test-episodes-per-task": "4"}
 """How `make wandering` has its episodes made, as the data themselves say it."""
+_JUDGED = {"--seed": "2000", "--held-out-look": "", "--train-episodes-per-task": "1"}
+MADE = {
+    "wandering": WANDERED,
+    "judged": {**_JUDGED, "--test-episodes-per-task": "24"},
+    "judged-wandering": {**_JUDGED, "--wander": "0.8", "--test-episodes-per-task": "8"},
+}
+"""The same of every folder whose name is a verb of `make`."""
 _DIGITS = 12
 _WORDS = {"name", "derived_from", "description", "output", "seed"}
 
@@ -65,6 +74,8 @@ class Places:
     """Of checkpoints."""
     planning: Path = Path("benchmarks/results/planning.json")
     """What benchmarks/planning.py came to."""
+    data: Path = Path("data")
+    """Of the episodes that rows are judged by."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,9 @@ class Found:
     measures: list[Measure]
     evaluated_in: tuple[float, float] | None = None
     """Seconds that measuring took, on the wall and of all threads; None: it was not timed."""
+    judged: str = ""
+    """A digest of what the episodes say of themselves that it was measured on; empty: on those on
+    which recipes were chosen."""
 
 
 def identity(recipe: Recipe) -> str:
@@ -107,12 +121,30 @@ def identity(recipe: Recipe) -> str:
         said["data"].pop(key, None)
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for split in (recipe.data.train, recipe.data.test):
-        for name in ("info.json", "stats.json", "world.json"):
-            path = expanded(split) / "meta" / name
-            digest.update(path.read_bytes() if path.is_file() else b"")
+        _read_into(digest, split)
     if recipe.trunk is not None:
         for path in sorted(trunk_folder(recipe.trunk).glob("*.safetensors")):
             digest.update(path.read_bytes())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _read_into(digest: hashlib._Hash, split: str) -> None:
+    """What a data set says of itself."""
+    for name in ("info.json", "stats.json", "world.json"):
+        path = expanded(split) / "meta" / name
+        digest.update(path.read_bytes() if path.is_file() else b"")
+
+
+def judged_on(recipe: Recipe, places: Places) -> Recipe:
+    """The same, but for its held-out episodes: those that no recipe was chosen on."""
+    folder = "judged-wandering" if "wandering" in Path(recipe.data.test).parts else "judged"
+    data = recipe.data.model_copy(update={"test": str(places.data / folder / "test")})
+    return recipe.model_copy(update={"data": data})
+
+
+def _judges(recipe: Recipe, places: Places) -> str:
+    digest = hashlib.sha256()
+    _read_into(digest, judged_on(recipe, places).data.test)
     return digest.hexdigest()[:_DIGITS]
 
 
@@ -154,7 +186,15 @@ def kept(row: Row, seed: int, places: Places) -> Found | None:
         )
     except (KeyError, TypeError):  # another version's
         return None
-    return found if found.identity == identity(recipe_of(row, seed, places)) else None
+    recipe = recipe_of(row, seed, places)
+    same = found.identity == identity(recipe) and found.judged in ("", _judges(recipe, places))
+    return found if same else None
+
+
+def _finished(row: Row, seed: int, places: Places) -> Found | None:
+    """Likewise, if it was measured on the episodes that rows are judged by."""
+    found = kept(row, seed, places)
+    return found if found is not None and found.judged else None
 
 
 def wanted(row: Row, seed: int, places: Places) -> Iterator[Row]:
@@ -162,12 +202,12 @@ def wanted(row: Row, seed: int, places: Places) -> Iterator[Row]:
 
     Of these the run's folder is needed too, which is no part of a checkout.
     """
-    for name in row.after if kept(row, seed, places) is None else ():
+    for name in row.after if _finished(row, seed, places) is None else ():
         before = named(name)
         if not recipe_of(before, seed, places).checkpoint.exists():
             _path(before, seed, places).unlink(missing_ok=True)
         yield from wanted(before, seed, places)
-    if kept(row, seed, places) is None:
+    if _finished(row, seed, places) is None:
         yield row
 
 
@@ -178,11 +218,11 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
         Interrupted: Ctrl-C came; the same call goes on.
         DataError: the data set is not there, or not as it should be.
     """
-    if (found := kept(row, seed, places)) is not None:
+    if (found := _finished(row, seed, places)) is not None:
         return found
     recipe = recipe_of(row, seed, places)
     say(console, f"{row.name}, seed {seed}: {recipe.schedule.steps} steps, in {recipe.folder}")
-    splits = fitting_splits(recipe, console)
+    splits = fitting_splits(judged_on(recipe, places), console)
     with _clocked(recipe) as clock:
         try:
             run = train(recipe, "cpu", resume=True, console=console)
@@ -209,6 +249,7 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
         date=today(),
         measures=measures,
         evaluated_in=seconds,
+        judged=_judges(recipe, places),
     )
     _write(_path(row, seed, places), found)
     return found
@@ -231,7 +272,7 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
         say(console, f"{row.name}, seed {seed}, stays as it is: {recipe.checkpoint} is gone")
         return None
     say(console, f"{row.name}, seed {seed}: measured again, from {recipe.folder}")
-    splits = fitting_splits(recipe, console)
+    splits = fitting_splits(judged_on(recipe, places), console)
     run = train(recipe, "cpu", resume=True, console=console)
     if (trained_by := run.config.training.commit) != before.commits:
         raise ValueError(
@@ -240,8 +281,9 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
         )
     measures, seconds = _timed(row, run, splits, console)
     found = replace(
-        before, measured_by=commit(), date=today(), measures=measures, evaluated_in=seconds
-    )
+        before, measured_by=commit(), date=today(), measures=measures, evaluated_in=seconds,
+        judged=_judges(recipe, places),
+    )  # fmt: skip
     _write(_path(row, seed, places), found)
     return found
 
@@ -306,31 +348,35 @@ def _write(path: Path, found: Found) -> None:
 def missing_data(row: Row, places: Places) -> str:
     """Which episodes of its recipe's are missing and how they are made; empty: none.
 
-    Wandering ones that another command made are missing too: `make` leaves a folder as it is.
+    Those that another command made are missing too: `make` leaves a folder as it is.
     """
-    data = recipe_of(row, 0, places).data
-    for split in (data.train, data.test):
-        wandering = "wandering" in Path(split).parts
+    recipe = recipe_of(row, 0, places)
+    for split in (recipe.data.train, recipe.data.test, judged_on(recipe, places).data.test):
+        verb = next((name for name in Path(split).parts if name in MADE), "world")
         if not expanded(split).exists():
-            verb = "wandering" if wandering else "world"
             return f"{split} is not there yet: `make {verb}` makes it (see worlds/README.md)"
-        if wandering and (found := _made_otherwise(expanded(split))):
+        if verb in MADE and (found := _made_otherwise(expanded(split), MADE[verb])):
             return (
-                f"{split} was made with {found}, and `make wandering` makes it with "
-                f"{' '.join(_said(WANDERED))}: move its folder away, and make it anew"
+                f"{split} was made with {found}, and `make {verb}` makes it with "
+                f"{' '.join(_said(MADE[verb]))}: move its folder away, and make it anew"
             )
     return ""
 
 
-def _made_otherwise(split: Path) -> str:
-    """What of the generator's options is not as in `WANDERED`; empty: nothing."""
+def _made_otherwise(split: Path, wanted: Mapping[str, str]) -> str:
+    """What of the generator's options is not as wanted; empty: nothing."""
     path = split / "meta" / "world.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     words = shlex.split(told.get("command", ""))
     after = dict(pairwise(words))
-    found = {name: after.get(name, "nothing said") for name in WANDERED}
-    return " ".join(_said({k: v for k, v in found.items() if v != WANDERED[k]}))
+    found = {
+        name: after.get(name, "nothing said")
+        if value
+        else ("" if name in words else "nothing said")
+        for name, value in wanted.items()
+    }
+    return " ".join(_said({k: v for k, v in found.items() if v != wanted[k]}))
 
 
 def _said(options: Mapping[str, str]) -> list[str]:
-    return [f"{name} {value}" for name, value in options.items()]
+    return [f"{name} {value}".rstrip() for name, value in options.items()]

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from gates_planning import AFTER, Planned, planned_line, planned_section
 from gates_planning import NAME as PLANNING
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
-from gates_rules import Line, Shown, Unmeasured, find, holds
+from gates_rules import Beside, Line, Shown, Unmeasured, find, holds
 from gates_run import Found
 
 __all__ = ["SEEDS", "Results", "compared", "judged", "numbers", "table"]
@@ -21,10 +21,13 @@ Results = Mapping[tuple[str, int], Found]
 _RULE = (
     f"Each row is {len(SEEDS)} runs of a recipe, seeds {', '.join(map(str, SEEDS))}; PASS: in "
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
-    "the standard deviation. ✗: a gate on this number does not hold, in so many of the runs. To "
+    "the standard deviation. FAIL, with fewer runs: one gate does not hold, so it cannot pass. "
+    "✗: a gate on this number does not hold, in so many of the runs. To "
     "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's. "
-    "Measured by the last checkpoint on held-out episodes, which are those on which recipes were "
-    "chosen.\n\n"
+    "Measured by the last checkpoint on episodes of their own (`make judged`), on which nothing "
+    "was chosen: places, sentences and looks that no training episode has, twice as many as "
+    "recipes were tried on. Two standard errors (2 SE) are of the paired difference to a control, "
+    "what is of one episode varying together.\n\n"
     "What each number stands beside, and what else was measured, is behind the row's name: the "
     "controls, and of a frozen trunk, where it was trained, what the one of "
     f"`{CEILING}` has with the same seed. What is in italics there says where a gate is not what "
@@ -96,6 +99,9 @@ def judged(row: Row, results: Results) -> str:
     runs, found = _runs(row, results), _judge(row, results)
     if found.waits and runs:
         return found.waits
+    failed = sum(any(line.passed is False for line in each) for each in found.lines.values())
+    if failed and len(runs) < len(SEEDS):
+        return f"FAIL ({failed} of {len(runs)} run)" + _tried(row)
     if len(runs) < len(SEEDS):
         return f"{len(runs)} of {len(SEEDS)} seeds" if runs else "not run"
     verdicts = [
@@ -109,7 +115,11 @@ def judged(row: Row, results: Results) -> str:
     good = sum(all(each.values()) for each in verdicts)
     if good == len(runs):
         return "PASS"
-    return f"FAIL ({good} of {len(runs)} pass)" + (f"; tried: {row.tried}" if row.tried else "")
+    return f"FAIL ({good} of {len(runs)} pass)" + _tried(row)
+
+
+def _tried(row: Row) -> str:
+    return f"; tried: {row.tried}" if row.tried else ""
 
 
 def compared(rows: Sequence[Row], results: Results) -> list[str]:
@@ -163,6 +173,8 @@ def _judge(row: Row, results: Results) -> _Judged:
             for name in rule.rows
             if (name, run.seed) in results
         }
+        if not run.judged:
+            waits.append(f"to be measured on the judged episodes: seed {run.seed}")
         lines, ceiling = list[Line](), results.get((CEILING, run.seed))
         for rule in row.rules:
             if missing := [name for name in rule.rows if name not in others]:
@@ -181,7 +193,27 @@ def _judge(row: Row, results: Results) -> _Judged:
             if line.controls.keys() != held_to.setdefault(line.what, line.controls.keys()):
                 waits.append(_again(line.what, run.seed))
         found[run.seed] = [_beside(line, run, ceiling) for line in once]
+    for rule in row.rules:
+        if isinstance(rule, Beside):
+            _judge_together(rule, found)
     return _Judged(found, waits[0] if waits else "")
+
+
+def _judge_together(rule: Beside, found: dict[int, list[Line]]) -> None:
+    """Write into each seed's line the verdict by the means of all."""
+    own = {
+        seed: line
+        for seed, lines in found.items()
+        for line in lines
+        if holds(line.what, rule.measure) and f"{rule.row}'s" in line.controls
+    }
+    if not own:
+        return
+    good = rule.holds(list(own.values()))
+    for seed, line in own.items():
+        gate = "; ".join(part for part in (line.gate, rule.words) if part)
+        judged = replace(line, passed=good and line.passed is not False, gate=gate)
+        found[seed] = [judged if one is line else one for one in found[seed]]
 
 
 def _again(what: str, seed: int) -> str:
@@ -197,6 +229,7 @@ def _once(lines: Sequence[Line]) -> list[Line]:
         merged[line.what] = replace(
             first,
             controls={**line.controls, **first.controls},
+            errors={**line.errors, **first.errors},
             passed=all(verdicts) if verdicts else None,
             gate="; ".join(dict.fromkeys(one.gate for one in (first, line) if one.gate)),
         )
@@ -221,10 +254,10 @@ def _section(row: Row, told: Sequence[_Told], results: Results) -> list[str]:
     """All that there is to say of a row, under its name; nothing of one that was not run."""
     if not told:
         return []
-    changes = "".join(f", `{change}`" for change in row.changes)
+    changes, runs = "".join(f", `{change}`" for change in row.changes), _runs(row, results)
     return [
         f"# {row.name}\n",
-        f"`{row.recipe}`{changes}; {_minutes(_runs(row, results))}.\n",
+        f"`{row.recipe}`{changes}; {_minutes(runs)}. {_when(runs)}.\n",
         *([f"*{row.note}*\n"] if row.note else []),
         "| measured | found | beside | gate |",
         "| --- | --- | --- | --- |",
@@ -250,7 +283,7 @@ def _told(row: Row, results: Results) -> list[_Told]:
             _Told(
                 what,
                 f"**{_spread([line.value for line in same])}**",
-                "; ".join(f"{name} {_spread(values)}" for name, values in each.items()),
+                "; ".join(_control(name, values, same) for name, values in each.items()),
                 same[-1].gate,
                 f" ✗ {failed} of {len(same)}" if failed else "",
             )
@@ -263,12 +296,28 @@ def _told(row: Row, results: Results) -> list[_Told]:
     return told + [_Told(name, "not measured", "", "") for name in missing if by_what]
 
 
+def _control(name: str, values: Sequence[float], lines: Sequence[Line]) -> str:
+    """A control's mean over the seeds, and how far from it chance alone may be."""
+    errors = [line.errors[name] for line in lines if name in line.errors]
+    apart = f" (2 SE {mean(errors):.3f})" if errors else ""
+    return f"{name} {_spread(values)}{apart}"
+
+
 def _minutes(runs: Sequence[Found]) -> str:
     """Of training, and of evaluation as far as it was timed."""
     trained = _wall_and_busy([(run.wall_seconds, run.cpu_seconds) for run in runs])
     timed = [run.evaluated_in for run in runs if run.evaluated_in is not None]
     evaluated = f", evaluation {_wall_and_busy(timed)}" if timed else ""
     return f"minutes: training {trained}{evaluated}"
+
+
+def _when(runs: Sequence[Found]) -> str:
+    """By which code, on which day, each seed."""
+    return "; ".join(
+        f"seed {run.seed}: trained by {run.commits}, measured by {run.measured_by} on "
+        f"{run.date}, {run.threads} threads"
+        for run in runs
+    )
 
 
 def _wall_and_busy(seconds: Sequence[Sequence[float]]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tests.checkout import ROOT
 
 from gates_rows import ROWS, Row, named
-from gates_run import WANDERED, Places, recipe_of
+from gates_run import MADE, WANDERED, Places, recipe_of
 from tectum_train import recipes
 
 
@@ -48,6 +48,20 @@ def test_make_makes_the_wandering_episodes_that_the_gates_ask_for() -> None:
     words = told[1].replace("\\", "").split()
     assert WANDERED.items() <= dict(pairwise(words)).items()
     assert {one for one in words if one.startswith("--")} == {"--out", *WANDERED}
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("judged", "JUDGED"), ("judged-wandering", "JUDGED_WANDERING")]
+)
+def test_make_makes_the_episodes_that_rows_are_judged_by(name: str, target: str) -> None:
+    told = re.search(
+        rf"^\$\({target}\):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+
+    assert told is not None
+    words = told[1].replace("\\", "").split()
+    assert {one for one in words if one.startswith("--")} == {"--out", *MADE[name]}
+    assert all(f" {k} {v}".rstrip() in " ".join(words) for k, v in MADE[name].items())
 
 
 @pytest.mark.parametrize("name", recipes.named())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from gates_rules import (
     Above,
     Beside,
+    Beyond,
     Kept,
     Own,
     Rising,
@@ -132,21 +135,59 @@ def test_one_row_is_held_against_another_of_the_same_seed() -> None:
         [Measure("probe", 0.76, {"random": 0.1})], {"mae": [Measure("probe", 0.8)]}
     )
 
-    assert line.passed is True
+    assert line.passed is None  # by one seed alone nothing is said
     assert line.controls == {"mae's": 0.8, "random": 0.1}
     assert rule.rows == ("mae",)
+
+
+def test_another_row_is_held_against_by_the_means_of_the_seeds() -> None:
+    rule = Beside("probe", "mae", 0.95)
+    pairs = [(0.70, 0.80), (0.84, 0.80)]
+
+    lines = [
+        line
+        for own, other in pairs
+        for line in rule.judge([Measure("probe", own)], {"mae": [Measure("probe", other)]})
+    ]
+
+    assert rule.holds(lines)  # 0.77 of 0.80, though the first has less than 0.76
+    assert not rule.holds(lines[:1])
+
+
+def test_beyond_is_better_by_what_chance_may_make_of_it() -> None:
+    found = Measure("hits", 0.75, {"pixels": 0.5, "noise": 0.1}, errors={"pixels": 0.25})
+    falling = replace(found, value=0.25, errors={"pixels": 0.26})
+
+    assert Beyond("hits", ("pixels",)).judge([found], {})[0].passed is True
+    assert Beyond("hits", ("pixels",), falls=True).judge([found], {})[0].passed is False
+    assert Beyond("hits", ("pixels",), falls=True).judge([falling], {})[0].passed is False
+    assert Beyond("hits", ("pixels",)).words == "above pixels by ≥ two standard errors"
+    (unknown,) = Beyond("hits", ("pixels", "noise")).judge([found], {})
+    assert (unknown.passed, unknown.outdated) == (None, True)
 
 
 def test_learning_together_is_the_mean_of_relative_gains_whichever_way_better_is() -> None:
     rule = Kept((Task("R@1", "words", rises=True), Task("error", "pixels")))
     alone = {"words": [Measure("R@1", 0.5)], "pixels": [Measure("error", 1.0)]}
 
-    total, *tasks = rule.judge([Measure("R@1", 0.6), Measure("error", 1.1)], alone)
+    total, *tasks = rule.judge([Measure("R@1", 0.6), Measure("error", 1.09)], alone)
 
-    assert total.value == pytest.approx((0.2 - 0.1) / 2)
+    assert total.value == pytest.approx((0.2 - 0.09) / 2)
     assert total.passed is True
-    assert [task.controls for task in tasks] == [{"alone": 0.5}, {"alone": 1.0}]
+    assert [task.controls["alone"] for task in tasks] == [0.5, 1.0]
+    assert [task.controls["relative gain"] for task in tasks] == pytest.approx([0.2, -0.09])
+    assert all(task.passed for task in tasks)
     assert rule.rows == ("words", "pixels")
+
+
+def test_no_task_may_be_given_up_for_the_others() -> None:
+    rule = Kept((Task("R@1", "words", rises=True), Task("error", "pixels")))
+    alone = {"words": [Measure("R@1", 0.5)], "pixels": [Measure("error", 1.0)]}
+
+    total, *tasks = rule.judge([Measure("R@1", 0.05), Measure("error", 0.01)], alone)
+
+    assert total.passed is True
+    assert [task.passed for task in tasks] == [False, True]
 
 
 @given(st.lists(st.tuples(shares, st.booleans()), min_size=1, max_size=4))

@@ -23,7 +23,7 @@ def found(row: str, seed: int, *measures: Measure, cpu: float = 60.0) -> Found:
     return Found(
         row=row, seed=seed, recipe="r", changes=[], identity="", steps=100, batch_size=60,
         wall_seconds=120.0, cpu_seconds=cpu, threads=2, machine="m", commits="c",
-        measured_by="c", date="2026-01-01", measures=list(measures),
+        measured_by="c", date="2026-01-01", measures=list(measures), judged="j",
     )  # fmt: skip
 
 
@@ -74,7 +74,8 @@ def test_a_row_that_compares_waits_for_the_other_with_the_same_seed() -> None:
 
     assert judged(row, own) == "waits for mae, seed 0"
     assert judged(row, {**own, **other}) == "waits for mae, seed 2"
-    assert judged(row, {**own, **other, **runs("mae", 0.5, 0.5, 0.6)}) == "FAIL (2 of 3 pass)"
+    assert judged(row, {**own, **other, **runs("mae", 0.5, 0.5, 0.53)}) == "PASS"  # their means
+    assert judged(row, {**own, **other, **runs("mae", 0.5, 0.5, 0.6)}) == "FAIL (0 of 3 pass)"
 
 
 def test_a_rule_whose_measure_is_missing_says_so() -> None:
@@ -137,7 +138,10 @@ def test_numbers_are_there_while_a_verdict_waits() -> None:
     said = whole([row], runs("blocks", 0.5))
 
     assert "| R@1 | **0.500** | chance 0.100 |  |" in said
-    assert "| [blocks](gates/blocks.md) | ≥ 0.95 × mae's |  | waits for mae, seed 0 |" in said
+    assert (
+        "| [blocks](gates/blocks.md) | ≥ 0.95 × mae's, in the mean of the seeds |  | "
+        "waits for mae, seed 0 |" in said
+    )
 
 
 def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_fails() -> None:
@@ -148,10 +152,10 @@ def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_
 
     assert said.count("R@1: **") == said.count("| R@1 |") == 1
     assert (
-        "| R@1 | **0.600 ± 0.000** ✗ 2 of 3 | chance 0.100 ± 0.000; mae's 0.633 ± 0.115 | "
-        "≥ 5 × chance; ≥ 1 × mae's |" in said
+        "| R@1 | **0.600 ± 0.000** ✗ 3 of 3 | chance 0.100 ± 0.000; mae's 0.633 ± 0.115 | "
+        "≥ 5 × chance; ≥ 1 × mae's, in the mean of the seeds |" in said
     )
-    assert "| R@1: **0.600 ± 0.000** ✗ 2 of 3 | FAIL (1 of 3 pass) |" in said
+    assert "| R@1: **0.600 ± 0.000** ✗ 3 of 3 | FAIL (0 of 3 pass) |" in said
 
 
 def test_a_rows_numbers_stand_under_its_recipe_its_changes_and_a_note() -> None:
@@ -159,7 +163,9 @@ def test_a_rows_numbers_stand_under_its_recipe_its_changes_and_a_note() -> None:
 
     section = numbers([row], runs("clip", 0.9))["clip"].removeprefix("# clip\n")
 
-    assert section.startswith("\n`clip-small`, `a=1`; minutes: training 2.0 (processors 1.0).\n")
+    assert section.startswith(
+        "\n`clip-small`, `a=1`; minutes: training 2.0 (processors 1.0). seed 0: "
+    )
     assert "\n*not what was asked*\n" in section
 
 
@@ -174,8 +180,9 @@ def test_a_row_that_was_not_run_has_its_gate_alone() -> None:
 def test_evaluation_is_timed_beside_training_where_it_was() -> None:
     timed = {key: replace(run, evaluated_in=(90.0, 30.0)) for key, run in runs("clip", 0.9).items()}
 
-    assert "minutes: training 2.0 (processors 1.0), evaluation 1.5 (processors 0.5).\n" in whole(
-        [CLIP], timed
+    assert (
+        "minutes: training 2.0 (processors 1.0), evaluation 1.5 (processors 0.5). "
+        "seed 0: trained by c, " in whole([CLIP], timed)
     )
     assert "evaluation 1" not in whole([CLIP], runs("clip", 0.9))
 

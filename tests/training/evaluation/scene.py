@@ -70,8 +70,9 @@ def world(partners: Mapping[str, str | None]) -> World:
 
 def context(train: Samples, test: Samples, **changes: Any) -> Context:
     """An evaluation of whatever predictor is given, or of none."""
+    twins = (changes.pop("twin", None),)
     given = {
-        "predictor": None, "twin": None, "train": train, "test": test,
+        "predictor": None, "twins": twins, "train": train, "test": test,
         "world": world({"left": None}), "columns": Columns("state", "action"), "pair_steps": 2,
         "shown": StateFeatures("state"), **changes,
     }  # fmt: skip

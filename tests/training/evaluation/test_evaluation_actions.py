@@ -225,9 +225,9 @@ def foretold(actions: NDArray[np.float32], error: float) -> tuple[Measure, Foret
 
 
 def test_a_chunks_error_is_in_standard_deviations_and_the_controls_are_told() -> None:
-    measure, _ = foretold(jumping(), error=2.0)
+    measure, _ = foretold(jumping(), error=1.0)
 
-    assert measure.value == pytest.approx((1 + 0.25) / 2)  # (2/2)² and (2/4)²
+    assert measure.value == pytest.approx((0.25 + 0.0625) / 2)  # (1/2)² and (1/4)²
     assert measure.controls["mean action"] == pytest.approx(1, abs=0.15)
     # Two independent draws are twice as far apart as one from the mean.
     assert measure.controls["repeating the last action"] == pytest.approx(2, abs=0.4)

@@ -1,11 +1,11 @@
-"""Better than a control: by a percent of it, and of all of them."""
+"""Better than a control: by a percent of it or beyond chance, and than all of them."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tectum_train.evaluation.better import above, below
+from tectum_train.evaluation.better import above, below, beyond
 
 numbers = st.floats(-2, 2)
 
@@ -28,3 +28,11 @@ def test_what_is_better_is_better_than_each(value: float, controls: list[float])
 def test_nothing_is_better_than_itself(value: float) -> None:
     assert not above(value, value)
     assert not below(value, value)
+
+
+def test_beyond_chance_is_every_gain_by_two_standard_errors_and_some_gain() -> None:
+    errors = {"pixels": 0.1, "chance": 0.0}
+
+    assert beyond({"pixels": 0.1, "chance": 0.2}, errors)
+    assert not beyond({"pixels": 0.09, "chance": 0.2}, errors)
+    assert not beyond({"pixels": 0.1, "chance": 0.0}, errors)

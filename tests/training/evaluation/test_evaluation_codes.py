@@ -107,12 +107,14 @@ def test_painting_is_measured_against_the_training_frames_mean_patch() -> None:
 
 
 def test_who_reads_the_code_off_the_frame_is_right_and_of_another_frame_wrong() -> None:
-    (found,) = measured(Guesser(), greys(0, 0, 85), greys(0, 85))
+    (found,) = measured(Guesser(), greys(0, 0, 85), greys(*[0, 85] * 4))
 
     assert found.value == 1
-    assert found.controls == {"commonest code": 0.5, "another image's context": 0.0}
+    assert found.controls["commonest code"] == 0.5
+    assert 0.2 < found.controls["another image's context"] < 0.7  # half the others are alike
+    assert found.errors["commonest code"] == pytest.approx(2 * (1 / 4 / 7) ** 0.5)
     assert found.passed is True
-    assert found.on == "20 frames of 2 episodes"
+    assert found.on == "80 frames of 8 episodes"
 
 
 @pytest.mark.parametrize(("always", "right"), [(0, 0.5), (1, 0.5), (2, 0.0)])

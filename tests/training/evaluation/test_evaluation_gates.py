@@ -27,30 +27,25 @@ CARRIED = {
     "shuffled z": 0.40 - 0.25,
 }
 FEW = {"frame-difference PCA-256": 0.5, "frame-difference PCA, z's width": 0.5}
-TWO_ERRORS = "two standard errors of the difference"
-WORDS = {
-    "shuffled picture": 0.5,
-    "no picture": 0.5,
-    f"{TWO_ERRORS} to shuffled": 0.01,
-    f"{TWO_ERRORS} to none": 0.01,
-}
-TOLD = {
-    "shuffled instruction": 0.5,
-    "no instruction": 0.5,
-    f"{TWO_ERRORS} to shuffled": 0.01,
-    f"{TWO_ERRORS} to none": 0.01,
-}
-Verdict = Callable[[float, Mapping[str, float]], bool]
+WORDS = {"shuffled picture": 0.5, "no picture": 0.5}
+TOLD = {"shuffled instruction": 0.5, "no instruction": 0.5}
+
+
+def chance(controls: Mapping[str, float]) -> dict[str, float]:
+    """Two standard errors of the difference to each."""
+    return dict.fromkeys(controls, 0.01)
+
+
+Verdict = Callable[[float, Mapping[str, float], Mapping[str, float]], bool]
 
 
 def test_all_pass_at_what_was_demanded() -> None:
     assert gates.task_is_known(0.65, 40)
     assert gates.partner_is_told_apart(0.70, 40)
     assert gates.image_is_filled(0.70, IMAGE)
-    assert gates.instruction_helps(0.49 - A_BIT, TOLD)
-    assert gates.word_is_found(0.51 + A_BIT, WORDS)
-    assert gates.word_surprises_less(0.49 - A_BIT, WORDS)
-    assert gates.hidden_actions_are_filled(0.198 - A_BIT, {"linear interpolation": 0.2})
+    assert gates.instruction_helps(0.49 - A_BIT, TOLD, chance(TOLD))
+    assert gates.word_is_found(0.51 + A_BIT, WORDS, chance(WORDS))
+    assert gates.word_surprises_less(0.49 - A_BIT, WORDS, chance(WORDS))
     assert gates.motion_is_in_z(0.80 + A_BIT, MOTION)
     assert gates.frame_is_predicted(0.35)
     assert gates.tokens_are_predicted(0.99, {"shuffled z": 1.0 + A_BIT})
@@ -74,7 +69,7 @@ CODE = {"commonest code": 0.4, "another image's context": 0.4}
 
 def test_clips_and_codes_pass_at_what_was_demanded() -> None:
     assert gates.clip_is_filled(0.5, CLIP)
-    assert gates.code_is_guessed(0.404 + A_BIT, CODE)
+    assert gates.code_is_guessed(0.41 + A_BIT, CODE, chance(CODE))
     assert gates.codes_are_used(0.90)
     assert gates.codes_are_varied(64, 256)
     assert gates.codes_are_painted(0.50)
@@ -93,8 +88,11 @@ def test_a_masked_clip_fails_by_any_one_condition(changes: dict[str, float]) -> 
 
 
 @pytest.mark.parametrize("name", CODE)
-def test_a_code_is_guessed_above_either_control(name: str) -> None:
-    assert not gates.code_is_guessed(0.404 + A_BIT, CODE | {name: 0.4 + A_BIT})
+def test_a_code_is_guessed_above_either_control_beyond_chance(name: str) -> None:
+    errors = chance(CODE)
+
+    assert not gates.code_is_guessed(0.41 + A_BIT, CODE | {name: 0.4 + 2 * A_BIT}, errors)
+    assert not gates.code_is_guessed(0.41 + A_BIT, CODE, errors | {name: 0.01 + 2 * A_BIT})
 
 
 def test_a_codebook_fails_below_what_was_demanded() -> None:
@@ -128,14 +126,13 @@ def test_a_masked_image_fails_by_any_one_condition(error: float, changes: dict[s
 
 
 @pytest.mark.parametrize("controls", [(0.5, 0.01 + A_BIT), (0.49, 0.0), (0.48, 0.0)])
-@pytest.mark.parametrize("what", ["shuffled", "no"])
+@pytest.mark.parametrize("name", TOLD)
 def test_an_instruction_that_helps_no_more_than_chance_or_none_may_fails(
-    what: str, controls: tuple[float, float]
+    name: str, controls: tuple[float, float]
 ) -> None:
     other, spread = controls
-    errors = f"{TWO_ERRORS} to {'none' if what == 'no' else what}"
 
-    assert not gates.instruction_helps(0.49, TOLD | {f"{what} instruction": other, errors: spread})
+    assert not gates.instruction_helps(0.49, TOLD | {name: other}, chance(TOLD) | {name: spread})
 
 
 def test_motion_wants_seven_tenths() -> None:
@@ -174,33 +171,35 @@ def test_the_next_frame_wants_at_most_0_35_of_copying() -> None:
         (gates.actions_are_decoded, ("mean action", "shuffled z")),
     ],
 )
-def test_an_error_less_than_a_percent_below_a_controls_fails(
+def test_an_error_below_a_control_by_less_than_chance_may_fails(
     verdict: Verdict, controls: tuple[str, ...]
 ) -> None:
-    worse = dict.fromkeys(controls, 9.0)
+    worse, errors = dict.fromkeys(controls, 9.0), dict.fromkeys(controls, 0.01)
     for control in controls:
-        assert verdict(0.495 - A_BIT, worse | {control: 0.5})
-        assert not verdict(0.495 + A_BIT, worse | {control: 0.5})
-        assert not verdict(0.5, worse | {control: 0.5})
-        assert not verdict(0.0, worse | {control: 0.0})
+        assert verdict(0.49 - A_BIT, worse | {control: 0.5}, errors)
+        assert not verdict(0.49 + A_BIT, worse | {control: 0.5}, errors)
+        assert not verdict(0.49 - A_BIT, worse | {control: 0.5}, errors | {control: 0.02})
+        assert not verdict(0.0, worse | {control: 0.0}, dict.fromkeys(controls, 0.0))
 
 
 @pytest.mark.parametrize("control", ["shuffled picture", "no picture"])
 def test_words_told_no_better_than_chance_may_without_the_true_picture_fail(control: str) -> None:
-    assert not gates.word_is_found(0.51 - A_BIT, {**WORDS, control: 0.5})
-    assert not gates.word_is_found(0.6, {**WORDS, control: 0.6 - 0.01 + A_BIT})
-    assert not gates.word_surprises_less(0.4, {**WORDS, control: 0.4 + 0.01 - A_BIT})
+    errors = chance(WORDS)
+
+    assert not gates.word_is_found(0.51 - A_BIT, {**WORDS, control: 0.5}, errors)
+    assert not gates.word_is_found(0.6, {**WORDS, control: 0.6 - 0.01 + A_BIT}, errors)
+    assert not gates.word_surprises_less(0.4, {**WORDS, control: 0.4 + 0.01 - A_BIT}, errors)
 
 
 def test_no_difference_at_all_is_none_beyond_chance() -> None:
     nothing = dict.fromkeys(WORDS, 0.0)
 
-    assert not gates.word_is_found(0.0, nothing)
-    assert not gates.word_surprises_less(0.0, nothing)
+    assert not gates.word_is_found(0.0, nothing, nothing)
+    assert not gates.word_surprises_less(0.0, nothing, nothing)
 
 
-def test_nothing_passes_for_what_no_printed_digit_shows() -> None:
-    assert not gates.hidden_actions_are_filled(4.1990, {"linear interpolation": 4.1994})
+def test_a_difference_whose_errors_are_unknown_passes_nobody() -> None:
+    assert not gates.word_is_found(0.9, WORDS, {})
 
 
 def test_what_is_demanded_is_told_in_the_rules() -> None:

@@ -14,22 +14,41 @@ PATCHES = dict.fromkeys(("random init", "PCA-128 of 3×3 patches", "its commones
 POLICY = {"random init": 0.5, "state alone": 0.5, "PCA-256": 0.1, "mean action": 1.0}
 
 
+def chance(controls: dict[str, float]) -> dict[str, float]:
+    """Two standard errors of the difference to each."""
+    return dict.fromkeys(controls, 0.01)
+
+
 @pytest.mark.parametrize("name", TASKS)
-def test_features_tell_more_than_either_control(name: str) -> None:
-    assert gates_trunk.features_tell(0.505 + A_BIT, TASKS)
-    assert not gates_trunk.features_tell(0.505 + A_BIT, TASKS | {name: 0.5 + A_BIT})
+def test_features_tell_more_than_either_control_beyond_chance(name: str) -> None:
+    value, errors = 0.51 + A_BIT, chance(TASKS)
+
+    assert gates_trunk.features_tell(value, TASKS, errors)
+    assert not gates_trunk.features_tell(value, TASKS | {name: 0.5 + 2 * A_BIT}, errors)
+    assert not gates_trunk.features_tell(value, TASKS, errors | {name: 0.01 + 2 * A_BIT})
 
 
 @pytest.mark.parametrize("name", PATCHES)
-def test_patches_tell_more_than_any_control(name: str) -> None:
-    assert gates_trunk.patches_tell(0.505 + A_BIT, PATCHES)
-    assert not gates_trunk.patches_tell(0.505 + A_BIT, PATCHES | {name: 0.5 + A_BIT})
+def test_patches_tell_more_than_any_control_beyond_chance(name: str) -> None:
+    value, errors = 0.51 + A_BIT, chance(PATCHES)
+
+    assert gates_trunk.patches_tell(value, PATCHES, errors)
+    assert not gates_trunk.patches_tell(value, PATCHES | {name: 0.5 + 2 * A_BIT}, errors)
+    assert not gates_trunk.patches_tell(value, PATCHES, errors | {name: 0.01 + 2 * A_BIT})
 
 
 @pytest.mark.parametrize("name", ["random init", "state alone"])
-def test_a_policy_gains_over_random_features_and_over_none(name: str) -> None:
-    assert gates_trunk.policy_gains(0.495 - A_BIT, POLICY)
-    assert not gates_trunk.policy_gains(0.495 - A_BIT, POLICY | {name: 0.5 - 10 * A_BIT})
+def test_a_policy_gains_over_random_features_and_over_none_beyond_chance(name: str) -> None:
+    value, errors = 0.49 - A_BIT, chance(POLICY)
+
+    assert gates_trunk.policy_gains(value, POLICY, errors)
+    assert not gates_trunk.policy_gains(value, POLICY | {name: 0.5 - 2 * A_BIT}, errors)
+    assert not gates_trunk.policy_gains(value, POLICY, errors | {name: 0.01 + 2 * A_BIT})
+
+
+def test_vectors_that_are_nearly_one_do_not_differ() -> None:
+    assert gates_trunk.vectors_differ(0.05)
+    assert not gates_trunk.vectors_differ(0.05 - A_BIT)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from tectum_train.evaluation.neighbours import (
     classify_by_neighbours,
     labelled_episodes,
     measure_features,
+    nearest_told,
+    spread,
 )
 
 # ---------------------------------------------------------------- the vote
@@ -115,7 +117,7 @@ def measured(families: Sequence[int], asked: Sequence[int], weight: float = 5.0)
 
 
 def test_a_trunk_that_sees_the_task_is_told_from_one_that_does_not() -> None:
-    near, linear, few = measured([0, 1, 2] * 8, [0, 1, 2] * 2)
+    near, linear, few, apart = measured([0, 1, 2] * 8, [0, 1, 2] * 4)
 
     assert near.value == linear.value == 1.0
     assert few.value > 0.8
@@ -123,11 +125,47 @@ def test_a_trunk_that_sees_the_task_is_told_from_one_that_does_not() -> None:
         assert measure.controls["random init"] < 0.7
         assert measure.controls.keys() == {"random init", "PCA-256", "majority class"}
     assert near.passed
-    assert near.gate == "above random init and PCA-256 by ≥ 1%"
+    assert near.gate == "above random init and PCA-256, each by ≥ two standard errors"
     assert (linear.passed, few.passed) == (None, None)
-    assert near.on == "48 frames of 6 episodes"
+    assert near.on == "96 frames of 12 episodes"
     assert few.name == "frozen trunk → task from 10% of the labels"
     assert few.on == "3 labelled episodes, mean of 5 draws"
+    assert near.errors.keys() == few.errors.keys() == near.controls.keys()
+    assert apart.value > 0.5 < apart.controls["random init"]
+    assert apart.passed is True
+
+
+def test_what_scaling_hides_from_neighbours_is_found_by_standardised_components() -> None:
+    draw = np.random.default_rng(0)
+    labels, episode = np.repeat(np.arange(3), 40), np.arange(120) // 4
+    light = draw.normal(0, 100, (120, 4))  # drowns what tells the task
+    shown = np.concatenate([light, np.eye(3)[labels] + draw.normal(0, 0.1, (120, 3))], axis=1)
+    shown = np.concatenate([shown, draw.normal(0, 1e-3, (120, 12))], axis=1)
+    order = draw.permutation(30)
+    taken = np.isin(episode, order[:24])
+
+    plain = classify_by_neighbours(shown[taken], labels[taken], shown[~taken], 3)
+    scaled = nearest_told(shown[taken], labels[taken], shown[~taken], episode[taken], 3)
+
+    assert (plain.argmax(axis=1) == labels[~taken]).mean() < 0.7
+    assert (scaled.argmax(axis=1) == labels[~taken]).mean() > 0.9
+
+
+def test_neighbours_are_as_they_were_where_scaling_helps_nobody() -> None:
+    draw = np.random.default_rng(0)
+    labels, episode = np.repeat(np.arange(2), 40), np.arange(80) // 4
+    shown = np.eye(2)[labels] + draw.normal(0, 0.01, (80, 2))
+
+    scaled = nearest_told(shown, labels, shown, episode, 2)
+
+    assert np.array_equal(scaled, classify_by_neighbours(shown, labels, shown, 2))
+
+
+def test_vectors_that_are_one_but_for_a_trifle_have_no_spread() -> None:
+    vectors = 1.0 + 1e-3 * np.random.default_rng(0).normal(size=(50, 8))
+
+    assert spread(vectors) == pytest.approx(1e-3, rel=0.2)
+    assert spread(np.random.default_rng(0).normal(size=(500, 8))) == pytest.approx(1, abs=0.05)
 
 
 def test_a_trunk_that_sees_no_more_than_its_random_twin_fails() -> None:
@@ -144,7 +182,7 @@ def test_the_majority_is_that_of_the_training_episodes() -> None:
 
 
 def test_families_need_not_be_numbered_without_gaps_nor_all_be_in_both_splits() -> None:
-    near, linear, _ = measured([2, 5] * 6, [2, 5, 7])
+    near, linear, *_ = measured([2, 5] * 6, [2, 5, 7])
 
     assert near.value == linear.value == pytest.approx(2 / 3)
 

@@ -60,7 +60,7 @@ def test_what_the_state_does_not_say_is_gained_from_a_trunk_that_sees_it() -> No
     assert found.controls["mean action"] == pytest.approx(1.0, abs=0.4)
     assert found.controls["random init"] > 0.3
     assert found.controls.keys() == {"random init", "PCA-256", "state alone", "mean action"}
-    assert found.gate == "below random init and the state alone by ≥ 1%"
+    assert found.gate == "below random init and the state alone, each by ≥ two standard errors"
     assert found.name == (
         "frozen trunk and state → next actions, 40 steps, squared error in standard deviations"
     )

@@ -108,7 +108,7 @@ def test_what_is_known_by_heart_is_foretold_and_an_untrained_twin_is_at_chance()
         own = found[f"frame {ahead} ahead among its clip's, accuracy"]
         assert own.controls[CHANCE] == pytest.approx(1 / 4)
         assert own.value > 0.9 > own.controls[RANDOM] + 0.2
-        assert own.on == f"{2 * 8 * (4 - ahead)} frames"
+        assert own.on == f"{2 * 8 * (4 - ahead)} frames of 4 episodes"
         every = found[f"frame {ahead} ahead among all clips', accuracy"]
         assert every.controls == {CHANCE: pytest.approx(1 / 28)}
         nats = found[f"frame {ahead} ahead, nats"]
@@ -158,10 +158,10 @@ def test_what_is_nearest_to_the_last_frame_needs_no_past(
     places: Any, length: int, shares: Any
 ) -> None:
     objective = foresight(model(), horizons=len(shares))
-    made = batch(1)
+    made = batch(2, episode=torch.arange(2))
     assert made.clip is not None
-    inside = torch.arange(4)[None] < length
-    made = replace(made, clip=replace(made.clip, frames=moving(*places), inside=inside))
+    inside, frames = (torch.arange(4) < length).expand(2, 4), moving(*places).repeat(2, 1, 1, 1, 1)
+    made = replace(made, clip=replace(made.clip, frames=frames, inside=inside))
     objective.model.vision = Sight()  # type: ignore[assignment]
     objective.past = nn.GRU(2, 256, batch_first=True)
     objective.heads = nn.Linear(256, len(shares) * 2)
@@ -200,7 +200,7 @@ def test_an_order_known_by_heart_is_aligned_and_rewarded_with_the_right_words() 
     assert aligned.value > 0.8
     assert aligned.controls.keys() == {CHANCE, RANDOM, PIXELS}
     assert aligned.controls[CHANCE] == pytest.approx(1 / 3)
-    assert aligned.on == "16 episodes' moments"
+    assert aligned.on == "16 times three moments of 8 episodes"
     assert found["reward rises to a later moment"].value > 0.8
     told = found["reward above all other tasks' episodes"]
     assert told.controls[CHANCE] == pytest.approx(1 / 8)

@@ -23,6 +23,7 @@ from tectum_core.preprocess import ActionScaling
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, NothingToMeasure, of_others, starts
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 
 __all__ = ["measure_action_prediction", "measure_decoded_actions", "measure_masked_actions"]
 
@@ -59,22 +60,25 @@ def measure_masked_actions(context: Context) -> list[Measure]:
     hidden = mask.numpy()
     straight = [_interpolated(*row) for row in zip(windows.actions, hidden, strict=True)]
 
-    def error(guess: NDArray[np.float32]) -> float:
-        return _error(guess[hidden], windows.actions[hidden], scaling)
+    def error(guess: NDArray[np.float32]) -> NDArray[np.float64]:
+        return _errors(guess[hidden], windows.actions[hidden], scaling)
 
-    model = error(filled)
-    controls = {
+    own = error(filled)
+    others = {
         gates.INTERPOLATION: error(np.stack(straight)),
         gates.MEAN_ACTION: error(_mean_action(context, windows.actions)),
     }
+    episode = np.repeat(context.test.episode[windows.index], hidden.sum(axis=1))
+    model, (controls, errors) = float(own.mean()), beside(own, others, episode)
     return [
         Measure(
             "masked actions, squared error in standard deviations",
             model,
             controls,
             gates.HIDDEN_ACTIONS_RULE,
-            gates.hidden_actions_are_filled(model, controls),
+            gates.hidden_actions_are_filled(model, controls, errors),
             context.counted(windows.index, "windows"),
+            errors=errors,
         )
     ]
 
@@ -90,23 +94,26 @@ def measure_action_prediction(context: Context) -> list[Measure]:
     hidden = torch.ones(windows.actions.shape[:2], dtype=torch.bool)
     last = context.actions(context.test)[windows.index - 1][:, None]
 
-    def error(guess: NDArray[np.float32]) -> float:
-        return _error(guess, windows.actions, scaling)
+    def error(guess: NDArray[np.float32]) -> NDArray[np.float64]:
+        return _errors(guess, windows.actions, scaling)
 
-    model = error(_filled(context.predictor, windows, nothing, hidden))
-    controls = {
+    own = error(_filled(context.predictor, windows, nothing, hidden))
+    others = {
         gates.MEAN_ACTION: error(_mean_action(context, windows.actions)),
         gates.LAST_ACTION: error(np.broadcast_to(last, windows.actions.shape)),
         "no picture": error(_filled(context.predictor, windows, nothing, hidden, pictures=False)),
     }
+    episode = context.test.episode[windows.index]
+    model, (controls, errors) = float(own.mean()), beside(own, others, episode)
     return [
         Measure(
             f"action prediction, {config.max_steps} steps, squared error in standard deviations",
             model,
             controls,
             gates.CHUNK_RULE,
-            gates.actions_are_foretold(model, controls),
+            gates.actions_are_foretold(model, controls, errors),
             context.counted(windows.index, "windows"),
+            errors=errors,
         )
     ]
 
@@ -136,20 +143,22 @@ def measure_decoded_actions(context: Context) -> list[Measure]:
         for parts in ([part.vectors for part in found], pooled)
     )
     decoded = np.concatenate([part.actions for part in found if part.actions is not None])
-    others = scaling.restore(module.decode_actions(z[torch.from_numpy(strangers)], scene).float())
-    model = _error(decoded, actions, scaling)
-    controls = {
-        gates.MEAN_ACTION: _error(_mean_action(context, actions), actions, scaling),
-        gates.OTHER_Z: _error(others.cpu().numpy(), actions, scaling),
+    swapped = scaling.restore(module.decode_actions(z[torch.from_numpy(strangers)], scene).float())
+    own = _errors(decoded, actions, scaling)
+    others = {
+        gates.MEAN_ACTION: _errors(_mean_action(context, actions), actions, scaling),
+        gates.OTHER_Z: _errors(swapped.cpu().numpy(), actions, scaling),
     }
+    model, (controls, errors) = float(own.mean()), beside(own, others, episode[index])
     return [
         Measure(
             f"actions decoded from z, {steps} steps, squared error in standard deviations",
             model,
             controls,
             gates.DECODED_RULE,
-            gates.actions_are_decoded(model, controls),
+            gates.actions_are_decoded(model, controls, errors),
             context.counted(index, "pairs"),
+            errors=errors,
         )
     ]
 
@@ -204,9 +213,12 @@ def _filled(
     )
 
 
-def _error(guess: NDArray[np.float32], true: NDArray[np.float32], scaling: ActionScaling) -> float:
-    """Mean over [..., A]."""
-    return float(np.square((guess - true) / np.array(scaling.standard_deviation)).mean())
+def _errors(
+    guess: NDArray[np.float32], true: NDArray[np.float32], scaling: ActionScaling
+) -> NDArray[np.float64]:
+    """[n], means over what is behind the first dimension of [n, ..., A]."""
+    apart = ((guess - true) / np.array(scaling.standard_deviation)).astype(np.float64)
+    return np.asarray(np.square(apart).reshape(len(apart), -1).mean(axis=1), np.float64)
 
 
 def _mean_action(context: Context, like: NDArray[np.float32]) -> NDArray[np.float32]:

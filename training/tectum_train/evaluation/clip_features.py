@@ -17,7 +17,7 @@ from tectum_train.evaluation import gates
 from tectum_train.evaluation.clips import steps_between
 from tectum_train.evaluation.context import Context, NothingToMeasure, second_half, starts
 from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.neighbours import TRUNK, Features, tasks_told
+from tectum_train.evaluation.neighbours import TRUNK, Arms, Features, tasks_told
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca
 
@@ -60,16 +60,14 @@ def measure_clip_features(context: Context) -> list[Measure]:
 
     fitted_at, asked_at = chosen(context.train, _FITTED), chosen(context.test, _ASKED)
 
-    def features() -> dict[str, tuple[Features, Features]]:
+    def features() -> Arms:
         pixels = ends(context.train, fitted_at)
         components = Pca(pixels, _COMPONENTS)
+        told = components(pixels), components(ends(context.test, asked_at))
         return {
-            TRUNK: _both(context.predictor),
-            gates.RANDOM_INIT: _both(context.twin),
-            f"{gates.PIXELS} of its ends": (
-                components(pixels),
-                components(ends(context.test, asked_at)),
-            ),
+            TRUNK: [_both(context.predictor)],
+            gates.RANDOM_INIT: [_both(twin) for twin in context.twins],
+            f"{gates.PIXELS} of its ends": [told],
         }
 
     def _both(predictor: Predictor) -> tuple[Features, Features]:

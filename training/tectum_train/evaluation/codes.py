@@ -8,6 +8,7 @@ Letters: n frames, S the model's side, N patches, X numbers in a patch, K codes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, model_input, of_others
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 from tectum_train.image_tokenizer import ImageTokenizer
 from tectum_train.losses.codes import code_uses, perplexity, usage
 
@@ -120,32 +122,32 @@ def measure_masked_codes(context: Context, guesser: CodeGuesser) -> list[Measure
     index = _chosen(context, context.test, "masked codes")
     strangers = index[of_others(context.test.episode[index], context.generator("other frames"))]
     generator = Generator().manual_seed(context.seed_of("hidden codes"))
-    hits = dict.fromkeys(("model", "majority", "other"), 0)
-    asked = 0
+    hits: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    episode = list[NDArray[np.int64]]()
     for part, pixels in _pixels(context, context.test, index):
         blocks = [block_mask(grid, grid, _HIDDEN, generator) for _ in range(len(pixels))]
         hidden = torch.stack(blocks).to(pixels.device)
         codes = guesser.codes(pixels)[hidden]
         swapped = model_input(context.predictor, context.test.frames[strangers[part]])
-        asked += len(codes)
+        episode.append(np.repeat(context.test.episode[index[part]], hidden.sum(dim=1).tolist()))
         for name, said in (
             ("model", guesser.logits(pixels, hidden).argmax(dim=-1)[hidden]),
             ("majority", torch.full_like(codes, int(uses.argmax()))),
             ("other", guesser.logits(swapped, hidden).argmax(dim=-1)[hidden]),
         ):
-            hits[name] += int((said == codes).sum())
-    accuracy = {name: count / asked for name, count in hits.items()}
-    controls = {
-        gates.COMMONEST_CODE: accuracy["majority"],
-        gates.OTHER_CONTEXT: accuracy["other"],
-    }
+            hits[name].append((said == codes).double().cpu().numpy())
+    right = {name: np.concatenate(parts) for name, parts in hits.items()}
+    others = {gates.COMMONEST_CODE: right["majority"], gates.OTHER_CONTEXT: right["other"]}
+    controls, errors = beside(right["model"], others, np.concatenate(episode))
+    accuracy = float(right["model"].mean())
     return [
         Measure(
             "masked code, accuracy",
-            accuracy["model"],
+            accuracy,
             controls,
             gates.CODE_RULE,
-            gates.code_is_guessed(accuracy["model"], controls),
+            gates.code_is_guessed(accuracy, controls, errors),
             context.counted(index, "frames"),
+            errors=errors,
         )
     ]

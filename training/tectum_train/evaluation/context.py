@@ -28,12 +28,14 @@ __all__ = [
     "model_input",
     "of_others",
     "random_twin",
+    "random_twins",
     "second_half",
     "starts",
 ]
 
 Frames = NDArray[np.uint8]
 _BATCH = 128
+_TWINS = 3
 
 
 class NothingToMeasure(ValueError):
@@ -62,8 +64,8 @@ class Context:
 
     predictor: Predictor
     """The bundle under test."""
-    twin: Predictor
-    """The same architecture with random weights."""
+    twins: tuple[Predictor, ...]
+    """The same architecture with random weights, drawn anew for each: one draw is luck."""
     train: Samples
     """Where probes are fitted."""
     test: Samples
@@ -103,6 +105,11 @@ class Context:
     def actions(self, samples: Samples) -> NDArray[np.float32]:
         """[N, A], the action taken after each frame."""
         return samples.column(self.columns.action).astype(np.float32).reshape(len(samples), -1)
+
+    @property
+    def twin(self) -> Predictor:
+        """The first of them, where one is enough."""
+        return self.twins[0]
 
     @property
     def interval(self) -> float:
@@ -166,10 +173,16 @@ def of_others(groups: NDArray[np.int64], draw: np.random.Generator) -> NDArray[n
     return chosen
 
 
-def random_twin(bundle: Bundle, seed: int, device: str = "cpu") -> Predictor:
-    """The bundle with weights drawn anew, the same on every device."""
+def random_twins(bundle: Bundle, seed: int, device: str = "cpu") -> tuple[Predictor, ...]:
+    """The bundle with weights drawn anew, several times, the same on every device."""
+    return tuple(random_twin(bundle, seed, device, number) for number in range(_TWINS))
+
+
+def random_twin(bundle: Bundle, seed: int, device: str = "cpu", number: int = 0) -> Predictor:
+    """One of them; the first without a number."""
+    stream = f"random twin {number}" if number else "random twin"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(_generator(seed, "random twin").integers(2**63)))
+        torch.manual_seed(int(_generator(seed, stream).integers(2**63)))
         model = PerceptionModel(bundle.config.model).eval().requires_grad_(False)
     return Predictor(replace(bundle, model=model), device)
 

@@ -27,6 +27,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.evaluation import gates, gates_trunk
 from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 from tectum_train.evaluation.probes import Pca, fit_ridge
 
 __all__ = ["hand_pixels", "measure_dense_features", "patch_surroundings"]
@@ -77,7 +78,7 @@ def measure_dense_features(context: Context) -> list[Measure]:
     often = np.bincount(fitted.patch, minlength=count) / len(fitted.patch)
     taken = _some(fitted.patch, count, draw)
 
-    def told(read: Read) -> float:
+    def told(read: Read) -> NDArray[np.float64]:
         known, rows = read(fitted), np.arange(len(taken))[:, None]
         features = _placed(known, often)[rows, taken]
         hand = (taken == fitted.patch[:, None]).astype(np.float64)
@@ -88,24 +89,28 @@ def measure_dense_features(context: Context) -> list[Measure]:
             np.repeat(fitted.episode, taken.shape[1]),
         )
         best = scores.reshape(-1, count).argmax(axis=1)
-        return float(_beside(best, asked.patch, config.grid).mean())
+        return near(best)
 
-    value = told(_tokens(context.predictor))
-    controls = {
-        gates.RANDOM_INIT: told(_tokens(context.twin)),
+    def near(patch: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _beside(patch, asked.patch, config.grid).astype(np.float64)
+
+    own = told(_tokens(context.predictor))
+    others = {
+        gates.RANDOM_INIT: np.mean([told(_tokens(twin)) for twin in context.twins], axis=0),
         gates_trunk.SURROUNDINGS: told(_surroundings(fitted, config.grid)),
-        gates_trunk.PLACE: float(
-            _beside(np.full_like(asked.patch, often.argmax()), asked.patch, config.grid).mean()
-        ),
+        gates_trunk.PLACE: near(np.full_like(asked.patch, often.argmax())),
     }
+    controls, errors = beside(own, others, asked.episode)
+    value = float(own.mean())
     return [
         Measure(
             "frozen trunk → hand's patch or one beside it",
             value,
             controls,
             gates_trunk.DENSE_RULE,
-            gates_trunk.patches_tell(value, controls),
+            gates_trunk.patches_tell(value, controls, errors),
             context.counted(asked.index, "frames"),
+            errors=errors,
         )
     ]
 

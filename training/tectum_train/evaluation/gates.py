@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tectum_train.evaluation.better import BY, above, below
+from tectum_train.evaluation.better import BEYOND, BY, above, below, beyond
 
 __all__ = [
     "ALL_ALIKE",
@@ -27,8 +27,6 @@ __all__ = [
     "COPY_HIDDEN",
     "COPY_VISIBLE",
     "DECODED_RULE",
-    "ERRORS_TO_NONE",
-    "ERRORS_TO_OTHER",
     "EXTRAPOLATION",
     "FRAME_RULE",
     "HIDDEN_ACTIONS_RULE",
@@ -106,8 +104,6 @@ COMMONEST_CODE, ALL_ALIKE = "commonest code", "all codes alike"
 OTHER_CODES = "another picture's codes"
 OTHER_PICTURE, OTHER_WORDS = "shuffled picture", "shuffled instruction"
 NO_PICTURE, NO_WORDS = "no picture", "no instruction"
-_ERRORS = "two standard errors of the difference to"
-ERRORS_TO_OTHER, ERRORS_TO_NONE = f"{_ERRORS} shuffled", f"{_ERRORS} none"
 INTERPOLATION, MEAN_ACTION = "linear interpolation", "mean action"
 LAST_ACTION, OTHER_Z = "repeating the last action", "shuffled z"
 CHANGE_OF_WIDTH = "frame-difference PCA, z's width"
@@ -184,7 +180,7 @@ _USAGE, _ALIKE, _PAINTED = 0.90, 0.25, 0.50
 USAGE_RULE = f"≥ {_USAGE}"
 PERPLEXITY_RULE = f"≥ {_ALIKE} of all codes alike"
 PAINTED_RULE = f"≤ {_PAINTED}"
-CODE_RULE = f"above commonest code and other context {BY}"
+CODE_RULE = f"above commonest code and other context, each {BEYOND}"
 
 
 def codes_are_used(share: float) -> bool:
@@ -202,75 +198,63 @@ def codes_are_painted(error: float) -> bool:
     return error <= _PAINTED
 
 
-def code_is_guessed(accuracy: float, controls: Controls) -> bool:
+def code_is_guessed(accuracy: float, controls: Controls, errors: Controls) -> bool:
     """By the share of right codes."""
-    return above(accuracy, controls[COMMONEST_CODE], controls[OTHER_CONTEXT])
+    return beyond(
+        {name: accuracy - controls[name] for name in (COMMONEST_CODE, OTHER_CONTEXT)}, errors
+    )
 
 
 # "MIM given text: error(shuffled text) − error(true text) > 0": by more than chance, of which the
 # errors of the same patches of the same frames, with one and the other instruction, have little;
 # and below none at all, since words that mislead are no proof that the true ones tell anything
-IMAGE_TOLD_RULE = "below shuffled instruction and no instruction, each by ≥ two standard errors"
+IMAGE_TOLD_RULE = f"below shuffled instruction and no instruction, each {BEYOND}"
 
 
-def instruction_helps(error: float, controls: Controls) -> bool:
+def instruction_helps(error: float, controls: Controls, errors: Controls) -> bool:
     """By squared errors of hidden patches."""
-    return _beyond(
-        (controls[OTHER_WORDS] - error, controls[ERRORS_TO_OTHER]),
-        (controls[NO_WORDS] - error, controls[ERRORS_TO_NONE]),
-    )
-
-
-def _beyond(*gains: tuple[float, float]) -> bool:
-    """Whether every gain is one, and no less than its two standard errors."""
-    return all(gain > 0 and gain >= errors for gain, errors in gains)
+    return beyond({name: controls[name] - error for name in (OTHER_WORDS, NO_WORDS)}, errors)
 
 
 # "masked words better with the true image than a shuffled one": by more than chance, and than with
 # none at all, since a picture that misleads is no proof that the true one tells anything
-WORD_RULE = "above shuffled picture and no picture, each by ≥ two standard errors"
-WORD_SURPRISE_RULE = "below shuffled picture and no picture, each by ≥ two standard errors"
+WORD_RULE = f"above shuffled picture and no picture, each {BEYOND}"
+WORD_SURPRISE_RULE = f"below shuffled picture and no picture, each {BEYOND}"
 
 
-def word_is_found(accuracy: float, controls: Controls) -> bool:
+def word_is_found(accuracy: float, controls: Controls, errors: Controls) -> bool:
     """By the share of right words."""
-    return _beyond(
-        (accuracy - controls[OTHER_PICTURE], controls[ERRORS_TO_OTHER]),
-        (accuracy - controls[NO_PICTURE], controls[ERRORS_TO_NONE]),
-    )
+    return beyond({name: accuracy - controls[name] for name in (OTHER_PICTURE, NO_PICTURE)}, errors)
 
 
-def word_surprises_less(nats: float, controls: Controls) -> bool:
+def word_surprises_less(nats: float, controls: Controls, errors: Controls) -> bool:
     """By the true word's surprise."""
-    return _beyond(
-        (controls[OTHER_PICTURE] - nats, controls[ERRORS_TO_OTHER]),
-        (controls[NO_PICTURE] - nats, controls[ERRORS_TO_NONE]),
-    )
+    return beyond({name: controls[name] - nats for name in (OTHER_PICTURE, NO_PICTURE)}, errors)
 
 
 # "masked actions better than linear interpolation"
-HIDDEN_ACTIONS_RULE = f"below linear interpolation {BY}"
+HIDDEN_ACTIONS_RULE = f"below linear interpolation {BEYOND}"
 
 
-def hidden_actions_are_filled(error: float, controls: Controls) -> bool:
+def hidden_actions_are_filled(error: float, controls: Controls, errors: Controls) -> bool:
     """By squared errors."""
-    return below(error, controls[INTERPOLATION])
+    return beyond({INTERPOLATION: controls[INTERPOLATION] - error}, errors)
 
 
 # ---------------------------------------------------------------- actions, beyond what is demanded
 
-CHUNK_RULE = f"below mean action and repeating the last {BY}"
-DECODED_RULE = f"below mean action and shuffled z {BY}"
+CHUNK_RULE = f"below mean action and repeating the last, each {BEYOND}"
+DECODED_RULE = f"below mean action and shuffled z, each {BEYOND}"
 
 
-def actions_are_foretold(error: float, controls: Controls) -> bool:
+def actions_are_foretold(error: float, controls: Controls, errors: Controls) -> bool:
     """By squared errors."""
-    return below(error, controls[MEAN_ACTION], controls[LAST_ACTION])
+    return beyond({name: controls[name] - error for name in (MEAN_ACTION, LAST_ACTION)}, errors)
 
 
-def actions_are_decoded(error: float, controls: Controls) -> bool:
+def actions_are_decoded(error: float, controls: Controls, errors: Controls) -> bool:
     """By squared errors."""
-    return below(error, controls[MEAN_ACTION], controls[OTHER_Z])
+    return beyond({name: controls[name] - error for name in (MEAN_ACTION, OTHER_Z)}, errors)
 
 
 # ---------------------------------------------------------------- latent actions

@@ -16,7 +16,7 @@ from tectum_core.model import patchify
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, model_input, of_others
 from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.paired import two_errors
+from tectum_train.evaluation.paired import beside
 
 __all__ = ["measure_masked_images", "measure_told_images"]
 
@@ -113,22 +113,22 @@ def measure_told_images(context: Context) -> list[Measure]:
         ]
         return np.nanmean(np.concatenate([one.error for one in filled]).astype(np.float64), axis=1)
 
-    told, other = errors(sentences), errors([sentences[i] for i in strangers])
-    none, episode = errors(None), context.test.episode[index]
-    error = float(told.mean())
-    controls = {
-        gates.OTHER_WORDS: float(other.mean()),
-        gates.NO_WORDS: float(none.mean()),
-        gates.ERRORS_TO_OTHER: two_errors(other - told, episode),
-        gates.ERRORS_TO_NONE: two_errors(none - told, episode),
+    told = errors(sentences)
+    others = {
+        gates.OTHER_WORDS: errors([sentences[i] for i in strangers]),
+        gates.NO_WORDS: errors(None),
     }
+    # Episodes of one sentence are told the same.
+    controls, apart = beside(told, others, context.test.tasks(None)[index])
+    error = float(told.mean())
     return [
         Measure(
             "masked image told its instruction, squared error",
             error,
             controls,
             gates.IMAGE_TOLD_RULE,
-            gates.instruction_helps(error, controls),
+            gates.instruction_helps(error, controls, apart),
             context.counted(index, "frames"),
+            errors=apart,
         )
     ]

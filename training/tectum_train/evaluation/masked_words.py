@@ -22,7 +22,7 @@ from tectum_core.tokenizer import EncodedText
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, NothingToMeasure, of_others
 from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.paired import two_errors
+from tectum_train.evaluation.paired import beside
 
 __all__ = ["measure_masked_words"]
 
@@ -60,7 +60,8 @@ def measure_masked_words(context: Context) -> list[Measure]:
         for name, shown in (("true", index), ("other", strangers), ("none", None))
     }
     number = [len(some) for some in places]
-    episode = np.repeat(context.test.episode[index], number)
+    # Frames of one sentence have the same words hidden or shown, in whichever episode they are.
+    sentence = np.repeat(context.test.tasks(None)[index], number)
     on = (
         f"{sum(number)} words, {ratio:.0%} of a sentence at once; "
         f"{context.counted(chosen, 'frames')}, {_DRAWS} draws each"
@@ -74,14 +75,12 @@ def measure_masked_words(context: Context) -> list[Measure]:
     ):
         true, other, none = (found[name][which] for name in ("true", "other", "none"))
         value = float(true.mean())
-        controls = {
-            gates.OTHER_PICTURE: float(other.mean()),
-            gates.NO_PICTURE: float(none.mean()),
-            gates.ERRORS_TO_OTHER: two_errors(other - true, episode),
-            gates.ERRORS_TO_NONE: two_errors(none - true, episode),
-        }
+        controls, errors = beside(
+            true, {gates.OTHER_PICTURE: other, gates.NO_PICTURE: none}, sentence
+        )
+        passed = passes(value, controls, errors)
         measures.append(
-            Measure(f"masked word, {what}", value, controls, rule, passes(value, controls), on)
+            Measure(f"masked word, {what}", value, controls, rule, passed, on, errors=errors)
         )
         on = ""
     return measures

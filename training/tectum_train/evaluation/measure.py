@@ -26,3 +26,6 @@ class Measure:
     """How much of what it was measured on; empty: the same as the one before."""
     part: str = ""
     """What was measured, of which this is one number; in TensorBoard its heading."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Two standard errors of the difference to a control, those of one episode varying together
+    (`paired`); of controls that were asked the same, and of these alone."""

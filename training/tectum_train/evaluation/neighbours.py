@@ -1,10 +1,15 @@
 """What a frozen trunk's vectors tell of a picture's task: by neighbours, and by linear probes.
 
 The field's measures of a representation that has no head of its own: neighbours, a linear probe of
-all labels, and one of few. Beside each number stand the same probe of raw pixels and of a network
-of random weights. Probes are fitted on frames of the training episodes and asked about frames of
-held-out ones. Few labels are those of whole episodes, some of every task; of the others
-principal components may know what they like, as may the trunk.
+all labels, and one of few. Beside each number stand the same probe of raw pixels and, a mean over
+draws, of networks of random weights. Probes are fitted on frames of the training episodes and asked
+about frames of held-out ones. Few labels are those of whole episodes, some of every task; of the
+others principal components may know what they like, as may the trunk.
+
+Which vectors are near depends on how features are scaled: the pixels' first components are light
+and background, and drown the rest. So neighbours are sought among the vectors as they are and among
+so many of their standardised components, for the trunk as for every control, and each has what is
+right most often on training episodes set aside.
 
 Letters: n fitted samples, m asked ones, d features, k neighbours.
 """
@@ -23,15 +28,19 @@ from tectum_core.predictor import Predictor
 from tectum_train.evaluation import gates, gates_trunk
 from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches, second_half
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 from tectum_train.evaluation.pixels import flat_pixels
-from tectum_train.evaluation.probes import Pca, classify
+from tectum_train.evaluation.probes import Pca, classify, set_aside
 
 __all__ = [
     "TRUNK",
+    "Arms",
     "Features",
     "classify_by_neighbours",
     "labelled_episodes",
     "measure_features",
+    "nearest_told",
+    "spread",
     "tasks_told",
 ]
 
@@ -45,8 +54,12 @@ _SHARE, _DRAWS = 0.1, 5
 """Of the episodes that are labelled where labels are few, and how often these are drawn."""
 _PENALTIES = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3)
 """Where labels are few, weaker ones are never chosen and take longest."""
+_WIDTHS = (None, 256, 128, 64, 32, 16)
+"""Standardised components that neighbours are sought among; None: the vectors as they are."""
 TRUNK = "trunk"
 """Whose features are asked; the others are controls."""
+Arms = Mapping[str, Sequence[tuple[Features, Features]]]
+"""By whose they are, [n, d] and [m, d]; of several draws, what is right is averaged over them."""
 
 
 def classify_by_neighbours(
@@ -82,6 +95,46 @@ def classify_by_neighbours(
     return torch.cat(found).numpy()
 
 
+def nearest_told(
+    train: Features,
+    labels: NDArray[np.int64],
+    test: Features,
+    episode: NDArray[np.int64],
+    classes: int,
+) -> NDArray[np.float64]:
+    """`classify_by_neighbours`, of features scaled as serves best on episodes set aside.
+
+    Args:
+        train: float[n, d].
+        labels: int64[n], from 0 on.
+        test: float[m, d].
+        episode: int64[n], which each training sample is of.
+        classes: how many there are.
+
+    Returns:
+        [m, classes].
+    """
+    aside = set_aside(episode)
+    known, own = train[~aside], labels[~aside]
+
+    def scores(width: int | None) -> float:
+        told = classify_by_neighbours(*_scaled(known, own, train[aside], width), classes)
+        return float((told.argmax(axis=1) == labels[aside]).mean())
+
+    widths = [width for width in _WIDTHS if width is None or width <= train.shape[1]]
+    return classify_by_neighbours(*_scaled(train, labels, test, max(widths, key=scores)), classes)
+
+
+def _scaled(
+    known: Features, labels: NDArray[np.int64], asked: Features, width: int | None
+) -> tuple[Features, NDArray[np.int64], Features]:
+    if width is None:
+        return known, labels, asked
+    components = Pca(known, width)
+    inner = components(known)
+    return inner / inner.std(axis=0), labels, components(asked) / inner.std(axis=0)
+
+
 def measure_features(context: Context) -> list[Measure]:
     """Frame → task family by the trunk's pooled vectors: neighbours, and a linear probe.
 
@@ -92,13 +145,35 @@ def measure_features(context: Context) -> list[Measure]:
     asked_at = second_half(context.test)[::_TEST_STRIDE]
     if not len(fitted_at) or not len(asked_at):
         raise NothingToMeasure("no episode has a second half")
+    arms = _features(context, fitted_at, asked_at)
     near, *others = tasks_told(
-        context, "frozen trunk", "frames", fitted_at, asked_at,
-        lambda: _features(context, fitted_at, asked_at),
+        context, "frozen trunk", "frames", fitted_at, asked_at, lambda: arms,
         context.generator("episodes with a task's label"),
     )  # fmt: skip
-    passed = gates_trunk.features_tell(near.value, near.controls)
-    return [replace(near, gate=gates_trunk.FEATURES_RULE, passed=passed), *others]
+    passed = gates_trunk.features_tell(near.value, near.controls, near.errors)
+    own, drawn = (spread(arms[whose][0][1]) for whose in (TRUNK, gates.RANDOM_INIT))
+    return [
+        replace(near, gate=gates_trunk.FEATURES_RULE, passed=passed),
+        *others,
+        Measure(
+            "frozen trunk, spread of its vectors ÷ their length",
+            own,
+            {gates.RANDOM_INIT: drawn},
+            gates_trunk.SPREAD_RULE,
+            gates_trunk.vectors_differ(own),
+        ),
+    ]
+
+
+def spread(vectors: Features) -> float:
+    """How far vectors lie from their mean, as a share of how long they are; 0: all are one.
+
+    Args:
+        vectors: float[n, d].
+    """
+    wide = np.asarray(vectors, np.float64)
+    apart = np.square(wide - wide.mean(axis=0)).sum(axis=1).mean()
+    return float((apart / np.square(wide).sum(axis=1).mean()) ** 0.5)
 
 
 def tasks_told(
@@ -107,7 +182,7 @@ def tasks_told(
     what: str,
     fitted_at: NDArray[np.int64],
     asked_at: NDArray[np.int64],
-    features_of: Callable[[], Mapping[str, tuple[Features, Features]]],
+    features_of: Callable[[], Arms],
     draw: np.random.Generator,
 ) -> list[Measure]:
     """Three probes of the task family, from every label and from few.
@@ -118,7 +193,7 @@ def tasks_told(
         what: is asked about, in the plural.
         fitted_at: int64[n], training frames at which they stand or begin.
         asked_at: int64[m], held-out ones.
-        features_of: gives [n, d] and [m, d], those of `TRUNK` and each control's.
+        features_of: gives those of `TRUNK` and each control's.
         draw: of the episodes that are labelled where few are.
 
     Raises:
@@ -129,41 +204,45 @@ def tasks_told(
     if len(names) < 2:
         raise NothingToMeasure("all is of one task, with no other to tell it from")
     labels, true = np.split(labels, [len(fitted_at)])
-    features = features_of()
+    arms = features_of()
     episode, classes = context.train.episode[fitted_at], len(names)
     chosen = [labelled_episodes(episode, labels, _SHARE, draw) for _ in range(_DRAWS)]
 
-    def right(scores: NDArray[np.float64]) -> float:
-        return float((scores.argmax(axis=1) == true).mean())
+    def right(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (scores.argmax(axis=1) == true).astype(np.float64)
 
-    def from_few(known: Features, new: Features) -> float:
-        shares = [
-            right(classify(known[own], labels[own], new, episode[own], classes, _PENALTIES))
+    def by_neighbours(known: Features, new: Features) -> NDArray[np.float64]:
+        return right(nearest_told(known, labels, new, episode, classes))
+
+    def by_all(known: Features, new: Features) -> NDArray[np.float64]:
+        return right(classify(known, labels, new, episode, classes))
+
+    def by_few(known: Features, new: Features) -> NDArray[np.float64]:
+        told = (
+            classify(known[own], labels[own], new, episode[own], classes, _PENALTIES)
             for own in chosen
-        ]
-        return float(np.mean(shares))
+        )
+        return np.mean([right(scores) for scores in told], axis=0)
 
-    near = {
-        whose: right(classify_by_neighbours(known, labels, new, classes))
-        for whose, (known, new) in features.items()
-    }
-    linear = {
-        whose: right(classify(known, labels, new, episode, classes))
-        for whose, (known, new) in features.items()
-    }
-    majority = {"majority class": float((true == np.bincount(labels).argmax()).mean())}
-    few = {whose: from_few(known, new) for whose, (known, new) in features.items()}
-    counted = context.counted(asked_at, what)
-    return [
-        Measure(f"{whose} → task, neighbours", near.pop(TRUNK), near | majority, on=counted),
-        Measure(f"{whose} → task, linear probe", linear.pop(TRUNK), linear | majority),
-        Measure(
-            f"{whose} → task from {_SHARE:.0%} of the labels",
-            few.pop(TRUNK),
-            few | majority,
-            on=f"{len(np.unique(episode[chosen[0]]))} labelled episodes, mean of {_DRAWS} draws",
-        ),
-    ]
+    commonest = (true == np.bincount(labels).argmax()).astype(np.float64)
+    few = f"{len(np.unique(episode[chosen[0]]))} labelled episodes, mean of {_DRAWS} draws"
+    measures = []
+    for name, on, probe in (
+        ("task, neighbours", context.counted(asked_at, what), by_neighbours),
+        ("task, linear probe", "", by_all),
+        (f"task from {_SHARE:.0%} of the labels", few, by_few),
+    ):
+        hits = {
+            arm: np.mean([probe(known, new) for known, new in draws], axis=0)
+            for arm, draws in arms.items()
+        }
+        own = hits.pop(TRUNK)
+        others = {**hits, "majority class": commonest}
+        controls, errors = beside(own, others, context.test.episode[asked_at])
+        measures.append(
+            Measure(f"{whose} → {name}", float(own.mean()), controls, on=on, errors=errors)
+        )
+    return measures
 
 
 def labelled_episodes(
@@ -190,10 +269,8 @@ def labelled_episodes(
     return np.isin(episode, np.concatenate(taken))
 
 
-def _features(
-    context: Context, fitted_at: NDArray[np.int64], asked_at: NDArray[np.int64]
-) -> dict[str, tuple[Features, Features]]:
-    """[n, d] and [m, d] of the trunk and of each control."""
+def _features(context: Context, fitted_at: NDArray[np.int64], asked_at: NDArray[np.int64]) -> Arms:
+    """Of the trunk and of each control."""
     train, test = context.train.frames, context.test.frames
 
     def pooled(predictor: Predictor) -> tuple[Features, Features]:
@@ -205,7 +282,7 @@ def _features(
     pixels = flat_pixels(train, fitted_at)
     components = Pca(pixels, _COMPONENTS)
     return {
-        TRUNK: pooled(context.predictor),
-        gates.RANDOM_INIT: pooled(context.twin),
-        gates.PIXELS: (components(pixels), components(flat_pixels(test, asked_at))),
+        TRUNK: [pooled(context.predictor)],
+        gates.RANDOM_INIT: [pooled(twin) for twin in context.twins],
+        gates.PIXELS: [(components(pixels), components(flat_pixels(test, asked_at)))],
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tectum_train.evaluation.context import NothingToMeasure
 
-__all__ = ["two_errors"]
+__all__ = ["Beside", "beside", "two_errors"]
 
 
 def two_errors(differences: NDArray[np.floating], groups: NDArray[np.int64]) -> float:
@@ -32,3 +35,32 @@ def two_errors(differences: NDArray[np.floating], groups: NDArray[np.int64]) -> 
     sums = np.bincount(place, weights=differences - differences.mean(), minlength=number)
     variance = float(np.square(sums).sum()) / len(differences) ** 2 * number / (number - 1)
     return 2 * variance**0.5
+
+
+class Beside(NamedTuple):
+    """What others had of what was asked."""
+
+    controls: dict[str, float]
+    """Their means."""
+    errors: dict[str, float]
+    """Two standard errors of the difference to each."""
+
+
+def beside(
+    own: NDArray[np.floating],
+    others: Mapping[str, NDArray[np.floating]],
+    groups: NDArray[np.int64],
+) -> Beside:
+    """The means of others beside one's own, and how far apart they may be by chance.
+
+    Args:
+        own: float[n], right or wrong, or how wrong, of each that was asked.
+        others: likewise, by what they are called.
+        groups: int64[n], the episode or sentence each is of. Of one alone nothing is known of
+            chance, and there are no errors.
+    """
+    several = len(np.unique(groups)) > 1
+    return Beside(
+        {name: float(theirs.mean()) for name, theirs in others.items()},
+        {name: two_errors(own - theirs, groups) for name, theirs in others.items() if several},
+    )

@@ -26,7 +26,7 @@ from tectum_train.evaluation.context import (
     Columns,
     Context,
     NothingToMeasure,
-    random_twin,
+    random_twins,
 )
 from tectum_train.evaluation.dense import measure_dense_features
 from tectum_train.evaluation.fits import check_fits, pair_steps
@@ -169,7 +169,7 @@ def evaluate(
     whole = replace(bundle, config=config.model_copy(update={"training": readable}))
     context = Context(
         predictor=Predictor(whole, device),
-        twin=random_twin(whole, seed, device),
+        twins=random_twins(whole, seed, device),
         train=train,
         test=test,
         world=read_world(test.dataset.root),
@@ -201,7 +201,10 @@ def flat(measures: Sequence[Measure]) -> dict[str, float]:
 
 def as_json(measures: Sequence[Measure]) -> list[dict[str, Any]]:
     """For a file."""
-    return [{**asdict(measure), "controls": dict(measure.controls)} for measure in measures]
+    return [
+        {**asdict(one), "controls": dict(one.controls), "errors": dict(one.errors)}
+        for one in measures
+    ]
 
 
 def markdown(runs: Mapping[str, Sequence[Measure]]) -> str:

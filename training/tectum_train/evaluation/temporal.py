@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +26,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.evaluation.context import NothingToMeasure, of_others
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 from tectum_train.losses.temporal import Foretold, repeats, time_contrast
 from tectum_train.objectives.batch import Batch, given
 from tectum_train.objectives.cpc import Cpc
@@ -71,44 +73,46 @@ def measure_foresight(objective: Cpc, twin: Cpc, batches: Iterable[Batch]) -> li
     Raises:
         NothingToMeasure: no clip goes on far enough.
     """
-    within, twins, among, by_chance, nearest = (_Means() for _ in range(5))
-    nats, equal, whole_chance = (_Means() for _ in range(3))
+    within, twins, among, by_chance, nearest = (_Asked() for _ in range(5))
+    nats, equal, whole_chance = (_Asked() for _ in range(3))
     for batch in batches:
+        episode = batch.episode
         _, own = objective.foresee(batch, "same_episode")
-        within.add(own, own.hit)
-        by_chance.add(own, 1 / own.choices)
-        nearest.add(own, _nearest(objective, batch, own))
+        within.add(own, own.hit, episode)
+        by_chance.add(own, 1 / own.choices, episode)
+        nearest.add(own, _nearest(objective, batch, own), episode)
         _, other = twin.foresee(batch, "same_episode")
-        twins.add(other, other.hit)
+        twins.add(own, other.hit, episode)
         _, every = objective.foresee(batch, "both")
-        among.add(every, every.hit)
-        whole_chance.add(every, 1 / every.choices)
+        among.add(every, every.hit, episode)
+        whole_chance.add(every, 1 / every.choices, episode)
         _, trained = objective.foresee(batch)
         shared = replace(trained, counted=trained.counted & _of_all(trained))
-        nats.add(shared, shared.losses)
-        equal.add(shared, shared.choices.log())
+        nats.add(shared, shared.losses, episode)
+        equal.add(shared, shared.choices.log(), episode)
     measures, horizons = [], objective.config.horizons
-    within.number(horizons - 1)
+    within.of(horizons - 1)
     for ahead in range(horizons):
-        controls = {
-            CHANCE: by_chance.of(ahead),
-            RANDOM: twins.of(ahead),
-            NEAREST: nearest.of(ahead),
-        }
+        hits, episodes = within.of(ahead)
+        others = {CHANCE: by_chance, RANDOM: twins, NEAREST: nearest}
+        controls, errors = beside(
+            hits, {name: asked.of(ahead)[0] for name, asked in others.items()}, episodes
+        )
         place = f"{ahead + 1} ahead"
         measures += [
             Measure(
                 f"frame {place} among its clip's, accuracy",
-                within.of(ahead),
+                float(hits.mean()),
                 controls,
-                on=f"{within.number(ahead)} frames",
+                on=f"{len(hits)} frames of {len(np.unique(episodes))} episodes",
+                errors=errors,
             ),
             Measure(
                 f"frame {place} among all clips', accuracy",
-                among.of(ahead),
-                {CHANCE: whole_chance.of(ahead)},
+                among.mean(ahead),
+                {CHANCE: whole_chance.mean(ahead)},
             ),
-            Measure(f"frame {place}, nats", nats.of(ahead), {"equal scores": equal.of(ahead)}),
+            Measure(f"frame {place}, nats", nats.mean(ahead), {"equal scores": equal.mean(ahead)}),
         ]
     return measures
 
@@ -128,15 +132,15 @@ def measure_order(
     Raises:
         NothingToMeasure: no three moments differ, or there is one task alone.
     """
-    right: dict[str, int] = defaultdict(int)
-    number = 0
+    right: dict[str, list[Tensor]] = defaultdict(list)
+    episodes = list[Tensor]()
     rewards: dict[str, list[Tensor]] = defaultdict(list)
     chances: list[Tensor] = []
     for batch in batches:
         frames = given(batch.moments, "moments")[:, _BETWEEN]
         repeated = repeats(frames)
         different = ~repeated.triu(1).flatten(1).any(dim=1)
-        number += int(different.sum())
+        episodes.append(batch.episode.cpu()[different.cpu()])
         flat = frames.flatten(0, 1)
         for name, vectors in (
             ("", objective.model.vision(flat).pooled),
@@ -146,7 +150,7 @@ def measure_order(
             _, aligned = time_contrast(
                 vectors.view(len(batch), 3, -1), repeated, batch.episode.to(flat.device)
             )
-            right[name] += int(aligned.sum())  # never of two that are the same
+            right[name].append(aligned[different])
         if objective.reward is None:
             continue
         for name, read in (("", batch), (WORDS, _misled(batch, draw))):
@@ -155,50 +159,64 @@ def measure_order(
             rewards[f"told{name}"].append(metrics["told"])
         others = (batch.task[:, None] != batch.task[None]).sum(dim=1)
         chances.append((1 / (1 + others)).mean())
-    if not number:
+    group = torch.cat(episodes).numpy()
+    if not len(group):
         raise NothingToMeasure("no episode shows three different moments")
-    share = {name: count / number for name, count in right.items()}
+    hits = {name: torch.cat(parts).double().cpu().numpy() for name, parts in right.items()}
+    own = hits.pop("")
+    controls, errors = beside(own, {CHANCE: np.full_like(own, 1 / 3), **hits}, group)
+    number = len(np.unique(group))
     measures = [
         Measure(
             "three moments aligned",
-            share.pop(""),
-            {CHANCE: 1 / 3, **share},
-            on=f"{number} episodes' moments",
+            float(own.mean()),
+            controls,
+            on=f"{len(own)} times three moments of {number} episodes",
+            errors=errors,
         )
     ]
+    # Yes's and no's of one episode may all be one: as few as there are episodes, at worst.
+    by_chance = {CHANCE: number**-0.5}
     for name, what, chance in (
         ("progress", "reward rises to a later moment", 1 / 2),
         ("told", "reward above all other tasks' episodes", _mean(chances)),
     ):
         if rewards:
             misled = {WORDS: _mean(rewards[f"{name}{WORDS}"])}
-            measures.append(Measure(what, _mean(rewards[name]), {CHANCE: chance, **misled}))
+            measures.append(
+                Measure(what, _mean(rewards[name]), {CHANCE: chance, **misled}, errors=by_chance)
+            )
     return measures
 
 
-class _Means:
-    """Means over what was asked, by horizon."""
+class _Asked:
+    """What was asked of each horizon, one by one."""
 
     def __init__(self) -> None:
-        self._total: Tensor | int = 0
-        self._number: Tensor | int = 0
+        self._values: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
+        self._episodes: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
 
-    def add(self, asked: Foretold, values: Tensor) -> None:
-        """Values [B, T, K] of what counts there."""
-        self._total = self._total + (values.double() * asked.counted).sum(dim=(0, 1))
-        self._number = self._number + asked.counted.sum(dim=(0, 1))
+    def add(self, asked: Foretold, values: Tensor, episode: Tensor) -> None:
+        """Values [B, T, K] of what counts there, of episodes [B]."""
+        clips = len(values)
+        told, counted = values.double().cpu().numpy(), asked.counted.cpu().numpy()
+        for ahead in range(counted.shape[2]):
+            taken = counted[:, :, ahead]
+            self._values[ahead].append(told[:, :, ahead][taken])
+            self._episodes[ahead].append(
+                np.repeat(episode[:clips].cpu().numpy(), taken.sum(axis=1))
+            )
 
-    def number(self, ahead: int) -> int:
-        """How many there were."""
-        found = int(self._number[ahead]) if isinstance(self._number, Tensor) else 0
-        if not found:
+    def of(self, ahead: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The values, and which episode each is of."""
+        values = np.concatenate(self._values[ahead] or [np.zeros(0)])
+        if not len(values):
             raise NothingToMeasure(f"no clip goes on for {ahead + 1} frames more")
-        return found
+        return values, np.concatenate(self._episodes[ahead])
 
-    def of(self, ahead: int) -> float:
-        """Their mean."""
-        number = self.number(ahead)
-        return float(self._total[ahead]) / number if isinstance(self._total, Tensor) else 0.0
+    def mean(self, ahead: int) -> float:
+        """Of the values."""
+        return float(self.of(ahead)[0].mean())
 
 
 def _of_all(asked: Foretold) -> Tensor:
