@@ -62,8 +62,9 @@ RULE = (
     "PASS: against every control, the mean of the paired differences of the last distances is below"
     " 0, and so is its whole 95 % interval (Student's t)."
 )
-TRIED = """How the model was made: `make wandering`, then the recipe world-model-small with 4,500 steps, 150 of
-them of warm-up (README has the command): 36 minutes on two cores that did other work too. Held out:
+TRIED = """\
+How the model was made: `make wandering`, then the recipe world-model-small with 4,500 steps, 150 of
+them warm-up (README has the command): 36 minutes on two cores that did other work too. Held out:
 0.64 of repeating at 0.125 s, 0.50 at 0.25 s, 0.44 at 0.5 s; with other samples' actions 1.13, 1.14,
 1.14. One seed, 0.
 
