@@ -6,7 +6,7 @@ One file each; they know this base and the model core, never each other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,37 @@ from tectum_core.architecture import Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.objectives.batch import Batch, Reads
 
-__all__ = ["Averaged", "Coupled", "Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
+__all__ = [
+    "Averaged",
+    "Coupled",
+    "Objective",
+    "ObjectiveSettings",
+    "Outcome",
+    "PartSettings",
+    "Sums",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A metric that is no mean over samples, such as how many codes are in use.
+
+    It is made of what pieces of a batch add up before.
+    """
+
+    make: Callable[..., Tensor]
+    """The metric, a scalar, of the sums."""
+    parts: tuple[Tensor, ...]
+    """Of all ranks' samples."""
+
+    def __add__(self, other: Sums) -> Sums:
+        """Those of both pieces."""
+        both = zip(self.parts, other.parts, strict=True)
+        return Sums(self.make, tuple(one + two for one, two in both))
+
+    def value(self) -> Tensor:
+        """The metric."""
+        return self.make(*self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +64,12 @@ class Outcome:
     divisors: Mapping[str, Tensor] = field(default_factory=dict)
     """Of metrics that are shares, what they are shares of: where a batch comes in pieces, both are
     averaged before one is divided by the other."""
+    sums: Mapping[str, Sums] = field(default_factory=dict)
+    """More metrics, made of sums; they are put beside the others."""
+
+    def __post_init__(self) -> None:
+        made = {key: one.value() for key, one in self.sums.items()}
+        object.__setattr__(self, "metrics", {**self.metrics, **made})
 
 
 class ObjectiveSettings(Strict):

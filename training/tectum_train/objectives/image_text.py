@@ -116,7 +116,7 @@ class ImageText(Coupled):
         scale = joint.log_scale.exp()
         metrics = {"scale": scale.detach()}
         if config.loss == "sigmoid" and joint.bias is not None:
-            metrics["bias"] = joint.bias.detach()
+            metrics["bias"] = joint.bias.detach().clone()  # as it was before the step
             loss, hit = sigmoid_pairs(
                 image, text, scale, joint.bias, batch.task, counted, config.exchange
             )

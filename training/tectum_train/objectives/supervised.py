@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from tectum_core.model import PerceptionModel
 from tectum_train.distributed import all_sum
 from tectum_train.heads import perceptron
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings
+from tectum_train.losses.precision import wide
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["Supervised", "SupervisedConfig"]
@@ -79,26 +80,25 @@ class Supervised(Averaged):
         used = self.config.used(batch)
         pooled = batch.image(self.model).pooled[:used]
         losses: list[Tensor] = []
-        metrics: dict[str, Tensor] = {}
+        metrics, sums = dict[str, Tensor](), dict[str, Sums]()
         for place, (name, classes) in enumerate(self.config.classes.items()):
             labels = _checked(batch.labels[name][:used], name, classes)
-            logits = self.heads[place](pooled).float()
+            logits = wide(self.heads[place](pooled))
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.smoothing)
             losses.append(loss)
-            found = F.one_hot(labels, classes).sum(dim=0)
+            found = all_sum(F.one_hot(labels, classes).sum(dim=0))
             self._new.setdefault(place, []).append(found)
-            most = (self._seen(place) + found).argmax()
             metrics[f"{name}/accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
-            metrics[f"{name}/majority"] = (labels == most).float().mean()
+            sums[f"{name}/majority"] = Sums(partial(_commonest, self._seen(place)), (found,))
             if len(self.config.classes) > 1:
                 metrics[f"{name}/loss"] = loss.detach()
         chance = sum(map(math.log, self.config.classes.values())) / len(losses)
-        return Outcome(torch.stack(losses).mean(), metrics, chance)
+        return Outcome(torch.stack(losses).mean(), metrics, chance, sums=sums)
 
     def after_step(self) -> None:
         """Count the labels of this step."""
         for place, found in self._new.items():
-            self._seen(place).add_(all_sum(torch.stack(found).sum(dim=0)))
+            self._seen(place).add_(torch.stack(found).sum(dim=0))
         self._new.clear()
 
     def _seen(self, place: int) -> Tensor:
@@ -113,5 +113,10 @@ def _checked(labels: Tensor, name: str, classes: int) -> Tensor:
         raise ValueError(
             f"{name} goes from {least} to {most}; objectives.supervised.classes allows 0 to "
             f"{classes - 1}"
+def _commonest(seen: Tensor, found: Tensor) -> Tensor:
+    """How often who says the commonest class is right: int64[C] of earlier steps, and of this."""
+    return found[(seen + found).argmax()] / found.sum()
+
+
         )
     return labels
