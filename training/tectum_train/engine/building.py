@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -17,7 +16,7 @@ from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
-from tectum_train.engine.scaling import scaling_of
+from tectum_train.engine.scaling import scaling_of, shown_actions
 from tectum_train.engine.words import sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
@@ -135,8 +134,7 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     model = PerceptionModel(recipe.model)
     bins = None if model.fusion is None else model.fusion.bins
     if bins is not None and bins.config.spacing == "quantiles" and scaling is not None:
-        taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
-        bins.fit(scaling.standardise(torch.from_numpy(taken)))
+        bins.fit(shown_actions(recipe, samples, scaling))
     begun = begin_with_trunk(model, recipe)
     views, parts = _objectives(recipe, model, tokenizer)
     if recipe.tasks is None:
