@@ -248,6 +248,9 @@ def job(data: Path, folder: Path, **changes: Any) -> Recipe:
             tree[section] = {**tree[section], leaf: value}
         else:
             tree[section] = value
+    schedule = tree["schedule"]
+    if "schedule__warmup_steps" not in changes and "warmup_steps" in schedule:
+        schedule["warmup_steps"] = min(schedule["warmup_steps"], schedule["steps"] - 1)
     return Recipe.model_validate(tree)
 
 

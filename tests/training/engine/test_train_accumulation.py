@@ -29,6 +29,7 @@ from tectum_train import recipes
 from tectum_train.distributed import average_gradients, mean_over_ranks, rank
 from tectum_train.distributed import world_size as ranks_there
 from tectum_train.engine.accumulation import backward, division, indivisible
+from tectum_train.engine.building import check_parts
 from tectum_train.objectives import (
     Averaged,
     Batch,
@@ -140,12 +141,12 @@ def furthest(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) 
     )
 
 
-COUPLED: list[Any] = [
 def metrics(found: dict[str, NDArray[Any]]) -> dict[str, float]:
     """Take out what is told beside the loss, in float32 some of it."""
     return {key: float(found.pop(key)) for key in list(found) if key.startswith("metric")}
 
 
+COUPLED: list[Any] = [
     pytest.param([{"kind": "image_text", "after": 0.3}], id="image_text"),
     pytest.param(
         [{"kind": "image_text", "negatives": {"queue": 12, "hardest": 3}}], id="image_text-queue"
@@ -172,12 +173,12 @@ AVERAGED: list[Any] = [
     pytest.param([{"kind": "video_mae"}], id="video_mae"),
     pytest.param([{"kind": "video_mae", "mask": BY_ATTENTION}], id="video_mae-attention"),
     pytest.param([{"kind": "masked_image", "mask": BY_ATTENTION}], id="masked_image-attention"),
-    pytest.param(
     pytest.param([{"kind": "image_codes", **code_shape(), "restart_below": 0.9}], id="image_codes"),
     pytest.param([{"kind": "beit", "tokenizer": str(image_tokenizer())}], id="beit"),
     pytest.param(
         [{"kind": "supervised", "classes": {"task_family": 4}, "fraction": 0.5}], id="supervised"
     ),
+    pytest.param(
         [
             {"kind": "masked_image"},
             {"kind": "image_text"},
@@ -201,8 +202,8 @@ def test_pieces_say_and_teach_what_the_whole_batch_does(
     kinds: list[dict[str, Any]], within: float
 ) -> None:
     whole = learnt(kinds, 1)
-
     told = metrics(whole)
+
     for pieces in (2, 4):
         found = learnt(kinds, pieces)
         assert metrics(found) == pytest.approx(told, abs=1e-6)
@@ -363,6 +364,18 @@ def test_what_is_neither_averaged_nor_coupled_is_named() -> None:
     nested = WeightedSum([(1.0, Opaque()), (1.0, Whole())])
 
     assert indivisible(WeightedSum([(1.0, nested), (2.0, PaddedMean(model()))])) == ["opaque"]
+
+
+def test_what_must_see_a_batch_as_a_whole_is_refused_before_data_are_read(tmp_path: Any) -> None:
+    objectives = [{"kind": "dino"}, {"kind": "sim_clr"}]
+    whole, pieces = (
+        recipe(tmp_path / "absent", objectives=objectives, schedule__micro_batch=micro)
+        for micro in (8, 4)
+    )
+
+    check_parts(whole)
+    with pytest.raises(RecipeError, match=r"schedule\.micro_batch: dino must see a batch as a wh"):
+        check_parts(pieces)
 
 
 def in_pieces() -> list[Recipe]:

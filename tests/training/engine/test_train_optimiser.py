@@ -142,7 +142,7 @@ def test_without_warm_up_it_begins_at_its_peak() -> None:
 
 @given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 1), st.floats(1e-6, 10))
 def test_it_rises_to_the_peak_then_never_rises_again(
-    steps: int, warmup: int, final: float, peak: float
+    more: int, warmup: int, final: float, peak: float
 ) -> None:
     plan = schedule(steps, warmup, final)
 
@@ -153,3 +153,4 @@ def test_it_rises_to_the_peak_then_never_rises_again(
     assert rising == sorted(rising)
     assert falling == sorted(falling, reverse=True)
     assert all(rate >= peak * final * (1 - 1e-12) for rate in falling)
+    steps = warmup + more

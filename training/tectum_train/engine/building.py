@@ -15,6 +15,7 @@ from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
+from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of, shown_actions
 from tectum_train.engine.words import sentences
@@ -89,14 +90,18 @@ def check_parts(recipe: Recipe) -> None:
 
     Raises:
         BundleError: the trunk that it begins with is in no sound bundle.
-        RecipeError: that trunk is another than the recipe's.
+        RecipeError: that trunk is another than the recipe's, or an objective that must see a
+            batch as a whole is given pieces of it (`schedule.micro_batch`).
         ValueError: an objective lacks a part of the model, or a file.
     """
     with torch.device("meta"):
         model = PerceptionModel(recipe.model)
         text = recipe.model.text
         tokenizer = None if text is None else Tokenizer.train((), text.vocabulary_size)
-        _objectives(recipe, model, tokenizer)
+        _, parts = _objectives(recipe, model, tokenizer)
+        whole = indivisible(WeightedSum(parts))
+    if recipe.tasks is None and whole and division(recipe) > 1:
+        raise RecipeError(f"schedule.micro_batch: {', '.join(whole)} must see a batch as a whole")
     trunk_of(recipe)
 
 

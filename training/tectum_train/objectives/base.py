@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from tectum_core.architecture import Strict
+from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.objectives.batch import Batch, Reads
 
@@ -82,6 +82,30 @@ class ObjectiveSettings(Strict):
     def reads(self) -> Reads:
         """What it takes of a sample beside its frame, words, actions and state."""
         return Reads.FRAME
+
+    @property
+    def fewest(self) -> int:
+        """Samples of a step, of all ranks, below which there is nothing to learn."""
+        return 1
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """Whether its loss shapes the image trunk of such a model."""
+        return True
+
+    def refuse(self, name: str, allowed: str) -> None:
+        """Refuse a setting that has another value than by default.
+
+        Args:
+            name: of the field, which would do nothing.
+            allowed: where it does something.
+
+        Raises:
+            ValueError: it has another value.
+        """
+        found, usual = getattr(self, name), type(self).model_fields[name].default
+        if found != usual:
+            kind = type(self).model_fields["kind"].default
+            raise ValueError(f"{kind}.{name}: found {found}; allowed: {allowed}")
 
     @property
     def clip_frames(self) -> int:

@@ -56,6 +56,11 @@ class MoCoConfig(PartSettings):
 
 class _Encoder(nn.Module):
     """Trunk and projector, as one thing to follow."""
+    @property
+    def fewest(self) -> int:
+        """A picture, and another that it is told from or that it has a variance with."""
+        return 2 if self.batch_norm or not self.queue else 1
+
 
     def __init__(self, vision: VisionTransformer, config: MoCoConfig) -> None:
         super().__init__()

@@ -6,10 +6,11 @@ Letters: B batch, n samples that are used, C classes of a feature.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +38,12 @@ class SupervisedConfig(PartSettings):
     """Width of the heads' hidden layers, where there are any."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a label that all classes have in common (arXiv:1512.00567)."""
+
+    @model_validator(mode="after")
+    def _hidden_layers_are_there(self) -> Self:
+        if self.layers == 1:
+            self.refuse("hidden", "with layers of 2 or more, between which it lies")
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -106,6 +113,11 @@ class Supervised(Averaged):
         return self.get_buffer(f"seen{place}")
 
 
+def _commonest(seen: Tensor, found: Tensor) -> Tensor:
+    """How often who says the commonest class is right: int64[C] of earlier steps, and of this."""
+    return found[(seen + found).argmax()] / found.sum()
+
+
 def _checked(labels: Tensor, name: str, classes: int) -> Tensor:
     """The labels, all of which are classes: cross-entropy's own words would not say which."""
     least, most = (int(value) for value in labels.aminmax())
@@ -113,10 +125,5 @@ def _checked(labels: Tensor, name: str, classes: int) -> Tensor:
         raise ValueError(
             f"{name} goes from {least} to {most}; objectives.supervised.classes allows 0 to "
             f"{classes - 1}"
-def _commonest(seen: Tensor, found: Tensor) -> Tensor:
-    """How often who says the commonest class is right: int64[C] of earlier steps, and of this."""
-    return found[(seen + found).argmax()] / found.sum()
-
-
         )
     return labels

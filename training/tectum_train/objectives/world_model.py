@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.model import LatentActionModel, PerceptionModel, VisionTransformer, WorldModel
 from tectum_train.distributed import all_sum
 from tectum_train.losses.precision import sum_dtype
@@ -47,6 +48,16 @@ class WorldModelObjectiveConfig(PartSettings):
     def reads(self) -> Reads:
         """Frames in a row, and what is done from each on."""
         return Reads.CLIP
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """If told to."""
+        return self.encoder == "trained"
+
+    @model_validator(mode="after")
+    def _momentum_is_of_a_slow_copy(self) -> Self:
+        if self.encoder == "detached":
+            self.refuse("momentum", "with encoder 'trained' alone, which has a slow copy")
+        return self
 
 
 class WorldModelObjective(Averaged):
