@@ -217,6 +217,15 @@ def test_ranges_of_dino_that_are_none_are_refused(changes: dict[str, Any], words
     refused(words, {"kind": "dino", **changes})
 
 
+@pytest.mark.parametrize("beside", ["masked_image", "sim_clr"])
+def test_patches_that_stay_random_are_nobody_elses(beside: str) -> None:
+    frozen = {"kind": "mo_co", "frozen_patches": True}
+
+    refused(rf"mo_co\.frozen_patches: found true beside {beside}; allowed: alone", frozen,
+            {"kind": beside})  # fmt: skip
+    assert recipe(frozen)
+
+
 # ---------------------------------------------------------------- descent
 
 

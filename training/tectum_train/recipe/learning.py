@@ -15,6 +15,7 @@ from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.latent_action import LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import ActionPredictionConfig, MaskedActionConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
+from tectum_train.objectives.mo_co import MoCoConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.recipe.sections import ScheduleConfig
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_actions_are_learnt",
     "check_codes_can_live",
     "check_each_is_told_apart",
+    "check_frozen_patches",
     "check_scale",
     "check_settings_are_read",
     "check_steps_are_large_enough",
@@ -102,6 +104,17 @@ def check_codes_can_live(
                 f"allowed: at most {uses / 2:g}, half of what each code is used if all are used "
                 f"alike (schedule.batch_size {schedule.batch_size}, codes {shape.codes}, "
                 f"codebook_size {shape.codebook_size})"
+            )
+
+
+def check_frozen_patches(objectives: _Objectives) -> None:
+    """A projection of patches that stays random is nobody else's."""
+    for one in objectives:
+        if isinstance(one, MoCoConfig) and one.frozen_patches and len(objectives) > 1:
+            others = ", ".join(other.kind for other in objectives if other is not one)
+            raise ValueError(
+                f"mo_co.frozen_patches: found true beside {others}; allowed: alone, as its patches "
+                "are theirs too"
             )
 
 

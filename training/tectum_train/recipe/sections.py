@@ -66,8 +66,10 @@ class OptimiserConfig(Strict):
     """Decoupled weight decay."""
     betas: tuple[_Decay, _Decay] = (0.9, 0.95)
     """Averages of gradient and squared gradient."""
-    clip_norm: PositiveFloat = 1.0
-    """Gradients are scaled down to at most this norm."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the squared gradient that a step is divided by."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Gradients are scaled down to at most this norm; None: they stay as they are."""
 
 
 class ScheduleConfig(Strict):

@@ -21,6 +21,7 @@ from tectum_train.recipe.learning import (
     check_actions_are_learnt,
     check_codes_can_live,
     check_each_is_told_apart,
+    check_frozen_patches,
     check_scale,
     check_settings_are_read,
     check_steps_are_large_enough,
@@ -159,6 +160,7 @@ class Recipe(Strict):
         check_actions_are_learnt(objectives, model)
         check_steps_are_large_enough(objectives, schedule)
         check_codes_can_live(objectives, model, schedule)
+        check_frozen_patches(objectives)
         check_scale(objectives, model)
         check_settings_are_read(objectives, model)
         return self
