@@ -327,6 +327,4 @@ def clip(first: torch.Tensor, draw: torch.Generator) -> Clip:
         frames=torch.stack([first.roll(2 * step, dims=3) for step in range(4)], dim=1),
         inside=torch.ones(size, 4, dtype=torch.bool),
         actions=torch.randn(size, 4, 2, 4, generator=draw),
-        acted=torch.ones(size, 4, 2, dtype=torch.bool),
-        states=torch.randn(size, 4, 4, generator=draw),
     )
