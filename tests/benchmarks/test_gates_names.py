@@ -76,7 +76,9 @@ def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list
             ),
             of_run(
                 tiny_data, tmp_path_factory.mktemp("tokens"),
-                objectives=[{"kind": "latent_action", "encoder": "detached"}],
+                objectives=[
+                    {"kind": "latent_action", "encoder": "detached"}, {"kind": "masked_image"},
+                ],
                 model={**vision_alone(), "latent_action": TOKENS},
             ),
         ]  # fmt: skip

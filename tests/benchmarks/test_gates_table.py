@@ -218,7 +218,7 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
     row = Row(AFTER, "world-model-small", CLIP.rules)
     planner = Arm("world model", 3, (16.7, 14.3, 19.0), None, "")
     old = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, (planner,), "PASS")
-    longer = Training("world-model-small", ("schedule.steps=9",), 0, "one")
+    longer = Training("world-model-small", ("schedule.steps=90",), 0, "one")
     planned = replace(old, trained=longer)
 
     def line(planned: Planned, now: str | None) -> str:
@@ -226,7 +226,7 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
 
     assert line(planned, "one").endswith("| PASS |")
     assert (
-        "over one bundle, b (world-model-small with schedule.steps=9, seed 0 alone); measured by "
+        "over one bundle, b (world-model-small with schedule.steps=90, seed 0 alone); measured by "
         in whole([row], {}, planned)
     )
     assert line(planned, None).endswith("| PASS |")  # it is not asked

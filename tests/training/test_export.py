@@ -229,7 +229,10 @@ SHOWN = {"image_share": 1, "text_share": 1, "state_share": 1}
     ("objectives", "untrained"),
     [
         ([{"kind": "latent_action"}], {*PARTS} - {"latent_action"}),
-        ([{"kind": "world_model"}], {*PARTS} - {"world_model"}),
+        (
+            [{"kind": "world_model"}, {"kind": "masked_image", "text_share": 0}],
+            {"joint", "pixel_decoder.from_text", *FUSION, *LATENT} - {"world_model"},
+        ),
         (
             [{"kind": "world_model", "encoder": "trained", "decode_weight": 1}],
             {*PARTS} - {"vision", *WORLD},

@@ -16,8 +16,8 @@ from tectum_train import recipes
 from tectum_train.engine.building import check_parts
 from tectum_train.masking import ImportanceMask
 from tectum_train.objectives import Reads
-from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
+from tectum_train.objectives.sim_clr import SimClrConfig
 from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe
 
 
@@ -264,6 +264,20 @@ def test_what_the_file_says_wrongly_is_told_with_the_files_name(file: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("objectives.masked_image.text_share=2", "found 2; allowed: at most 1"),
+        ("objectives=[]", "found []; allowed: at least 1 of them"),
+    ],
+)
+def test_a_list_is_too_short_only_if_it_is(file: Path, change: str, told: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        changed(file, change)
+
+    assert str(error.value) == f"--set {change}: {told}"
+
+
 def test_what_was_found_is_told_in_a_line(file: Path) -> None:
     with pytest.raises(RecipeError, match=f'found "{"a" * 58}…; allowed: a number$'):
         changed(file, f"optimiser.lr={'a' * 100}")
@@ -318,9 +332,9 @@ def test_an_entry_of_a_list_is_found_by_kind_or_by_number(file: Path) -> None:
 
 
 def test_a_whole_entry_can_be_replaced(file: Path) -> None:
-    recipe = changed(file, "objectives.masked_image={kind: image_text, weight: 2}")
+    recipe = changed(file, "objectives.masked_image={kind: sim_clr, weight: 2}")
 
-    assert recipe.objectives[1] == ImageTextConfig(weight=2)
+    assert recipe.objectives[1] == SimClrConfig(weight=2)
     assert kinds(recipe)[0] == "image_text"
 
 

@@ -176,7 +176,9 @@ def test_noise_on_actions_that_nobody_is_shown_is_refused(objectives: Any, tmp_p
 
 @pytest.mark.parametrize("kind", ["masked_action", "world_model"])
 def test_noise_on_actions_that_are_shown_is_kept(kind: str, tmp_path: Path) -> None:
-    recipe = job(tmp_path, tmp_path, augmentation__action_noise=0.1, objectives=[{"kind": kind}])
+    shown = [{"kind": kind}, {"kind": "image_text"}]
+
+    recipe = job(tmp_path, tmp_path, augmentation__action_noise=0.1, objectives=shown)
 
     assert recipe.augmentation.action_noise == 0.1
 

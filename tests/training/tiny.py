@@ -248,6 +248,9 @@ def job(data: Path, folder: Path, **changes: Any) -> Recipe:
             tree[section] = {**tree[section], leaf: value}
         else:
             tree[section] = value
+    schedule = tree["schedule"]
+    if "schedule__warmup_steps" not in changes and "warmup_steps" in schedule:
+        schedule["warmup_steps"] = min(schedule["warmup_steps"], schedule["steps"] - 1)
     return Recipe.model_validate(tree)
 
 
@@ -324,6 +327,4 @@ def clip(first: torch.Tensor, draw: torch.Generator) -> Clip:
         frames=torch.stack([first.roll(2 * step, dims=3) for step in range(4)], dim=1),
         inside=torch.ones(size, 4, dtype=torch.bool),
         actions=torch.randn(size, 4, 2, 4, generator=draw),
-        acted=torch.ones(size, 4, 2, dtype=torch.bool),
-        states=torch.randn(size, 4, 4, generator=draw),
     )

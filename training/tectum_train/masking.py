@@ -137,7 +137,10 @@ def check_mask(mask: MaskConfig, trunk: VisionConfig) -> None:
         ValueError: a tube in single images, or listed patches that are not there or are all.
     """
     if isinstance(mask, TubeMask) and trunk.steps == 1:
-        raise ValueError("a tube mask is for clips; these are single images")
+        what = (
+            f"clips of one tubelet ({trunk.frames} frames)" if trunk.frames > 1 else "single images"
+        )
+        raise ValueError(f"a tube mask is for clips of several tubelets; these are {what}")
     if isinstance(mask, ExplicitMask):
         masks.explicit_mask(mask.hidden, trunk.patches)
 

@@ -70,7 +70,18 @@ def explained(
         name: of the file.
         changes: made to what the file holds, in their order.
     """
-    return "\n".join(_line(found, model, tree, name, changes) for found in error.errors())
+    errors = error.errors()
+    return "\n".join(
+        _line(found, model, tree, name, changes) for found in errors if not _follows(found, errors)
+    )
+
+
+def _follows(found: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a list is told too short only since one of its entries is wrong, which is told."""
+    place = found["loc"]
+    return found["type"] == "too_short" and any(
+        one["loc"][: len(place)] == place and len(one["loc"]) > len(place) for one in errors
+    )
 
 
 def _line(

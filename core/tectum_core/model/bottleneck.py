@@ -57,7 +57,12 @@ class _Continuous(nn.Module):
 
 
 class _VectorQuantised(nn.Module):
-    """A shared codebook, EMA-updated; restarts never stop (LAPA's collapsed when they did)."""
+    """A shared codebook, EMA-updated; restarts never stop (LAPA's collapsed when they did).
+
+    A code's gradient passes to what was said as it is (VQ-VAE, arXiv:1711.00937, section 3.2). The
+    library would turn and stretch it by |code| / |said| (arXiv:2410.06424), which is without bound
+    where little is said, as of a still pair whose change is.
+    """
 
     def __init__(self, config: VqBottleneck, width: int) -> None:
         super().__init__()
@@ -70,6 +75,8 @@ class _VectorQuantised(nn.Module):
             commitment_weight=0.0,  # of samples that count alone, so not the library's mean
             threshold_ema_dead_code=config.restart_below,
             sync_codebook=False,  # it is shown all ranks' vectors
+            rotation_trick=False,
+            route_gradients_to_input=False,
         )
         self._codebook.replace_sample_fn = _redrawn
 
@@ -82,7 +89,8 @@ class _VectorQuantised(nn.Module):
         # The library leaves autocast on CUDA alone; elsewhere the codebook's averages would be
         # summed in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
-            vectors, codes, _ = self.quantise(said, freeze_codebook=True)
+            entries, codes, _ = self.quantise(said, freeze_codebook=True)
+            vectors = entries + (said - said.detach())  # adds exactly 0, and the gradient
             # VQ-VAE (arXiv:1711.00937), equation 3's last term, as a mean over C and E.
             away = said - self.quantise.get_output_from_indices(codes).detach()
             losses = self.commitment * away.square().mean(dim=(1, 2))

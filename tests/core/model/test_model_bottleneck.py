@@ -148,6 +148,21 @@ def test_the_quantiser_counts_in_float32_whatever_the_recipes_precision(
         assert torch.equal(mixed.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-5, 1.0, 1e3])
+def test_a_code_hands_its_gradient_on_as_it_is_however_much_was_said(length: float) -> None:
+    module = bottleneck_for(VqBottleneck(codes=3, codebook_size=5, code_width=WIDTH), WIDTH).train()
+    module.add_module("project", nn.Identity())
+    said = (length * nn.functional.normalize(torch.randn(40, 3, WIDTH), dim=2)).requires_grad_()
+    entries = module.get_buffer("quantise._codebook.embed")[0].clone()
+
+    found = module(said)
+    owed = torch.randn_like(found.vectors)
+    (gradient,) = torch.autograd.grad(found.vectors, said, owed)
+
+    assert torch.equal(found.vectors, entries[found.codes])
+    assert torch.equal(gradient, owed)
+
+
 def test_vq_asks_each_sample_to_stay_near_its_codes() -> None:
     config = VqBottleneck(codes=3, codebook_size=5, code_width=6, commitment=0.3)
     module, x = bottleneck_for(config, WIDTH).train(), read(config).requires_grad_()

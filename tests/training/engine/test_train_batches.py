@@ -85,10 +85,9 @@ def test_a_samples_own_draws_are_the_same_in_batches_of_any_size_and_others_in_a
 ) -> None:
     whole = len(samples)
     large, small = (
-        maker(job(tiny_data, tiny_data, schedule={"steps": 9, "batch_size": size}), samples)[0]
-        for size in (8, 4)
+        maker(job(tiny_data, tiny_data, schedule__batch_size=size), samples)[0] for size in (8, 4)
     )
-    epoch = maker(job(tiny_data, tiny_data, schedule={"steps": 9, "batch_size": whole}), samples)[0]
+    epoch = maker(job(tiny_data, tiny_data, schedule__batch_size=whole), samples)[0]
 
     halves = torch.cat([small.make(step).seeds for step in (2, 3)])
     seeds = torch.cat([epoch.make(step).seeds for step in (0, 1)])

@@ -112,7 +112,7 @@ def test_all_of_a_batch_is_made_again_from_seed_and_step(tiny_data: Path, sample
     before = {step: tensors(first.make(step)) for step in (0, 40)}
 
     assert before[0].keys() >= {
-        "views", "crops", "moments", "later", "clip frames", "clip states", "label layout",
+        "views", "crops", "moments", "later", "clip frames", "clip actions", "label layout",
     }  # fmt: skip
     for step in (40, 0):
         after = tensors(again.make(step))
@@ -166,9 +166,7 @@ def test_views_and_crops_are_those_of_their_samples_draws(
 
 
 @pytest.mark.usefixtures("reading")
-def test_clips_are_frames_in_a_row_with_what_was_done_and_where_the_robot_was(
-    tiny_data: Path, samples: Samples
-) -> None:
+def test_clips_are_frames_in_a_row_with_what_was_done(tiny_data: Path, samples: Samples) -> None:
     made_of = recipe(tiny_data, STILL)
     made, index = maker(made_of, samples).make(1), drawn(made_of, samples, 1).index
     scaling, clip = scaling_of(made_of, samples), given(made.clip, "a clip")
@@ -184,12 +182,6 @@ def test_clips_are_frames_in_a_row_with_what_was_done_and_where_the_robot_was(
             done = samples.column("action")[[min(step, last) for step in steps]]
             acted = scaling.restore(clip.actions[row, frame])
             assert torch.allclose(acted, torch.from_numpy(done.astype(np.float32)), atol=1e-6)
-            assert clip.acted[row, frame].tolist() == [step <= last for step in steps]
-        robot = torch.from_numpy(samples.numbers("observation.state", np.array(at)))
-        deviation = torch.tensor(scaling.state_standard_deviation)
-        state = clip.states[row] * deviation + torch.tensor(scaling.state_mean)
-        assert torch.allclose(state[:, :4], robot, atol=1e-5)
-        assert torch.allclose(state[:, 4:], torch.tensor([40.0, 40, 16, 16]).expand(FRAMES, 4))
 
 
 @pytest.mark.usefixtures("reading")
@@ -235,15 +227,14 @@ def test_all_frames_of_a_sample_and_its_camera_are_moved_alike(
     placement = Frames(32, made_of.augmentation).placement(draws)
 
     clip, moments = given(made.clip, "a clip"), given(made.moments, "moments")
-    cameras = torch.cat([made.state[:, None], clip.states], 1)
 
     for frames in (clip.frames, moments, given(made.later, "later frames")[:, None]):
         assert torch.equal(frames, made.earlier[:, None].expand(frames.shape))
-    expected = placement.intrinsics(torch.tensor([40.0, 40, 16, 16]).expand(8, FRAMES + 1, 4))
+    expected = placement.intrinsics(torch.tensor([40.0, 40, 16, 16]).expand(8, 4))
     deviation = torch.tensor(scaling.state_standard_deviation[4:])
-    found = cameras[..., 4:] * deviation + torch.tensor(scaling.state_mean[4:])
+    found = made.state[:, 4:] * deviation + torch.tensor(scaling.state_mean[4:])
     assert torch.allclose(found, expected, atol=1e-3)
-    assert not torch.equal(expected[0, 0], expected[1, 0])
+    assert not torch.equal(expected[0], expected[1])
 
 
 @pytest.mark.usefixtures("reading")
@@ -263,9 +254,8 @@ def test_mirrored_samples_are_mirrored_in_pictures_actions_and_states(
     assert torch.equal(after.frames, before.frames.flip(-1))
     assert torch.equal(turned.actions, plain.actions * sign)
     assert torch.equal(after.actions, before.actions * sign)
-    for states, old in ((turned.state, plain.state), (after.states, before.states)):
-        assert torch.equal(states[..., :4], old[..., :4] * sign)
-        assert (states[..., 4:] == torch.tensor([40.0, 40, 15, 16])).all()
+    assert torch.equal(turned.state[:, :4], plain.state[:, :4] * sign)
+    assert (turned.state[:, 4:] == torch.tensor([40.0, 40, 15, 16])).all()
 
 
 def test_samples_come_of_a_few_episodes_at_once(tiny_data: Path, samples: Samples) -> None:

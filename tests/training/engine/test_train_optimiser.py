@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.bundles import stack, vision
-from tests.training.tiny import model
-from torch import nn
+from tests.training.tiny import batch, job, model
+from torch import Tensor, nn
 
 from tectum_core.architecture import JointConfig
+from tectum_train.engine.accumulation import backward
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
+from tectum_train.engine.stepping import take_step
 from tectum_train.objectives import WeightedSum, objective_for
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
@@ -104,10 +109,32 @@ def test_decay_draws_weights_and_nothing_else_to_zero() -> None:
 
 
 def test_settings_reach_adam() -> None:
-    adam = optimiser_for(nn.Linear(2, 2), OptimiserConfig(lr=0.02, betas=(0.8, 0.9)))
+    adam = optimiser_for(nn.Linear(2, 2), OptimiserConfig(lr=0.02, betas=(0.8, 0.9), eps=1e-6))
 
     assert {group["lr"] for group in adam.param_groups} == {0.02}
     assert {group["betas"] for group in adam.param_groups} == {(0.8, 0.9)}
+    assert {group["eps"] for group in adam.param_groups} == {1e-6}
+
+
+@pytest.mark.parametrize("longest", [None, 0.01])
+def test_gradients_are_as_long_as_they_are_or_as_the_recipe_allows(longest: float | None) -> None:
+    masked = [{"kind": "masked_image"}]
+    settings = {"clip_norm": longest, "lr": 1e-3}
+    recipe = job(Path(), Path(), objectives=masked, optimiser=settings)
+    objective = WeightedSum([(1.0, objective_for(MaskedImageConfig(), model(), None))])
+    backward(objective, batch(), 1, nullcontext)
+    wanted = math.sqrt(sum(float(one.square().sum()) for one in gradients(objective)))
+
+    adam = optimiser_for(objective, recipe.optimiser)
+    _, told = take_step(0, batch(), objective, adam, 1e-3, recipe, 1)
+
+    length = math.sqrt(sum(float(one.square().sum()) for one in gradients(objective)))
+    assert told == pytest.approx(wanted, rel=1e-4)
+    assert length == pytest.approx(wanted if longest is None else longest, rel=1e-3)
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    return [one.grad for one in module.parameters() if one.grad is not None]
 
 
 # ---------------------------------------------------------------- the learning rate
@@ -142,8 +169,9 @@ def test_without_warm_up_it_begins_at_its_peak() -> None:
 
 @given(st.integers(1, 300), st.integers(0, 300), st.floats(0, 1), st.floats(1e-6, 10))
 def test_it_rises_to_the_peak_then_never_rises_again(
-    steps: int, warmup: int, final: float, peak: float
+    more: int, warmup: int, final: float, peak: float
 ) -> None:
+    steps = warmup + more
     plan = schedule(steps, warmup, final)
 
     rates = [learning_rate(step, peak, plan) for step in range(steps)]

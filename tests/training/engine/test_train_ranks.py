@@ -156,8 +156,7 @@ def test_two_ranks_keep_the_codebook_of_one(
     assert any("codebook" in key for key in checkpoint(shared))
     assert apart(shared, single) <= 1e-9
     for found, line in zip(recorded(shared), recorded(single), strict=True):
-        if micro_batch is None:  # usage and majorities are those of pieces
-            assert found == pytest.approx(line, abs=1e-6)
+        assert found == pytest.approx(line, abs=1e-6)
 
 
 def test_two_ranks_train_what_one_does_where_a_batch_must_be_whole(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.training.tiny import job, parts
 
+from tectum_core.architecture import ActionBinsConfig
+from tectum_core.model.action_bins import ActionBins
 from tectum_core.preprocess import ActionScaling
 from tectum_train.augment import AugmentationConfig, Draws, Frames
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import open_samples
-from tectum_train.engine.scaling import _names, scaling_of
+from tectum_train.engine.scaling import _names, scaling_of, shown_actions
 from tectum_train.engine.states import CAMERA_NAMES
 from tectum_train.objectives import Batch
 from tectum_train.recipe import Recipe, RecipeError
@@ -127,6 +130,37 @@ def test_without_a_mirror_scales_are_those_of_the_data(tiny_data: Path, samples:
         values = samples.column(name).astype(np.float64)
         assert mean == tuple(values.mean(axis=0).tolist())
         assert deviation == tuple(values.std(axis=0).tolist())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_bins_hold_as_many_mirrored_actions_as_training_shows(
+    tiny_data: Path, samples: Samples, share: float
+) -> None:
+    recipe = job(tiny_data, tiny_data, augmentation={"flip": MIRROR | {"share": share}})
+    numbers = samples.numbers("action", np.arange(len(samples)))
+    one_sided = mock.patch.object(Samples, "numbers", return_value=np.abs(numbers))
+    scaling = scaling_of(recipe, samples)
+    bins = ActionBins(ActionBinsConfig(count=10, spacing="quantiles"), 4)
+
+    with one_sided:
+        shown = shown_actions(recipe, samples, scaling)
+    bins.fit(shown)
+
+    raw = shown.double() * torch.tensor(scaling.standard_deviation) + torch.tensor(scaling.mean)
+    assert float((raw[:, 0] < 0).double().mean()) == pytest.approx(share, abs=0.01)
+    assert bool((raw[:, 1:] >= -1e-6).all())
+    held = bins.places(shown)[:, 0].bincount(minlength=10)
+    assert held.tolist() == pytest.approx([len(shown) / 10] * 10, rel=0.05)
+
+
+def test_without_a_mirror_bins_are_those_of_the_data(tiny_data: Path, samples: Samples) -> None:
+    recipe = job(tiny_data, tiny_data, augmentation={"flip": MIRROR | {"actions": []}})
+    scaling = scaling_of(recipe, samples)
+
+    shown = shown_actions(recipe, samples, scaling)
+
+    taken = torch.from_numpy(samples.numbers("action", np.arange(len(samples))))
+    assert torch.equal(shown, scaling.standardise(taken))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from tests.training.ranks import Ranks
 
 from tectum_train.distributed import world_size
-from tectum_train.losses.prediction import frame_errors, latent_spread, mean_error
+from tectum_train.losses.prediction import (
+    frame_errors,
+    latent_spread,
+    latent_sums,
+    mean_error,
+    spread_of,
+)
 
 Floats = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
@@ -69,6 +75,19 @@ def test_the_spread_is_the_root_of_the_mean_variance(seed: int) -> None:
     chosen = given_["target"][given_["counted"]]
 
     assert np.isclose(computed(**given_)["spread"], np.sqrt(chosen.var(axis=0).mean()), rtol=1e-9)
+
+
+@given(SEEDS, st.integers(1, 5))
+def test_the_spread_of_two_parts_is_that_of_what_both_add_up(seed: int, rows: int) -> None:
+    given_ = drawn(seed)
+    latents, counted = (torch.from_numpy(given_[key]) for key in ("target", "counted"))
+
+    one, other = (
+        latent_sums(latents[part], counted[part]) for part in (slice(rows), slice(rows, 9))
+    )
+    added = [first + second for first, second in zip(one, other, strict=True)]
+
+    assert torch.isclose(spread_of(*added), latent_spread(latents, counted), rtol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))

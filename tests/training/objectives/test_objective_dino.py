@@ -197,7 +197,8 @@ def test_after_the_last_step_of_its_rise_the_teacher_moves_no_more() -> None:
 
 
 def test_the_teachers_temperature_rises_along_a_line() -> None:
-    learnt = dino(teacher_temperature=(0.02, 1.0), teacher_steps=2, patch_weight=0)
+    warm: dict[str, Any] = {"teacher_temperature": (0.02, 1.0), "student_temperature": 2.0}
+    learnt = dino(**warm, teacher_steps=2, patch_weight=0)
     told = batch()
 
     found = []

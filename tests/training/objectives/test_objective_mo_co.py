@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.bundles import vision
 from tests.training.tiny import batch, model
 from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from tectum_core.architecture import StemConfig
 from tectum_train.losses.contrastive import batch_info_nce, queue_info_nce
 from tectum_train.momentum import momentum_at
 from tectum_train.objectives import Batch
@@ -142,6 +144,31 @@ def test_without_batch_norm_a_key_is_what_its_own_picture_gives() -> None:
     slow = built(queue=8).slow.copy  # as it was before the step
     with torch.no_grad():
         assert_close(objective.queue.vectors, F.normalize(slow(views(made)[1]), dim=1))
+
+
+@pytest.mark.parametrize("queue", [0, 16])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_patches_are_projected_as_at_random_if_the_recipe_says_so(queue: int, frozen: bool) -> None:
+    objective = built(queue=queue, frozen_patches=frozen)
+    patches = objective.model.vision.embed
+    before = [one.detach().clone() for one in patches.parameters()]
+
+    for seed in range(2):
+        step(objective, batch(8, seed=seed))
+
+    for one, was in zip(patches.parameters(), before, strict=True):
+        assert torch.equal(one, was) == frozen
+    assert objective.model.get_parameter("vision.positions").grad is not None
+
+
+def test_a_stem_is_no_projection_of_patches() -> None:
+    stem = StemConfig(widths=(8, 8, 8))
+    trunk = model(vision=vision(stem=stem, patch_size=8))
+
+    with pytest.raises(
+        ValueError, match=r"mo_co\.frozen_patches: found true; allowed: without a s"
+    ):
+        MoCo(MoCoConfig(frozen_patches=True), trunk)
 
 
 @pytest.mark.parametrize("queue", [0, 16])

@@ -30,6 +30,19 @@ def moments_of(made: Batch) -> torch.Tensor:
     return made.moments
 
 
+def test_rewards_are_told_in_full_precision_under_autocast() -> None:
+    learnt, told = objective(), list[torch.Tensor]()
+    assert learnt.reward is not None
+    learnt.reward.register_forward_hook(lambda *seen: told.append(torch.as_tensor(seen[2])))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        outcome = learnt(batch(8))
+    outcome.loss.backward()
+
+    assert {one.dtype for one in told} == {torch.float32}
+    assert any(not torch.equal(one, one.bfloat16().float()) for one in told)
+
+
 # ---------------------------------------------------------------- the loss
 
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from tectum_train.distributed import all_sum, interleaved, world_size
+from tectum_train.losses.precision import sum_dtype
 from tectum_train.objectives import (
     Averaged,
     Batch,
     Coupled,
     Outcome,
     PartSettings,
+    Sums,
     WeightedSum,
     named,
 )
@@ -77,8 +79,8 @@ def backward(
         autocast: makes the context of a forward pass.
 
     Returns:
-        The loss, without its graph, and metrics: means over pieces that count as their losses do,
-        so the whole batch's where a metric is a mean over what the loss is, or a share of one.
+        The loss, without its graph, and metrics: the whole batch's where a metric is a mean over
+        what the loss is one over, a share of such a mean, or made of sums.
     """
     if pieces == 1 or isinstance(objective, ManyTasks):
         with autocast():
@@ -90,6 +92,7 @@ def backward(
     states, vectors = _vectors([one for _, one in coupled], batch, pieces, autocast)
     said: dict[str, list[Tensor]] = {}
     weighed: dict[str, list[Tensor]] = {}
+    sums: dict[str, Sums] = {}
     for (weight, judge), own in zip(coupled, vectors, strict=True):
         with autocast():
             outcome = judge.judged(own, batch)
@@ -120,8 +123,14 @@ def backward(
                     said.setdefault(key, []).append(value)
                     divisor = divisors.get(key, torch.ones_like(value))
                     weighed.setdefault(key, []).append(share[number].to(divisor) * divisor)
+                for key, added in outcome.sums.items():
+                    name = f"{part.name}/{key}"
+                    sums[name] = sums[name] + added if name in sums else added
         torch.autograd.backward(ends, gradients)
-    metrics = {key: _mean(values, weighed.get(key)) for key, values in said.items()}
+    metrics = {
+        key: sums[key].value() if key in sums else _mean(values, weighed.get(key))
+        for key, values in said.items()
+    }
     losses = [weight * metrics[f"{one.name}/loss"] for weight, one in objective.terms()]
     return Outcome(torch.stack(losses).sum(), metrics)
 
@@ -137,8 +146,9 @@ def _shares(part: Averaged, pieces: Sequence[Batch]) -> Tensor:
     Stays on the device, which nobody waits for, and is as wide as it has numbers.
     """
     counts = torch.stack([part.counted(piece) for piece in pieces])
-    wide = torch.float32 if counts.device.type == "mps" else torch.float64
-    counts = all_sum(counts.to(wide))  # a piece's loss is a mean over all ranks already
+    counts = all_sum(
+        counts.to(sum_dtype(counts.device))
+    )  # a piece's loss is a mean over all ranks already
     return counts / counts.mean().clamp(min=1 / len(pieces))
 
 

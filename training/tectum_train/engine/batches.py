@@ -136,8 +136,6 @@ class BatchMaker:
             frames=self._seen(frames, draws),
             inside=self._to(samples.inside(start, at)),
             actions=actions,
-            acted=self._to(samples.inside(start, moving)),
-            states=self._states(frames, placement),
         )
 
     def _seen(self, at: NDArray[np.int64], draws: Draws, view: str = "") -> Tensor:

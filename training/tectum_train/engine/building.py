@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -16,8 +15,9 @@ from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
+from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
-from tectum_train.engine.scaling import scaling_of
+from tectum_train.engine.scaling import scaling_of, shown_actions
 from tectum_train.engine.words import sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
@@ -90,14 +90,18 @@ def check_parts(recipe: Recipe) -> None:
 
     Raises:
         BundleError: the trunk that it begins with is in no sound bundle.
-        RecipeError: that trunk is another than the recipe's.
+        RecipeError: that trunk is another than the recipe's, or an objective that must see a
+            batch as a whole is given pieces of it (`schedule.micro_batch`).
         ValueError: an objective lacks a part of the model, or a file.
     """
     with torch.device("meta"):
         model = PerceptionModel(recipe.model)
         text = recipe.model.text
         tokenizer = None if text is None else Tokenizer.train((), text.vocabulary_size)
-        _objectives(recipe, model, tokenizer)
+        _, parts = _objectives(recipe, model, tokenizer)
+        whole = indivisible(WeightedSum(parts))
+    if recipe.tasks is None and whole and division(recipe) > 1:
+        raise RecipeError(f"schedule.micro_batch: {', '.join(whole)} must see a batch as a whole")
     trunk_of(recipe)
 
 
@@ -135,8 +139,7 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     model = PerceptionModel(recipe.model)
     bins = None if model.fusion is None else model.fusion.bins
     if bins is not None and bins.config.spacing == "quantiles" and scaling is not None:
-        taken = samples.numbers(recipe.data.action, np.arange(len(samples)))
-        bins.fit(scaling.standardise(torch.from_numpy(taken)))
+        bins.fit(shown_actions(recipe, samples, scaling))
     begun = begin_with_trunk(model, recipe)
     views, parts = _objectives(recipe, model, tokenizer)
     if recipe.tasks is None:

@@ -42,7 +42,7 @@ def optimiser_for(module: nn.Module, config: OptimiserConfig) -> AdamW:
         {"params": free, "weight_decay": 0.0},
         *({"params": [one], "weight_decay": 0.0, "lr_scale": own[id(one)]} for one in scaled),
     ]
-    return AdamW(groups, lr=config.lr, betas=config.betas)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
 
 
 def set_rate(adam: AdamW, rate: float) -> None:

@@ -24,7 +24,7 @@ from tectum_train.distributed import (
     together,
     world_size,
 )
-from tectum_train.engine.accumulation import division, indivisible
+from tectum_train.engine.accumulation import division
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
@@ -33,7 +33,7 @@ from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.engine.stepping import take_step
 from tectum_train.engine.untrained import unreached, untrained
-from tectum_train.recipe import Recipe, RecipeError, expanded
+from tectum_train.recipe import Recipe, expanded
 from tectum_train.tasks import ManyTasks
 
 __all__ = ["Interrupted", "repeat_exactly", "train"]
@@ -89,8 +89,6 @@ def train(
     run = build(recipe, samples, folder)
     run.model.to(device)
     objective = run.objective.to(device)
-    if pieces > 1 and (whole := indivisible(objective)):
-        raise RecipeError(f"schedule.micro_batch: {', '.join(whole)} must see a batch as a whole")
     adam = optimiser_for(objective, recipe.optimiser)
     data = fingerprint_of(expanded(recipe.data.train), run.tokenizer, run.scaling)
     origin = Origin(recipe.identity(), data, (commit_of(Path(__file__)),))

@@ -6,22 +6,28 @@ the numbers of a camera that never moves.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tectum_core.preprocess import ActionScaling
 from tectum_train.augment import Frames
 from tectum_train.data.samples import Samples
-from tectum_train.engine.states import CAMERA_NAMES
+from tectum_train.engine.states import CAMERA_NAMES, mirrored_numbers
 from tectum_train.recipe import Recipe, RecipeError
 
-__all__ = ["scaling_of"]
+__all__ = ["scaling_of", "shown_actions"]
 
 _Scales = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]
 """Of some numbers: names, means, standard deviations."""
 
 _LEAST, _LEAST_PIXELS = 1e-3, 1.0
 """Smallest standard deviation of a number, in its own unit; of a camera's, in pixels."""
+_FINEST = 20
+"""A share of mirrored actions is told in twentieths or coarser."""
 
 
 def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
@@ -62,6 +68,22 @@ def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
         state_mean=tuple(value for one in states for value in one[1].tolist()),
         state_standard_deviation=tuple(value for one in states for value in one[2].tolist()),
     )
+
+
+def shown_actions(recipe: Recipe, samples: Samples, scaling: ActionScaling) -> Tensor:
+    """Every action, standardised: with mirrors also mirrored, each as often as training shows it.
+
+    Returns:
+        float32[n, A]; n a multiple of the frames that there are.
+    """
+    taken = torch.from_numpy(samples.numbers(recipe.data.action, np.arange(len(samples))))
+    flip = recipe.augmentation.flip
+    if flip is not None and flip.actions:
+        share = max(Fraction(flip.share).limit_denominator(_FINEST), Fraction(1, _FINEST))
+        turned = mirrored_numbers(taken, torch.ones(len(taken), dtype=torch.bool), flip.actions)
+        plain = share.denominator - share.numerator
+        taken = torch.cat([taken] * plain + [turned] * share.numerator)
+    return scaling.standardise(taken)
 
 
 def _names(found: object, count: int) -> tuple[str, ...]:

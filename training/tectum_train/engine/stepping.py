@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -48,7 +49,8 @@ def take_step(
     torch.manual_seed(batch.noise)
     outcome = backward(objective, batch, pieces, autocast)
     average_gradients(objective.parameters())
-    norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), recipe.optimiser.clip_norm)
+    longest = recipe.optimiser.clip_norm or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), longest)
     if not bool(torch.isfinite(norm)):
         raise FloatingPointError(f"step {step}: the gradient is not finite")
     adam.step()

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["wide", "without_autocast"]
+__all__ = ["sum_dtype", "wide", "without_autocast"]
 
 _Given = ParamSpec("_Given")
 _Made = TypeVar("_Made")
@@ -29,6 +29,11 @@ def without_autocast(loss: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
             return loss(*given, **named)
 
     return exact
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """The widest floats that a device has: of sums that pieces of a batch add up."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def wide(values: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tectum_train.distributed import all_sum, world_size
+from tectum_train.losses.precision import sum_dtype
 
-__all__ = ["frame_errors", "latent_spread", "mean_error"]
+__all__ = ["frame_errors", "latent_spread", "latent_sums", "mean_error", "spread_of"]
 
 
 def frame_errors(predicted: Tensor, target: Tensor) -> Tensor:
@@ -58,8 +59,31 @@ def latent_spread(latents: Tensor, counted: Tensor) -> Tensor:
     Returns:
         Scalar: the root of the numbers' variances over all frames of all ranks, averaged; 0 to 1.
     """
-    chosen = latents[counted].to(torch.promote_types(latents.dtype, torch.float32))
-    count = all_sum(counted.sum().to(chosen.dtype)).clamp(min=1)
-    mean = all_sum(chosen.sum(dim=0)) / count
-    variance = all_sum((chosen - mean).square().sum(dim=0)) / count
-    return variance.mean().sqrt()
+    return spread_of(*latent_sums(latents, counted))
+
+
+@torch.no_grad()
+def latent_sums(latents: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `spread_of` is made of, arguments as `latent_spread`; those of pieces add up.
+
+    Returns:
+        Of all ranks' frames that count: their number, their sum, float64[N, D], and the sum of the
+        squares of all their numbers.
+    """
+    dtype, chosen = sum_dtype(latents.device), latents[counted]
+    squares = torch.linalg.vector_norm(chosen, dtype=dtype).square()
+    return (
+        all_sum(counted.sum().to(dtype)),
+        all_sum(chosen.sum(dim=0, dtype=dtype)),
+        all_sum(squares),
+    )
+
+
+def spread_of(number: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """`latent_spread`, of what `latent_sums` adds up."""
+    number = number.clamp(min=1)
+    size = squares / number / total.numel()
+    variance = size - (total / number).square().mean()
+    # What rounding so many numbers leaves of equal frames is no spread.
+    least = torch.finfo(size.dtype).eps * number * size
+    return variance.where(variance > least, 0).sqrt()

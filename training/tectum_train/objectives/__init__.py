@@ -11,7 +11,14 @@ from pydantic import Field
 
 from tectum_core.model import PerceptionModel
 from tectum_core.tokenizer import Tokenizer
-from tectum_train.objectives.base import Averaged, Coupled, Objective, Outcome, PartSettings
+from tectum_train.objectives.base import (
+    Averaged,
+    Coupled,
+    Objective,
+    Outcome,
+    PartSettings,
+    Sums,
+)
 from tectum_train.objectives.batch import Batch, Clip, Reads
 from tectum_train.objectives.beit import Beit, BeitConfig
 from tectum_train.objectives.cpc import Cpc, CpcConfig
@@ -45,6 +52,7 @@ __all__ = [
     "Outcome",
     "PartSettings",
     "Reads",
+    "Sums",
     "WeightedSum",
     "named",
     "objective_for",

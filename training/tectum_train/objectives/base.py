@@ -6,7 +6,7 @@ One file each; they know this base and the model core, never each other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +14,41 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from tectum_core.architecture import Strict
+from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.objectives.batch import Batch, Reads
 
-__all__ = ["Averaged", "Coupled", "Objective", "ObjectiveSettings", "Outcome", "PartSettings"]
+__all__ = [
+    "Averaged",
+    "Coupled",
+    "Objective",
+    "ObjectiveSettings",
+    "Outcome",
+    "PartSettings",
+    "Sums",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A metric that is no mean over samples, such as how many codes are in use.
+
+    It is made of what pieces of a batch add up before.
+    """
+
+    make: Callable[..., Tensor]
+    """The metric, a scalar, of the sums."""
+    parts: tuple[Tensor, ...]
+    """Of all ranks' samples."""
+
+    def __add__(self, other: Sums) -> Sums:
+        """Those of both pieces."""
+        both = zip(self.parts, other.parts, strict=True)
+        return Sums(self.make, tuple(one + two for one, two in both))
+
+    def value(self) -> Tensor:
+        """The metric."""
+        return self.make(*self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +64,12 @@ class Outcome:
     divisors: Mapping[str, Tensor] = field(default_factory=dict)
     """Of metrics that are shares, what they are shares of: where a batch comes in pieces, both are
     averaged before one is divided by the other."""
+    sums: Mapping[str, Sums] = field(default_factory=dict)
+    """More metrics, made of sums; they are put beside the others."""
+
+    def __post_init__(self) -> None:
+        made = {key: one.value() for key, one in self.sums.items()}
+        object.__setattr__(self, "metrics", {**self.metrics, **made})
 
 
 class ObjectiveSettings(Strict):
@@ -46,6 +82,30 @@ class ObjectiveSettings(Strict):
     def reads(self) -> Reads:
         """What it takes of a sample beside its frame, words, actions and state."""
         return Reads.FRAME
+
+    @property
+    def fewest(self) -> int:
+        """Samples of a step, of all ranks, below which there is nothing to learn."""
+        return 1
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """Whether its loss shapes the image trunk of such a model."""
+        return True
+
+    def refuse(self, name: str, allowed: str) -> None:
+        """Refuse a setting that has another value than by default.
+
+        Args:
+            name: of the field, which would do nothing.
+            allowed: where it does something.
+
+        Raises:
+            ValueError: it has another value.
+        """
+        found, usual = getattr(self, name), type(self).model_fields[name].default
+        if found != usual:
+            kind = type(self).model_fields["kind"].default
+            raise ValueError(f"{kind}.{name}: found {found}; allowed: {allowed}")
 
     @property
     def clip_frames(self) -> int:

@@ -55,10 +55,6 @@ class Clip:
     actions: Tensor
     """float[B, T, k, A], standardised, from each frame on, as they are shown: with whatever noise
     augmentation adds; A is 0 without actions."""
-    acted: Tensor
-    """bool[B, T, k], False where the episode had ended."""
-    states: Tensor
-    """float[B, T, P], standardised; P is 0 without states."""
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.image_tokenizer import FILE, read_image_tokenizer
 from tectum_train.losses.codes import code_cross_entropy, code_uses, majority, perplexity
 from tectum_train.masking import BlockMask, MaskConfig, needs_change
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums
 from tectum_train.objectives.batch import Batch, Reads
 from tectum_train.objectives.hiding import Hiding
 from tectum_train.paths import expanded
@@ -104,15 +104,12 @@ class Beit(Averaged):
         hidden = self.hiding(batch, self.name, pixels, _RATIO)
         codes = self.codes(pixels)[hidden]
         loss, hit = code_cross_entropy(self.head(self._tokens(pixels, hidden)[hidden]), codes)
-        uses = code_uses(codes, self.tokenizer.shape.codes)
+        uses = (code_uses(codes, self.tokenizer.shape.codes),)
         return Outcome(
             loss,
-            {
-                "accuracy": hit.float().mean(),
-                "majority": majority(uses),
-                "perplexity": perplexity(uses),
-            },
+            {"accuracy": hit.float().mean()},
             chance=math.log(self.tokenizer.shape.codes),
+            sums={"majority": Sums(majority, uses), "perplexity": Sums(perplexity, uses)},
         )
 
     def after_step(self) -> None:

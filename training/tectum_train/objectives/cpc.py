@@ -48,6 +48,11 @@ class CpcConfig(PartSettings):
         """One more than the furthest horizon."""
         return self.horizons + 1
 
+    @property
+    def fewest(self) -> int:
+        """A clip, and another where negatives are of other episodes alone."""
+        return 2 if self.negatives == "in_batch" else 1
+
 
 class Cpc(Objective):
     """InfoNCE between a linear map of the past, one for each horizon, and the frames to come.

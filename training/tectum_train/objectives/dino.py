@@ -10,10 +10,17 @@ trunk, K prototypes. Both whole views of all samples are a batch of 2b, view by 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Generator, Tensor, nn
 
 from tectum_core.masks import block_mask
@@ -54,10 +61,11 @@ class DinoConfig(PartSettings):
     direction takes over; the paper's heads do without."""
     student_temperature: PositiveFloat = 0.1
     """What the student's cosines are divided by."""
-    teacher_temperature: tuple[PositiveFloat, PositiveFloat] = (0.04, 0.07)
-    """What the teacher's are divided by, at first and after `teacher_steps`."""
+    teacher_temperature: tuple[PositiveFloat, PositiveFloat] = (0.07, 0.07)
+    """What the teacher's are divided by, at first and after `teacher_steps` (0.04 and 0.07 in the
+    paper); below the student's, or there is nothing to sharpen towards."""
     teacher_steps: NonNegativeInt = 0
-    """Steps over which its temperature rises, along a line."""
+    """Steps over which its temperature rises, along a line; 0: both are one."""
     centring: Literal["mean", "sinkhorn_knopp"] = "mean"
     """What keeps the teacher from collapse: its mean is taken off its logits, or each batch is
     balanced over prototypes."""
@@ -87,6 +95,37 @@ class DinoConfig(PartSettings):
     def reads(self) -> Reads:
         """Two views, and small ones if there are any."""
         return Reads.VIEWS | Reads.CROPS
+
+    @property
+    def fewest(self) -> int:
+        """Two, where a picture is kept apart from others or has a variance with them."""
+        return 2 if self.koleo_weight or self.batch_norm else 1
+
+    @model_validator(mode="after")
+    def _temperatures_rise_below_the_students(self) -> Self:
+        (first, last), student = self.teacher_temperature, self.student_temperature
+        if not first <= last < student:
+            raise ValueError(
+                f"dino.teacher_temperature: found {first:g} to {last:g}; allowed: the "
+                f"first at most the last, and both below student_temperature ({student:g})"
+            )
+        if first < last and not self.teacher_steps:
+            raise ValueError(
+                f"dino.teacher_steps: found 0; allowed: above 0, or teacher_temperature "
+                f"({first:g} to {last:g}) never is the first"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_some(self) -> Self:
+        least, most = self.mask_ratio
+        if least > most:
+            raise ValueError(
+                f"dino.mask_ratio: found {least:g} to {most:g}; allowed: from least to most"
+            )
+        if not self.patch_weight:
+            self.refuse("patch_head", "with patch_weight above 0 alone")
+        return self
 
 
 class _Network(nn.Module):

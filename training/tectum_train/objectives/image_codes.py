@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tectum_core.model import PerceptionModel, patchify
 from tectum_core.preprocess import ImagePreprocessing
-from tectum_train.distributed import all_sum, interleaved, world_size
+from tectum_train.distributed import all_sum, interleaved
 from tectum_train.image_tokenizer import FILE, CodeShape, ImageTokenizer, write_image_tokenizer
 from tectum_train.losses.codes import (
     code_uses,
@@ -24,7 +24,8 @@ from tectum_train.losses.codes import (
     straight_through,
     usage,
 )
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings
+from tectum_train.losses.precision import sum_dtype
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["ImageCodes", "ImageCodesConfig"]
@@ -85,18 +86,14 @@ class ImageCodes(Averaged):
         error = painting_error(painted, true)
         kept = commitment(vectors.flatten(0, 1), quantised.flatten(0, 1))
         self._new.append((vectors.detach(), codes))
-        with torch.no_grad():
-            everyone = len(true) * world_size()
-            mean = painting_error(all_sum(true.sum(dim=0, keepdim=True)) / everyone, true)
-            uses = code_uses(codes, self.config.codes)
-        metrics = {
-            "pixels": error.detach(),
-            "relative": all_sum(error.detach()) / all_sum(mean).clamp(min=1e-6),
-            "commitment": kept.detach(),
-            "usage": usage(uses),
-            "perplexity": perplexity(uses),
+        uses = (code_uses(codes, self.config.codes),)
+        sums = {
+            "relative": Sums(_relative, _painted(painted, true)),
+            "usage": Sums(usage, uses),
+            "perplexity": Sums(perplexity, uses),
         }
-        return Outcome(error + self.config.commitment * kept, metrics)
+        metrics = {"pixels": error.detach(), "commitment": kept.detach()}
+        return Outcome(error + self.config.commitment * kept, metrics, sums=sums)
 
     def after_step(self) -> None:
         """Let the codebook follow.
@@ -114,3 +111,25 @@ class ImageCodes(Averaged):
     def leave(self, folder: Path, images: ImagePreprocessing) -> None:
         """Write the tokenizer, for recipes that learn its codes."""
         write_image_tokenizer(folder / FILE, self.tokenizer, images)
+
+
+@torch.no_grad()
+def _painted(painted: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_relative` is made of; float[b, N, X] each.
+
+    Returns:
+        Of all ranks' pictures: their number, their squared error, what they add up to,
+        float64[N, X], and their squares; errors and squares as means over a picture.
+    """
+    dtype = sum_dtype(true.device)
+    numbers = [
+        true.new_tensor(len(true), dtype=dtype),
+        *((one.square().sum(dtype=dtype) / true[0].numel()) for one in (painted - true, true)),
+    ]
+    number, wrong, squares = all_sum(torch.stack(numbers)).unbind()
+    return number, wrong, all_sum(true.sum(dim=0, dtype=dtype)), squares
+
+
+def _relative(number: Tensor, wrong: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """The error as a share of what the mean patch of each place would have."""
+    return wrong / (squares - total.square().mean() / number).clamp(min=1e-6 * number)

@@ -66,7 +66,14 @@ class ImageTextConfig(ObjectiveSettings):
                 "negatives.queue and negatives.hardest belong to loss: info_nce; the sigmoid asks "
                 "of every pair of the step, so most of its pairs are easy by intention"
             )
+        if self.loss == "info_nce":
+            self.refuse("exchange", "with loss 'sigmoid' alone")
         return self
+
+    @property
+    def fewest(self) -> int:
+        """A pair, and another that it is told from, if no queue has those."""
+        return 1 if self.negatives.queue else 2
 
 
 class ImageText(Coupled):
@@ -116,7 +123,7 @@ class ImageText(Coupled):
         scale = joint.log_scale.exp()
         metrics = {"scale": scale.detach()}
         if config.loss == "sigmoid" and joint.bias is not None:
-            metrics["bias"] = joint.bias.detach()
+            metrics["bias"] = joint.bias.detach().clone()  # as it was before the step
             loss, hit = sigmoid_pairs(
                 image, text, scale, joint.bias, batch.task, counted, config.exchange
             )

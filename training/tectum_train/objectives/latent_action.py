@@ -7,12 +7,13 @@ C codes, E code width, k decoded steps, A numbers in an action.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.model import LatentActionModel, PerceptionModel
 from tectum_core.model.bottleneck import codebook_size
 from tectum_train.distributed import all_sum, mean_over_ranks, world_size
@@ -48,6 +49,19 @@ class LatentActionObjectiveConfig(PartSettings):
     def reads(self) -> Reads:
         """The later frame too, and both in other colours if inverse dynamics reads those."""
         return Reads.LATER | Reads.RECOLOURED if self.appearance == "apart" else Reads.LATER
+
+    def trains_trunk(self, model: ModelConfig) -> bool:
+        """Where it reads the trunk; where it predicts its latents, only if told to."""
+        latent = model.latent_action
+        if latent is None or latent.target == "latents":
+            return self.encoder == "trained"
+        return latent.reads_trunk
+
+    @model_validator(mode="after")
+    def _momentum_is_of_a_slow_copy(self) -> Self:
+        if self.encoder == "detached":
+            self.refuse("momentum", "with encoder 'trained' alone, which has a slow copy")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

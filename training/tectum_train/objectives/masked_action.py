@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.masks import span_mask
 from tectum_core.model import Context, PerceptionModel
 from tectum_core.model.fusion import straight
@@ -57,6 +58,10 @@ class MaskedActionConfig(_ActionSettings):
     """How often the instruction is shown."""
     state_share: _Share = 0.8
     """How often the robot's state is shown, if the model takes one."""
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """Where pictures are shown."""
+        return self.image_share > 0
 
 
 class ActionPredictionConfig(_ActionSettings):

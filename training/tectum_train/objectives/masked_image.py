@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, patchify
+from tectum_train.distributed import all_sum
 from tectum_train.losses.masked import hidden_patches
 from tectum_train.masking import MaskConfig, RandomMask, needs_change
 from tectum_train.objectives.base import Averaged, Outcome, PartSettings
@@ -77,13 +78,13 @@ class MaskedImage(Averaged):
         said = decoder(vision(pixels, keep).tokens, keep, text, seen)
         target = decoder.target(patchify(pixels, vision.config.patch_size))
         masked = hidden_patches(said.values, target.values, hidden)
-        zero = target.values.square().mean(dim=-1)[hidden].mean()
+        zero = all_sum(target.values.square().mean(dim=-1)[hidden].mean())
         loss = masked
         if said.normalised:
             mean = hidden_patches(said.mean, target.mean, hidden)
             spread = hidden_patches(said.log_spread, target.log_spread, hidden)
             loss = masked + self.config.statistics_weight * (mean + spread)
-        metrics = {"masked": masked.detach(), "relative": (masked / zero).detach()}
+        metrics = {"masked": masked.detach(), "relative": all_sum(masked) / zero}
         return Outcome(loss, metrics, divisors={"relative": zero})
 
     def after_step(self) -> None:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.model import PerceptionModel
 from tectum_train.distributed import all_sum, mean_over_ranks
 from tectum_train.losses.masked import hidden_words
@@ -32,6 +33,10 @@ class MaskedLanguageConfig(PartSettings):
     """Share of an instruction's tokens that are hidden; at least one is."""
     image_share: Annotated[float, Field(ge=0, le=1)] = 0.85
     """How often the picture is shown."""
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """Where pictures are shown."""
+        return self.image_share > 0
 
 
 class MaskedLanguage(Averaged):

@@ -47,11 +47,19 @@ class MoCoConfig(PartSettings):
     batch_norm: bool = True
     """Whether queries and keys end in BatchNorm over all ranks, as version 3's heads do. Without it
     they have a mean that wanders, and a query can tell its key from older ones by that alone."""
+    frozen_patches: bool = False
+    """Whether the trunk's projection of patches stays random, as in version 3, whose training else
+    stumbles (arXiv:2104.02057, section 4); of a trunk that no other objective trains."""
 
     @property
     def reads(self) -> Reads:
         """Two views."""
         return Reads.VIEWS
+
+    @property
+    def fewest(self) -> int:
+        """A picture, and another that it is told from or that it has a variance with."""
+        return 2 if self.batch_norm or not self.queue else 1
 
 
 class _Encoder(nn.Module):
@@ -80,6 +88,10 @@ class MoCo(Coupled):
 
     def __init__(self, config: MoCoConfig, model: PerceptionModel) -> None:
         super().__init__()
+        if config.frozen_patches:
+            if model.vision.config.stem is not None:
+                raise ValueError("mo_co.frozen_patches: found true; allowed: without a stem alone")
+            model.vision.embed.requires_grad_(False)
         self.config = config
         self.model = model
         self.encoder = _Encoder(model.vision, config)

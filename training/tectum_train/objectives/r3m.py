@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tectum_core.model import PerceptionModel
 from tectum_train.distributed import gather, mean_over_ranks
 from tectum_train.heads import perceptron
+from tectum_train.losses.precision import wide
 from tectum_train.losses.temporal import language_reward, repeats, time_contrast
 from tectum_train.objectives.base import Objective, Outcome, PartSettings
 from tectum_train.objectives.batch import Batch, Reads, given
@@ -128,8 +129,10 @@ class R3m(Objective):
     def _reward(reward: nn.Module, start: Tensor, moment: Tensor, text: Tensor) -> Tensor:
         """float[…] of two moments float[…, D] and an instruction float[…, L]."""
         shape = torch.broadcast_shapes(start.shape[:-1], moment.shape[:-1], text.shape[:-1])
-        read = [one.expand(*shape, one.shape[-1]) for one in (start, moment, text)]
-        score: Tensor = reward(torch.cat(read, dim=-1))[..., 0]
+        # Two scores are subtracted: what bfloat16 rounds off would be as large as their difference.
+        with torch.autocast(start.device.type, enabled=False):
+            read = [wide(one).expand(*shape, one.shape[-1]) for one in (start, moment, text)]
+            score: Tensor = reward(torch.cat(read, dim=-1))[..., 0]
         return score
 
 

@@ -40,6 +40,11 @@ class SimClrConfig(PartSettings):
         """Two views."""
         return Reads.VIEWS
 
+    @property
+    def fewest(self) -> int:
+        """A picture, and another that it is told from."""
+        return 2
+
 
 class SimClr(Coupled):
     """NT-Xent over all views of all ranks.

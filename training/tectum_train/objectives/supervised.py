@@ -6,17 +6,19 @@ Letters: B batch, n samples that are used, C classes of a feature.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel
 from tectum_train.distributed import all_sum
 from tectum_train.heads import perceptron
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings
+from tectum_train.losses.precision import wide
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums
 from tectum_train.objectives.batch import Batch
 
 __all__ = ["Supervised", "SupervisedConfig"]
@@ -36,6 +38,12 @@ class SupervisedConfig(PartSettings):
     """Width of the heads' hidden layers, where there are any."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a label that all classes have in common (arXiv:1512.00567)."""
+
+    @model_validator(mode="after")
+    def _hidden_layers_are_there(self) -> Self:
+        if self.layers == 1:
+            self.refuse("hidden", "with layers of 2 or more, between which it lies")
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,31 +87,35 @@ class Supervised(Averaged):
         used = self.config.used(batch)
         pooled = batch.image(self.model).pooled[:used]
         losses: list[Tensor] = []
-        metrics: dict[str, Tensor] = {}
+        metrics, sums = dict[str, Tensor](), dict[str, Sums]()
         for place, (name, classes) in enumerate(self.config.classes.items()):
             labels = _checked(batch.labels[name][:used], name, classes)
-            logits = self.heads[place](pooled).float()
+            logits = wide(self.heads[place](pooled))
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.smoothing)
             losses.append(loss)
-            found = F.one_hot(labels, classes).sum(dim=0)
+            found = all_sum(F.one_hot(labels, classes).sum(dim=0))
             self._new.setdefault(place, []).append(found)
-            most = (self._seen(place) + found).argmax()
             metrics[f"{name}/accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
-            metrics[f"{name}/majority"] = (labels == most).float().mean()
+            sums[f"{name}/majority"] = Sums(partial(_commonest, self._seen(place)), (found,))
             if len(self.config.classes) > 1:
                 metrics[f"{name}/loss"] = loss.detach()
         chance = sum(map(math.log, self.config.classes.values())) / len(losses)
-        return Outcome(torch.stack(losses).mean(), metrics, chance)
+        return Outcome(torch.stack(losses).mean(), metrics, chance, sums=sums)
 
     def after_step(self) -> None:
         """Count the labels of this step."""
         for place, found in self._new.items():
-            self._seen(place).add_(all_sum(torch.stack(found).sum(dim=0)))
+            self._seen(place).add_(torch.stack(found).sum(dim=0))
         self._new.clear()
 
     def _seen(self, place: int) -> Tensor:
         """int64[C], how often each class of a feature was seen."""
         return self.get_buffer(f"seen{place}")
+
+
+def _commonest(seen: Tensor, found: Tensor) -> Tensor:
+    """How often who says the commonest class is right: int64[C] of earlier steps, and of this."""
+    return found[(seen + found).argmax()] / found.sum()
 
 
 def _checked(labels: Tensor, name: str, classes: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, PixelDecoder, VisionTransformer, patchify
 from tectum_train.distributed import all_sum
@@ -38,6 +39,10 @@ class VideoMaeConfig(PartSettings):
     def reads(self) -> Reads:
         """Clips."""
         return Reads.CLIP
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """Its trunk reads clips."""
+        return False
 
 
 class VideoMae(Averaged):

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.model import LatentActionModel, PerceptionModel, VisionTransformer, WorldModel
 from tectum_train.distributed import all_sum
-from tectum_train.losses.prediction import frame_errors, latent_spread, mean_error
+from tectum_train.losses.precision import sum_dtype
+from tectum_train.losses.prediction import frame_errors, latent_sums, mean_error, spread_of
 from tectum_train.momentum import Slow
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums
 from tectum_train.objectives.batch import Batch, Clip, Reads, given
 
 __all__ = ["WorldModelObjective", "WorldModelObjectiveConfig"]
@@ -46,6 +48,16 @@ class WorldModelObjectiveConfig(PartSettings):
     def reads(self) -> Reads:
         """Frames in a row, and what is done from each on."""
         return Reads.CLIP
+
+    def trains_trunk(self, _: ModelConfig) -> bool:
+        """If told to."""
+        return self.encoder == "trained"
+
+    @model_validator(mode="after")
+    def _momentum_is_of_a_slow_copy(self) -> Self:
+        if self.encoder == "detached":
+            self.refuse("momentum", "with encoder 'trained' alone, which has a slow copy")
+        return self
 
 
 class WorldModelObjective(Averaged):
@@ -81,7 +93,8 @@ class WorldModelObjective(Averaged):
         """Outcome with the loss; per horizon h, `relative_h`: the error as a share of repeating.
 
         Also `shuffled`, the error with another sample's actions as a share of that with the true
-        ones, and `spread`, how much latents differ from frame to frame.
+        ones, and `spread`, how much latents differ from frame to frame. That other sample is of
+        the same piece, so `shuffled` is not to the last digit the same however many there are.
 
         Raises:
             ValueError: the clip is too short.
@@ -115,17 +128,17 @@ class WorldModelObjective(Averaged):
         copying = frame_errors(targets[:, :-1], targets[:, 1:]) * inside[:, 1:]
         self._copied.append(torch.stack([copying.sum(), inside[:, 1:].sum().to(copying.dtype)]))
 
-        metrics = _relative(ahead_errors, targets, inside, known)
-        metrics["spread"] = latent_spread(targets, inside)
-        if actions is not None:
-            metrics["shuffled"] = self._shuffled(world, seen, actions, errors, targets, inside)
+        metrics, sums = dict[str, Tensor](), _relative(ahead_errors, targets, inside, known)
+        sums["spread"] = Sums(spread_of, latent_sums(targets, inside))
+        if actions is not None and used > 1:
+            sums["shuffled"] = self._shuffled(world, seen, actions, errors, targets, inside)
         if self.config.decode_weight:
             painted = world.decode(targets[:, known])
             wrong = (painted.float() - frames[:, known]).square().mean(dim=(1, 2, 3))
             decoding = known * mean_error(wrong[:, None], inside[:, known : known + 1], came)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
-        return Outcome(loss, metrics)
+        return Outcome(loss, metrics, sums=sums)
 
     def counted(self, batch: Batch) -> Tensor:
         """Frames that teacher forcing predicts, of those that came."""
@@ -177,13 +190,13 @@ class WorldModelObjective(Averaged):
         errors: Tensor,
         targets: Tensor,
         inside: Tensor,
-    ) -> Tensor:
+    ) -> Sums:
         """Error of the next frame with others' actions, as a share of that with the true ones."""
         some, known = slice(0, _SHUFFLED), seen.shape[1]
         strange = world(seen[some], actions.roll(1, dims=0)[some, :known])
         counted = inside[some, 1 : known + 1]
-        wrong = mean_error(frame_errors(strange, targets[some, 1 : known + 1]), counted)
-        return wrong / mean_error(errors[some], counted).clamp(min=1e-9)
+        wrong = frame_errors(strange, targets[some, 1 : known + 1])
+        return _share(wrong, errors[some], counted, 1e-9)
 
 
 def _latents(world: WorldModel, trunk: VisionTransformer, frames: Tensor) -> Tensor:
@@ -222,13 +235,26 @@ def _part(actions: Tensor | None, start: int, stop: int) -> Tensor | None:
 
 
 @torch.no_grad()
-def _relative(errors: Tensor, targets: Tensor, inside: Tensor, known: int) -> dict[str, Tensor]:
+def _relative(errors: Tensor, targets: Tensor, inside: Tensor, known: int) -> dict[str, Sums]:
     """For each frame after the history, the error as a share of repeating the last one known."""
     repeated = targets[:, known - 1 : known].expand_as(targets[:, known:])
     copying = frame_errors(repeated, targets[:, known:])
     found = {}
     for step in range(errors.shape[1]):
         counted = inside[:, known + step, None]
-        least = mean_error(copying[:, step, None], counted).clamp(min=1e-6)
-        found[f"relative_{step + 1}"] = mean_error(errors[:, step, None], counted) / least
+        one, other = errors[:, step, None], copying[:, step, None]
+        found[f"relative_{step + 1}"] = _share(one, other, counted, 1e-6)
     return found
+
+
+def _share(errors: Tensor, others: Tensor, counted: Tensor, least: float) -> Sums:
+    """One mean error as a share of another, float[b, T] each, over all ranks' frames that count.
+
+    The other is taken for at least so much.
+    """
+    dtype = sum_dtype(errors.device)
+    sums = torch.stack([(one * counted).sum(dtype=dtype) for one in (errors, others, counted)])
+    return Sums(
+        lambda wrong, other, number: wrong / other.clamp(min=least * number.clamp(min=1)),
+        all_sum(sums).unbind(),
+    )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tectum_core.architecture import Strict
 
 __all__ = ["ClipConfig", "DataConfig", "OptimiserConfig", "ScheduleConfig"]
 
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ClipConfig(Strict):
@@ -63,10 +64,12 @@ class OptimiserConfig(Strict):
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """Decoupled weight decay."""
-    betas: tuple[_Share, _Share] = (0.9, 0.95)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.95)
     """Averages of gradient and squared gradient."""
-    clip_norm: PositiveFloat = 1.0
-    """Gradients are scaled down to at most this norm."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the squared gradient that a step is divided by."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Gradients are scaled down to at most this norm; None: they stay as they are."""
 
 
 class ScheduleConfig(Strict):
@@ -80,8 +83,16 @@ class ScheduleConfig(Strict):
     """Samples that go through the model at a time, where a rank's part of a step is too large for
     its memory; None: all of them. The result is the same; it takes longer."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up, fewer than `steps`."""
     final_share: _Share = 0.01
     """Last learning rate as a share of the peak."""
     checkpoint_every: PositiveInt = 500
     """Steps between checkpoints; the last one is always written."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps: found {self.warmup_steps}; allowed: fewer than steps ({self.steps})"
+            )
+        return self

@@ -17,6 +17,16 @@ from tectum_train.objectives.image_codes import ImageCodesConfig
 from tectum_train.objectives.masked_action import MaskedActionConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.paths import content_of, expanded
+from tectum_train.recipe.learning import (
+    check_actions_are_learnt,
+    check_codes_can_live,
+    check_each_is_told_apart,
+    check_frozen_patches,
+    check_scale,
+    check_settings_are_read,
+    check_steps_are_large_enough,
+    check_trunk_is_learnt,
+)
 from tectum_train.recipe.sections import DataConfig, OptimiserConfig, ScheduleConfig
 from tectum_train.refusals import RecipeError
 from tectum_train.tasks import CrossStitch, TasksConfig
@@ -118,6 +128,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _tasks_suit(self) -> Self:
         if self.tasks is None:
+            check_each_is_told_apart(self.objectives)
             return self
         self.tasks.check_kinds([one.kind for one in self.objectives])
         if self.schedule.micro_batch is not None:
@@ -140,6 +151,18 @@ class Recipe(Strict):
                     f"objectives.{one.kind}.mask.momentum: found 1; allowed: below 1, or a teacher "
                     "of random numbers stays one; `trunk` may name a bundle's, which reads pictures"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _something_can_be_learnt(self) -> Self:
+        objectives, model, schedule = self.objectives, self.model, self.schedule
+        check_trunk_is_learnt(objectives, model, self.trunk)
+        check_actions_are_learnt(objectives, model)
+        check_steps_are_large_enough(objectives, schedule)
+        check_codes_can_live(objectives, model, schedule)
+        check_frozen_patches(objectives)
+        check_scale(objectives, model)
+        check_settings_are_read(objectives, model)
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,242 @@
+"""What nobody could learn is refused as the recipe is read, by the fields that say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.training.tiny import job, latent_action, parts, video, vision_alone, world_model
+
+from tectum_core.architecture import JointConfig, TransformerDynamicsConfig, VqBottleneck
+from tectum_train import recipes
+from tectum_train.recipe import Recipe, read_recipe
+
+HERE = Path("nowhere")
+LATENTS = latent_action(target="latents", decoded_steps=0)
+READING = TransformerDynamicsConfig(transformer=world_model()["transformer"], source="trunk")
+FILMS = {**parts(latent_action=LATENTS), **video()}
+
+
+def recipe(*objectives: dict[str, Any], **changes: Any) -> Recipe:
+    return job(HERE, HERE, objectives=list(objectives), **changes)
+
+
+def refused(words: str, *objectives: dict[str, Any], **changes: Any) -> None:
+    with pytest.raises(ValueError, match=words):
+        recipe(*objectives, **changes)
+
+
+@pytest.mark.parametrize("name", recipes.named())
+def test_every_recipe_of_the_package_can_be_learnt(name: str) -> None:
+    assert read_recipe(name).name == name
+
+
+# ---------------------------------------------------------------- a trunk that somebody trains
+
+
+DETACHED: list[Any] = [
+    pytest.param({"kind": "world_model"}, id="world_model"),
+    pytest.param({"kind": "latent_action"}, id="latent_action"),
+]
+
+
+@pytest.mark.parametrize("one", DETACHED)
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [],
+        [{"kind": "video_mae"}],
+        [{"kind": "masked_language", "image_share": 0}],
+        [{"kind": "masked_action", "image_share": 0}],
+    ],
+    ids=["alone", "films", "words", "actions"],
+)
+def test_latents_of_a_trunk_that_nobody_trains_are_refused(
+    one: dict[str, Any], beside: list[dict[str, Any]]
+) -> None:
+    words = rf"objectives\.{one['kind']}\.encoder: found 'detached'; allowed: 'trained', .* `trunk`"
+
+    refused(words, one, *beside, model=FILMS)
+
+
+@pytest.mark.parametrize("one", DETACHED)
+def test_a_bundles_trunk_or_another_objectives_may_stay_as_it_is(one: dict[str, Any]) -> None:
+    masked = {"kind": "masked_image"}
+
+    assert recipe(one, model=FILMS, trunk="embedded").trunk == "embedded"
+    assert len(recipe(one, masked, model=FILMS).objectives) == 2
+    reading = parts(latent_action=latent_action(dynamics=READING, image_size=16))
+    assert recipe({"kind": "world_model"}, {"kind": "latent_action"}, model=reading)
+
+
+def test_a_trunk_that_learns_from_what_it_predicts_needs_no_other() -> None:
+    assert recipe({"kind": "world_model", "encoder": "trained"}).trunk is None
+    assert recipe({"kind": "latent_action"}).trunk is None  # of pixels, which it does not read
+
+
+# ---------------------------------------------------------------- actions
+
+
+def test_a_world_model_of_latent_actions_that_nobody_teaches_is_refused() -> None:
+    world = world_model(actions="latent", action_steps=None)
+    taught, read = {"kind": "latent_action"}, {"kind": "world_model", "encoder": "trained"}
+    words = r"model\.world_model\.actions: found 'latent'; allowed: beside an objective latent_act"
+
+    refused(words, read, model=parts(world_model=world))
+    assert recipe(read, taught, model=parts(world_model=world))
+
+
+def test_one_action_has_no_run_to_hide() -> None:
+    actions = {"dimensions": 4, "state_dimensions": 4, "max_steps": 1}
+    changes = {"model": parts(actions=actions, latent_action=None), "data__action_steps": 1}
+
+    refused(
+        r"model\.actions\.max_steps: found 1; allowed: at least 2",
+        {"kind": "masked_action"}, **changes,
+    )  # fmt: skip
+    assert recipe({"kind": "action_prediction"}, **changes)
+
+
+# ---------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize(
+    ("one", "size"),
+    [
+        ({"kind": "image_text"}, 1),
+        ({"kind": "image_text", "loss": "sigmoid"}, 1),
+        ({"kind": "sim_clr"}, 1),
+        ({"kind": "sim_clr", "fraction": 0.25}, 4),
+        ({"kind": "mo_co"}, 1),
+        ({"kind": "mo_co", "queue": 0, "batch_norm": False}, 1),
+        ({"kind": "cpc", "negatives": "in_batch"}, 1),
+        ({"kind": "dino"}, 1),
+        ({"kind": "dino", "koleo_weight": 0, "batch_norm": True}, 1),
+    ],
+    ids=str,
+)
+def test_a_step_of_one_sample_is_refused_where_samples_are_told_apart(
+    one: dict[str, Any], size: int
+) -> None:
+    words = rf"schedule\.batch_size: found {size}, of which {one['kind']} uses 1; .* 2 or more"
+
+    refused(words, one, schedule__batch_size=size)
+    assert recipe(one, schedule__batch_size=2 * size)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {"kind": "image_text", "negatives": {"queue": 4}},
+        {"kind": "mo_co", "batch_norm": False},
+        {"kind": "cpc", "negatives": "same_episode"},
+        {"kind": "masked_image"},
+        {"kind": "dino", "koleo_weight": 0},
+    ],
+    ids=str,
+)
+def test_one_sample_is_enough_where_something_else_is_told_from_it(one: dict[str, Any]) -> None:
+    assert recipe(one, schedule__batch_size=1).schedule.batch_size == 1
+
+
+@pytest.mark.parametrize(("size", "most"), [(8, 2), (6, 1.5)])
+def test_codes_that_would_be_drawn_anew_in_every_step_are_refused(size: int, most: float) -> None:
+    def made(restart_below: float) -> Recipe:
+        shape = VqBottleneck(codes=4, codebook_size=8, restart_below=restart_below)
+        return recipe(
+            {"kind": "latent_action"}, schedule__batch_size=size,
+            model=parts(latent_action=latent_action(bottleneck=shape)),
+        )  # fmt: skip
+
+    assert made(most)
+    with pytest.raises(ValueError, match=rf"restart_below: found .*; allowed: at most {most:g}, "):
+        made(most * 1.01)
+
+
+# ---------------------------------------------------------------- names, scales, settings
+
+
+def test_two_objectives_of_one_kind_are_refused_without_tasks_too() -> None:
+    refused(
+        "objectives: found masked_image 2 times; allowed: once each",
+        {"kind": "masked_image"}, {"kind": "image_text"}, {"kind": "masked_image", "weight": 2},
+    )  # fmt: skip
+
+
+def test_a_scale_that_its_loss_would_never_have_is_refused() -> None:
+    def made(loss: str, scale: float) -> Recipe:
+        joint = JointConfig(width=16, initial_scale=scale, bias=-10)
+        return recipe({"kind": "image_text", "loss": loss}, model=parts(joint=joint))
+
+    assert made("info_nce", 100)
+    assert made("sigmoid", 1e6)
+    with pytest.raises(ValueError, match=r"joint\.initial_scale: found 1e\+06; allowed: at most"):
+        made("info_nce", 1e6)
+
+
+@pytest.mark.parametrize(
+    ("one", "name", "value"),
+    [
+        ({"kind": "world_model"}, "momentum", 0.5),
+        ({"kind": "latent_action"}, "momentum", 0.5),
+        ({"kind": "masked_image"}, "text_share", 0.3),
+        ({"kind": "masked_action"}, "state_share", 0.3),
+        ({"kind": "action_prediction"}, "state_share", 0.3),
+        ({"kind": "image_text"}, "exchange", "gather"),
+        ({"kind": "dino", "patch_weight": 0}, "patch_head", "own"),
+        ({"kind": "supervised", "classes": {"task_family": 4}}, "hidden", 64),
+    ],
+    ids=str,
+)
+def test_a_setting_that_would_do_nothing_is_refused_by_name(
+    one: dict[str, Any], name: str, value: object
+) -> None:
+    decoder = vision_alone()["pixel_decoder"]
+    actions = {"dimensions": 4, "max_steps": 8}
+    model = parts(pixel_decoder=decoder, actions=actions)
+    beside = {"kind": "masked_language"}
+
+    refused(rf"{one['kind']}\.{name}: found {value}; allowed: w", {**one, name: value}, beside,
+            model=model)  # fmt: skip
+    usual = recipe(one, beside, model=model)
+    assert Recipe.model_validate_json(usual.model_dump_json()) == usual
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mask_ratio": [0.5, 0.1]}, r"dino\.mask_ratio: found 0\.5 to 0\.1; allowed: from least"),
+        ({"teacher_temperature": [0.04, 0.1], "teacher_steps": 5}, "both below student_temperatur"),
+        ({"teacher_temperature": [0.07, 0.04], "teacher_steps": 5}, "the first at most the last"),
+        ({"student_temperature": 0.05}, r"found 0\.07 to 0\.07; .* below student_temperature"),
+        ({"teacher_temperature": [0.04, 0.07]}, r"dino\.teacher_steps: found 0; allowed: above 0"),
+    ],
+)
+def test_ranges_of_dino_that_are_none_are_refused(changes: dict[str, Any], words: str) -> None:
+    refused(words, {"kind": "dino", **changes})
+
+
+@pytest.mark.parametrize("beside", ["masked_image", "sim_clr"])
+def test_patches_that_stay_random_are_nobody_elses(beside: str) -> None:
+    frozen = {"kind": "mo_co", "frozen_patches": True}
+
+    refused(rf"mo_co\.frozen_patches: found true beside {beside}; allowed: alone", frozen,
+            {"kind": beside})  # fmt: skip
+    assert recipe(frozen)
+
+
+# ---------------------------------------------------------------- descent
+
+
+@pytest.mark.parametrize("betas", [[1, 0.9], [0.9, 1]])
+def test_averages_that_never_move_are_refused(betas: list[float]) -> None:
+    refused("less than 1", {"kind": "masked_image"}, optimiser={"betas": betas})
+
+
+@pytest.mark.parametrize("warmup", [6, 7])
+def test_a_warm_up_that_outlasts_the_run_is_refused(warmup: int) -> None:
+    refused(
+        rf"warmup_steps: found {warmup}; allowed: fewer than steps \(6\)",
+        {"kind": "masked_image"}, schedule__warmup_steps=warmup,
+    )  # fmt: skip

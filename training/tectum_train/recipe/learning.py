@@ -1,0 +1,149 @@
+"""Whether what is learnt, of which model and in which steps, is something that can be learnt.
+
+Each check is told the parts of a recipe that it is about, and raises ValueError, which names the
+field, what was found and what is allowed. Knows no whole recipe and no data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tectum_core.architecture import ModelConfig, VqBottleneck
+from tectum_train.objectives import ObjectiveConfig, PartSettings
+from tectum_train.objectives.image_text import ImageTextConfig
+from tectum_train.objectives.latent_action import LatentActionObjectiveConfig
+from tectum_train.objectives.masked_action import ActionPredictionConfig, MaskedActionConfig
+from tectum_train.objectives.masked_image import MaskedImageConfig
+from tectum_train.objectives.mo_co import MoCoConfig
+from tectum_train.objectives.world_model import WorldModelObjectiveConfig
+from tectum_train.recipe.sections import ScheduleConfig
+
+__all__ = [
+    "check_actions_are_learnt",
+    "check_codes_can_live",
+    "check_each_is_told_apart",
+    "check_frozen_patches",
+    "check_scale",
+    "check_settings_are_read",
+    "check_steps_are_large_enough",
+    "check_trunk_is_learnt",
+]
+
+_Objectives = Sequence[ObjectiveConfig]
+_LARGEST_SCALE = 100.0
+"""InfoNCE's, at which every step stops it (arXiv:2103.00020)."""
+
+
+def check_each_is_told_apart(objectives: _Objectives) -> None:
+    """No two are of one kind: their metrics and masks would have one name."""
+    for kind, times in Counter(one.kind for one in objectives).items():
+        if times > 1:
+            raise ValueError(f"objectives: found {kind} {times} times; allowed: once each")
+
+
+def check_trunk_is_learnt(objectives: _Objectives, model: ModelConfig, trunk: str | None) -> None:
+    """What predicts a trunk's latents and leaves it as it is has one that somebody trains."""
+    if trunk is not None or any(one.trains_trunk(model) for one in objectives):
+        return
+    for one in objectives:
+        if isinstance(one, WorldModelObjectiveConfig) or (
+            isinstance(one, LatentActionObjectiveConfig)
+            and model.latent_action is not None
+            and model.latent_action.target == "latents"
+        ):
+            raise ValueError(
+                f"objectives.{one.kind}.encoder: found 'detached'; allowed: 'trained', or what is "
+                "predicted are a random trunk's latents; `trunk` may name a bundle's, or another "
+                "objective train it"
+            )
+
+
+def check_actions_are_learnt(objectives: _Objectives, model: ModelConfig) -> None:
+    """Actions that a world model reads or that are hidden mean something."""
+    world, actions = model.world_model, model.actions
+    learnt = any(isinstance(one, LatentActionObjectiveConfig) for one in objectives)
+    for one in objectives:
+        reads = isinstance(one, WorldModelObjectiveConfig) and world is not None
+        if reads and world is not None and world.actions == "latent" and not learnt:
+            raise ValueError(
+                "model.world_model.actions: found 'latent'; allowed: beside an objective "
+                "latent_action alone, or nobody teaches what they are"
+            )
+        if isinstance(one, MaskedActionConfig) and actions is not None and actions.max_steps < 2:
+            raise ValueError(
+                f"model.actions.max_steps: found {actions.max_steps}; allowed: at least 2, of "
+                "which masked_action hides some and shows some"
+            )
+
+
+def check_steps_are_large_enough(objectives: _Objectives, schedule: ScheduleConfig) -> None:
+    """Samples that are told from each other are several, whatever ranks and pieces they come to."""
+    for one in objectives:
+        used = _used(one, schedule)
+        if used < one.fewest:
+            raise ValueError(
+                f"schedule.batch_size: found {schedule.batch_size}, of which {one.kind} uses "
+                f"{used}; allowed: so many that it uses {one.fewest} or more, which it tells apart"
+            )
+
+
+def check_codes_can_live(
+    objectives: _Objectives, model: ModelConfig, schedule: ScheduleConfig
+) -> None:
+    """Codes that a step uses alike are used twice as often as those that are drawn anew."""
+    latent = model.latent_action
+    if latent is None or not isinstance(latent.bottleneck, VqBottleneck):
+        return
+    shape = latent.bottleneck
+    for one in objectives:
+        uses = _used(one, schedule) * shape.codes / shape.codebook_size
+        if isinstance(one, LatentActionObjectiveConfig) and uses < 2 * shape.restart_below:
+            raise ValueError(
+                f"model.latent_action.bottleneck.restart_below: found {shape.restart_below:g}; "
+                f"allowed: at most {uses / 2:g}, half of what each code is used if all are used "
+                f"alike (schedule.batch_size {schedule.batch_size}, codes {shape.codes}, "
+                f"codebook_size {shape.codebook_size})"
+            )
+
+
+def check_frozen_patches(objectives: _Objectives) -> None:
+    """A projection of patches that stays random is nobody else's."""
+    for one in objectives:
+        if isinstance(one, MoCoConfig) and one.frozen_patches and len(objectives) > 1:
+            others = ", ".join(other.kind for other in objectives if other is not one)
+            raise ValueError(
+                f"mo_co.frozen_patches: found true beside {others}; allowed: alone, as its patches "
+                "are theirs too"
+            )
+
+
+def check_scale(objectives: _Objectives, model: ModelConfig) -> None:
+    """InfoNCE's scale is what it may become."""
+    for one in objectives:
+        contrasts = isinstance(one, ImageTextConfig) and one.loss == "info_nce"
+        if contrasts and model.joint is not None and model.joint.initial_scale > _LARGEST_SCALE:
+            raise ValueError(
+                f"model.joint.initial_scale: found {model.joint.initial_scale:g}; allowed: at most "
+                f"{_LARGEST_SCALE:g}, where loss 'info_nce' stops it"
+            )
+
+
+def check_settings_are_read(objectives: _Objectives, model: ModelConfig) -> None:
+    """No setting is for a part that the model lacks.
+
+    Defaults are no refusal: a run's own recipe.json writes all of them out.
+    """
+    decoder, actions = model.pixel_decoder, model.actions
+    for one in objectives:
+        if isinstance(one, MaskedImageConfig) and not (decoder and decoder.text_context):
+            one.refuse("text_share", "with model.pixel_decoder.text_context alone")
+        acts = isinstance(one, MaskedActionConfig | ActionPredictionConfig)
+        if acts and not (actions and actions.state_dimensions):
+            one.refuse("state_share", "where model.actions.state_dimensions is not 0")
+
+
+def _used(objective: ObjectiveConfig, schedule: ScheduleConfig) -> int:
+    """Samples of a step that an objective uses, on all ranks."""
+    share = objective.fraction if isinstance(objective, PartSettings) else 1.0
+    return max(1, round(schedule.batch_size * share))
