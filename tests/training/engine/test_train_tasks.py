@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.training.ranks import Ranks
 from tests.training.tiny import job
 
 from tectum_core.bundle import read_bundle
+from tectum_train.engine import run as engine
 from tectum_train.engine.optimiser import optimiser_for, set_rate
 from tectum_train.engine.run import Interrupted
 from tectum_train.job import run_job
@@ -111,6 +113,48 @@ def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> 
     assert -1 <= line["conflict/image_text~masked_image"] <= 1
     assert line["image_text/weight"] == 2.0
     assert line["masked_image/weight"] == 1.0
+
+
+def test_whoever_has_turns_is_in_every_record(tiny_data: Path, tmp_path: Path) -> None:
+    tasks = {"alternate": {"pattern": ["image_text", "masked_image"]}, "normalise": "initial"}
+
+    trained(many(tiny_data, tmp_path, tasks, schedule__steps=42))
+
+    first, *others = metrics(many(tiny_data, tmp_path, tasks))
+    assert [line["step"] for line in (first, *others)] == [1, 21, 41, 42]
+    assert "masked_image/loss" not in first
+    for line in others[:-1]:  # though the step itself is always image_text's
+        for kind in ("image_text", "masked_image"):
+            assert {f"{kind}/loss", f"{kind}/weight"} <= line.keys()
+
+
+def test_a_record_has_the_means_of_the_steps_since_the_last_one(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = {"alternate": {"pattern": ["image_text", "masked_image"]}}
+    every, some = (many(tiny_data, tmp_path / name, tasks) for name in ("every", "some"))
+    trained(some)
+    monkeypatch.setattr(engine, "_RECORD_EVERY", 1)
+    trained(every)
+
+    _, *steps = metrics(every)
+    _, last = metrics(some)
+    for name in ("loss", "gradient", "image_text/loss", "masked_image/loss"):
+        said = [line[name] for line in steps if name in line]
+        assert len(said) == {"image_text/loss": 2, "masked_image/loss": 3}.get(name, 5)
+        assert last[name] == pytest.approx(fmean(said), rel=1e-6)
+
+
+def test_a_conflict_that_no_recorded_step_reports_is_told_with_the_next_record(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = many(tiny_data, tmp_path, {"conflict_every": 4})  # steps 1 and 5 of 1 to 6
+
+    trained(recipe)
+
+    first, last = metrics(recipe)
+    assert "conflict/image_text~masked_image" in first
+    assert -1 <= last["conflict/image_text~masked_image"] <= 1
 
 
 # ---------------------------------------------------------------- what soft sharing leaves

@@ -18,7 +18,6 @@ from tectum_core.numerics import exact_float32
 from tectum_train.distributed import (
     all_sum,
     anywhere,
-    means,
     rank,
     same_everywhere,
     together,
@@ -32,6 +31,7 @@ from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.engine.stepping import take_step
+from tectum_train.engine.tally import Tally
 from tectum_train.engine.untrained import unreached, untrained
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import ManyTasks
@@ -109,22 +109,24 @@ def train(
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
     size = recipe.schedule.batch_size
     shown = RunProgress(folder, recipe.schedule.steps, done, size, console) if first else None
+    tally = Tally()
     with _interruptible() as interrupted, shown or nullcontext():
         try:
             for step, batch, waited in batches:
                 rate = learning_rate(step, recipe.optimiser.lr, recipe.schedule)
                 outcome, norm = take_step(step, batch, objective, adam, rate, recipe, pieces)
                 last = step + 1 == recipe.schedule.steps
-                record = last or step % _RECORD_EVERY == 0
                 loss = float(all_sum(outcome.loss)) / world_size()
-                metrics = {"loss": loss, "lr": rate, "gradient": norm}
-                if record:  # each is a wait for the device
-                    own = {name: float(value) for name, value in outcome.metrics.items()}
-                    metrics |= means(own, device)
+                tally.add({"loss": outcome.loss, "gradient": torch.tensor(norm)} | outcome.metrics)
                 if shown is not None:
-                    shown.step(step, metrics, waited, record)
+                    shown.step(step, loss, waited)
                 stop = anywhere(interrupted.is_set(), device)
                 due = stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0
+                # At checkpoints too: who resumes records what the uninterrupted run would have.
+                if due or step % _RECORD_EVERY == 0:
+                    told = {"lr": rate} | tally.taken(device)
+                    if shown is not None:
+                        shown.record(step + 1, told)
                 if due and shown is not None:
                     save_checkpoint(checkpoint, step + 1, origin, objective, adam)
                     shown.saved(step + 1, folder)
