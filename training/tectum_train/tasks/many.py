@@ -15,7 +15,7 @@ from tectum_train.objectives.batch import Batch
 from tectum_train.objectives.weighted import named
 from tectum_train.tasks.gradients import cosines, lengths, task_gradients
 from tectum_train.tasks.settings import Distance, TasksConfig
-from tectum_train.tasks.sharing import distance
+from tectum_train.tasks.sharing import distance, pull
 from tectum_train.tasks.units import Units
 from tectum_train.tasks.weights import weighting_for
 
@@ -75,6 +75,15 @@ class ManyTasks(Objective):
         total, more = self._sum(losses, active, chances)
         return Outcome(total, metrics | more)
 
+    def draw_together(self, rate: float) -> None:
+        """Under `distance`, move trunks towards their mean; called after each optimiser step.
+
+        Args:
+            rate: the optimiser's learning rate.
+        """
+        if isinstance(self.config.sharing, Distance):
+            pull(self._trunks, 2 * rate * self.config.sharing.strength)
+
     def after_step(self) -> None:
         """That of every part whose turn it was."""
         for part, runs in zip(self.parts, self._active(), strict=True):
@@ -122,9 +131,11 @@ class ManyTasks(Objective):
             metrics |= {f"{name}/weight": count for name, count, ran in named_counts if ran}
         total = self.weighting.total(torch.stack(scaled), active)
         if isinstance(self.config.sharing, Distance):
-            apart = distance(self._trunks)
+            with torch.no_grad():
+                apart = distance(self._trunks)
+            # Told without its graph: `draw_together` does what its gradient would.
             total = total + self.config.sharing.strength * apart
-            metrics["sharing/distance"] = apart.detach()
+            metrics["sharing/distance"] = apart
         return total, metrics
 
     def _shared(self) -> list[nn.Parameter]:

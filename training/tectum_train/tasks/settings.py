@@ -99,12 +99,16 @@ class Alternating(Strict):
 
 
 class Distance(Strict):
-    """A trunk for each objective, drawn to their mean: λ Σ ‖θᵢ − θ̄‖²."""
+    """A trunk for each objective, drawn to their mean: λ Σ ‖θᵢ − θ̄‖².
+
+    Drawn apart from Adam, as weight decay is: after each step a trunk goes 2 · lr · λ of the way to
+    the mean.
+    """
 
     kind: Literal["distance"] = "distance"
     """Discriminator."""
     strength: Annotated[float, Field(ge=0)] = 1e-2
-    """λ; 0: each trunk for itself."""
+    """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after every step."""
     served: str
     """Kind of the objective whose trunk the bundle gets, with what that objective trains."""
 
