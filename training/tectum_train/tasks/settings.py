@@ -42,7 +42,9 @@ class ImportanceWeights(Strict):
 
 
 class UncertaintyWeights(Strict):
-    """L / (2 eˢ) + s / 2 with a learnt s for each objective.
+    """`weight` · (L / (2 eˢ) + s / 2) with a learnt s for each objective.
+
+    At their best, weighted losses are to each other as `weight` says, whatever the losses are.
 
     Source: Kendall et al. (arXiv:1705.07115).
     """
@@ -57,6 +59,8 @@ class UncertaintyWeights(Strict):
 
 class GradNormWeights(Strict):
     """Weights under which objectives that learn more slowly pull harder at the trunk.
+
+    `weight` says how hard each is to pull beside the others, where all learn alike.
 
     Source: GradNorm (arXiv:1711.02257).
     """
