@@ -239,6 +239,21 @@ def test_units_mix_what_the_others_made() -> None:
     assert stitched.units.shape == (len(trunks[0].transformer.blocks), 2, 2)
 
 
+def test_row_k_of_a_unit_says_what_trunk_k_goes_on_with() -> None:
+    views = stitched_trunks(model(), 2, own=0.9)
+    stitched, trunks = stitched_of(views[0])
+    with torch.no_grad():
+        for parameter in trunks[1].parameters():
+            parameter.mul_(1.5)
+        stitched.units.copy_(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))  # the second one listens
+
+    own, listening = (view.vision(batch().earlier).pooled for view in views)
+
+    alone, other = (trunk(batch().earlier).pooled for trunk in trunks)
+    torch.testing.assert_close(own, alone)
+    assert not torch.allclose(listening, other)
+
+
 def test_every_objective_teaches_every_stitched_trunk() -> None:
     network = model()
     views = stitched_trunks(network, 2, own=0.9)
