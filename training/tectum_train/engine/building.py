@@ -18,7 +18,7 @@ from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of
-from tectum_train.engine.words import sentences
+from tectum_train.engine.words import check_sides, sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
 from tectum_train.recipe import Recipe, RecipeError, expanded
@@ -66,7 +66,8 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
 
     Raises:
         DataError: the folder is not as it should be.
-        RecipeError: it is not there, or `augmentation.flip` names numbers that it has not.
+        RecipeError: it is not there, or `augmentation.flip` names numbers that it has not, or in
+            `train` words.
     """
     root = expanded(recipe.data.train if split == "train" else recipe.data.test)
     if not root.exists():
@@ -82,6 +83,11 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
         progress,
     )
     _check_mirror(recipe, samples)
+    if split == "train" and recipe.augmentation.flip is not None:
+        try:
+            check_sides(recipe.augmentation.flip.words, samples.instructions)
+        except ValueError as error:
+            raise RecipeError(f"augmentation.flip.words: {error}") from error
     return samples
 
 
