@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.training.engine.runs import checkpoint, metrics, same, trained
 from tests.training.engine.test_train_ranks import apart, recorded, run
 from tests.training.ranks import Ranks
-from tests.training.tiny import job
+from tests.training.tiny import job, write_untrained_bundle
 
 from tectum_core.bundle import read_bundle
 from tectum_train.engine import run as engine
@@ -197,6 +197,40 @@ def test_objectives_with_a_trunk_each_may_read_the_same_words(
     untrained = {kind: view.config.training.untrained for kind, view in run.views.items()}
     assert "joint" in untrained["masked_language"]
     assert "joint" not in untrained["image_text"]
+
+
+NO_TRUNK = {"sharing": {"kind": "distance", "served": "latent_action"}}
+BLIND = [{"kind": "image_text"}, {"kind": "latent_action"}]
+"""Latent actions have a network of their own, which reads pixels."""
+
+
+def test_a_served_objective_that_trains_no_trunk_is_refused_before_the_first_step(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = many(tiny_data, tmp_path, NO_TRUNK, objectives=BLIND)
+
+    with pytest.raises(RecipeError) as told:
+        trained(recipe)
+
+    assert str(told.value) == (
+        "tasks.sharing.served: found latent_action, which trains no trunk; allowed: image_text"
+    )
+    assert not recipe.checkpoint.exists()
+    assert not (recipe.folder / "metrics.jsonl").exists()
+
+
+def test_what_a_run_began_with_counts_as_trained_under_soft_sharing_too(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    write_untrained_bundle(tmp_path / "bundle")
+    recipe = many(tiny_data, tmp_path, NO_TRUNK, objectives=BLIND, trunk=str(tmp_path / "bundle"))
+
+    made = run_job(recipe, "cpu", False, False, None, Console(quiet=True))
+
+    assert made is not None
+    training = read_bundle(made[0], "tiny").config.training
+    assert training.learnt("vision", "vision.pool", "latent_action")
+    assert not training.learnt("joint")
 
 
 def test_trunks_that_are_stitched_together_are_not_published(

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from torch.optim import AdamW
 
+from tectum_core.bundle import Part
 from tectum_core.bundle.config import PARTS
 from tectum_core.numerics import exact_float32
 from tectum_train.distributed import (
@@ -33,8 +34,9 @@ from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.engine.stepping import take_step
 from tectum_train.engine.tally import Tally
 from tectum_train.engine.untrained import unreached, untrained
+from tectum_train.objectives import Objective
 from tectum_train.recipe import Recipe, RecipeError, expanded
-from tectum_train.tasks import ManyTasks
+from tectum_train.tasks import Distance, ManyTasks
 
 __all__ = ["Interrupted", "repeat_exactly", "train"]
 
@@ -67,8 +69,10 @@ def train(
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP came, to any rank; the checkpoint is written.
         CheckpointError: the checkpoint is another recipe's, or was trained on other data.
-        FileExistsError: the folder holds a run, and `resume` is off.
-        RecipeError: a step's samples cannot be divided among ranks or into micro-batches.
+        FileExistsError: the folder holds a run that is finished or another recipe's, and `resume`
+            is off.
+        RecipeError: a step's samples cannot be divided among ranks or into micro-batches, or the
+            trunk that is to be served would not be trained.
         ValueError: an objective lacks a part of the model, or a file (see `check_parts`).
     """
     console = console or Console(stderr=True)
@@ -103,9 +107,11 @@ def train(
     same_everywhere(objective)
     run = run.summed_up(commit=_words(origin.commits))
     first = rank() == 0
+    maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
+    if not done:
+        _check_served(run, maker)
     if first:
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
-    maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
     size = recipe.schedule.batch_size
     shown = RunProgress(folder, recipe.schedule.steps, done, size, console) if first else None
@@ -153,11 +159,35 @@ def _with_what_was_trained(run: Run, adam: AdamW, maker: BatchMaker) -> Run:
         return run
     views = dict[str, Run]()
     for kind, part in run.objective.named_parts():
-        foreign = unreached(run.views[kind].model, part, map(maker.make, range(_ASKED)))
+        foreign = {*_foreign(run, kind, part, maker)} - {*run.begun}
         own = tuple(sorted({*left, *foreign}, key=list(PARTS).index))
         views[kind] = replace(run.views[kind], config=run.config).summed_up(untrained=own)
     served = next((one for one in views.values() if one.model.vision is run.model.vision), None)
     return replace(run if served is None else replace(run, config=served.config), views=views)
+
+
+def _check_served(run: Run, maker: BatchMaker) -> None:
+    """That the trunk which the bundle gets will be a trained one: its objective trains it.
+
+    Raises:
+        RecipeError: it does not, and nor did another run.
+    """
+    tasks = run.recipe.tasks
+    sharing = None if tasks is None else tasks.sharing
+    if not isinstance(sharing, Distance) or not isinstance(run.objective, ManyTasks):
+        return
+    parts = dict(run.objective.named_parts())
+    if "vision" in {*_foreign(run, sharing.served, parts[sharing.served], maker)} - {*run.begun}:
+        others = [one for one in parts if "vision" not in _foreign(run, one, parts[one], maker)]
+        raise RecipeError(
+            f"tasks.sharing.served: found {sharing.served}, which trains no trunk; allowed: "
+            f"{' or '.join(others) or 'one that does, of which there is none'}"
+        )
+
+
+def _foreign(run: Run, kind: str, part: Objective, maker: BatchMaker) -> tuple[Part, ...]:
+    """Parts that one of a run's objectives does not train."""
+    return unreached(run.views[kind].model, part, map(maker.make, range(_ASKED)))
 
 
 def repeat_exactly() -> None:
