@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.padding import Padding
 
 from tectum_cli.extras import console, errors, fail, needs
 from tectum_cli.publish import publishing, serving, show_line
@@ -66,7 +65,12 @@ def train(
         bool, typer.Option(help="Evaluate on the held-out episodes before exporting.")
     ] = True,
     show: Annotated[
-        bool, typer.Option("--list", help="List the recipes that come with the package.")
+        bool,
+        typer.Option(
+            "--list",
+            help="List the recipes that come with the package, a line each; with RECIPE, print all "
+            "that it says: command, time and expected numbers.",
+        ),
     ] = False,
 ) -> None:
     """Train a recipe, and write a bundle.
@@ -76,7 +80,7 @@ def train(
     --device cuda; the result is that of one.
     """
     if show or not recipe:
-        _list_recipes()
+        _list_recipes(recipe)
         return
     with needs("train"):
         from tectum_core.bundle import BundleNotFound
@@ -125,11 +129,32 @@ def check_world(split: Path) -> None:
         raise fail(f"{split} is not there yet: `{command}` makes it (see worlds/README.md)")
 
 
-def _list_recipes() -> None:
+def _list_recipes(name: str) -> None:
+    """All of them, a line each; or all that one says of itself."""
     with needs("train"):
         from tectum_train import recipes
-    for name, text in recipes.descriptions().items():
-        console.print(f"[bold]{name}[/bold]")
-        # The file's own line breaks are another width's; those before a blank or an indent mean it.
-        flowing = re.sub(r"(?<=\S)\n(?=\S)", " ", text)
-        console.print(Padding(escape(flowing), (0, 2, 1, 2)), highlight=False)
+        from tectum_train.recipe import read_recipe
+    said = recipes.descriptions()
+    if name:
+        try:
+            # One that the package lacks is refused as it would be if it were to be trained.
+            text = said[name] if name in said else read_recipe(name).description
+        except ValueError as error:
+            raise fail(str(error)) from error
+        _print_whole(text)
+        return
+    width = max(map(len, said))
+    for one, text in said.items():
+        first = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
+        line = f"[bold]{one:<{width}}[/bold]  {escape(first)}"
+        cut = console.is_terminal
+        console.print(line, highlight=False, no_wrap=cut, overflow="ellipsis", soft_wrap=not cut)
+    console.print("\ntectum train --list NAME says all of one: command, time, expected numbers.")
+
+
+def _print_whole(text: str) -> None:
+    """A description at the terminal's width; what is indented is a command, which stays whole."""
+    # The file's own line breaks are another width's; those before a blank or an indent mean it.
+    for line in re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines():
+        whole = line.startswith(" ")
+        console.print(line, highlight=False, markup=False, soft_wrap=whole)

@@ -51,8 +51,8 @@ class UncertaintyWeights(Strict):
 
     kind: Literal["uncertainty"] = "uncertainty"
     """Discriminator."""
-    initial: float = -0.5
-    """s at the start."""
+    initial: Annotated[float, Field(ge=-10, le=10)] = -0.5
+    """s at the start; a loss begins with the weight 1 / (2 eˢ)."""
     lr_scale: PositiveFloat = 10.0
     """Their learning rate as a multiple of the optimiser's; they are never decayed."""
 
