@@ -46,9 +46,10 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on from the run's checkpoint, with the settings that the run was begun with: "
-            "only what says which run it is (name, seed, output) needs to be given again. Says "
-            "what of the recipe is not used. Without a checkpoint, begins anew.",
+            help="Go on with the settings that the run was begun with, whatever the recipe says "
+            "now: only what says which run it is (name, seed, output) needs to be given again. "
+            "Says what of the recipe is not used. A finished run is evaluated and written again. "
+            "Without a checkpoint, begins anew.",
         ),
     ] = False,
     device: Annotated[
@@ -75,8 +76,8 @@ def train(
 ) -> None:
     """Train a recipe, and write a bundle.
 
-    Evaluates on held-out episodes; the bundle's model card has the numbers. Ctrl-C saves, and
-    --resume goes on. On several GPUs: torchrun --nproc-per-node 8 -m tectum_cli train RECIPE
+    Evaluates on held-out episodes; the bundle's model card has the numbers. Ctrl-C saves, and the
+    same command goes on. On several GPUs: torchrun --nproc-per-node 8 -m tectum_cli train RECIPE
     --device cuda; the result is that of one.
     """
     if show or not recipe:
@@ -94,21 +95,27 @@ def train(
     read = partial(resumed_recipe, tell=tell) if resume else read_recipe
     try:
         chosen = read(recipe, change or (), None if output is None else str(output))
-        check_world(Path(chosen.data.train))
+    except ValueError as error:
+        raise fail(str(error)) from error
+    check_world(Path(chosen.data.train))
+    try:
         if not first:
             assist(chosen, device, resume)
             return
         made = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.
-    except (
-        ValueError, FloatingPointError, FileExistsError, FileNotFoundError, BundleNotFound
-    ) as error:  # fmt: skip
-        raise fail(str(error)) from error
-    except Interrupted as error:
+    except (ValueError, FloatingPointError, OSError, BundleNotFound) as error:
+        # A write to an open file that the disk has no room for does not know which.
+        lost = isinstance(error, OSError) and error.errno is not None and error.filename is None
+        raise fail(f"{chosen.folder}: {error}" if lost else str(error)) from error
+    except KeyboardInterrupt as error:
         if first:
-            # Where there is no terminal, the line of the checkpoint said so a moment ago.
-            saved = f"{escape(str(error))}; " if errors.is_terminal else ""
-            errors.print(f"{saved}go on with --resume", highlight=False, soft_wrap=True)
+            if not isinstance(error, Interrupted):  # before or after training, or a second time
+                say(errors, _going_on(chosen.folder, chosen.checkpoint.exists()))
+            else:
+                # Where there is no terminal, the line of the checkpoint said so a moment ago.
+                saved = f"{error}; " if errors.is_terminal else ""
+                say(errors, f"{saved}the same command goes on")
         raise typer.Exit(130) from error
     if made is None:
         show_line(f"measured in {chosen.folder}; trunks that are stitched together make no bundle")
@@ -120,6 +127,13 @@ def train(
     else:
         show_line(f"published {chosen.name}@{version} to {publish}")
     show_line(f"serve it: {serving(publish or _REPOSITORY, chosen.name)}")
+
+
+def _going_on(folder: Path, saved: bool) -> str:
+    """How, after an interrupt for which nothing was saved."""
+    if not saved:
+        return "nothing is trained yet: the same command begins anew"
+    return f"what was trained until the last checkpoint is in {folder}; --resume goes on with it"
 
 
 def check_world(split: Path) -> None:

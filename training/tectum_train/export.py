@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from tectum_core.bundle import Bundle, read_bundle, write_bundle
 from tectum_core.bundle.config import PARTS
 from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, golden_inputs, make_golden
@@ -44,18 +46,24 @@ def export(
         metrics: held-out numbers for the training summary.
         table: the evaluation as Markdown, for the card.
         folder: must not exist yet.
+
+    Raises:
+        OSError: it cannot be written; says why.
     """
     bundle = as_bundle(run, instructions, metrics)
     golden = make_golden(bundle, golden_inputs(bundle), bundle.golden_texts)
-    version = write_bundle(
-        folder,
-        bundle.config,
-        bundle.model,
-        bundle.tokenizer,
-        golden,
-        bundle.golden_texts,
-        _card(run, bundle, table),
-    )
+    try:
+        version = write_bundle(
+            folder,
+            bundle.config,
+            bundle.model,
+            bundle.tokenizer,
+            golden,
+            bundle.golden_texts,
+            _card(run, bundle, table),
+        )
+    except SafetensorError as error:  # such as a full disk
+        raise OSError(f"{folder} cannot be written: {error}") from error
     check_golden(Predictor(read_bundle(folder, run.recipe.name, version)))
     return version
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from tectum_train.distributed import (
 from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
-from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
+from tectum_train.engine.checkpoint import Origin, goes_on, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
@@ -43,6 +44,10 @@ __all__ = ["Interrupted", "repeat_exactly", "train"]
 _RECORD_EVERY = 20
 _ASKED = 8
 """Steps whose batches tell what an objective trains; a picture is left out of one in five."""
+_ENDING = (
+    "ending after this step, which will be saved; a second Ctrl-C ends it now, and what came since "
+    "the last checkpoint is lost"
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,7 +68,8 @@ def train(
     Args:
         recipe: the run.
         device: a torch device.
-        resume: go on from the run's checkpoint, if there is one.
+        resume: go on from the run's checkpoint, if there is one, or begin. An unfinished run of
+            this very recipe goes on in any case.
         console: where to show progress; None: standard error.
 
     Raises:
@@ -80,10 +86,10 @@ def train(
     check_parts(recipe)
     folder = recipe.folder
     checkpoint = recipe.checkpoint
-    if checkpoint.exists() and not resume:
+    if checkpoint.exists() and not resume and not goes_on(checkpoint, recipe):
         raise FileExistsError(
-            f"{folder} holds a run already; resume it (--resume), or choose another output "
-            "(--output)"
+            f"{folder} holds a run already, finished or of other settings; resume it (--resume), "
+            "or choose another output (--output)"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:
@@ -103,7 +109,7 @@ def train(
         done, before = load_checkpoint(checkpoint, origin, objective, adam)
         new = () if done == recipe.schedule.steps else origin.commits
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
-        say(console, f"goes on after step {done}")
+        say(console, f"goes on after step {done} with the run in {folder}")
     same_everywhere(objective)
     run = run.summed_up(commit=_words(origin.commits))
     first = rank() == 0
@@ -116,7 +122,7 @@ def train(
     size = recipe.schedule.batch_size
     shown = RunProgress(folder, recipe.schedule.steps, done, size, console) if first else None
     tally = Tally()
-    with _interruptible() as interrupted, shown or nullcontext():
+    with _interruptible(console) as interrupted, shown or nullcontext():
         try:
             for step, batch, waited in batches:
                 rate = learning_rate(step, recipe.optimiser.lr, recipe.schedule)
@@ -203,18 +209,26 @@ def _words(commits: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def _interruptible(console: Console) -> Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second one stops at once."""
-    asked = threading.Event()
+    asked, lines = threading.Event(), queue.SimpleQueue[str | None]()
 
     def ask(*_: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
+        lines.put(_ENDING)
+
+    def speak() -> None:
+        while (line := lines.get()) is not None:
+            say(console, line)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
+    # A signal may come in the middle of a line: another thread writes what is to be said.
+    speaker = threading.Thread(target=speak, name="interrupts", daemon=True)
+    speaker.start()
     heard = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
         heard.append(signal.SIGHUP)
@@ -224,3 +238,5 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        lines.put(None)
+        speaker.join()
