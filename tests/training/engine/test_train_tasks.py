@@ -103,6 +103,21 @@ def test_windows_of_which_a_run_has_not_two_are_refused(
         trained(recipe)
 
 
+@pytest.mark.parametrize(("window", "found"), [(0, r"\d+ \(an epoch\)"), (4, "4")])
+def test_windows_that_hold_other_turns_each_are_refused(
+    tiny_data: Path, tmp_path: Path, window: int, found: str
+) -> None:
+    three = ["image_text", "masked_image", "masked_image"]
+    even = {"image_text": 1, "masked_image": 6}  # seven turns, where an epoch has 30
+    pattern = three if window else [kind for kind, times in even.items() for _ in range(times)]
+    tasks = {"weighting": {"kind": "dwa", "window": window}, "alternate": {"pattern": pattern}}
+
+    with pytest.raises(
+        RecipeError, match=rf"window: found {found}; allowed: multiples of {len(pattern)}, the leng"
+    ):
+        trained(many(tiny_data, tmp_path, tasks, schedule__steps=999))
+
+
 def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> None:
     tasks = {"weighting": {"kind": "dwa", "window": 2}, "conflict_every": 1}
     recipe = many(tiny_data, tmp_path, tasks)

@@ -174,16 +174,24 @@ def _objectives(
 
 
 def _check_window(recipe: Recipe, epoch: int) -> None:
-    """Weights by how losses fell from one window to the next need two of them."""
-    weighting = None if recipe.tasks is None else recipe.tasks.weighting
-    if not isinstance(weighting, DwaWeights):
+    """Weights by how losses fell from one window to the next need two of them, of whole rounds."""
+    tasks = recipe.tasks
+    if tasks is None or not isinstance(tasks.weighting, DwaWeights):
         return
-    window, steps = weighting.window or epoch, recipe.schedule.steps
+    window, steps = tasks.weighting.window or epoch, recipe.schedule.steps
+    found = (
+        f"tasks.weighting.window: found {window}{'' if tasks.weighting.window else ' (an epoch)'}"
+    )
     if 2 * window >= steps:
-        whole = "" if weighting.window else " (an epoch)"
         raise RecipeError(
-            f"tasks.weighting.window: found {window}{whole}; allowed: less than half of "
-            f"schedule.steps ({steps}), or no weight would ever change"
+            f"{found}; allowed: less than half of schedule.steps ({steps}), or no weight would "
+            "ever change"
+        )
+    turns = 1 if tasks.alternate is None else len(tasks.alternate.pattern)
+    if window % turns:
+        raise RecipeError(
+            f"{found}; allowed: multiples of {turns}, the length of tasks.alternate.pattern, or "
+            "windows would hold other turns"
         )
 
 

@@ -86,7 +86,8 @@ class DwaWeights(Strict):
     temperature: PositiveFloat = 2.0
     """The higher, the more alike the weights."""
     window: NonNegativeInt = 0
-    """Steps whose mean loss counts, since single steps are noise; 0: one epoch."""
+    """Steps whose mean loss counts, since single steps are noise; 0: one epoch. A multiple of the
+    pattern's length where objectives take turns."""
 
 
 WeightingConfig = Annotated[
