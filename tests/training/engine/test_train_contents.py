@@ -18,7 +18,7 @@ from torch import Tensor
 from tectum_core.preprocess import to_pixels
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Views
-from tectum_train.data.samples import Samples, order_of
+from tectum_train.data.samples import Order, Samples
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import open_samples
 from tectum_train.engine.scaling import scaling_of
@@ -76,7 +76,7 @@ def maker(made_of: Recipe, samples: Samples) -> BatchMaker:
 
 def drawn(made_of: Recipe, samples: Samples, step: int) -> Draws:
     """Which samples a step takes, and in which epoch."""
-    index, epoch = order_of(made_of.seed, step, made_of.schedule.batch_size, len(samples))
+    index, epoch = Order(made_of.seed, made_of.schedule.batch_size, len(samples)).of(step)
     return Draws(made_of.seed, epoch, index)
 
 
