@@ -112,8 +112,9 @@ class Distance(Strict):
 
     kind: Literal["distance"] = "distance"
     """Discriminator."""
-    strength: Annotated[float, Field(ge=0)] = 1e-2
-    """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after every step."""
+    strength: Annotated[float, Field(ge=0)] = 10.0
+    """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after every step. At a rate of
+    1e-3, 10 is a fiftieth of the way a step."""
     served: str
     """Kind of the objective whose trunk the bundle gets, with what that objective trains."""
 
