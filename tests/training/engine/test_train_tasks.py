@@ -24,6 +24,7 @@ from tectum_train.recipe import Recipe, RecipeError, read_recipe
 from tectum_train.tasks import ManyTasks
 
 TWO = [{"kind": "image_text", "weight": 2.0}, {"kind": "masked_image"}]
+TURNS: dict[str, Any] = {"alternate": {"pattern": ["image_text", "masked_image"]}}
 SETTINGS: dict[str, Any] = {
     "units": {"weighting": {"kind": "importance"}, "normalise": "chance"},
     "uncertainty": {"weighting": {"kind": "uncertainty"}, "normalise": "initial"},
@@ -131,7 +132,7 @@ def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> 
 
 
 def test_whoever_has_turns_is_in_every_record(tiny_data: Path, tmp_path: Path) -> None:
-    tasks = {"alternate": {"pattern": ["image_text", "masked_image"]}, "normalise": "initial"}
+    tasks = {**TURNS, "normalise": "initial"}
 
     trained(many(tiny_data, tmp_path, tasks, schedule__steps=42))
 
@@ -146,8 +147,7 @@ def test_whoever_has_turns_is_in_every_record(tiny_data: Path, tmp_path: Path) -
 def test_a_record_has_the_means_of_the_steps_since_the_last_one(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = {"alternate": {"pattern": ["image_text", "masked_image"]}}
-    every, some = (many(tiny_data, tmp_path / name, tasks) for name in ("every", "some"))
+    every, some = (many(tiny_data, tmp_path / name, TURNS) for name in ("every", "some"))
     trained(some)
     monkeypatch.setattr(engine, "_RECORD_EVERY", 1)
     trained(every)
@@ -295,11 +295,37 @@ def test_one_objective_alone_has_no_tasks(tmp_path: Path) -> None:
         read_recipe(str(path), ["objectives=[{kind: image_text}]"])
 
 
-def test_losses_of_pieces_are_not_weighed(tmp_path: Path) -> None:
-    path = written(tmp_path, SETTINGS["dwa"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dwa", "weighting dwa"),
+        ("uncertainty", "weighting uncertainty, normalise initial"),
+        ("grad_norm", "weighting grad_norm, conflict_every 2"),
+        ("units", "normalise chance"),
+        ("distance", "sharing distance"),
+    ],
+)
+def test_what_looks_at_losses_of_whole_batches_takes_no_pieces(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    path = written(tmp_path, SETTINGS[name])
 
-    with pytest.raises(RecipeError, match="tasks look at losses of whole batches"):
+    with pytest.raises(RecipeError, match=rf"found tasks with {told}; allowed: weighting fixed or"):
         read_recipe(str(path), ["schedule.micro_batch=4"])
+
+
+@pytest.mark.parametrize("tasks", [{}, {"weighting": {"kind": "importance"}}, TURNS], ids=str)
+def test_fixed_weights_take_pieces(tiny_data: Path, tmp_path: Path, tasks: Any) -> None:
+    whole, pieces = (
+        many(tiny_data, tmp_path / str(micro), tasks, schedule__micro_batch=micro)
+        for micro in (None, 4)
+    )
+    trained(whole)
+    trained(pieces)
+
+    for one, other in zip(metrics(whole), metrics(pieces), strict=True):
+        assert one.keys() == other.keys()
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
 
 
 def written(folder: Path, tasks: Any) -> Path:

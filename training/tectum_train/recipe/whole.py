@@ -148,7 +148,7 @@ class Recipe(Strict):
             return self
         self.tasks.check_kinds([one.kind for one in self.objectives])
         if self.schedule.micro_batch is not None:
-            raise ValueError("schedule.micro_batch: tasks look at losses of whole batches")
+            self.tasks.check_pieces()
         if isinstance(self.tasks.sharing, CrossStitch):
             for one in self.objectives:
                 if isinstance(one, ImageCodesConfig) or _momentum(one) is not None:

@@ -97,6 +97,26 @@ class ManyTasks(Objective):
             if isinstance(part, Objective):
                 yield name, part
 
+    def terms(self) -> Iterator[tuple[float, Objective]]:
+        """This step's objectives, with weights that look at no loss (see `check_pieces`)."""
+        given = self.weighting.weights().tolist()
+        for weight, (_, part), runs in zip(given, self.named_parts(), self._active(), strict=True):
+            if runs:
+                yield weight, part
+
+    def counted(self, units: Tensor | None = None) -> dict[str, Tensor]:
+        """What there is to tell of weights: those of this step's objectives, if they say anything.
+
+        Args:
+            units: float[K], what losses are divided by; None: nothing.
+        """
+        if self.config.weighting.kind == "fixed" and self.config.normalise == "none":
+            return {}
+        counts = self.weighting.weights() / (1 if units is None else units)
+        named_counts = zip(self.names, counts, self._active(), strict=True)
+        # What an idle one's would be says nothing: its chance is not known, its unit another.
+        return {f"{name}/weight": count for name, count, ran in named_counts if ran}
+
     def _active(self) -> list[bool]:
         if self.config.alternate is None:
             return [True] * len(self.names)
@@ -124,11 +144,7 @@ class ManyTasks(Objective):
             if wanted and gradients is not None:
                 self.weighting.balance(told / units, lengths(gradients))
             self.weighting.observe(told / units, active)
-        if self.config.weighting.kind != "fixed" or self.config.normalise != "none":
-            counts = self.weighting.weights() / units
-            named_counts = zip(self.names, counts, runs, strict=True)
-            # What an idle one's would be says nothing: its chance is not known, its unit another.
-            metrics |= {f"{name}/weight": count for name, count, ran in named_counts if ran}
+        metrics |= self.counted(units)
         total = self.weighting.total(torch.stack(scaled), active)
         if isinstance(self.config.sharing, Distance):
             with torch.no_grad():

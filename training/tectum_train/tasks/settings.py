@@ -188,5 +188,24 @@ class TasksConfig(Strict):
                     f"tasks.sharing.served: found {self.sharing.served}; allowed: one of {known}"
                 )
 
+    def check_pieces(self) -> None:
+        """That a batch may come in pieces: nothing looks at a loss or a gradient of the whole.
+
+        Raises:
+            ValueError: something does; names it, and what is allowed.
+        """
+        looking = {
+            f"weighting {self.weighting.kind}": self.weighting.kind not in {"fixed", "importance"},
+            f"normalise {self.normalise}": self.normalise != "none",
+            f"conflict_every {self.conflict_every}": bool(self.conflict_every),
+            f"sharing {getattr(self.sharing, 'kind', None)}": self.sharing is not None,
+        }
+        if found := [what for what, looks in looking.items() if looks]:
+            raise ValueError(
+                f"schedule.micro_batch: found tasks with {', '.join(found)}; allowed: weighting "
+                "fixed or importance, normalise none, conflict_every 0 and one trunk for all, "
+                "since the rest looks at losses of whole batches"
+            )
+
     def _compares_gradients(self) -> bool:
         return bool(self.conflict_every) or self.weighting.kind == "grad_norm"
