@@ -75,6 +75,8 @@ def evaluate(
         from tectum_train.evaluation.context import Columns
         from tectum_train.evaluation.report import as_json, markdown
         from tectum_train.job import evaluate_bundles
+    if out is not None and not out.parent.is_dir():  # rather now than when all is measured
+        raise fail(f"--json: {out.parent} is not there")
     columns = Columns(state=state, action=action, intrinsics=intrinsics)
     try:
         runs = evaluate_bundles(

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.padding import Padding
 
 from tectum_cli.extras import console, errors, fail, needs
 from tectum_cli.publish import publishing, serving, show_line
@@ -47,9 +46,10 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on from the run's checkpoint, with the settings that the run was begun with: "
-            "only what says which run it is (name, seed, output) needs to be given again. Says "
-            "what of the recipe is not used. Without a checkpoint, begins anew.",
+            help="Go on with the settings that the run was begun with, whatever the recipe says "
+            "now: only what says which run it is (name, seed, output) needs to be given again. "
+            "Says what of the recipe is not used. A finished run is evaluated and written again. "
+            "Without a checkpoint, begins anew.",
         ),
     ] = False,
     device: Annotated[
@@ -66,17 +66,22 @@ def train(
         bool, typer.Option(help="Evaluate on the held-out episodes before exporting.")
     ] = True,
     show: Annotated[
-        bool, typer.Option("--list", help="List the recipes that come with the package.")
+        bool,
+        typer.Option(
+            "--list",
+            help="List the recipes that come with the package, a line each; with RECIPE, print all "
+            "that it says: command, time and expected numbers.",
+        ),
     ] = False,
 ) -> None:
     """Train a recipe, and write a bundle.
 
-    Evaluates on held-out episodes; the bundle's model card has the numbers. Ctrl-C saves, and
-    --resume goes on. On several GPUs: torchrun --nproc-per-node 8 -m tectum_cli train RECIPE
+    Evaluates on held-out episodes; the bundle's model card has the numbers. Ctrl-C saves, and the
+    same command goes on. On several GPUs: torchrun --nproc-per-node 8 -m tectum_cli train RECIPE
     --device cuda; the result is that of one.
     """
     if show or not recipe:
-        _list_recipes()
+        _list_recipes(recipe)
         return
     with needs("train"):
         from tectum_core.bundle import BundleNotFound
@@ -90,21 +95,27 @@ def train(
     read = partial(resumed_recipe, tell=tell) if resume else read_recipe
     try:
         chosen = read(recipe, change or (), None if output is None else str(output))
-        check_world(Path(chosen.data.train))
+    except ValueError as error:
+        raise fail(str(error)) from error
+    check_world(Path(chosen.data.train))
+    try:
         if not first:
             assist(chosen, device, resume)
             return
         made = run_job(chosen, device, resume, evaluate, publish, errors)
     # ValueErrors are those of recipes, data, checkpoints and bundles.
-    except (
-        ValueError, FloatingPointError, FileExistsError, FileNotFoundError, BundleNotFound
-    ) as error:  # fmt: skip
-        raise fail(str(error)) from error
-    except Interrupted as error:
+    except (ValueError, FloatingPointError, OSError, BundleNotFound) as error:
+        # A write to an open file that the disk has no room for does not know which.
+        lost = isinstance(error, OSError) and error.errno is not None and error.filename is None
+        raise fail(f"{chosen.folder}: {error}" if lost else str(error)) from error
+    except KeyboardInterrupt as error:
         if first:
-            # Where there is no terminal, the line of the checkpoint said so a moment ago.
-            saved = f"{escape(str(error))}; " if errors.is_terminal else ""
-            errors.print(f"{saved}go on with --resume", highlight=False, soft_wrap=True)
+            if not isinstance(error, Interrupted):  # before or after training, or a second time
+                say(errors, _going_on(chosen.folder, chosen.checkpoint.exists()))
+            else:
+                # Where there is no terminal, the line of the checkpoint said so a moment ago.
+                saved = f"{error}; " if errors.is_terminal else ""
+                say(errors, f"{saved}the same command goes on")
         raise typer.Exit(130) from error
     if made is None:
         show_line(f"measured in {chosen.folder}; trunks that are stitched together make no bundle")
@@ -118,6 +129,13 @@ def train(
     show_line(f"serve it: {serving(publish or _REPOSITORY, chosen.name)}")
 
 
+def _going_on(folder: Path, saved: bool) -> str:
+    """How, after an interrupt for which nothing was saved."""
+    if not saved:
+        return "nothing is trained yet: the same command begins anew"
+    return f"what was trained until the last checkpoint is in {folder}; --resume goes on with it"
+
+
 def check_world(split: Path) -> None:
     """Say how it is made, if `split` is of a generated world and nobody has made it yet."""
     command = _WORLDS.get(split.parent)
@@ -125,11 +143,32 @@ def check_world(split: Path) -> None:
         raise fail(f"{split} is not there yet: `{command}` makes it (see worlds/README.md)")
 
 
-def _list_recipes() -> None:
+def _list_recipes(name: str) -> None:
+    """All of them, a line each; or all that one says of itself."""
     with needs("train"):
         from tectum_train import recipes
-    for name, text in recipes.descriptions().items():
-        console.print(f"[bold]{name}[/bold]")
-        # The file's own line breaks are another width's; those before a blank or an indent mean it.
-        flowing = re.sub(r"(?<=\S)\n(?=\S)", " ", text)
-        console.print(Padding(escape(flowing), (0, 2, 1, 2)), highlight=False)
+        from tectum_train.recipe import read_recipe
+    said = recipes.descriptions()
+    if name:
+        try:
+            # One that the package lacks is refused as it would be if it were to be trained.
+            text = said[name] if name in said else read_recipe(name).description
+        except ValueError as error:
+            raise fail(str(error)) from error
+        _print_whole(text)
+        return
+    width = max(map(len, said))
+    for one, text in said.items():
+        first = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
+        line = f"[bold]{one:<{width}}[/bold]  {escape(first)}"
+        cut = console.is_terminal
+        console.print(line, highlight=False, no_wrap=cut, overflow="ellipsis", soft_wrap=not cut)
+    console.print("\ntectum train --list NAME says all of one: command, time, expected numbers.")
+
+
+def _print_whole(text: str) -> None:
+    """A description at the terminal's width; what is indented is a command, which stays whole."""
+    # The file's own line breaks are another width's; those before a blank or an indent mean it.
+    for line in re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines():
+        whole = line.startswith(" ")
+        console.print(line, highlight=False, markup=False, soft_wrap=whole)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import yaml
-from rich.console import Console
-from safetensors.torch import load_file
-from tests.cli.running import Running, invoke
-from tests.training.tiny import job, write_set, write_untrained_bundle
+from safetensors import SafetensorError
+from tests.cli.running import invoke
+from tests.cli.tiny_run import run_folder, written
+from tests.training.tiny import write_set, write_untrained_bundle
 
 from tectum_core.bundle import Repository, read_bundle
 from tectum_core.bundle.files import content_version
-from tectum_train import job as jobs
-from tectum_train import recipes
+from tectum_train import export
+from tectum_train.engine import checkpoint
 from tectum_train.engine.progress import RunProgress
-from tectum_train.engine.run import Interrupted
 
 
 @pytest.fixture
@@ -30,23 +26,11 @@ def recipe(tiny_data: Path, tmp_path: Path) -> Path:
     return written(tiny_data, tmp_path, schedule__steps=2)
 
 
-def written(data: Path, folder: Path, **changes: Any) -> Path:
-    path = folder / "tiny.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tree = job(data, folder, **changes).model_dump(mode="json")
-    path.write_text(yaml.safe_dump(tree))
-    return path
-
-
 def refused(*arguments: object) -> str:
     result = invoke("train", *arguments)
     assert result.exit_code == 1
     assert "Traceback" not in result.output
     return result.stderr
-
-
-def run_folder(folder: Path) -> Path:
-    return folder / "runs" / "tiny-seed0"
 
 
 # ---------------------------------------------------------------- a whole job
@@ -120,10 +104,10 @@ def test_a_value_can_be_set_and_the_evaluation_left_out(recipe: Path, tmp_path: 
 # ---------------------------------------------------------------- what is refused
 
 
-def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
-    known = ", ".join(recipes.named())
+def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
+    told = refused("tectum-huge")
 
-    assert f"no recipe named 'tectum-huge'; there are: {known}" in refused("tectum-huge")
+    assert "no recipe named 'tectum-huge'; did you mean tectum-tiny? `tectum train --list`" in told
 
 
 def test_a_wrong_key_is_named(recipe: Path) -> None:
@@ -196,9 +180,9 @@ def test_what_recipe_and_data_do_not_share_is_named(recipe: Path, change: str, w
 def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: Path) -> None:
     assert invoke("train", recipe, "--no-evaluate").exit_code == 0
 
-    assert "holds a run already; resume it (--resume), or choose another output (--output)" in (
-        refused(recipe, "--no-evaluate")
-    )
+    again = "holds a run already, finished or of other settings; resume it (--resume), or choose"
+    assert again in refused(recipe, "--no-evaluate")
+    assert again in refused(recipe, "--no-evaluate", "--set", "schedule.steps=9")
     told = refused(
         recipe,
         "--resume",
@@ -301,6 +285,49 @@ def test_a_device_that_cannot_be_used_is_told_in_one_line(recipe: Path, tmp_path
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_measures_that_could_not_be_written_are_not_made(tmp_path: Path) -> None:
+    out = tmp_path / "absent" / "measures.json"
+
+    result = invoke("eval", tmp_path, "--json", out)
+
+    assert result.exit_code == 1
+    assert f"--json: {tmp_path / 'absent'} is not there" in result.stderr
+
+
+NO_SPACE = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "error", "told"),
+    [
+        (
+            checkpoint, "save_file", SafetensorError(NO_SPACE),
+            f"checkpoint.safetensors cannot be written: {NO_SPACE}",
+        ),
+        (
+            export, "write_bundle", SafetensorError(NO_SPACE),
+            f"bundle cannot be written: {NO_SPACE}",
+        ),
+        (RunProgress, "record", OSError(28, NO_SPACE), f"tiny-seed0: [Errno 28] {NO_SPACE}"),
+    ],
+    ids=["checkpoint", "bundle", "metrics"],
+)  # fmt: skip
+def test_a_full_disk_ends_a_run_in_one_line_that_names_the_place(
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Any,
+    name: str,
+    error: Exception,
+    told: str,
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(where, name, full)
+
+    assert told in refused(recipe, "--no-evaluate").splitlines()[-1]
+
+
 def test_a_folder_that_is_no_bundle_cannot_be_evaluated(tmp_path: Path) -> None:
     result = invoke("eval", tmp_path)
 
@@ -321,80 +348,3 @@ def test_a_bundle_is_measured_on_another_set_if_one_is_named(
 
     assert result.exit_code == 0, result.output
     assert "of 4 episodes; only 3 training episodes a task" in result.stdout
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_an_interrupt_says_once_where_the_run_was_saved(
-    terminal: bool, recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*given: Any) -> None:
-        if not terminal:  # then the checkpoint's line has said so
-            given[-1].print("saved after step 1 in [red]")
-        raise Interrupted("saved after step 1 in [red]")
-
-    monkeypatch.setattr(Console, "is_terminal", terminal)
-    monkeypatch.setattr(jobs, "run_job", interrupted)
-
-    told = invoke("train", recipe).stderr
-
-    assert told.count("saved after step 1") == 1
-    assert "go on with --resume" in told
-
-
-def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = RunProgress.step
-
-    def step(self: RunProgress, at: int, *rest: Any) -> None:
-        whole(self, at, *rest)
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(RunProgress, "step", step)
-    result = invoke("train", recipe)
-
-    assert result.exit_code == 130
-    assert result.stderr.count("saved after step 1") == 1
-    assert result.stderr.endswith("go on with --resume\n")
-    assert not (run_folder(tmp_path) / "bundle").exists()
-
-
-# ---------------------------------------------------------------- from process to process
-
-
-@pytest.mark.slow
-def test_a_run_that_ctrl_c_ended_in_one_process_is_taken_up_by_another_exactly(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    steps = {"schedule__steps": 40}
-    straight = written(tiny_data, tmp_path / "straight", **steps)
-    broken = written(tiny_data, tmp_path / "broken", **steps)
-    checkpoint = run_folder(tmp_path / "broken") / "checkpoint.safetensors"
-    metrics = run_folder(tmp_path / "broken") / "metrics.jsonl"
-
-    with Running("train", broken, "--no-evaluate", folder=tmp_path) as running:
-        running.until(lambda: metrics.exists() and metrics.stat().st_size > 0)
-        running.interrupt()
-        assert running.ended() == 130, running.output
-    assert checkpoint.exists()
-    assert "go on with --resume" in running.output
-    assert not (run_folder(tmp_path / "broken") / "bundle").exists()
-
-    assert invoke("train", broken, "--no-evaluate", "--resume").exit_code == 0
-    assert invoke("train", straight, "--no-evaluate").exit_code == 0
-
-    one, two = (
-        load_file(checkpoint),
-        load_file(run_folder(tmp_path / "straight") / "checkpoint.safetensors"),
-    )
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    for name in ("model.safetensors", "tokenizer.json", "golden.safetensors"):
-        made = [
-            (run_folder(tmp_path / which) / "bundle" / name).read_bytes()
-            for which in ("straight", "broken")
-        ]
-        assert made[0] == made[1], name
-    recorded = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert recorded[0] == 1
-    assert recorded[-1] == 40

@@ -26,6 +26,7 @@ from tectum_train.engine.run import train
 from tectum_train.evaluation.context import Columns
 from tectum_train.export import as_bundle, export
 from tectum_train.job import evaluate_bundles, run_job
+from tectum_train.tasks import TasksConfig
 
 TABLE = "| measure | value |\n| --- | --- |\n| R@1 | 0.5 |\n"
 TEXTS = ["push the red block left", "push the blue block right", "shove red", "one more"]
@@ -108,6 +109,25 @@ def test_the_card_has_recipe_table_and_spaces(bundle: Bundle) -> None:
     }  # fmt: skip
     for space in bundle.spaces:
         assert f"- `{space.name}`: `{space.space_id}`, {space.width} numbers" in card
+
+
+def test_the_card_says_how_objectives_learnt_together(run: Run, tmp_path: Path) -> None:
+    told: dict[str, object] = {
+        "weighting": {"kind": "dwa", "window": 4}, "normalise": "chance",
+        "alternate": {"pattern": ["image_text", "masked_image"]},
+        "sharing": {"kind": "distance", "strength": 0.5, "served": "image_text"},
+    }  # fmt: skip
+    tasks = TasksConfig.model_validate(told)
+    many = replace(run, recipe=run.recipe.model_copy(update={"tasks": tasks}))
+    export(many, TEXTS, {}, TABLE, tmp_path / "many")
+
+    card = (tmp_path / "many" / "README.md").read_text()
+
+    assert (
+        "| learnt together | weights dwa (temperature 2.0, window 4); losses in units of chance; "
+        "by turns image_text → masked_image; "
+        "a trunk each, distance (strength 0.5, served image_text) |"
+    ) in card
 
 
 def test_the_card_says_how_much_data_and_what_made_them(

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
 
+from pydantic import BaseModel
+from safetensors import SafetensorError
+
 from tectum_core.bundle import Bundle, read_bundle, write_bundle
 from tectum_core.bundle.config import PARTS
 from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, golden_inputs, make_golden
@@ -15,10 +18,12 @@ from tectum_train.data.errors import DataError
 from tectum_train.data.metadata import read_info, read_tasks
 from tectum_train.engine.building import Run
 from tectum_train.recipe import expanded
+from tectum_train.tasks import TasksConfig
 from tectum_train.world import read_world
 
 __all__ = ["as_bundle", "export"]
 
+_UNITS = {"initial": "the first steps", "chance": "chance"}
 _LONGEST_FACT = 300
 """Characters of what a data set says about itself."""
 
@@ -44,18 +49,24 @@ def export(
         metrics: held-out numbers for the training summary.
         table: the evaluation as Markdown, for the card.
         folder: must not exist yet.
+
+    Raises:
+        OSError: it cannot be written; says why.
     """
     bundle = as_bundle(run, instructions, metrics)
     golden = make_golden(bundle, golden_inputs(bundle), bundle.golden_texts)
-    version = write_bundle(
-        folder,
-        bundle.config,
-        bundle.model,
-        bundle.tokenizer,
-        golden,
-        bundle.golden_texts,
-        _card(run, bundle, table),
-    )
+    try:
+        version = write_bundle(
+            folder,
+            bundle.config,
+            bundle.model,
+            bundle.tokenizer,
+            golden,
+            bundle.golden_texts,
+            _card(run, bundle, table),
+        )
+    except SafetensorError as error:  # such as a full disk
+        raise OSError(f"{folder} cannot be written: {error}") from error
     check_golden(Predictor(read_bundle(folder, run.recipe.name, version)))
     return version
 
@@ -66,6 +77,7 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     left = ", ".join(PARTS[part] for part in bundle.config.training.untrained)
     objectives = ", ".join(f"{c.kind} × {c.weight:g}" for c in recipe.objectives)
+    together = "" if recipe.tasks is None else f"\n| learnt together | {_together(recipe.tasks)} |"
     spaces = "\n".join(f"- `{s.name}`: `{s.space_id}`, {s.width} numbers" for s in bundle.spaces)
     return f"""# {recipe.name}
 
@@ -74,7 +86,7 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 | recipe | {recipe.derived_from or recipe.name} |
 | parameters | {parameters:,} |
 | input | {recipe.images.size}×{recipe.images.size} pixels |
-| objectives | {objectives} |
+| objectives | {objectives} |{together}
 | not trained, not served | {left or "nothing"} |
 | training data | {_data(recipe.data.train)} |
 | steps × batch | {recipe.schedule.steps} × {recipe.schedule.batch_size} |
@@ -88,6 +100,26 @@ def _card(run: Run, bundle: Bundle, table: str) -> str:
 
 {table.strip()}
 """
+
+
+def _together(tasks: TasksConfig) -> str:
+    """How several objectives learnt: their weights, units, turns, and what they shared."""
+    facts = [f"weights {_named(tasks.weighting)}"]
+    if tasks.normalise != "none":
+        facts.append(f"losses in units of {_UNITS[tasks.normalise]}")
+    if tasks.alternate is not None:
+        facts.append(f"by turns {' → '.join(tasks.alternate.pattern)}")
+    if tasks.sharing is not None:
+        facts.append(f"a trunk each, {_named(tasks.sharing)}")
+    return "; ".join(facts)
+
+
+def _named(section: BaseModel) -> str:
+    """A section's kind, with its other settings."""
+    settings = section.model_dump(exclude={"kind"}).items()
+    told = ", ".join(f"{key} {value}" for key, value in settings)
+    kind = str(section.model_dump()["kind"])
+    return f"{kind} ({told})" if told else kind
 
 
 def _data(train: str) -> str:

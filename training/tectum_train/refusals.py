@@ -20,11 +20,12 @@ Place = tuple[str | int, ...]
 """Keys and numbers that lead to a value in a tree of YAML."""
 _LONGEST = 60
 """Characters of what was found, at most."""
+_MAPPING = "a mapping"
 _ALLOWED = {
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
     "union_tag_invalid": "{expected_tags}",
     "too_short": "at least {min_length} of them",
@@ -32,7 +33,7 @@ _ALLOWED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
-    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a mapping"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING),
     **dict.fromkeys(("tuple_type", "list_type"), "a list"),
     "string_type": "text",
 }
@@ -100,7 +101,11 @@ def _line(
     if kind in _MISSING:
         return f"{set_here}: {key} is missing, and has no default"
     if kind in _ALLOWED:
-        allowed = _ALLOWED[kind].format_map(found.get("ctx", {}))
+        bounds = found.get("ctx", {})
+        short = {key: f"{one:g}" if isinstance(one, float) else one for key, one in bounds.items()}
+        allowed = _ALLOWED[kind].format_map(short)
+        if allowed == _MAPPING:
+            allowed += _such_as(model, found["loc"], found["input"])
         what = f"found {_value(found)}; allowed: {allowed}"
         said = bool(touching) and touching[-1].place == place
         return f"{set_here}: {what}" if said else f"{set_here}: {key}: {what}"
@@ -148,14 +153,35 @@ def _instead(model: type[BaseModel], location: Place, place: Place) -> str:
     return f"{meant}{'' if meant else ';'} allowed: {', '.join(keys)}"
 
 
+def _such_as(model: type[BaseModel], location: Place, value: Any) -> str:
+    """An example of a mapping that may stand at a place: of the kind that was meant, if one was."""
+    section: Any = model
+    for step in location:
+        section = _below(section, step)
+    bare = _bare(section)
+    if isinstance(bare, type) and issubclass(bare, BaseModel):
+        fields = bare.model_fields
+        key = next((name for name, one in fields.items() if one.is_required()), next(iter(fields)))
+        return f" such as {{{key}: …}}"
+    kinds = [kind for one in get_args(bare) if (kind := _kind(one)) is not None]
+    meant = value if value in kinds else next(iter(kinds), None)
+    return "" if meant is None else f" such as {{kind: {meant}}}"
+
+
+def _kind(member: Any) -> Any:
+    """What a section's `kind` says, if it has one."""
+    field = getattr(member, "model_fields", {}).get("kind")
+    return None if field is None else get_args(field.annotation)[0]
+
+
 def _below(annotation: Any, step: str | int) -> Any:
     """The type of what pydantic calls `step` in a value of a type."""
     bare = _bare(annotation)
     if isinstance(bare, type) and issubclass(bare, BaseModel):
         return bare.model_fields[str(step)].annotation
     members = get_args(bare)
-    if get_origin(bare) is tuple:
-        return members[0]
+    if get_origin(bare) in (tuple, dict):
+        return members[-1] if get_origin(bare) is dict else members[0]
     return next(one for one in members if step in get_args(one.model_fields["kind"].annotation))
 
 

@@ -19,9 +19,10 @@ import fsspec
 
 from tectum_core.bundle.files import FILES, BundleError, content_version, largest_size
 
-__all__ = ["BundleNotFound", "Repository"]
+__all__ = ["NAME", "BundleNotFound", "Repository"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A bundle's, and so a run's: one folder's name, which leads nowhere else."""
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _LATEST = "latest"
 _BLOCK = 2**22
@@ -47,7 +48,7 @@ class Repository:
 
     def names(self) -> list[str]:
         """Every bundle's name, sorted."""
-        return sorted(name for name in self._children(self._root) if _NAME.fullmatch(name))
+        return sorted(name for name in self._children(self._root) if NAME.fullmatch(name))
 
     def versions(self, name: str) -> list[str]:
         """Every version of a bundle, sorted; none if there is no such bundle."""
@@ -162,7 +163,7 @@ class Repository:
 
 def _checked(name: str) -> str:
     """The name itself, if it can be nothing but one folder's name."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise BundleNotFound(
             f"{name[:80]!r} is no bundle name: letters, digits, '.', '_', '-', at most 64"
         )

@@ -229,6 +229,7 @@ def test_a_sample_is_changed_alike_whatever_its_batch(strengths: dict[str, float
 
     part = changing(given_[some], Draws(5, epoch[some], place[some]))
 
+    assert torch.equal(whole, changing(given_, Draws(5, epoch, place)))
     assert (part.int() - whole[some].int()).abs().max() <= 1  # sums in another order, rounded
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data import DataError, LeRobotDataset
-from tectum_train.data.samples import Samples, order_of
+from tectum_train.data.samples import Order, Samples
 
 CAMERA = "observation.images.front"
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
@@ -56,7 +56,7 @@ def test_every_epoch_visits_every_sample_once(total: int, size: int, seed: int) 
     epochs = 3
     steps = -(-epochs * total // size)
 
-    parts = [order_of(seed, step, size, total) for step in range(steps)]
+    parts = [Order(seed, size, total).of(step) for step in range(steps)]
 
     taken, seen = (np.concatenate(some) for some in zip(*parts, strict=True))
     for epoch in range(epochs):
@@ -69,41 +69,72 @@ def test_every_epoch_visits_every_sample_once(total: int, size: int, seed: int) 
 def test_a_steps_samples_depend_on_nothing_but_seed_and_step(
     step: int, size: int, total: int, seed: int
 ) -> None:
-    first, _ = order_of(seed, step, size, total)
+    first, _ = Order(seed, size, total).of(step)
     np.random.default_rng().permutation(total)
 
     assert first.dtype == np.int64
-    assert np.array_equal(first, order_of(seed, step, size, total)[0])
+    assert np.array_equal(first, Order(seed, size, total).of(step)[0])
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=12), st.integers(1, 17), st.integers(1, 20),
+    st.integers(0, 3),
+)  # fmt: skip
+def test_what_was_asked_before_changes_no_steps_samples(
+    steps: list[int], size: int, total: int, at_once: int
+) -> None:
+    episode = np.arange(total) // 3
+    asked = Order(5, size, total, episode, at_once)
+
+    for step in steps:
+        alone = Order(5, size, total, episode, at_once).of(step)
+        assert all(map(np.array_equal, asked.of(step), alone))
+
+
+def test_an_epoch_is_shuffled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, begin = list[list[int]](), np.random.default_rng
+
+    def counted(seed: list[int]) -> np.random.Generator:
+        made.append(seed)
+        return begin(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    order = Order(7, 4, 10)
+
+    for step in range(10):
+        order.of(step)
+
+    assert made == [[7, epoch] for epoch in range(4)]
 
 
 @given(st.integers(1, 17), st.integers(1, 4), st.integers(0, 99))
 def test_the_batch_size_cuts_one_stream_of_samples(size: int, factor: int, seed: int) -> None:
-    whole, _ = order_of(seed, 0, size * factor, 23)
+    whole, _ = Order(seed, size * factor, 23).of(0)
 
-    parts = [order_of(seed, step, size, 23)[0] for step in range(factor)]
+    parts = [Order(seed, size, 23).of(step)[0] for step in range(factor)]
 
     assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_a_batch_across_the_end_of_an_epoch_begins_the_next_one() -> None:
-    taken, epoch = order_of(0, 1, 6, 10)
+    taken, epoch = Order(0, 6, 10).of(1)
 
     assert epoch.tolist() == [0, 0, 0, 0, 1, 1]
-    assert set(order_of(0, 0, 6, 10)[0]) | set(taken[:4]) == set(range(10))
-    assert np.array_equal(taken[4:], order_of(0, 1, 10, 10)[0][:2])
+    assert set(Order(0, 6, 10).of(0)[0]) | set(taken[:4]) == set(range(10))
+    assert np.array_equal(taken[4:], Order(0, 10, 10).of(1)[0][:2])
 
 
 def test_a_batch_larger_than_the_data_set_goes_round() -> None:
-    taken, _ = order_of(0, 0, 7, 3)
+    taken, _ = Order(0, 7, 3).of(0)
 
     assert np.bincount(taken).tolist() in ([2, 2, 3], [2, 3, 2], [3, 2, 2])
 
 
 def test_epochs_and_seeds_are_shuffled_differently() -> None:
-    first, _ = order_of(0, 0, 50, 50)
+    first, _ = Order(0, 50, 50).of(0)
 
-    assert not np.array_equal(first, order_of(0, 1, 50, 50)[0])
-    assert not np.array_equal(first, order_of(1, 0, 50, 50)[0])
+    assert not np.array_equal(first, Order(0, 50, 50).of(1)[0])
+    assert not np.array_equal(first, Order(1, 50, 50).of(0)[0])
 
 
 @given(LENGTHS, st.integers(1, 6), st.integers(0, 99))
@@ -112,7 +143,7 @@ def test_a_few_episodes_at_once_are_taken_whole_before_the_next_few(
 ) -> None:
     episode, total = np.repeat(np.arange(len(lengths)), lengths), sum(lengths)
 
-    taken, _ = order_of(seed, 0, total, total, episode, at_once)
+    taken, _ = Order(seed, total, total, episode, at_once).of(0)
 
     assert sorted(taken) == list(range(total))
     begun = list(dict.fromkeys(episode[taken]))
@@ -127,8 +158,8 @@ def test_a_few_episodes_at_once_are_taken_whole_before_the_next_few(
 def test_all_episodes_at_once_are_the_order_without_any() -> None:
     episode = np.repeat(np.arange(4), 5)
 
-    assert np.array_equal(order_of(3, 1, 7, 20, episode)[0], order_of(3, 1, 7, 20)[0])
-    assert np.array_equal(order_of(3, 1, 7, 20, episode, 4)[0], order_of(3, 1, 7, 20)[0])
+    assert np.array_equal(Order(3, 7, 20, episode).of(1)[0], Order(3, 7, 20).of(1)[0])
+    assert np.array_equal(Order(3, 7, 20, episode, 4).of(1)[0], Order(3, 7, 20).of(1)[0])
 
 
 # ---------------------------------------------------------------- frames that go together

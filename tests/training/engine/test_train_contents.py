@@ -18,10 +18,11 @@ from torch import Tensor
 from tectum_core.preprocess import to_pixels
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Views
-from tectum_train.data.samples import Samples, order_of
+from tectum_train.data.samples import Order, Samples
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import open_samples
 from tectum_train.engine.scaling import scaling_of
+from tectum_train.engine.words import mirrored
 from tectum_train.objectives import Batch, Reads
 from tectum_train.objectives.batch import given
 from tectum_train.objectives.sim_clr import SimClrConfig
@@ -75,7 +76,7 @@ def maker(made_of: Recipe, samples: Samples) -> BatchMaker:
 
 def drawn(made_of: Recipe, samples: Samples, step: int) -> Draws:
     """Which samples a step takes, and in which epoch."""
-    index, epoch = order_of(made_of.seed, step, made_of.schedule.batch_size, len(samples))
+    index, epoch = Order(made_of.seed, made_of.schedule.batch_size, len(samples)).of(step)
     return Draws(made_of.seed, epoch, index)
 
 
@@ -238,19 +239,25 @@ def test_all_frames_of_a_sample_and_its_camera_are_moved_alike(
 
 
 @pytest.mark.usefixtures("reading")
-def test_mirrored_samples_are_mirrored_in_pictures_actions_and_states(
+def test_mirrored_samples_are_mirrored_in_pictures_words_actions_and_states(
     tiny_data: Path, samples: Samples
 ) -> None:
+    tokenizer = Tokenizer.train(samples.instructions, 120)
     plain_of = recipe(tiny_data, STILL)
     turned_of = recipe(tiny_data, {**STILL, "flip": MIRROR | {"share": 1.0}})
     plain, turned = (
-        BatchMaker(made_of, samples, None, None, torch.device("cpu")).make(2)
+        BatchMaker(made_of, samples, tokenizer, None, torch.device("cpu")).make(2)
         for made_of in (plain_of, turned_of)
     )
     before, after = given(plain.clip, "a clip"), given(turned.clip, "a clip")
     sign = torch.tensor([-1.0, 1, 1, 1])
 
     assert torch.equal(turned.earlier, plain.earlier.flip(-1))
+    for row, (task, ids) in enumerate(zip(plain.task.tolist(), turned.ids.tolist(), strict=True)):
+        said = tokenizer.decode(ids)
+        assert said == mirrored(samples.instructions[task], {"left": "right"})
+        assert said != samples.instructions[task]
+        assert int(turned.task[row]) == samples.instructions.index(said)
     assert torch.equal(after.frames, before.frames.flip(-1))
     assert torch.equal(turned.actions, plain.actions * sign)
     assert torch.equal(after.actions, before.actions * sign)

@@ -44,12 +44,6 @@ def test_the_model_has_as_many_actions_and_states_as_the_data(
     )
 
 
-def test_the_trunk_sees_pictures_of_the_prepared_size(tiny_data: Path, tmp_path: Path) -> None:
-    told = refused(tiny_data, tmp_path, images={"size": 48})
-
-    assert "images.size (48) must equal model.vision.image_size (32)" in told
-
-
 def test_pictures_alone_are_enough_for_what_reads_no_more(tiny_data: Path, tmp_path: Path) -> None:
     recipe = job(
         tiny_data,

@@ -28,7 +28,7 @@ def run(folder: Path, clock: list[float], steps: int, seconds: float, *, bar: bo
     with RunProgress(folder, steps, 0, 8, console) as progress:
         for step in range(steps):
             clock[0] += seconds
-            progress.step(step, {"loss": 1.5}, 0.25 * seconds, record=False)
+            progress.step(step, 1.5, 0.25 * seconds)
         progress.saved(steps, folder)
     return out.getvalue()
 

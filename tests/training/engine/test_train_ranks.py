@@ -241,7 +241,7 @@ def test_the_command_line_trains_on_all_ranks_saves_on_ctrl_c_and_speaks_once(
     shown, told = second.communicate(timeout=240)
 
     assert saved, errors
-    assert errors.count("go on with --resume") == 1
+    assert errors.count("the same command goes on") == 1
     assert second.returncode == 0, told
     assert told.count("goes on after step") == 1
     assert shown.count("serve it: ") == 1

@@ -13,7 +13,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from tests.training.engine.runs import checkpoint, died_and_resumed, folder, metrics, same, trained
-from tests.training.tiny import CAMERA, job, latent_action, parts, write_data, write_set
+from tests.training.tiny import (
+    CAMERA,
+    job,
+    latent_action,
+    parts,
+    vision_alone,
+    write_data,
+    write_set,
+)
 
 from tectum_core.architecture import ConvolutionDynamicsConfig, VqBottleneck
 from tectum_train.engine import run as engine
@@ -112,6 +120,31 @@ def test_an_interrupt_at_the_last_step_finishes_the_run(
     run = trained(job(tiny_data, tmp_path))
 
     assert (folder(run.recipe) / "checkpoint.safetensors").exists()
+
+
+def test_an_unfinished_run_goes_on_by_itself_and_nothing_else_does(
+    tiny_data: Path, tmp_path: Path, after_step: Any
+) -> None:
+    short = {"model": vision_alone(), "objectives": [{"kind": "masked_image"}]}
+    straight, broken = (job(tiny_data, tmp_path / name, **short) for name in ("one", "two"))
+    trained(straight)
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        trained(broken)
+    before = checkpoint(broken)
+
+    for changed in ({"schedule__steps": 7}, {"optimiser": {"lr": 0.5}}):
+        with pytest.raises(FileExistsError, match="finished or of other settings; resume it"):
+            trained(job(tiny_data, tmp_path / "two", **short, **changed))
+    assert same(before, checkpoint(broken))
+    trained(broken)
+
+    assert same(checkpoint(straight), checkpoint(broken))
+    with pytest.raises(FileExistsError, match="finished or of other settings"):
+        trained(broken)
+    broken.checkpoint.write_bytes(b"half of it")
+    with pytest.raises(FileExistsError):
+        trained(broken)
 
 
 def test_resuming_what_never_began_begins_it(tiny_data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from rich.console import Console
 from tests.training.engine.runs import checkpoint, metrics, same, trained
 from tests.training.engine.test_train_ranks import apart, recorded, run
 from tests.training.ranks import Ranks
-from tests.training.tiny import job
+from tests.training.tiny import job, write_untrained_bundle
 
 from tectum_core.bundle import read_bundle
+from tectum_train.engine import run as engine
 from tectum_train.engine.optimiser import optimiser_for, set_rate
 from tectum_train.engine.run import Interrupted
 from tectum_train.job import run_job
@@ -22,6 +24,7 @@ from tectum_train.recipe import Recipe, RecipeError, read_recipe
 from tectum_train.tasks import ManyTasks
 
 TWO = [{"kind": "image_text", "weight": 2.0}, {"kind": "masked_image"}]
+TURNS: dict[str, Any] = {"alternate": {"pattern": ["image_text", "masked_image"]}}
 SETTINGS: dict[str, Any] = {
     "units": {"weighting": {"kind": "importance"}, "normalise": "chance"},
     "uncertainty": {"weighting": {"kind": "uncertainty"}, "normalise": "initial"},
@@ -101,6 +104,21 @@ def test_windows_of_which_a_run_has_not_two_are_refused(
         trained(recipe)
 
 
+@pytest.mark.parametrize(("window", "found"), [(0, r"\d+ \(an epoch\)"), (4, "4")])
+def test_windows_that_hold_other_turns_each_are_refused(
+    tiny_data: Path, tmp_path: Path, window: int, found: str
+) -> None:
+    three = ["image_text", "masked_image", "masked_image"]
+    even = {"image_text": 1, "masked_image": 6}  # seven turns, where an epoch has 30
+    pattern = three if window else [kind for kind, times in even.items() for _ in range(times)]
+    tasks = {"weighting": {"kind": "dwa", "window": window}, "alternate": {"pattern": pattern}}
+
+    with pytest.raises(
+        RecipeError, match=rf"window: found {found}; allowed: multiples of {len(pattern)}, the leng"
+    ):
+        trained(many(tiny_data, tmp_path, tasks, schedule__steps=999))
+
+
 def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> None:
     tasks = {"weighting": {"kind": "dwa", "window": 2}, "conflict_every": 1}
     recipe = many(tiny_data, tmp_path, tasks)
@@ -111,6 +129,47 @@ def test_weights_and_conflicts_are_recorded(tiny_data: Path, tmp_path: Path) -> 
     assert -1 <= line["conflict/image_text~masked_image"] <= 1
     assert line["image_text/weight"] == 2.0
     assert line["masked_image/weight"] == 1.0
+
+
+def test_whoever_has_turns_is_in_every_record(tiny_data: Path, tmp_path: Path) -> None:
+    tasks = {**TURNS, "normalise": "initial"}
+
+    trained(many(tiny_data, tmp_path, tasks, schedule__steps=42))
+
+    first, *others = metrics(many(tiny_data, tmp_path, tasks))
+    assert [line["step"] for line in (first, *others)] == [1, 21, 41, 42]
+    assert "masked_image/loss" not in first
+    for line in others[:-1]:  # though the step itself is always image_text's
+        for kind in ("image_text", "masked_image"):
+            assert {f"{kind}/loss", f"{kind}/weight"} <= line.keys()
+
+
+def test_a_record_has_the_means_of_the_steps_since_the_last_one(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, some = (many(tiny_data, tmp_path / name, TURNS) for name in ("every", "some"))
+    trained(some)
+    monkeypatch.setattr(engine, "_RECORD_EVERY", 1)
+    trained(every)
+
+    _, *steps = metrics(every)
+    _, last = metrics(some)
+    for name in ("loss", "gradient", "image_text/loss", "masked_image/loss"):
+        said = [line[name] for line in steps if name in line]
+        assert len(said) == {"image_text/loss": 2, "masked_image/loss": 3}.get(name, 5)
+        assert last[name] == pytest.approx(fmean(said), rel=1e-6)
+
+
+def test_a_conflict_that_no_recorded_step_reports_is_told_with_the_next_record(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = many(tiny_data, tmp_path, {"conflict_every": 4})  # steps 1 and 5 of 1 to 6
+
+    trained(recipe)
+
+    first, last = metrics(recipe)
+    assert "conflict/image_text~masked_image" in first
+    assert -1 <= last["conflict/image_text~masked_image"] <= 1
 
 
 # ---------------------------------------------------------------- what soft sharing leaves
@@ -153,6 +212,40 @@ def test_objectives_with_a_trunk_each_may_read_the_same_words(
     untrained = {kind: view.config.training.untrained for kind, view in run.views.items()}
     assert "joint" in untrained["masked_language"]
     assert "joint" not in untrained["image_text"]
+
+
+NO_TRUNK = {"sharing": {"kind": "distance", "served": "latent_action"}}
+BLIND = [{"kind": "image_text"}, {"kind": "latent_action"}]
+"""Latent actions have a network of their own, which reads pixels."""
+
+
+def test_a_served_objective_that_trains_no_trunk_is_refused_before_the_first_step(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    recipe = many(tiny_data, tmp_path, NO_TRUNK, objectives=BLIND)
+
+    with pytest.raises(RecipeError) as told:
+        trained(recipe)
+
+    assert str(told.value) == (
+        "tasks.sharing.served: found latent_action, which trains no trunk; allowed: image_text"
+    )
+    assert not recipe.checkpoint.exists()
+    assert not (recipe.folder / "metrics.jsonl").exists()
+
+
+def test_what_a_run_began_with_counts_as_trained_under_soft_sharing_too(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    write_untrained_bundle(tmp_path / "bundle")
+    recipe = many(tiny_data, tmp_path, NO_TRUNK, objectives=BLIND, trunk=str(tmp_path / "bundle"))
+
+    made = run_job(recipe, "cpu", False, False, None, Console(quiet=True))
+
+    assert made is not None
+    training = read_bundle(made[0], "tiny").config.training
+    assert training.learnt("vision", "vision.pool", "latent_action")
+    assert not training.learnt("joint")
 
 
 def test_trunks_that_are_stitched_together_are_not_published(
@@ -202,11 +295,37 @@ def test_one_objective_alone_has_no_tasks(tmp_path: Path) -> None:
         read_recipe(str(path), ["objectives=[{kind: image_text}]"])
 
 
-def test_losses_of_pieces_are_not_weighed(tmp_path: Path) -> None:
-    path = written(tmp_path, SETTINGS["dwa"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dwa", "weighting dwa"),
+        ("uncertainty", "weighting uncertainty, normalise initial"),
+        ("grad_norm", "weighting grad_norm, conflict_every 2"),
+        ("units", "normalise chance"),
+        ("distance", "sharing distance"),
+    ],
+)
+def test_what_looks_at_losses_of_whole_batches_takes_no_pieces(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    path = written(tmp_path, SETTINGS[name])
 
-    with pytest.raises(RecipeError, match="tasks look at losses of whole batches"):
+    with pytest.raises(RecipeError, match=rf"found tasks with {told}; allowed: weighting fixed or"):
         read_recipe(str(path), ["schedule.micro_batch=4"])
+
+
+@pytest.mark.parametrize("tasks", [{}, {"weighting": {"kind": "importance"}}, TURNS], ids=str)
+def test_fixed_weights_take_pieces(tiny_data: Path, tmp_path: Path, tasks: Any) -> None:
+    whole, pieces = (
+        many(tiny_data, tmp_path / str(micro), tasks, schedule__micro_batch=micro)
+        for micro in (None, 4)
+    )
+    trained(whole)
+    trained(pieces)
+
+    for one, other in zip(metrics(whole), metrics(pieces), strict=True):
+        assert one.keys() == other.keys()
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
 
 
 def written(folder: Path, tasks: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,15 @@ from tectum_train.data import LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine import words
 from tectum_train.engine.building import open_samples
-from tectum_train.engine.words import Words, heard, mirrored, mirrored_tasks, sentences
-from tectum_train.recipe import Recipe
+from tectum_train.engine.words import (
+    Words,
+    check_sides,
+    heard,
+    mirrored,
+    mirrored_tasks,
+    sentences,
+)
+from tectum_train.recipe import Recipe, RecipeError
 
 SIDES = {"left": "right"}
 TALK = st.lists(st.sampled_from(["left", "right", "push", "it", "Left", "left-hand"]), max_size=6)
@@ -69,6 +77,33 @@ def test_without_pairs_a_text_stays_as_it_is() -> None:
 
 def test_letters_that_only_look_alike_in_capitals_are_no_error() -> None:
     assert mirrored("push it rıght", SIDES) in ("push it rıght", "push it left")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said", "told"),
+    [
+        ({"left": "rigth"}, ["push it left", "push it right"], "found 'rigth', which no instruct"),
+        ({"port": "right"}, ["push it right"], "found 'port', which no instruction says; allowed"),
+        ({"left": "right"}, ["the leftover", "the right one"], "found 'left', which"),
+        (
+            {},
+            ["open it", "Turn it Clockwise."],
+            "an instruction names a side: 'Turn it Clockwise.'",
+        ),
+        ({}, ["turn counter-clockwise"], "allowed: the words that are exchanged"),
+    ],
+)
+def test_words_that_would_mirror_nothing_are_refused(
+    pairs: dict[str, str], said: list[str], told: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        check_sides(pairs, said)
+
+
+def test_words_of_the_instructions_and_none_where_no_side_is_named_are_fine() -> None:
+    check_sides({"left": "right", "far left": "far right"}, ["Left, Right", "far  left, FAR RIGHT"])
+    check_sides({}, ["open the drawer", "the leftover brightness"])
+    check_sides(None, ["push it left"])
 
 
 @given(TALK)
@@ -252,3 +287,13 @@ def test_words_of_the_recipe_are_understood_whatever_their_capitals() -> None:
     pairs = FlipConfig(words={"Left": "RIGHT"}).words
 
     assert mirrored("Push it LEFT, then right", pairs or {}) == "Push it Right, then left"
+
+
+def test_a_mirror_without_its_words_is_refused_as_training_data_are_opened(tiny_data: Path) -> None:
+    told = r"augmentation\.flip\.words: found \{\}, but an instruction names a side: 'push the red"
+    wrong = recipe(tiny_data, words={})
+
+    with pytest.raises(RecipeError, match=told):
+        open_samples(wrong, "train", lambda *_: None)
+
+    assert open_samples(wrong, "test", lambda *_: None).instructions  # who measures mirrors nothing

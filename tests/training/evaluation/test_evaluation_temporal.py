@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import normalise
-from tectum_train.data.samples import Samples, order_of
+from tectum_train.data.samples import Order, Samples
 from tectum_train.engine.optimiser import optimiser_for
 from tectum_train.evaluation.context import NothingToMeasure
 from tectum_train.evaluation.measure import Measure
@@ -86,7 +86,7 @@ def test_held_out_batches_are_unaugmented_and_repeat(recipe: Recipe, unseen: Sam
     assert len(one) == 3
     for step, (left, right) in enumerate(zip(one, two, strict=True)):
         assert torch.equal(left.earlier, right.earlier)
-        index, _ = order_of(recipe.seed, step, len(left), len(unseen))
+        index, _ = Order(recipe.seed, len(left), len(unseen)).of(step)
         recorded = torch.from_numpy(unseen.frames[index]).permute(0, 3, 1, 2)
         assert torch.equal(left.earlier, normalise(recorded, recipe.images))
         assert left.clip is not None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tectum_core.model import PerceptionModel
 from tectum_train.objectives import Batch, Objective, ObjectiveConfig, Outcome, objective_for
 from tectum_train.tasks import ManyTasks, TasksConfig
+from tectum_train.tasks.weights import weighting_for
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
@@ -202,6 +203,50 @@ def test_a_report_changes_nothing_of_what_is_descended() -> None:
 
     assert found[0] is not None
     torch.testing.assert_close(found[0], found[1])
+
+
+class Tells(Objective):
+    """Says these losses in turn, each as long a gradient as it is large."""
+
+    def __init__(self, name: str, shared: nn.Module, losses: list[float], chance: float) -> None:
+        super().__init__()
+        self.name = name
+        self.shared = shared
+        self.losses = iter(losses)
+        self.chance = chance
+
+    def forward(self, batch: Batch) -> Outcome:
+        (weight,) = self.shared.parameters()
+        return Outcome(next(self.losses) * weight.sum(), {}, self.chance)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "scaled"),
+    [
+        ("chance", [[0.5, 1.0], [0.25, 1.0], [0.125, 1.0]]),
+        ("initial", [[1.0, 1.0], [20 / 30, 1.0], [10 / (70 / 3), 1.0]]),  # by the mean so far
+    ],
+)
+@pytest.mark.parametrize("kind", ["grad_norm", "dwa"])
+def test_weights_are_those_of_losses_and_gradients_in_their_units(
+    kind: str, normalise: str, scaled: list[list[float]]
+) -> None:
+    settings: dict[str, Any] = {"kind": kind, **({"window": 1} if kind == "dwa" else {})}
+    config, shared = tasks(weighting=settings, normalise=normalise), trunk(1.0)
+    parts = [
+        (1.0, Tells("big", shared, [40.0, 20.0, 10.0], 80.0)),
+        (1.0, Tells("small", shared, [0.1, 0.1, 0.1], 0.1)),
+    ]
+    many, alone = ManyTasks(parts, [shared], config), weighting_for(config.weighting, [1.0, 1.0], 1)
+    for row in map(torch.tensor, scaled):
+        many(batch(1))
+        many.after_step()
+        if alone.wants_gradients():
+            alone.balance(row, row)
+        alone.observe(row, torch.tensor([True, True]))
+
+    torch.testing.assert_close(many.weighting.weights(), alone.weights())
+    assert not torch.allclose(alone.weights(), torch.ones(2))
 
 
 @pytest.mark.parametrize("kind", ["uncertainty", "grad_norm", "dwa"])

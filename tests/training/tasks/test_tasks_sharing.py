@@ -13,7 +13,7 @@ from torch import nn
 from tectum_core.model import PerceptionModel, Replaced, VisionTransformer
 from tectum_train.objectives import ObjectiveConfig, objective_for
 from tectum_train.tasks import ManyTasks, TasksConfig
-from tectum_train.tasks.sharing import Stitched, distance, own_trunks, stitched_trunks
+from tectum_train.tasks.sharing import Stitched, distance, own_trunks, pull, stitched_trunks
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 KINDS = ("image_text", "masked_image")
@@ -42,6 +42,7 @@ def apart_after(strength: float, steps: int = 60) -> float:
         descent.zero_grad()
         many(made).loss.backward()
         descent.step()
+        many.draw_together(0.02)
         many.after_step()
     return float(distance(trunks).detach())
 
@@ -123,18 +124,50 @@ def test_with_nothing_to_tie_them_what_both_pull_at_is_what_one_trunk_would_be_p
             torch.testing.assert_close(sum(found), both.grad, rtol=1e-3, atol=1e-5)
 
 
+def test_trunks_go_a_share_of_the_way_to_their_mean() -> None:
+    trunks = [nn.Linear(1, 1, bias=False) for _ in range(3)]
+    for trunk, value in zip(trunks, (0.0, 1.0, 5.0), strict=True):
+        nn.init.constant_(trunk.weight, value)
+
+    pull(trunks, 0.25)
+
+    assert [trunk.weight.item() for trunk in trunks] == pytest.approx([0.5, 1.25, 4.25])
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.0, False), (1.0, True), (1e9, True)])
+def test_trunks_are_left_as_they_are_or_become_their_mean_number_for_number(
+    share: float, held: bool
+) -> None:
+    trunks = [nn.Linear(7, 5) for _ in range(3)]
+    before = [numbers(trunk) for trunk in trunks]
+
+    pull(trunks, share)
+
+    wanted = [torch.stack(before).mean(dim=0)] * 3 if held else before
+    assert all(torch.equal(numbers(one), own) for one, own in zip(trunks, wanted, strict=True))
+
+
+def test_what_is_descended_and_told_counts_the_distance_and_has_no_gradient_of_it() -> None:
+    many, trunks = together(3.0)
+    pull_apart = torch.nn.utils.parameters_to_vector(trunks[1].parameters()) * 1.1
+    torch.nn.utils.vector_to_parameters(pull_apart, trunks[1].parameters())
+    free = ManyTasks([(1.0, part) for _, part in many.named_parts()], trunks)
+
+    tied, alone = many(batch()), free(batch())
+
+    apart = float(distance(trunks).detach())
+    assert float(tied.metrics["sharing/distance"]) == pytest.approx(apart)
+    assert float(tied.loss.detach()) == pytest.approx(float(alone.loss.detach()) + 3 * apart)
+    found = torch.autograd.grad(tied.loss, list(trunks[1].parameters()), allow_unused=True)
+    wanted = torch.autograd.grad(alone.loss, list(trunks[1].parameters()), allow_unused=True)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or other is None or torch.equal(one, other)
+
+
 def test_bound_together_they_go_where_one_trunk_goes_that_descends_the_mean() -> None:
-    """λ → ∞ is hard sharing, the better the finer the steps of plain descent."""
-    coarse, fine = astray(0.002, 20), astray(0.0005, 80)
-
-    assert max(fine) < 0.02
-    assert all(4 * less < more for less, more in zip(fine, coarse, strict=True))
-
-
-def astray(rate: float, steps: int) -> tuple[float, float]:
-    """How far bound trunks end from each other, and their mean from one trunk, of its way."""
-    many, trunks = together(1 / (2 * rate))  # the step that brings both to their mean
-    hard, shared = as_one()
+    """λ → ∞ is hard sharing, step by step, under plain descent."""
+    rate, (many, trunks), (hard, shared) = 0.02, together(1e9), as_one()
     begun, own = numbers(shared), {id(one) for one in shared.parameters()}
     soft = torch.optim.SGD(many.parameters(), lr=rate)
     groups: list[dict[str, Any]] = [
@@ -142,19 +175,17 @@ def astray(rate: float, steps: int) -> tuple[float, float]:
         {"params": [one for one in hard.parameters() if id(one) not in own]},
     ]
     one_trunk = torch.optim.SGD(groups, lr=rate)
-    for _ in range(steps):
+    for _ in range(20):
         for learnt, descent in ((many, soft), (hard, one_trunk)):
             descent.zero_grad()
             learnt(batch(8)).loss.backward()
             descent.step()
+            learnt.draw_together(rate)
             learnt.after_step()
-    moved = (numbers(shared) - begun).norm()
-    first, second = (numbers(trunk) for trunk in trunks)
-    middle = (first + second) / 2
-    return (
-        float((first - second).norm() / moved),
-        float((middle - numbers(shared)).norm() / moved),
-    )
+
+    moved = float((numbers(shared) - begun).norm())
+    assert torch.equal(numbers(trunks[0]), numbers(trunks[1]))
+    assert float((numbers(trunks[0]) - numbers(shared)).norm()) <= 1e-3 * moved
 
 
 def as_one() -> tuple[ManyTasks, nn.Module]:
@@ -206,6 +237,21 @@ def test_units_mix_what_the_others_made() -> None:
 
     assert not torch.allclose(views[0].vision(batch().earlier).pooled, before)
     assert stitched.units.shape == (len(trunks[0].transformer.blocks), 2, 2)
+
+
+def test_row_k_of_a_unit_says_what_trunk_k_goes_on_with() -> None:
+    views = stitched_trunks(model(), 2, own=0.9)
+    stitched, trunks = stitched_of(views[0])
+    with torch.no_grad():
+        for parameter in trunks[1].parameters():
+            parameter.mul_(1.5)
+        stitched.units.copy_(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))  # the second one listens
+
+    own, listening = (view.vision(batch().earlier).pooled for view in views)
+
+    alone, other = (trunk(batch().earlier).pooled for trunk in trunks)
+    torch.testing.assert_close(own, alone)
+    assert not torch.allclose(listening, other)
 
 
 def test_every_objective_teaches_every_stitched_trunk() -> None:

@@ -120,6 +120,20 @@ def test_a_loss_a_hundred_times_as_large_comes_to_weigh_a_hundredth() -> None:
     assert second == pytest.approx(0.5, rel=0.02)
 
 
+def test_what_uncertainty_settles_at_is_to_each_other_as_the_weights_given() -> None:
+    scheme = weighting_for(UncertaintyWeights(), [6.0, 1.0], epoch=1)
+    losses = torch.tensor([5.0, 2.0])
+    descent = torch.optim.SGD(scheme.parameters(), lr=0.1)
+
+    for _ in range(400):
+        descent.zero_grad()
+        scheme.total(losses, BOTH).backward()
+        descent.step()
+
+    first, second = (scheme.weights() * losses).tolist()
+    assert first / second == pytest.approx(6.0, rel=0.01)
+
+
 # ---------------------------------------------------------------- GradNorm
 
 
@@ -143,6 +157,19 @@ def test_grad_norm_lets_the_slower_one_pull_harder() -> None:
     torch.testing.assert_close(scheme.weights(), torch.tensor([0.5, 1.5]), atol=0.02, rtol=0)
 
 
+def test_grad_norm_lets_them_pull_as_the_weights_given_where_all_learn_alike() -> None:
+    scheme = weighting_for(GradNormWeights(lr=0.005), [1.0, 3.0], epoch=1)
+    lengths = torch.tensor([8.0, 1.0])
+    begun = scheme.weights().tolist()
+
+    fed(scheme, [[1.0, 1.0]] * 1500, lengths)
+
+    first, second = (scheme.weights() * lengths).tolist()
+    assert begun == [0.5, 1.5]
+    assert second / first == pytest.approx(3.0, rel=0.05)
+    assert float(scheme.weights().sum()) == pytest.approx(2, abs=1e-4)
+
+
 def test_grad_norm_leaves_who_does_not_pull_at_what_is_shared_as_it_was() -> None:
     scheme = weighting_for(GradNormWeights(lr=0.05), [1.0, 1.0, 1.0], epoch=4)
 
@@ -162,22 +189,25 @@ def test_grad_norm_takes_no_step_in_which_nothing_counted_for_the_first_loss() -
     torch.testing.assert_close(scheme.weights(), torch.ones(2), atol=0.06, rtol=0)
 
 
-def test_grad_norms_slope_is_the_derivative_of_its_loss() -> None:
+@pytest.mark.parametrize("wanted", [[1.0, 1.0, 1.0], [2.0, 0.5, 5.0]], ids=str)
+def test_grad_norms_slope_is_the_derivative_of_its_loss(wanted: list[float]) -> None:
     lengths, losses = np.array([2.0, 1.0, 4.0]), np.array([0.5, 0.9, 0.2])
-    scheme = weighting_for(GradNormWeights(alpha=1.5, lr=1e-3), [1.0] * 3, epoch=1)
+    scheme = weighting_for(GradNormWeights(alpha=1.5, lr=1e-3), wanted, epoch=1)
+    share = np.array(wanted) / np.mean(wanted)
     fed(scheme, [[1.0, 1.0, 1.0]])  # what losses were at first; no gradients were told
 
     fed(scheme, [losses.tolist()], torch.tensor(lengths, dtype=torch.float32))
 
     rate = losses / losses.mean()
-    target = lengths.mean() * rate**1.5
+    pulled = share * lengths
+    target = pulled.mean() * share * rate**1.5
 
     def loss(at: np.ndarray) -> float:
-        return float(np.abs(at * lengths - target).sum())
+        return float(np.abs(at * pulled - target).sum())
 
     step = 1e-6
     slope = [loss(np.exp(step * e)) - loss(np.exp(-step * e)) for e in np.eye(3)]
-    moved = np.exp(-1e-3 * np.array(slope) / (2 * step) / lengths.mean())
+    moved = share * np.exp(-1e-3 * np.array(slope) / (2 * step) / pulled.mean())
     np.testing.assert_allclose(scheme.weights().numpy(), moved * 3 / moved.sum(), rtol=1e-5)
 
 

@@ -20,7 +20,7 @@ from tectum_train.data.cache import FrameCache
 from tectum_train.data.errors import DataError
 from tectum_train.data.lerobot import LeRobotDataset
 
-__all__ = ["Samples", "order_of"]
+__all__ = ["Order", "Samples"]
 
 _INTRINSICS = 4
 
@@ -212,38 +212,55 @@ class Samples:
         return resized.numpy()
 
 
-def order_of(
-    seed: int,
-    step: int,
-    batch_size: int,
-    total: int,
-    episode: NDArray[np.int64] | None = None,
-    at_once: int = 0,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which samples step `step` takes, and in which epoch: int64[batch_size] each.
+class Order:
+    """Which samples each step takes: a pure function of the step, whose last epochs are remembered.
 
     Every epoch is its own shuffle of all samples; a batch may reach into the next one.
 
     Args:
         seed: of the run.
-        step: from 0.
         batch_size: of all ranks.
         total: N, how many samples there are.
         episode: int64[N], which one each is of, from 0 on.
         at_once: of how many episodes samples come until all of theirs have; 0: of all.
     """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // total
-    taken = np.empty(batch_size, np.int64)
-    for epoch in np.unique(epochs):
-        inside = epochs == epoch
-        generator = np.random.default_rng([seed, int(epoch)])
-        shuffled = generator.permutation(total)
-        if at_once and episode is not None:
-            group = generator.permutation(int(episode.max()) + 1) // at_once
-            shuffled = shuffled[group[episode[shuffled]].argsort(kind="stable")]
-        taken[inside] = shuffled[positions[inside] % total]
-    return taken, epochs
+
+    def __init__(
+        self,
+        seed: int,
+        batch_size: int,
+        total: int,
+        episode: NDArray[np.int64] | None = None,
+        at_once: int = 0,
+    ) -> None:
+        self._seed, self._batch_size, self._total = seed, batch_size, total
+        self._episode, self._at_once = episode, at_once
+        self._shuffles: dict[int, NDArray[np.int64]] = {}
+
+    def of(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The samples of a step, from 0, and in which epoch: int64[batch_size] each."""
+        size = self._batch_size
+        positions = np.arange(step * size, (step + 1) * size)
+        epochs = positions // self._total
+        taken = np.empty(size, np.int64)
+        for epoch in np.unique(epochs):
+            inside = epochs == epoch
+            taken[inside] = self._shuffled(int(epoch))[positions[inside] % self._total]
+        return taken, epochs
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        """int64[N], all samples in the order of an epoch."""
+        known = self._shuffles.get(epoch)
+        if known is not None:
+            return known
+        generator = np.random.default_rng([self._seed, epoch])
+        shuffled = generator.permutation(self._total)
+        if self._at_once and self._episode is not None:
+            group = generator.permutation(int(self._episode.max()) + 1) // self._at_once
+            shuffled = shuffled[group[self._episode[shuffled]].argsort(kind="stable")]
+        # This one and the one before: a batch may lie in both.
+        self._shuffles = {**dict(list(self._shuffles.items())[-1:]), epoch: shuffled}
+        return shuffled
 
 
 def _beside(values: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:

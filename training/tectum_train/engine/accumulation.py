@@ -61,9 +61,10 @@ def division(recipe: Recipe) -> int:
 def indivisible(objective: WeightedSum | ManyTasks) -> list[str]:
     """Names of objectives that must be given a rank's whole batch."""
     if isinstance(objective, ManyTasks):
-        return objective.names
-    terms = (one for _, one in objective.terms())
-    return [one.name for one in terms if not isinstance(one, Averaged | Coupled)]
+        every = [one for _, one in objective.named_parts()]
+    else:
+        every = [one for _, one in objective.terms()]
+    return [one.name for one in every if not isinstance(one, Averaged | Coupled)]
 
 
 def backward(
@@ -72,7 +73,8 @@ def backward(
     """Add the gradients of a batch's loss to those of the parameters.
 
     Args:
-        objective: what is learnt; where there are several pieces, nothing `indivisible`.
+        objective: what is learnt; where there are several pieces, nothing `indivisible`, and
+            weights that look at no loss (`TasksConfig.check_pieces`).
         batch: this rank's samples, a multiple of `pieces`.
         pieces: how many the batch comes in. Memory is that of one; coupled objectives make one
             more forward pass.
@@ -82,13 +84,14 @@ def backward(
         The loss, without its graph, and metrics: the whole batch's where a metric is a mean over
         what the loss is one over, a share of such a mean, or made of sums.
     """
-    if pieces == 1 or isinstance(objective, ManyTasks):
+    if pieces == 1:
         with autocast():
             whole: Outcome = objective(batch)
         whole.loss.backward()
         return Outcome(whole.loss.detach(), whole.metrics)
-    coupled = [(weight, one) for weight, one in objective.terms() if isinstance(one, Coupled)]
-    averaged = [(weight, one) for weight, one in objective.terms() if isinstance(one, Averaged)]
+    terms = list(objective.terms())
+    coupled = [(weight, one) for weight, one in terms if isinstance(one, Coupled)]
+    averaged = [(weight, one) for weight, one in terms if isinstance(one, Averaged)]
     states, vectors = _vectors([one for _, one in coupled], batch, pieces, autocast)
     said: dict[str, list[Tensor]] = {}
     weighed: dict[str, list[Tensor]] = {}
@@ -131,8 +134,9 @@ def backward(
         key: sums[key].value() if key in sums else _mean(values, weighed.get(key))
         for key, values in said.items()
     }
-    losses = [weight * metrics[f"{one.name}/loss"] for weight, one in objective.terms()]
-    return Outcome(torch.stack(losses).sum(), metrics)
+    losses = [weight * metrics[f"{one.name}/loss"] for weight, one in terms]
+    weights = objective.counted() if isinstance(objective, ManyTasks) else {}
+    return Outcome(torch.stack(losses).sum(), metrics | weights)
 
 
 def _piece(batch: Batch, number: int, pieces: int) -> Batch:

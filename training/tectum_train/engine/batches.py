@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from tectum_core.preprocess import ActionScaling, normalise
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Placement, Views
-from tectum_train.data.samples import Samples, order_of
+from tectum_train.data.samples import Order, Samples
 from tectum_train.distributed import own_samples
 from tectum_train.engine.states import StateFeatures, mirrored_numbers
 from tectum_train.engine.words import Words
@@ -50,6 +50,10 @@ class BatchMaker:
         self._samples = samples
         self._scaling = scaling
         self._device = device
+        self._order = Order(
+            recipe.seed, recipe.schedule.batch_size, len(samples),
+            samples.episode, recipe.data.episodes_at_once,
+        )  # fmt: skip
         self._frames = Frames(recipe.images.size, recipe.augmentation)
         self._views = Views(recipe.images.size, recipe.augmentation.views)
         self._words = Words(recipe, samples, tokenizer)
@@ -68,11 +72,7 @@ class BatchMaker:
             int(stream.generate_state(1, np.uint64)[0] >> 1)
             for stream in np.random.SeedSequence([recipe.seed, step]).spawn(2)
         )
-        every = order_of(
-            recipe.seed, step, recipe.schedule.batch_size, len(samples),
-            samples.episode, recipe.data.episodes_at_once,
-        )  # fmt: skip
-        index, epoch = (drawn[own_samples()] for drawn in every)
+        index, epoch = (drawn[own_samples()] for drawn in self._order.of(step))
         draws = Draws(recipe.seed, epoch, index)
         placement = self._frames.placement(draws)
         words = self._words.of(index, draws, placement.flipped)

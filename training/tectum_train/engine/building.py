@@ -18,7 +18,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of, shown_actions
-from tectum_train.engine.words import sentences
+from tectum_train.engine.words import check_sides, sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
 from tectum_train.recipe import Recipe, RecipeError, expanded
@@ -66,7 +66,8 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
 
     Raises:
         DataError: the folder is not as it should be.
-        RecipeError: it is not there, or `augmentation.flip` names numbers that it has not.
+        RecipeError: it is not there, or `augmentation.flip` names numbers that it has not, or in
+            `train` words.
     """
     root = expanded(recipe.data.train if split == "train" else recipe.data.test)
     if not root.exists():
@@ -82,6 +83,11 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
         progress,
     )
     _check_mirror(recipe, samples)
+    if split == "train" and recipe.augmentation.flip is not None:
+        try:
+            check_sides(recipe.augmentation.flip.words, samples.instructions)
+        except ValueError as error:
+            raise RecipeError(f"augmentation.flip.words: {error}") from error
     return samples
 
 
@@ -171,16 +177,24 @@ def _objectives(
 
 
 def _check_window(recipe: Recipe, epoch: int) -> None:
-    """Weights by how losses fell from one window to the next need two of them."""
-    weighting = None if recipe.tasks is None else recipe.tasks.weighting
-    if not isinstance(weighting, DwaWeights):
+    """Weights by how losses fell from one window to the next need two of them, of whole rounds."""
+    tasks = recipe.tasks
+    if tasks is None or not isinstance(tasks.weighting, DwaWeights):
         return
-    window, steps = weighting.window or epoch, recipe.schedule.steps
+    window, steps = tasks.weighting.window or epoch, recipe.schedule.steps
+    found = (
+        f"tasks.weighting.window: found {window}{'' if tasks.weighting.window else ' (an epoch)'}"
+    )
     if 2 * window >= steps:
-        whole = "" if weighting.window else " (an epoch)"
         raise RecipeError(
-            f"tasks.weighting.window: found {window}{whole}; allowed: less than half of "
-            f"schedule.steps ({steps}), or no weight would ever change"
+            f"{found}; allowed: less than half of schedule.steps ({steps}), or no weight would "
+            "ever change"
+        )
+    turns = 1 if tasks.alternate is None else len(tasks.alternate.pattern)
+    if window % turns:
+        raise RecipeError(
+            f"{found}; allowed: multiples of {turns}, the length of tasks.alternate.pattern, or "
+            "windows would hold other turns"
         )
 
 

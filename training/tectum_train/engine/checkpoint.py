@@ -20,11 +20,11 @@ from tectum_core.model.world_model import older_layout
 from tectum_train.differences import differences
 from tectum_train.recipe import Recipe
 
-__all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "Origin", "goes_on", "load_checkpoint", "save_checkpoint"]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or does not belong to this run."""
+    """A checkpoint that is damaged, does not belong to this run, or cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ def save_checkpoint(path: Path, step: int, origin: Origin, module: nn.Module, ad
         origin: what it comes from.
         module: the objectives, and through them the model.
         adam: the optimiser.
+
+    Raises:
+        CheckpointError: it cannot be written; says why.
     """
     # Objectives hold the model one by one; a tensor under several names is stored once.
     tensors: dict[str, Tensor] = {}
@@ -67,8 +70,29 @@ def save_checkpoint(path: Path, step: int, origin: Origin, module: nn.Module, ad
         "moments": json.dumps(sorted(moments)),
     }
     draft = path.with_suffix(".writing")
-    save_file(plain, draft, metadata=header)
-    draft.replace(path)
+    try:
+        save_file(plain, draft, metadata=header)
+        draft.replace(path)
+    except (OSError, SafetensorError) as error:  # such as a full disk
+        draft.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+
+
+def goes_on(path: Path, recipe: Recipe) -> bool:
+    """Whether a checkpoint is of an unfinished run of this very recipe; on which data is not asked.
+
+    Raises:
+        RecipeError: a file that an objective learns from cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return False
+    if not {"step", "recipe"} <= header.keys() or int(header["step"]) >= recipe.schedule.steps:
+        return False
+    before, now = Recipe.completed(header["recipe"]), json.loads(recipe.identity())
+    return not list(differences(before, now))
 
 
 def load_checkpoint(

@@ -142,34 +142,26 @@ class RunProgress:
         self._file.close()
         self._board.close()
 
-    def step(self, step: int, metrics: dict[str, float], waited: float, record: bool) -> None:
+    def step(self, step: int, loss: float, waited: float) -> None:
         """One step is done.
 
         Args:
             step: its number, from 0.
-            metrics: scalars by name, the loss under "loss".
+            loss: what was descended.
             waited: seconds it waited for data.
-            record: whether to keep its metrics.
         """
         now = time.perf_counter()
         took, self._began = now - self._began, now
         self._times.append((took, waited))
         total = sum(taken for taken, _ in self._times)
-        speed = self._batch_size * len(self._times) / total
-        wait = 100 * sum(waiting for _, waiting in self._times) / total
-        self._bar.update(
-            self._task, completed=step + 1, loss=metrics["loss"], speed=speed, wait=wait
-        )
+        speed, wait = self._pace_of_data()
+        self._bar.update(self._task, completed=step + 1, loss=loss, speed=speed, wait=wait)
         if not self._console.is_terminal and self._pace.due(step + 1, self._total):
             left = round((self._total - step - 1) * total / len(self._times))
             say(
                 self._console,
-                f"step {step + 1} of {self._total}: loss {metrics['loss']:.3f}, "
+                f"step {step + 1} of {self._total}: loss {loss:.3f}, "
                 f"{speed:.0f} img/s, data {wait:.0f} %, eta {timedelta(seconds=left)}",
-            )
-        if record:
-            self.record(
-                step + 1, {**metrics, "images_per_second": speed, "data_wait_percent": wait}
             )
 
     def saved(self, step: int, path: Path) -> None:
@@ -178,11 +170,20 @@ class RunProgress:
             say(self._console, f"saved after step {step} in {path}")
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep scalars in metrics.jsonl and TensorBoard."""
+        """Keep scalars, and how fast it goes, in metrics.jsonl and TensorBoard."""
+        if self._times:
+            speed, wait = self._pace_of_data()
+            metrics = {**metrics, "images_per_second": speed, "data_wait_percent": wait}
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
+
+    def _pace_of_data(self) -> tuple[float, float]:
+        """Images a second, and percent of the time that was waited for them, of late."""
+        total = sum(taken for taken, _ in self._times)
+        waited = sum(waiting for _, waiting in self._times)
+        return self._batch_size * len(self._times) / total, 100 * waited / total
 
 
 def _reopened(path: Path, done: int) -> TextIO:

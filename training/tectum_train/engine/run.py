@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,12 +14,12 @@ import torch
 from rich.console import Console
 from torch.optim import AdamW
 
+from tectum_core.bundle import Part
 from tectum_core.bundle.config import PARTS
 from tectum_core.numerics import exact_float32
 from tectum_train.distributed import (
     all_sum,
     anywhere,
-    means,
     rank,
     same_everywhere,
     together,
@@ -27,20 +28,26 @@ from tectum_train.distributed import (
 from tectum_train.engine.accumulation import division
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
-from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint
+from tectum_train.engine.checkpoint import Origin, goes_on, load_checkpoint, save_checkpoint
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
 from tectum_train.engine.stepping import take_step
+from tectum_train.engine.tally import Tally
 from tectum_train.engine.untrained import unreached, untrained
-from tectum_train.recipe import Recipe, expanded
-from tectum_train.tasks import ManyTasks
+from tectum_train.objectives import Objective
+from tectum_train.recipe import Recipe, RecipeError, expanded
+from tectum_train.tasks import Distance, ManyTasks
 
 __all__ = ["Interrupted", "repeat_exactly", "train"]
 
 _RECORD_EVERY = 20
 _ASKED = 8
 """Steps whose batches tell what an objective trains; a picture is left out of one in five."""
+_ENDING = (
+    "ending after this step, which will be saved; a second Ctrl-C ends it now, and what came since "
+    "the last checkpoint is lost"
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,14 +68,17 @@ def train(
     Args:
         recipe: the run.
         device: a torch device.
-        resume: go on from the run's checkpoint, if there is one.
+        resume: go on from the run's checkpoint, if there is one, or begin. An unfinished run of
+            this very recipe goes on in any case.
         console: where to show progress; None: standard error.
 
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP came, to any rank; the checkpoint is written.
         CheckpointError: the checkpoint is another recipe's, or was trained on other data.
-        FileExistsError: the folder holds a run, and `resume` is off.
-        RecipeError: a step's samples cannot be divided among ranks or into micro-batches.
+        FileExistsError: the folder holds a run that is finished or another recipe's, and `resume`
+            is off.
+        RecipeError: a step's samples cannot be divided among ranks or into micro-batches, or the
+            trunk that is to be served would not be trained.
         ValueError: an objective lacks a part of the model, or a file (see `check_parts`).
     """
     console = console or Console(stderr=True)
@@ -76,10 +86,10 @@ def train(
     check_parts(recipe)
     folder = recipe.folder
     checkpoint = recipe.checkpoint
-    if checkpoint.exists() and not resume:
+    if checkpoint.exists() and not resume and not goes_on(checkpoint, recipe):
         raise FileExistsError(
-            f"{folder} holds a run already; resume it (--resume), or choose another output "
-            "(--output)"
+            f"{folder} holds a run already, finished or of other settings; resume it (--resume), "
+            "or choose another output (--output)"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:
@@ -97,32 +107,36 @@ def train(
         done, before = load_checkpoint(checkpoint, origin, objective, adam)
         new = () if done == recipe.schedule.steps else origin.commits
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
-        say(console, f"goes on after step {done}")
+        say(console, f"goes on after step {done} with the run in {folder}")
     same_everywhere(objective)
     run = run.summed_up(commit=_words(origin.commits))
     first = rank() == 0
+    maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
+    if not done:
+        _check_served(run, maker)
     if first:
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
-    maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
     size = recipe.schedule.batch_size
     shown = RunProgress(folder, recipe.schedule.steps, done, size, console) if first else None
-    with _interruptible() as interrupted, shown or nullcontext():
+    tally = Tally()
+    with _interruptible(console) as interrupted, shown or nullcontext():
         try:
             for step, batch, waited in batches:
                 rate = learning_rate(step, recipe.optimiser.lr, recipe.schedule)
                 outcome, norm = take_step(step, batch, objective, adam, rate, recipe, pieces)
                 last = step + 1 == recipe.schedule.steps
-                record = last or step % _RECORD_EVERY == 0
                 loss = float(all_sum(outcome.loss)) / world_size()
-                metrics = {"loss": loss, "lr": rate, "gradient": norm}
-                if record:  # each is a wait for the device
-                    own = {name: float(value) for name, value in outcome.metrics.items()}
-                    metrics |= means(own, device)
+                tally.add({"loss": outcome.loss, "gradient": torch.tensor(norm)} | outcome.metrics)
                 if shown is not None:
-                    shown.step(step, metrics, waited, record)
+                    shown.step(step, loss, waited)
                 stop = anywhere(interrupted.is_set(), device)
                 due = stop or last or (step + 1) % recipe.schedule.checkpoint_every == 0
+                # At checkpoints too: who resumes records what the uninterrupted run would have.
+                if due or step % _RECORD_EVERY == 0:
+                    told = {"lr": rate} | tally.taken(device)
+                    if shown is not None:
+                        shown.record(step + 1, told)
                 if due and shown is not None:
                     save_checkpoint(checkpoint, step + 1, origin, objective, adam)
                     shown.saved(step + 1, folder)
@@ -149,11 +163,35 @@ def _with_what_was_trained(run: Run, adam: AdamW, maker: BatchMaker) -> Run:
         return run
     views = dict[str, Run]()
     for kind, part in run.objective.named_parts():
-        foreign = unreached(run.views[kind].model, part, map(maker.make, range(_ASKED)))
+        foreign = {*_foreign(run, kind, part, maker)} - {*run.begun}
         own = tuple(sorted({*left, *foreign}, key=list(PARTS).index))
         views[kind] = replace(run.views[kind], config=run.config).summed_up(untrained=own)
     served = next((one for one in views.values() if one.model.vision is run.model.vision), None)
     return replace(run if served is None else replace(run, config=served.config), views=views)
+
+
+def _check_served(run: Run, maker: BatchMaker) -> None:
+    """That the trunk which the bundle gets will be a trained one: its objective trains it.
+
+    Raises:
+        RecipeError: it does not, and nor did another run.
+    """
+    tasks = run.recipe.tasks
+    sharing = None if tasks is None else tasks.sharing
+    if not isinstance(sharing, Distance) or not isinstance(run.objective, ManyTasks):
+        return
+    parts = dict(run.objective.named_parts())
+    if "vision" in {*_foreign(run, sharing.served, parts[sharing.served], maker)} - {*run.begun}:
+        others = [one for one in parts if "vision" not in _foreign(run, one, parts[one], maker)]
+        raise RecipeError(
+            f"tasks.sharing.served: found {sharing.served}, which trains no trunk; allowed: "
+            f"{' or '.join(others) or 'one that does, of which there is none'}"
+        )
+
+
+def _foreign(run: Run, kind: str, part: Objective, maker: BatchMaker) -> tuple[Part, ...]:
+    """Parts that one of a run's objectives does not train."""
+    return unreached(run.views[kind].model, part, map(maker.make, range(_ASKED)))
 
 
 def repeat_exactly() -> None:
@@ -169,18 +207,26 @@ def _words(commits: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def _interruptible(console: Console) -> Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second one stops at once."""
-    asked = threading.Event()
+    asked, lines = threading.Event(), queue.SimpleQueue[str | None]()
 
     def ask(*_: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
+        lines.put(_ENDING)
+
+    def speak() -> None:
+        while (line := lines.get()) is not None:
+            say(console, line)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
+    # A signal may come in the middle of a line: another thread writes what is to be said.
+    speaker = threading.Thread(target=speak, name="interrupts", daemon=True)
+    speaker.start()
     heard = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
         heard.append(signal.SIGHUP)
@@ -190,3 +236,5 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        lines.put(None)
+        speaker.join()

@@ -54,5 +54,7 @@ def take_step(
     if not bool(torch.isfinite(norm)):
         raise FloatingPointError(f"step {step}: the gradient is not finite")
     adam.step()
+    if isinstance(objective, ManyTasks):
+        objective.draw_together(rate)
     objective.after_step()
     return outcome, float(norm)

@@ -19,7 +19,10 @@ from tectum_train.augment import Draws
 from tectum_train.data.samples import Samples
 from tectum_train.recipe import Recipe
 
-__all__ = ["Spoken", "Words", "heard", "mirrored", "mirrored_tasks", "sentences"]
+__all__ = ["Spoken", "Words", "check_sides", "heard", "mirrored", "mirrored_tasks", "sentences"]
+
+_SIDES = ("left", "right", "clockwise", "anticlockwise", "counterclockwise")
+"""Words that say a side whatever else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +94,43 @@ def mirrored(text: str, pairs: Mapping[str, str]) -> str:
     if not both:
         return text
     words = sorted(both, key=len, reverse=True)  # the longest that fits is meant
-    pattern = "|".join("(" + r"\s+".join(map(re.escape, word.split())) + ")" for word in words)
 
     def exchanged(found: re.Match[str]) -> str:
         other = both[words[(found.lastindex or 1) - 1]]
         return other.capitalize() if found[0][0].isupper() else other
 
-    return re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", exchanged, text, flags=re.IGNORECASE)
+    return _whole(words).sub(exchanged, text)
+
+
+def _whole(words: Sequence[str]) -> re.Pattern[str]:
+    """Finds any of these words whole, the first that fits; each is a group."""
+    pattern = "|".join("(" + r"\s+".join(map(re.escape, word.split())) + ")" for word in words)
+    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
+
+
+def check_sides(words: Mapping[str, str] | None, instructions: Sequence[str]) -> None:
+    """That a mirror's words are those of the instructions.
+
+    Args:
+        words: that it exchanges; empty says that no sentence names a side, None says nothing.
+        instructions: what a run hears.
+
+    Raises:
+        ValueError: a word is in none of them, or there are no words and one names a side.
+    """
+    for word in dict.fromkeys(one for pair in (words or {}).items() for one in pair):
+        if not any(map(_whole([word]).search, instructions)):
+            raise ValueError(
+                f"found {word!r}, which no instruction says; allowed: words of the instructions, "
+                "or nothing would be mirrored"
+            )
+    if words is not None and not words:
+        sided = next(filter(_whole(_SIDES).search, instructions), None)
+        if sided is not None:
+            raise ValueError(
+                f"found {{}}, but an instruction names a side: {sided!r}; allowed: the words that "
+                "are exchanged, such as {left: right}"
+            )
 
 
 def mirrored_tasks(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,11 @@ def read_recipe(
                 f"with {now} --set name={name_or_path}"
             )
         if name_or_path not in known:
-            raise RecipeError(f"no recipe named {name_or_path!r}; there are: {', '.join(known)}")
+            near = get_close_matches(name_or_path, known, n=3)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise RecipeError(
+                f"no recipe named {name_or_path!r}; {meant}`tectum train --list` names all"
+            )
         path = known[name_or_path]
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -158,4 +163,8 @@ def _index(place: list[Any], key: str, change: str) -> int:
             return number
     if key.isdigit() and int(key) < len(place):
         return int(key)
-    raise RecipeError(f"--set {change}: no entry {key!r}")
+    kinds = [str(entry["kind"]) for entry in place if isinstance(entry, dict) and "kind" in entry]
+    raise RecipeError(
+        f"--set {change}: no entry {key!r}; allowed: {', '.join(kinds) or 'none is named'}, or a "
+        f"number below {len(place)}"
+    )

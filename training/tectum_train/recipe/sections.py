@@ -41,7 +41,7 @@ class DataConfig(Strict):
     which each sample draws one, and positives for each other. None: a sentence is a task."""
     cache: str = "~/.cache/tectum/frames"
     """Folder for decoded frames, which are made once."""
-    pair_steps: tuple[PositiveInt, ...] = (4,)
+    pair_steps: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (4,)
     """Steps between the two frames of a pair; one is drawn for each sample."""
     action_steps: PositiveInt = 16
     """Length of an action sequence; equals `model.actions.max_steps`."""
@@ -77,7 +77,7 @@ class ScheduleConfig(Strict):
 
     steps: PositiveInt
     """Optimiser steps in all."""
-    batch_size: PositiveInt = 128
+    batch_size: Annotated[PositiveInt, Field(le=2**20)] = 128
     """Samples a step, of all ranks together."""
     micro_batch: PositiveInt | None = None
     """Samples that go through the model at a time, where a rank's part of a step is too large for

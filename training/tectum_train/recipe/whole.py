@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from tectum_core.architecture import ModelConfig, Strict
+from tectum_core.bundle.repository import NAME
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.augment.settings import AugmentationConfig
 from tectum_train.masking import teacher_momentum
@@ -46,7 +47,7 @@ class Recipe(Strict):
     """A whole run."""
 
     name: str
-    """What the run, and by default its bundle, is called."""
+    """What the run, its folder and by default its bundle are called."""
     derived_from: str = ""
     """Name of the recipe that was renamed to this one by `--set name=`; empty: none was."""
     description: str
@@ -73,10 +74,36 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward and backward passes; weights and losses stay float32, and so does
     attention on a CPU."""
-    seed: int = 0
+    seed: Annotated[NonNegativeInt, Field(lt=2**63)] = 0
     """Of initialisation, order, masks and augmentation."""
     output: str = "runs"
     """Folder for runs; this one goes to `<output>/<name>-seed<seed>`."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folders(cls, name: str) -> str:
+        """What a repository will take, and nothing that leads out of `output`."""
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"found {name[:80]!r}; allowed: letters, digits, '.', '_', '-', at most 64, the "
+                "first a letter or a digit"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _pictures_are_what_trunks_see(self) -> Self:
+        for key, trunk in (("vision", self.model.vision), ("video", self.model.video)):
+            if trunk is not None and trunk.image_size != self.images.size:
+                raise ValueError(
+                    f"images.size: found {self.images.size}; allowed: {trunk.image_size}, "
+                    f"model.{key}.image_size"
+                )
+        if self.augmentation.shift >= self.images.size:
+            raise ValueError(
+                f"augmentation.shift: found {self.augmentation.shift}; allowed: less than "
+                f"images.size ({self.images.size}), or nothing of a picture may be left"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -132,7 +159,7 @@ class Recipe(Strict):
             return self
         self.tasks.check_kinds([one.kind for one in self.objectives])
         if self.schedule.micro_batch is not None:
-            raise ValueError("schedule.micro_batch: tasks look at losses of whole batches")
+            self.tasks.check_pieces()
         if isinstance(self.tasks.sharing, CrossStitch):
             for one in self.objectives:
                 if isinstance(one, ImageCodesConfig) or _momentum(one) is not None:

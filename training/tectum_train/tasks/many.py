@@ -15,7 +15,7 @@ from tectum_train.objectives.batch import Batch
 from tectum_train.objectives.weighted import named
 from tectum_train.tasks.gradients import cosines, lengths, task_gradients
 from tectum_train.tasks.settings import Distance, TasksConfig
-from tectum_train.tasks.sharing import distance
+from tectum_train.tasks.sharing import distance, pull
 from tectum_train.tasks.units import Units
 from tectum_train.tasks.weights import weighting_for
 
@@ -75,6 +75,15 @@ class ManyTasks(Objective):
         total, more = self._sum(losses, active, chances)
         return Outcome(total, metrics | more)
 
+    def draw_together(self, rate: float) -> None:
+        """Under `distance`, move trunks towards their mean; called after each optimiser step.
+
+        Args:
+            rate: the optimiser's learning rate.
+        """
+        if isinstance(self.config.sharing, Distance):
+            pull(self._trunks, 2 * rate * self.config.sharing.strength)
+
     def after_step(self) -> None:
         """That of every part whose turn it was."""
         for part, runs in zip(self.parts, self._active(), strict=True):
@@ -87,6 +96,26 @@ class ManyTasks(Objective):
         for name, part in zip(self.names, self.parts, strict=True):
             if isinstance(part, Objective):
                 yield name, part
+
+    def terms(self) -> Iterator[tuple[float, Objective]]:
+        """This step's objectives, with weights that look at no loss (see `check_pieces`)."""
+        given = self.weighting.weights().tolist()
+        for weight, (_, part), runs in zip(given, self.named_parts(), self._active(), strict=True):
+            if runs:
+                yield weight, part
+
+    def counted(self, units: Tensor | None = None) -> dict[str, Tensor]:
+        """What there is to tell of weights: those of this step's objectives, if they say anything.
+
+        Args:
+            units: float[K], what losses are divided by; None: nothing.
+        """
+        if self.config.weighting.kind == "fixed" and self.config.normalise == "none":
+            return {}
+        counts = self.weighting.weights() / (1 if units is None else units)
+        named_counts = zip(self.names, counts, self._active(), strict=True)
+        # What an idle one's would be says nothing: its chance is not known, its unit another.
+        return {f"{name}/weight": count for name, count, ran in named_counts if ran}
 
     def _active(self) -> list[bool]:
         if self.config.alternate is None:
@@ -115,16 +144,14 @@ class ManyTasks(Objective):
             if wanted and gradients is not None:
                 self.weighting.balance(told / units, lengths(gradients))
             self.weighting.observe(told / units, active)
-        if self.config.weighting.kind != "fixed" or self.config.normalise != "none":
-            counts = self.weighting.weights() / units
-            named_counts = zip(self.names, counts, runs, strict=True)
-            # What an idle one's would be says nothing: its chance is not known, its unit another.
-            metrics |= {f"{name}/weight": count for name, count, ran in named_counts if ran}
+        metrics |= self.counted(units)
         total = self.weighting.total(torch.stack(scaled), active)
         if isinstance(self.config.sharing, Distance):
-            apart = distance(self._trunks)
+            with torch.no_grad():
+                apart = distance(self._trunks)
+            # Told without its graph: `draw_together` does what its gradient would.
             total = total + self.config.sharing.strength * apart
-            metrics["sharing/distance"] = apart.detach()
+            metrics["sharing/distance"] = apart
         return total, metrics
 
     def _shared(self) -> list[nn.Parameter]:

@@ -42,21 +42,25 @@ class ImportanceWeights(Strict):
 
 
 class UncertaintyWeights(Strict):
-    """L / (2 eˢ) + s / 2 with a learnt s for each objective.
+    """`weight` · (L / (2 eˢ) + s / 2) with a learnt s for each objective.
+
+    At their best, weighted losses are to each other as `weight` says, whatever the losses are.
 
     Source: Kendall et al. (arXiv:1705.07115).
     """
 
     kind: Literal["uncertainty"] = "uncertainty"
     """Discriminator."""
-    initial: float = -0.5
-    """s at the start."""
+    initial: Annotated[float, Field(ge=-10, le=10)] = -0.5
+    """s at the start; a loss begins with the weight 1 / (2 eˢ)."""
     lr_scale: PositiveFloat = 10.0
     """Their learning rate as a multiple of the optimiser's; they are never decayed."""
 
 
 class GradNormWeights(Strict):
     """Weights under which objectives that learn more slowly pull harder at the trunk.
+
+    `weight` says how hard each is to pull beside the others, where all learn alike.
 
     Source: GradNorm (arXiv:1711.02257).
     """
@@ -82,7 +86,8 @@ class DwaWeights(Strict):
     temperature: PositiveFloat = 2.0
     """The higher, the more alike the weights."""
     window: NonNegativeInt = 0
-    """Steps whose mean loss counts, since single steps are noise; 0: one epoch."""
+    """Steps whose mean loss counts, since single steps are noise; 0: one epoch. A multiple of the
+    pattern's length where objectives take turns."""
 
 
 WeightingConfig = Annotated[
@@ -99,12 +104,17 @@ class Alternating(Strict):
 
 
 class Distance(Strict):
-    """A trunk for each objective, drawn to their mean: λ Σ ‖θᵢ − θ̄‖²."""
+    """A trunk for each objective, drawn to their mean: λ Σ ‖θᵢ − θ̄‖².
+
+    Drawn apart from Adam, as weight decay is: after each step a trunk goes 2 · lr · λ of the way to
+    the mean.
+    """
 
     kind: Literal["distance"] = "distance"
     """Discriminator."""
-    strength: Annotated[float, Field(ge=0)] = 1e-2
-    """λ; 0: each trunk for itself."""
+    strength: Annotated[float, Field(ge=0)] = 10.0
+    """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after every step. At a rate of
+    1e-3, 10 is a fiftieth of the way a step."""
     served: str
     """Kind of the objective whose trunk the bundle gets, with what that objective trains."""
 
@@ -177,6 +187,25 @@ class TasksConfig(Strict):
                 raise ValueError(
                     f"tasks.sharing.served: found {self.sharing.served}; allowed: one of {known}"
                 )
+
+    def check_pieces(self) -> None:
+        """That a batch may come in pieces: nothing looks at a loss or a gradient of the whole.
+
+        Raises:
+            ValueError: something does; names it, and what is allowed.
+        """
+        looking = {
+            f"weighting {self.weighting.kind}": self.weighting.kind not in {"fixed", "importance"},
+            f"normalise {self.normalise}": self.normalise != "none",
+            f"conflict_every {self.conflict_every}": bool(self.conflict_every),
+            f"sharing {getattr(self.sharing, 'kind', None)}": self.sharing is not None,
+        }
+        if found := [what for what, looks in looking.items() if looks]:
+            raise ValueError(
+                f"schedule.micro_batch: found tasks with {', '.join(found)}; allowed: weighting "
+                "fixed or importance, normalise none, conflict_every 0 and one trunk for all, "
+                "since the rest looks at losses of whole batches"
+            )
 
     def _compares_gradients(self) -> bool:
         return bool(self.conflict_every) or self.weighting.kind == "grad_norm"

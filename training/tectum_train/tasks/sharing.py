@@ -18,7 +18,7 @@ from tectum_core.architecture import VisionConfig
 from tectum_core.model import PerceptionModel, Replaced, VisionOutput, VisionTransformer
 from tectum_train.tasks.settings import Distance, SharingConfig
 
-__all__ = ["Stitched", "distance", "own_trunks", "stitched_trunks", "views_of"]
+__all__ = ["Stitched", "distance", "own_trunks", "pull", "stitched_trunks", "views_of"]
 
 
 def views_of(
@@ -47,7 +47,7 @@ def own_trunks(model: PerceptionModel, count: int) -> list[PerceptionModel]:
 
 
 def distance(trunks: Sequence[nn.Module]) -> Tensor:
-    """Σ ‖θᵢ − θ̄‖² over trunks of one shape, a scalar; its gradient draws each to the mean θ̄.
+    """Σ ‖θᵢ − θ̄‖² over trunks of one shape, a scalar; `pull` makes it smaller.
 
     Source: the soft sharing of Duong et al. 2015 (aclanthology.org/P15-2139), for any number.
     """
@@ -56,6 +56,24 @@ def distance(trunks: Sequence[nn.Module]) -> Tensor:
         every = torch.stack(list(same))
         total = total.to(every.device) + (every - every.mean(dim=0)).square().sum()
     return total
+
+
+@torch.no_grad()
+def pull(trunks: Sequence[nn.Module], share: float) -> None:
+    """Move trunks of one shape by a share of the way to their mean θ̄: θ − share · (θ − θ̄).
+
+    It is λ Σ ‖θᵢ − θ̄‖² descended by itself, with a share of 2 · lr · λ, as AdamW descends weight
+    decay (arXiv:1711.05101): a gradient would go through Adam, which divides it by its own size, so
+    that no λ could hold trunks together.
+
+    Args:
+        trunks: of one shape.
+        share: at least 0; from 1 on all of them are their mean, number for number.
+    """
+    for same in zip(*(trunk.parameters() for trunk in trunks), strict=True):
+        middle = torch.stack(list(same)).mean(dim=0)
+        for one in same:
+            one.lerp_(middle, min(1.0, share))
 
 
 class Stitched(nn.Module):

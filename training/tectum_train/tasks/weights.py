@@ -84,9 +84,11 @@ class Fixed(Weighting):
 
 
 class Uncertainty(Weighting):
-    """Σ Lᵢ / (2 exp sᵢ) + sᵢ / 2, each s learnt; at its best, exp s is the loss itself.
+    """Σ wᵢ (Lᵢ / (2 exp sᵢ) + sᵢ / 2), each s learnt; at its best, exp s is the loss itself.
 
-    Source: Kendall et al. (arXiv:1705.07115), as LibMTL writes it.
+    What is given, w, is a factor of the whole: of the loss alone, s would learn to undo it.
+
+    Source: Kendall et al. (arXiv:1705.07115), as LibMTL writes it; the factor is ours.
     """
 
     def __init__(self, given: Sequence[float], config: UncertaintyWeights) -> None:
@@ -103,19 +105,20 @@ class Uncertainty(Weighting):
     def total(self, losses: Tensor, active: Tensor) -> Tensor:
         """What s costs is part of it: else every weight would go to 0."""
         spread = self.log_variance
-        each = losses * self.given * (-spread).exp() / 2 + spread / 2
+        each = losses * self.given * (-spread).exp() / 2 + self.given * spread / 2
         return (each * active).sum()
 
 
 class GradNorm(Weighting):
     """Weights learnt so that gradients' lengths follow how far each loss has come.
 
-    The length wᵢ gᵢ of a weighted gradient is to be their mean times rᵢ^α, where rᵢ is Lᵢ / Lᵢ(0)
-    over its mean. The derivative of Σ |wᵢ gᵢ − target| is known, so no second derivative is taken.
-    Weights are kept at a mean of 1. Unlike the paper's, the descent is on their logarithms and in
-    units of the mean length: weights stay above 0 without a clamp, and a step means the same
-    however long gradients are. Who has no gradient on what is shared in a step is not balanced in
-    it, and keeps its weight.
+    The length wᵢ gᵢ of a weighted gradient is to be their mean times cᵢ rᵢ^α, where rᵢ is Lᵢ /
+    Lᵢ(0) over its mean, and cᵢ what is given over its own: how hard each is to pull beside the
+    others. Weights begin at c. The derivative of Σ |wᵢ gᵢ − target| is known, so no second
+    derivative is taken. Weights are kept at a mean of 1. Unlike the paper's, the descent is on
+    their logarithms and in units of the mean length: weights stay above 0 without a clamp, and a
+    step means the same however long gradients are. Who has no gradient on what is shared in a step
+    is not balanced in it, and keeps its weight.
 
     Source: GradNorm (arXiv:1711.02257), algorithm 1.
     """
@@ -130,13 +133,13 @@ class GradNorm(Weighting):
         count = len(given)
         self.given: Tensor
         self.register_buffer("given", torch.tensor(given), persistent=False)
-        self.register_buffer("learnt", torch.ones(count))
+        self.register_buffer("learnt", self.given / self.given.mean())
         self.register_buffer("first", torch.full((count,), float("nan")))
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
 
     def weights(self) -> Tensor:
-        """What was learnt, times what is given."""
-        return self.given * self.learnt
+        """What was learnt."""
+        return self.learnt
 
     def observe(self, losses: Tensor, active: Tensor) -> None:
         """Keep what each loss was at first; where nothing counted, it was nothing yet."""
@@ -161,9 +164,10 @@ class GradNorm(Weighting):
             return (torch.where(pulls, values, 0.0).sum() / count).clamp(min=1e-12)
 
         rate = come / middle(come)
+        share = self.given / middle(self.given)
         pulled = lengths * self.weights()
         mean = middle(pulled)
-        slope = (pulled - mean * rate**self.config.alpha).sign() * pulled / mean
+        slope = (pulled - mean * share * rate**self.config.alpha).sign() * pulled / mean
         moved = self.learnt * (-self.config.lr * slope).exp()
         # Their own mean stays what it was.
         moved = moved * middle(self.learnt) / middle(moved)
