@@ -57,7 +57,8 @@ class ActionBins(nn.Module):
 
     def expected(self, logits: Tensor) -> Tensor:
         """The mean of the centres, as probable as the logits say: float[…, A, K] to float[…, A]."""
-        return (logits.float().softmax(dim=-1) * self.centres).sum(dim=-1)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return (wide.softmax(dim=-1) * self.centres).sum(dim=-1)
 
 
 def _cuts(columns: Tensor, shares: Tensor) -> Tensor:

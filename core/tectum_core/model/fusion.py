@@ -153,15 +153,16 @@ class Fusion(nn.Module):
         learnt too.
 
         Returns:
-            float32[B, T, A, K].
+            float32[B, T, A, K], or as wide as the model is.
 
         Raises:
             ValueError: this model has no bins.
         """
         if self.bins is None:
             raise ValueError("this model's actions have no bins (model.actions.bins)")
-        said = self._act(actions, hidden, context).unflatten(-1, (actions.shape[2], -1)).float()
-        line = straight(actions, hidden).float()
+        said = self._act(actions, hidden, context).unflatten(-1, (actions.shape[2], -1))
+        said = said.to(torch.promote_types(said.dtype, torch.float32))
+        line = straight(actions, hidden).to(said.dtype)
         far = (self.bins.centres - line[..., None]).square()
         return said[..., 1:] - F.softplus(said[..., :1] + _TRUST_AT_FIRST) * far
 
