@@ -32,7 +32,7 @@ from tectum_train.recipe import Recipe
 
 def with_codebook(tiny_data: Path, output: Path, **changes: Any) -> Recipe:
     """A run whose codes die so often that each step draws new ones."""
-    latent = latent_action(bottleneck=VqBottleneck(codebook_size=16, restart_below=1.5))
+    latent = latent_action(bottleneck=VqBottleneck(codebook_size=16, decay=0.5))
     return job(tiny_data, output, model=parts(latent_action=latent), **changes)
 
 
@@ -182,7 +182,7 @@ def test_a_run_on_a_gpu_resumes_exactly(
 ) -> None:
     latent = latent_action(
         dynamics=ConvolutionDynamicsConfig(widths=(8, 16)),
-        bottleneck=VqBottleneck(codebook_size=16, restart_below=1.5),
+        bottleneck=VqBottleneck(codebook_size=16, decay=0.5),
     )
     straight, broken = (
         job(tiny_data, tmp_path / name, model=parts(latent_action=latent), precision=precision)

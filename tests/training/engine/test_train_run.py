@@ -11,6 +11,7 @@ import torch
 from tests.training.engine.runs import checkpoint, folder, metrics, same, trained
 from tests.training.tiny import job, parts, vision_alone
 
+from tectum_core.architecture import JointConfig
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine import run as engine
@@ -206,14 +207,11 @@ def test_bfloat16_leaves_weights_and_losses_in_float32(tiny_data: Path, tmp_path
 def test_what_gradients_do_not_update_is_updated_after_each_step(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    recipe = job(
-        tiny_data,
-        tmp_path,
-        schedule__steps=1,
-        model=parts(joint={"width": 16, "initial_scale": 150}),
-    )
+    recipe = job(tiny_data, tmp_path, schedule__steps=1)
+    large = JointConfig(width=16, initial_scale=150)  # as no recipe may have it
+    above = recipe.model_copy(update={"model": recipe.model.model_copy(update={"joint": large})})
 
-    joint = trained(recipe).model.joint
+    joint = trained(above).model.joint
 
     assert joint is not None
     assert joint.log_scale.exp().item() == pytest.approx(100)
