@@ -69,7 +69,7 @@ ALONE = {kind: (_of(kind), "tasks=null", *_steps(f"{kind}-alone")) for kind in O
 
 _ALL, _SOME = Kept(tuple(OBJECTIVES.values())), Kept(tuple(OBJECTIVES[k] for k in _THREE))
 _EQUAL = (_of(*OBJECTIVES), "tasks.normalise=initial")
-_ONE = "tasks.sharing={kind: distance, strength: 0.01, served: image_text}"
+_ONE = "tasks.sharing={kind: distance, strength: 10, served: image_text}"
 
 MIXES = {
     "multi-task": (_ALL, ()),

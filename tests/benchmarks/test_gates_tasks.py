@@ -49,6 +49,7 @@ def test_each_costs_as_many_operations(
         f"data.train={tiny_data / 'train'}", f"data.test={tiny_data / 'test'}",
         f"data.cache={tmp_path / 'frames'}", "model.latent_action.interval=0.3125",
         f"schedule.batch_size={BATCH}", f"schedule.steps={turns}",
+        "schedule.warmup_steps=0",
     )  # fmt: skip
     windows = ["tasks.weighting.window=1"] if row.name == "dwa" else []  # two, and a step more
     recipe = read_recipe(row.recipe, [*row.changes, *small, *windows], str(tmp_path))

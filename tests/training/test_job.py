@@ -183,12 +183,16 @@ def test_sentences_that_a_mirror_would_let_be_heard_are_refused_before_the_train
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "train", lambda *_: pytest.fail("the training began"))
-    words = {"shove red to the": "red block goes"}
-    flip = {"actions": [0], "states": [0], "words": words}
+    flip = {"actions": [0], "states": [0], "words": {"left": "right"}}
     recipe = job_of(tiny_data, tmp_path, augmentation={"flip": flip})
+    # Whose mirror image, 'red block goes left', it does not have itself.
+    heard = write_set(tmp_path / "heard", [(0, 0), (1, 2), (2, 0), (3, 0)], seed=900)
+    data = recipe.data.model_copy(update={"train": str(heard)})
 
     with pytest.raises(DataError, match="'red block goes left' among .*, as augmentation.flip.wo"):
-        run_job(recipe, "cpu", False, True, None, Console(quiet=True))
+        run_job(
+            recipe.model_copy(update={"data": data}), "cpu", False, True, None, Console(quiet=True)
+        )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tests.training.tiny import job
 
-from tectum_core.bundle import BundleNotFound, read_bundle
+from tectum_core.bundle import read_bundle
 from tectum_train.job import run_job
 
 
@@ -46,14 +46,3 @@ def test_a_run_that_begins_anew_has_none_of_the_former_ones_numbers(
     run_job(recipe, "cpu", True, False, None, quiet())
 
     assert "Not evaluated." in read_bundle(folder, "tiny").card
-
-
-def test_a_name_that_no_repository_takes_is_refused_before_the_training(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    recipe = job(tiny_data, tmp_path, name="🤖")
-
-    with pytest.raises(BundleNotFound, match="is no bundle name"):
-        run_job(recipe, "cpu", False, False, tmp_path / "models", quiet())
-
-    assert not recipe.folder.exists()

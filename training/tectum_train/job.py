@@ -72,7 +72,7 @@ def run_job(
     if publish is not None and not servable(recipe):
         raise RecipeError("tasks.sharing: trunks that are stitched together leave no bundle")
     if publish is not None:
-        Repository(publish).versions(recipe.name)  # a name it cannot have shall be known now
+        Repository(publish).versions(recipe.name)  # that it cannot be reached shall be known now
     size = f"{recipe.schedule.steps} steps of {recipe.schedule.batch_size} samples"
     say(console, f"{recipe.name} on {device}: {size}, seed {recipe.seed}, in {recipe.folder}")
     _warn_of_bfloat16(recipe, device, console)

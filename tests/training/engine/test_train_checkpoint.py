@@ -261,7 +261,8 @@ def test_a_write_that_dies_leaves_the_old_file_whole(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", die)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(CheckpointError, match=f"{path} cannot be written: no space left"):
         save_checkpoint(path, 4, ORIGIN, *learnt)
 
+    assert not path.with_suffix(".writing").exists()
     assert load_checkpoint(path, ORIGIN, *learning())[0] == 3
