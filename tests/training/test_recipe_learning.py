@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ def recipe(*objectives: dict[str, Any], **changes: Any) -> Recipe:
     return job(HERE, HERE, objectives=list(objectives), **changes)
 
 
-def refused(words: str, *objectives: dict[str, Any], **changes: Any) -> None:
-    with pytest.raises(ValueError, match=words):
+def why(*objectives: dict[str, Any], **changes: Any) -> str:
+    """What is said of a recipe that is refused."""
+    with pytest.raises(ValueError) as refused:
         recipe(*objectives, **changes)
+    return str(refused.value)
 
 
 @pytest.mark.parametrize("name", recipes.named())
@@ -57,7 +60,7 @@ def test_latents_of_a_trunk_that_nobody_trains_are_refused(
 ) -> None:
     words = rf"objectives\.{one['kind']}\.encoder: found 'detached'; allowed: 'trained', .* `trunk`"
 
-    refused(words, one, *beside, model=FILMS)
+    assert re.search(words, why(one, *beside, model=FILMS))
 
 
 @pytest.mark.parametrize("one", DETACHED)
@@ -83,7 +86,7 @@ def test_a_world_model_of_latent_actions_that_nobody_teaches_is_refused() -> Non
     taught, read = {"kind": "latent_action"}, {"kind": "world_model", "encoder": "trained"}
     words = r"model\.world_model\.actions: found 'latent'; allowed: beside an objective latent_act"
 
-    refused(words, read, model=parts(world_model=world))
+    assert re.search(words, why(read, model=parts(world_model=world)))
     assert recipe(read, taught, model=parts(world_model=world))
 
 
@@ -91,10 +94,9 @@ def test_one_action_has_no_run_to_hide() -> None:
     actions = {"dimensions": 4, "state_dimensions": 4, "max_steps": 1}
     changes = {"model": parts(actions=actions, latent_action=None), "data__action_steps": 1}
 
-    refused(
-        r"model\.actions\.max_steps: found 1; allowed: at least 2",
-        {"kind": "masked_action"}, **changes,
-    )  # fmt: skip
+    told = why({"kind": "masked_action"}, **changes)
+
+    assert "model.actions.max_steps: found 1; allowed: at least 2" in told
     assert recipe({"kind": "action_prediction"}, **changes)
 
 
@@ -121,7 +123,7 @@ def test_a_step_of_one_sample_is_refused_where_samples_are_told_apart(
 ) -> None:
     words = rf"schedule\.batch_size: found {size}, of which {one['kind']} uses 1; .* 2 or more"
 
-    refused(words, one, schedule__batch_size=size)
+    assert re.search(words, why(one, schedule__batch_size=size))
     assert recipe(one, schedule__batch_size=2 * size)
 
 
@@ -158,10 +160,11 @@ def test_codes_that_would_be_drawn_anew_in_every_step_are_refused(size: int, mos
 
 
 def test_two_objectives_of_one_kind_are_refused_without_tasks_too() -> None:
-    refused(
-        "objectives: found masked_image 2 times; allowed: once each",
-        {"kind": "masked_image"}, {"kind": "image_text"}, {"kind": "masked_image", "weight": 2},
-    )  # fmt: skip
+    one, other = {"kind": "masked_image"}, {"kind": "image_text"}
+
+    told = why(one, other, {**one, "weight": 2})
+
+    assert "objectives: found masked_image 2 times; allowed: once each" in told
 
 
 def test_a_scale_that_its_loss_would_never_have_is_refused() -> None:
@@ -197,8 +200,9 @@ def test_a_setting_that_would_do_nothing_is_refused_by_name(
     model = parts(pixel_decoder=decoder, actions=actions)
     beside = {"kind": "masked_language"}
 
-    refused(rf"{one['kind']}\.{name}: found {value}; allowed: w", {**one, name: value}, beside,
-            model=model)  # fmt: skip
+    told = why({**one, name: value}, beside, model=model)
+
+    assert f"{one['kind']}.{name}: found {value}; allowed: w" in told
     usual = recipe(one, beside, model=model)
     assert Recipe.model_validate_json(usual.model_dump_json()) == usual
 
@@ -214,15 +218,16 @@ def test_a_setting_that_would_do_nothing_is_refused_by_name(
     ],
 )
 def test_ranges_of_dino_that_are_none_are_refused(changes: dict[str, Any], words: str) -> None:
-    refused(words, {"kind": "dino", **changes})
+    assert re.search(words, why({"kind": "dino", **changes}))
 
 
 @pytest.mark.parametrize("beside", ["masked_image", "sim_clr"])
 def test_patches_that_stay_random_are_nobody_elses(beside: str) -> None:
     frozen = {"kind": "mo_co", "frozen_patches": True}
 
-    refused(rf"mo_co\.frozen_patches: found true beside {beside}; allowed: alone", frozen,
-            {"kind": beside})  # fmt: skip
+    told = why(frozen, {"kind": beside})
+
+    assert f"mo_co.frozen_patches: found true beside {beside}; allowed: alone" in told
     assert recipe(frozen)
 
 
@@ -231,12 +236,11 @@ def test_patches_that_stay_random_are_nobody_elses(beside: str) -> None:
 
 @pytest.mark.parametrize("betas", [[1, 0.9], [0.9, 1]])
 def test_averages_that_never_move_are_refused(betas: list[float]) -> None:
-    refused("less than 1", {"kind": "masked_image"}, optimiser={"betas": betas})
+    assert "less than 1" in why({"kind": "masked_image"}, optimiser={"betas": betas})
 
 
 @pytest.mark.parametrize("warmup", [6, 7])
 def test_a_warm_up_that_outlasts_the_run_is_refused(warmup: int) -> None:
-    refused(
-        rf"warmup_steps: found {warmup}; allowed: fewer than steps \(6\)",
-        {"kind": "masked_image"}, schedule__warmup_steps=warmup,
-    )  # fmt: skip
+    told = why({"kind": "masked_image"}, schedule__warmup_steps=warmup)
+
+    assert f"warmup_steps: found {warmup}; allowed: fewer than steps (6)" in told

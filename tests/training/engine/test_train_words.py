@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +78,15 @@ def test_letters_that_only_look_alike_in_capitals_are_no_error() -> None:
     assert mirrored("push it rıght", SIDES) in ("push it rıght", "push it left")
 
 
+def complaint(pairs: dict[str, str] | None, said: list[str]) -> str:
+    """What is wrong with a mirror's words; empty: nothing."""
+    try:
+        check_sides(pairs, said)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(
     ("pairs", "said", "told"),
     [
@@ -96,14 +104,21 @@ def test_letters_that_only_look_alike_in_capitals_are_no_error() -> None:
 def test_words_that_would_mirror_nothing_are_refused(
     pairs: dict[str, str], said: list[str], told: str
 ) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
-        check_sides(pairs, said)
+    assert told in complaint(pairs, said)
 
 
-def test_words_of_the_instructions_and_none_where_no_side_is_named_are_fine() -> None:
-    check_sides({"left": "right", "far left": "far right"}, ["Left, Right", "far  left, FAR RIGHT"])
-    check_sides({}, ["open the drawer", "the leftover brightness"])
-    check_sides(None, ["push it left"])
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ({"left": "right", "far left": "far right"}, ["Left, Right", "far  left, FAR RIGHT"]),
+        ({}, ["open the drawer", "the leftover brightness"]),
+        (None, ["push it left"]),
+    ],
+)
+def test_words_of_the_instructions_and_none_where_no_side_is_named_are_fine(
+    pairs: dict[str, str] | None, said: list[str]
+) -> None:
+    assert complaint(pairs, said) == ""
 
 
 @given(TALK)
