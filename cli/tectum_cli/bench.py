@@ -144,6 +144,7 @@ def bench(
         from tectum_cli.load import gateway as rest
         from tectum_cli.load import pictures as made
         from tectum_cli.load import worker as rpc
+        from tectum_cli.load.target import OPS, Target
     with _said("--seconds"):
         _within(seconds, 0.1, _LONGEST)
     with _said("--warmup"):
@@ -153,7 +154,7 @@ def bench(
     with _said("--pattern"):
         come = PATTERNS[_one_of(pattern, PATTERNS)]
     with _said("--ops"):
-        asked = shares_from(ops, rest.OPS if gateway else rpc.OPS)
+        asked = shares_from(ops, OPS)
     with _said("--priorities"):
         classes = {CLASSES[word]: share for word, share in shares_from(priorities, CLASSES).items()}
     with _said("--deadlines"):
@@ -164,10 +165,9 @@ def bench(
         kinds = made.FILES if gateway else made.ENCODINGS
         kind = _one_of(encoding or ("jpeg" if gateway else "raw"), kinds)
     given = [made.encoded(one, kind) for one in made.drawn(width, height, _PICTURES, seed)]
+    whom = Target(gateway or worker, token, model, given, batch, tuple(asked))
     calls: AbstractAsyncContextManager[tuple[str, Ask]] = (
-        rest.gateway_calls(gateway, token, model, given, batch, tuple(asked))
-        if gateway
-        else rpc.worker_calls(worker, token, model, given, batch, tuple(asked))
+        rest.gateway_calls(whom) if gateway else rpc.worker_calls(whom)
     )
     span = warmup + seconds
     when = come(rate, span, random.Random(seed)) if rate else None  # noqa: S311 - drawn anew by seed

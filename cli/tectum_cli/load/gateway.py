@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any
@@ -13,37 +13,29 @@ import httpx
 
 from tectum_cli.extras import fail
 from tectum_cli.load.driving import Answer, Outcome
-from tectum_cli.load.pictures import Picture
+from tectum_cli.load.target import OUTCOMES, SENTENCES, Target
 from tectum_cli.load.traffic import Question
-from tectum_cli.load.worker import SENTENCES, check
 
-__all__ = ["OPS", "GatewayCalls", "answer_of", "gateway_calls"]
+__all__ = ["GatewayCalls", "answer_of", "gateway_calls"]
 
-OPS: Mapping[str, tuple[str, str]] = {
-    "embed_images": ("/v1/embed/images", "embed_images"),
-    "embed_texts": ("/v1/embed/texts", "embed_texts"),
-    "similarity": ("/v1/similarity", "embed_texts"),
-    "reconstruct_image": ("/v1/reconstruct", "reconstruct_images"),
-    "latent_actions": ("/v1/latent-actions", "predict_latent_actions"),
+_ROUTES: Mapping[str, str] = {
+    "embed_images": "/v1/embed/images",
+    "embed_texts": "/v1/embed/texts",
+    "similarity": "/v1/similarity",
+    "reconstruct_image": "/v1/reconstruct",
+    "latent_actions": "/v1/latent-actions",
 }
-"""What can be asked: the route, and what a model must be able to do for it."""
-_OUTCOMES = {429: Outcome.REFUSED, 504: Outcome.EXPIRED}
-_CODES = {"RESOURCE_EXHAUSTED": Outcome.REFUSED, "DEADLINE_EXCEEDED": Outcome.EXPIRED}
+"""Of what can be asked (`target.OPS`)."""
+_BY_STATUS = {429: Outcome.REFUSED, 504: Outcome.EXPIRED}
 _PATIENCE = 60.0
 """Seconds until a call without a deadline is given up."""
 
 
 @asynccontextmanager
-async def gateway_calls(
-    address: str,
-    token: str,
-    model: str,
-    pictures: Sequence[Picture],
-    items: int,
-    ops: Iterable[str],
-) -> AsyncIterator[tuple[str, GatewayCalls]]:
+async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls]]:
     """As `worker.worker_calls`; the pictures are files."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    address, model = target.address, target.model
+    headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
     async with httpx.AsyncClient(
         base_url=f"http://{address}", headers=headers, limits=limits, trust_env=False
@@ -61,18 +53,16 @@ async def gateway_calls(
             names = ", ".join(one["id"] for one in listed)
             raise fail(f"--model: found {model or 'no default'}; allowed: {names}")
         found = chosen[0]
-        can = {op for op, (_, needed) in OPS.items() if needed in found["capabilities"]}
         name = f"{found['id']}@{found['version']}"
-        check(name, can, ops, items, found["limits"]["max_items"])
-        files = [one for one in pictures if isinstance(one, bytes)]
-        yield name, GatewayCalls(client, found, files, items)
+        target.check(name, found["capabilities"], found["limits"]["max_items"])
+        yield name, GatewayCalls(client, found, target)
 
 
 def answer_of(status: int, body: Mapping[str, Any]) -> Answer:
     """What a response says."""
     if status != httpx.codes.OK:
         reason = str(body.get("reason") or f"HTTP {status}")
-        return Answer(_OUTCOMES.get(status, Outcome.FAILED), reason)
+        return Answer(_BY_STATUS.get(status, Outcome.FAILED), reason)
     timings = body["info"]["timings"]
     told: dict[str, Any] = {
         part: None if (found := timings.get(f"{part}_ms")) is None else found / 1000
@@ -81,7 +71,7 @@ def answer_of(status: int, body: Mapping[str, Any]) -> Answer:
     wrong = [one["error"] for one in _items(body) if one.get("error")]
     if not wrong:
         return Answer(Outcome.ANSWERED, batch=timings["batch_size"], **told)
-    outcome = _CODES.get(wrong[0]["code"], Outcome.FAILED)
+    outcome = OUTCOMES.get(wrong[0]["code"], Outcome.FAILED)
     return Answer(outcome, wrong[0]["reason"], batch=timings["batch_size"], **told)
 
 
@@ -93,23 +83,17 @@ def _items(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 class GatewayCalls:
     """Asks one gateway; see `driving.Ask`. Bodies are made once, so that time is the gateway's."""
 
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        model: Mapping[str, Any],
-        pictures: Sequence[bytes],
-        items: int,
-    ) -> None:
-        """Ask with these pictures, in turn.
+    def __init__(self, client: httpx.AsyncClient, model: Mapping[str, Any], target: Target) -> None:
+        """Ask with the target's pictures, in turn.
 
         Args:
             client: with the gateway's address, and whatever it wants of headers.
             model: one of GET /v1/models.
-            pictures: files, at least two.
-            items: pictures, texts or pairs of frames in one call.
+            target: what a call holds; its pictures are files.
         """
-        self._client, self._name = client, model["id"]
-        drawn = cycle(base64.b64encode(file).decode() for file in pictures)
+        self._client, self._name, items = client, model["id"], target.items
+        files = [one for one in target.pictures if isinstance(one, bytes)]
+        drawn = cycle(base64.b64encode(file).decode() for file in files)
         sentences = cycle(SENTENCES)
         interval = ((model.get("input") or {}).get("latent_action") or {}).get("interval_ms")
 
@@ -134,7 +118,7 @@ class GatewayCalls:
         }
         self._bodies = {
             op: cycle(
-                [json.dumps({"model": self._name, **make()}).encode() for _ in range(len(pictures))]
+                [json.dumps({"model": self._name, **make()}).encode() for _ in range(len(files))]
             )
             for op, make in made.items()
         }
@@ -147,7 +131,7 @@ class GatewayCalls:
         }
         if left is not None:
             headers["X-Tectum-Deadline-Ms"] = f"{max(1.0, left * 1000):.3f}"
-        route, _ = OPS[question.op]
+        route = _ROUTES[question.op]
         try:
             found = await self._client.post(
                 route,

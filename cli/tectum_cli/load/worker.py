@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any
 
 import tectum
-from tectum import AsyncClient, Capability, Model, Priority
-from tectum_cli.extras import fail
+from tectum import AsyncClient, Model, Priority
 from tectum_cli.load.driving import Answer, Outcome
 from tectum_cli.load.pictures import Picture
+from tectum_cli.load.target import OUTCOMES, SENTENCES, Target
 from tectum_cli.load.traffic import Question
 
-__all__ = ["OPS", "SENTENCES", "WorkerCalls", "answer_of", "check", "worker_calls"]
-
-SENTENCES = (
-    "open the drawer",
-    "close the door of the cupboard",
-    "turn the tap to the left",
-    "push the red block to the goal",
-)
-"""Texts to ask with."""
-OPS: Mapping[str, Capability] = {
-    "embed_images": Capability.EMBED_IMAGES,
-    "embed_texts": Capability.EMBED_TEXTS,
-    "similarity": Capability.EMBED_TEXTS,
-    "reconstruct_image": Capability.RECONSTRUCT_IMAGES,
-    "latent_actions": Capability.PREDICT_LATENT_ACTIONS,
-}
-"""What can be asked, and what a model must be able to do for it."""
-_OUTCOMES = {"RESOURCE_EXHAUSTED": Outcome.REFUSED, "DEADLINE_EXCEEDED": Outcome.EXPIRED}
-"""Of an item's code; any other has failed."""
+__all__ = ["WorkerCalls", "answer_of", "worker_calls"]
 
 
 @asynccontextmanager
-async def worker_calls(
-    address: str,
-    token: str,
-    model: str,
-    pictures: Sequence[Picture],
-    items: int,
-    ops: Iterable[str],
-) -> AsyncIterator[tuple[str, WorkerCalls]]:
+async def worker_calls(target: Target) -> AsyncIterator[tuple[str, WorkerCalls]]:
     """Connect, and see that the model can do what shall be asked.
-
-    Args:
-        address: HOST:PORT.
-        token: empty: none.
-        model: empty: the default one.
-        pictures: at least two.
-        items: of each call.
-        ops: of `OPS`.
 
     Returns:
         What is asked, `name@version`, and who asks.
@@ -61,25 +28,11 @@ async def worker_calls(
         TectumError: it is not there.
         Exit: the model cannot do that.
     """
-    async with AsyncClient(address, token=token or None, retries=0) as client:
-        found = await client.get_model(model)
-        can = {op for op, needed in OPS.items() if needed in found.capabilities}
-        check(f"{found.name}@{found.version}", can, ops, items, found.limits.max_items)
-        yield f"{found.name}@{found.version}", WorkerCalls(client, found, pictures, items)
-
-
-def check(model: str, can: Iterable[str], ops: Iterable[str], items: int, most: int) -> None:
-    """See that a model can be asked.
-
-    Raises:
-        Exit: no; it has been said why.
-    """
-    able = list(can)
-    for op in ops:
-        if op not in able:
-            raise fail(f"--ops: found {op}; allowed: {', '.join(able)}, which {model} can do")
-    if items > most:
-        raise fail(f"--batch: found {items}; allowed: 1 to {most}, the most this worker takes")
+    async with AsyncClient(target.address, token=target.token or None, retries=0) as client:
+        model = await client.get_model(target.model)
+        name = f"{model.name}@{model.version}"
+        target.check(name, (one.value for one in model.capabilities), model.limits.max_items)
+        yield name, WorkerCalls(client, model, target)
 
 
 def answer_of(answered: Any) -> Answer:
@@ -96,25 +49,22 @@ def answer_of(answered: Any) -> Answer:
     if wrong is None:
         return Answer(Outcome.ANSWERED, **told)
     error = answered.errors[wrong] if isinstance(answered.errors, dict) else wrong.error
-    return Answer(_OUTCOMES.get(error.code, Outcome.FAILED), error.reason or error.code, **told)
+    return Answer(OUTCOMES.get(error.code, Outcome.FAILED), error.reason or error.code, **told)
 
 
 class WorkerCalls:
     """Asks one worker; see `driving.Ask`."""
 
-    def __init__(
-        self, client: AsyncClient, model: Model, pictures: Sequence[Picture], items: int
-    ) -> None:
-        """Ask with these pictures, in turn.
+    def __init__(self, client: AsyncClient, model: Model, target: Target) -> None:
+        """Ask with the target's pictures, in turn.
 
         Args:
             client: connected; that it does not try again is for its maker to see to.
             model: as the worker describes it.
-            pictures: at least two.
-            items: pictures, texts or pairs of frames in one call.
+            target: what a call holds.
         """
-        self._client, self._model, self._items = client, model, items
-        self._pictures, self._sentences = cycle(pictures), cycle(SENTENCES)
+        self._model, self._items = model, target.items
+        self._pictures, self._sentences = cycle(target.pictures), cycle(SENTENCES)
         self._asking: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "embed_images": lambda **o: client.embed_images(self._some(), **o),
             "embed_texts": lambda **o: client.embed_texts(self._texts(), **o),

@@ -105,32 +105,28 @@ def test_uncertainty_is_its_formula(losses: list[float], spread: float) -> None:
     assert float(total.detach()) == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 
 
-def test_a_loss_a_hundred_times_as_large_comes_to_weigh_a_hundredth() -> None:
-    scheme = weighting_for(UncertaintyWeights(), [1.0, 1.0], epoch=1)
-    losses = torch.tensor([100.0, 1.0])
-    descent = torch.optim.SGD(scheme.parameters(), lr=0.1)
-
+def settled(given: list[float], losses: list[float]) -> list[float]:
+    """What two losses that stay as they are come to count, once uncertainty has learnt."""
+    scheme = weighting_for(UncertaintyWeights(), given, epoch=1)
+    told, descent = torch.tensor(losses), torch.optim.SGD(scheme.parameters(), lr=0.1)
     for _ in range(400):
         descent.zero_grad()
-        scheme.total(losses, BOTH).backward()
+        scheme.total(told, BOTH).backward()
         descent.step()
+    found: list[float] = (scheme.weights() * told).tolist()
+    return found
 
-    first, second = (scheme.weights() * losses).tolist()
+
+def test_a_loss_a_hundred_times_as_large_comes_to_weigh_a_hundredth() -> None:
+    first, second = settled([1.0, 1.0], [100.0, 1.0])
+
     assert first == pytest.approx(0.5, rel=0.02)  # at its best exp s is the loss
     assert second == pytest.approx(0.5, rel=0.02)
 
 
 def test_what_uncertainty_settles_at_is_to_each_other_as_the_weights_given() -> None:
-    scheme = weighting_for(UncertaintyWeights(), [6.0, 1.0], epoch=1)
-    losses = torch.tensor([5.0, 2.0])
-    descent = torch.optim.SGD(scheme.parameters(), lr=0.1)
+    first, second = settled([6.0, 1.0], [5.0, 2.0])
 
-    for _ in range(400):
-        descent.zero_grad()
-        scheme.total(losses, BOTH).backward()
-        descent.step()
-
-    first, second = (scheme.weights() * losses).tolist()
     assert first / second == pytest.approx(6.0, rel=0.01)
 
 
