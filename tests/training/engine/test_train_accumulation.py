@@ -366,10 +366,13 @@ def test_what_is_neither_averaged_nor_coupled_is_named() -> None:
     assert indivisible(WeightedSum([(1.0, nested), (2.0, PaddedMean(model()))])) == ["opaque"]
 
 
-def test_what_must_see_a_batch_as_a_whole_is_refused_before_data_are_read(tmp_path: Any) -> None:
+@pytest.mark.parametrize("tasks", [None, {"weighting": {"kind": "fixed"}}], ids=["sum", "tasks"])
+def test_what_must_see_a_batch_as_a_whole_is_refused_before_data_are_read(
+    tasks: dict[str, Any] | None, tmp_path: Any
+) -> None:
     objectives = [{"kind": "dino"}, {"kind": "sim_clr"}]
     whole, pieces = (
-        recipe(tmp_path / "absent", objectives=objectives, schedule__micro_batch=micro)
+        recipe(tmp_path / "absent", objectives=objectives, tasks=tasks, schedule__micro_batch=micro)
         for micro in (8, 4)
     )
 

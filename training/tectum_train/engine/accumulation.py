@@ -150,9 +150,8 @@ def _shares(part: Averaged, pieces: Sequence[Batch]) -> Tensor:
     Stays on the device, which nobody waits for, and is as wide as it has numbers.
     """
     counts = torch.stack([part.counted(piece) for piece in pieces])
-    counts = all_sum(
-        counts.to(sum_dtype(counts.device))
-    )  # a piece's loss is a mean over all ranks already
+    # Of all ranks, over which a piece's loss is a mean already.
+    counts = all_sum(counts.to(sum_dtype(counts.device)))
     return counts / counts.mean().clamp(min=1 / len(pieces))
 
 

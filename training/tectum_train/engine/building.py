@@ -106,7 +106,7 @@ def check_parts(recipe: Recipe) -> None:
         tokenizer = None if text is None else Tokenizer.train((), text.vocabulary_size)
         _, parts = _objectives(recipe, model, tokenizer)
         whole = indivisible(WeightedSum(parts))
-    if recipe.tasks is None and whole and division(recipe) > 1:
+    if whole and division(recipe) > 1:
         raise RecipeError(f"schedule.micro_batch: {', '.join(whole)} must see a batch as a whole")
     trunk_of(recipe)
 
