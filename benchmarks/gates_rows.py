@@ -11,7 +11,17 @@ from gates_rules import Above, Beside, Beyond, Own, Rising, Rule, Shown, Times
 from gates_tasks import ALONE, MIXES, OBJECTIVES
 from tectum_train.evaluation import gates, gates_trunk
 
-__all__ = ["CEILING", "LABELLED", "LINEAR", "NEIGHBOURS", "ROWS", "TRUNK", "Row", "named"]
+__all__ = [
+    "CEILING",
+    "LABELLED",
+    "LINEAR",
+    "NEIGHBOURS",
+    "ROWS",
+    "TAUGHT",
+    "TRUNK",
+    "Row",
+    "named",
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,12 @@ class Row:
     """`contrastive` or `masked`, for the comparison of the two on one architecture."""
     tried: str = ""
     """What was tried, where it does not pass."""
+
+    @property
+    def probed(self) -> bool:
+        """Whether anything is asked of its frozen trunk."""
+        asked = (r.measure for r in self.rules if isinstance(r, Own | Shown | Beyond | Beside))
+        return any(measure.startswith(TRUNK) for measure in asked)
 
 
 TRUNK = "frozen trunk"
@@ -226,7 +242,10 @@ _IN_PLANE = Own("s → hand in plane, R²", gates.MOTION_RULE)
 _FEW = Own("from 2.5% of the labels", gates.few_labels_rule({gates.TAUGHT: 0.0}))
 _MORE = (Shown("from 10.0% of the labels"), Shown("from 100.0% of the labels"))
 LABELLED = Shown("supervised ceiling → hand in plane, R²")
-"""For rows that have it, networks are trained that are told the answer: minutes of work each."""
+"""For rows that have it, networks are trained that are told the answer: minutes of work, once for
+all rows."""
+TAUGHT = "latent-action-fsq-small"
+"""The recipe whose shape those have, whatever the row's: of all here it learns best from pixels."""
 _CARRIED = (
     *(_IN_PLANE, Own("next frame's error", gates.FRAME_RULE), _FEW, *_MORE, LABELLED),
     Own("in another scene", gates.TRANSFER_RULE),
@@ -259,14 +278,11 @@ _PREDICTIVE = (
         (
             _IN_PLANE,
             Own("next frame's trunk tokens", gates.TOKENS_RULE),
-            Own("from 2.5% of the labels", gates.few_labels_rule({})),
-            *_MORE,
+            *(_FEW, *_MORE, LABELLED),
         ),
-        note="of what learns from pixels, few labels are held to probes alone: the network that "
-        "the other rows are held to would here be trained trunk and all, for an hour. The error is "
-        "of the trunk's tokens, of which a copy's 0.35 was not asked, and nothing is painted that "
-        "could be carried into another scene. The trunk it begins with has learnt from action "
-        "labels among others: latent-action, -vq and -fsq have seen none",
+        note="the error is of the trunk's tokens, of which a copy's 0.35 was not asked, and "
+        "nothing is painted that could be carried into another scene. The trunk it begins with "
+        "has learnt from action labels among others: latent-action, -vq and -fsq have seen none",
     ),
     Row(
         "world-model",

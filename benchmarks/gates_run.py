@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from gates_planning import AFTER
-from gates_rows import LABELLED, Row, named
+from gates_rows import LABELLED, TAUGHT, Row, named
 from machine import commit, machine, today
 from tectum_train.data.samples import Samples
 from tectum_train.engine.begun import trunk_folder
@@ -30,6 +30,7 @@ from tectum_train.engine.building import Run
 from tectum_train.engine.checkpoint import CheckpointError
 from tectum_train.engine.progress import say
 from tectum_train.engine.run import train
+from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.report import as_json
 from tectum_train.job import evaluate_run, fitting_splits
@@ -231,7 +232,7 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
             shutil.rmtree(recipe.folder)
             clock.restart()
             run = train(recipe, "cpu", resume=True, console=console)
-    measures, seconds = _timed(row, run, splits, console)
+    measures, seconds = _timed(row, run, splits, places, console)
     found = Found(
         row=row.name,
         seed=seed,
@@ -279,7 +280,7 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
             f"{recipe.checkpoint} was trained by {trained_by}, and its numbers are of a run by "
             f"{before.commits}"
         )
-    measures, seconds = _timed(row, run, splits, console)
+    measures, seconds = _timed(row, run, splits, places, console)
     found = replace(
         before, measured_by=commit(), date=today(), measures=measures, evaluated_in=seconds,
         judged=_judges(recipe, places),
@@ -289,11 +290,14 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
 
 
 def _timed(
-    row: Row, run: Run, splits: tuple[Samples, Samples], console: Console
+    row: Row, run: Run, splits: tuple[Samples, Samples], places: Places, console: Console
 ) -> tuple[list[Measure], tuple[float, float]]:
     """What there is to measure, and the seconds it took, on the wall and of all threads."""
     wall, busy = time.perf_counter(), time.process_time()
-    measures = evaluate_run(run, splits, "cpu", console, ceiling=LABELLED in row.rules)
+    supervised = None
+    if LABELLED in row.rules:
+        supervised = Supervised(read_recipe(TAUGHT).model, places.runs / "taught.json")
+    measures = evaluate_run(run, splits, "cpu", console, supervised=supervised, probes=row.probed)
     seconds = time.perf_counter() - wall, time.process_time() - busy
     return measures, (round(seconds[0], 1), round(seconds[1], 1))
 

@@ -23,6 +23,7 @@ from gates_rows import ROWS, Row
 from gates_rules import Line, Rule, Unmeasured
 from tectum_core.architecture import TransformerDynamicsConfig, VqBottleneck
 from tectum_train.evaluation import ceiling
+from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.measure import Measure
 from tectum_train.job import evaluate_run, fitting_splits
 
@@ -55,8 +56,9 @@ TOKENS = latent_action(
 def of_run(data: Path, folder: Path, *, labelled: bool = False, **changes: Any) -> list[Measure]:
     recipe, quiet = job(data, folder, schedule__steps=2, **changes), Console(quiet=True)
     return evaluate_run(
-        trained(recipe), fitting_splits(recipe, quiet), "cpu", quiet, ceiling=labelled
-    )
+        trained(recipe), fitting_splits(recipe, quiet), "cpu", quiet,
+        supervised=Supervised() if labelled else None,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

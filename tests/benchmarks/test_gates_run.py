@@ -26,8 +26,9 @@ from tectum_train import recipes
 from tectum_train.engine import run as engine
 from tectum_train.engine import stepping
 from tectum_train.engine.run import Interrupted
+from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.measure import Measure
-from tectum_train.recipe import expanded
+from tectum_train.recipe import expanded, read_recipe
 
 ANOTHER = Measure("another", 0.5)
 
@@ -222,18 +223,18 @@ def test_a_result_without_its_folder_is_nothing_to_begin_from(
     [
         ("latent-action", True),
         ("latent-action-vq", True),
-        ("latent-action-latents", False),
+        ("latent-action-latents", True),
         ("latent_action-alone", False),
         ("mae", False),
     ],
 )
-def test_latent_actions_of_pixels_are_held_up_against_networks_that_are_told_the_answer(
+def test_latent_actions_are_held_up_against_the_same_networks_that_are_told_the_answer(
     name: str, held: bool, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
     def evaluated(*_: object, **how: object) -> list[Measure]:
-        asked.append(how["ceiling"])
+        asked.append(how["supervised"])
         return [ANOTHER]
 
     run = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(commit="some")))
@@ -243,7 +244,20 @@ def test_latent_actions_of_pixels_are_held_up_against_networks_that_are_told_the
 
     measured(named(name), 0, places, console)
 
-    assert asked == [held]
+    (supervised,) = asked
+    assert isinstance(supervised, Supervised) is held
+    if isinstance(supervised, Supervised):
+        assert supervised._model == read_recipe("latent-action-fsq-small").model
+        assert supervised._kept == places.runs / "taught.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "probed"),
+    [("mae", True), ("supervised", True), ("mae-block", True), ("world-model", True),
+     ("mlm", False), ("latent-action", False), ("multi-task", False), ("image_text-alone", False)],
+)  # fmt: skip
+def test_a_frozen_trunk_is_asked_where_the_row_reads_the_answer(name: str, probed: bool) -> None:
+    assert named(name).probed is probed
 
 
 # ---------------------------------------------------------------- measured again

@@ -20,6 +20,7 @@ from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import train
 from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.board import write_board
+from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.fits import check_fits, check_seeds
 from tectum_train.evaluation.measure import Measure
@@ -120,7 +121,8 @@ def evaluate_run(
     device: str,
     console: Console,
     *,
-    ceiling: bool = False,
+    supervised: Supervised | None = None,
+    probes: bool = True,
 ) -> list[Measure]:
     """What was learnt; where objectives have a trunk each, what each of them did, by its kind.
 
@@ -131,7 +133,8 @@ def evaluate_run(
         splits: `fitting_splits` of its recipe.
         device: a torch device.
         console: where to show progress.
-        ceiling: also train what latent actions are held up against (see `evaluate`).
+        supervised: networks beside latent actions (see `evaluate`).
+        probes: whether the frozen trunk is asked, too.
     """
     columns, found = _columns(run.recipe), list[Measure]()
     with telling(console, "evaluating") as tell:
@@ -147,8 +150,8 @@ def evaluate_run(
             bundle = as_bundle(own, splits[0].instructions, {})
             parts = [part for part in run.parts if not kind or part.name == kind]
             measures = evaluate(
-                bundle, *splits, columns, run.recipe.seed, ceiling,
-                tell=told, left_out=missed, device=device, objectives=parts,
+                bundle, *splits, columns, run.recipe.seed, supervised,
+                tell=told, left_out=missed, device=device, objectives=parts, probes=probes,
             )  # fmt: skip
             found += [
                 replace(one, name=whose + one.name, part=whose + one.part) for one in measures
@@ -238,7 +241,7 @@ def evaluate_bundles(
         camera: the feature that holds the pictures.
         columns: what the other features are called.
         cache: where decoded frames lie.
-        ceiling: also train what latent actions are held up against (see `evaluate`).
+        ceiling: also train networks that are told what latent actions have to find.
         console: where to show progress.
         test: a LeRobot folder to measure on in place of `data`/test.
         device: a torch device.
@@ -265,7 +268,7 @@ def evaluate_bundles(
                 measured_on,
                 columns,
                 bundle.config.training.seed,
-                ceiling,
+                Supervised() if ceiling else None,
                 lambda what: tell(f"evaluating {which}{what}"),
                 lambda what: say(console, f"not evaluated: {which}{what}"),
                 device,

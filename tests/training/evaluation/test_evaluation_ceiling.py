@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,18 +123,56 @@ def test_few_labels_teach_less_than_all_and_those_of_other_episodes_nothing(
         "draw_pairs",
         lambda by, samples, *rest: true if samples is by.train else draw_pairs(by, samples, *rest),
     )
-    again = supervised.few(scene, labelled)
+    again = Supervised().few(scene, labelled)
 
     assert np.array_equal(few, again)
     assert 0.2 < few[:2].mean() < whole[:2].mean()
 
 
-def test_the_network_of_all_labels_is_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_trained_once_for_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     scene, supervised = scenes(monkeypatch, told=True), Supervised()
     monkeypatch.setattr(ceiling, "_STEPS", 2)
 
-    whole = supervised.whole(scene)
+    whole, alone = supervised.whole(scene), supervised.alone(scene)
     monkeypatch.setattr(ceiling, "_trained", None)
 
-    assert supervised.whole(scene) is whole
+    assert np.array_equal(supervised.whole(scene), whole)
+    assert np.array_equal(supervised.alone(scene), alone)
+    assert not np.array_equal(whole, alone)
     assert whole.shape == (3,)
+
+
+def test_what_a_network_came_to_is_kept_for_the_next_evaluation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scene, kept = scenes(monkeypatch, told=True), tmp_path / "runs" / "taught.json"
+    monkeypatch.setattr(ceiling, "_STEPS", 2)
+    whole = Supervised(kept=kept).whole(scene)
+    trained = ceiling._trained
+    monkeypatch.setattr(ceiling, "_trained", None)
+
+    assert np.array_equal(Supervised(kept=kept).whole(scene), whole)
+    assert [path.name for path in kept.parent.iterdir()] == ["taught.json"]
+
+    monkeypatch.setattr(ceiling, "_trained", trained)
+    others = (
+        scenes(monkeypatch, told=False),
+        replace(scene, seed=scene.seed + 1),
+        scenes(monkeypatch, told=True, dynamics=ON_PIXELS),
+    )
+    monkeypatch.setattr(ceiling, "_STEPS", 2)
+    for other in others:
+        assert not np.array_equal(Supervised(kept=kept).whole(other), whole)
+
+
+def test_a_network_of_a_given_shape_does_not_depend_on_the_bundles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, other = (scenes(monkeypatch, told=True, dynamics=d) for d in (CONVOLUTION, ON_PIXELS))
+    monkeypatch.setattr(ceiling, "_STEPS", 2)
+    shape = one.predictor.config.model
+
+    found, same = (Supervised(shape).whole(scene) for scene in (one, other))
+
+    assert np.array_equal(found, same)
+    assert not np.array_equal(same, Supervised().whole(other))

@@ -25,6 +25,7 @@ CARRIED = {
     "true frames, the same probe": 0.80,
     "z in its own scene": 0.0,
     "shuffled z": 0.40 - 0.25,
+    "the pair's difference, pasted, PCA of z's width": 0.39,
 }
 FEW = {"frame-difference PCA-256": 0.5, "frame-difference PCA, z's width": 0.5}
 WORDS = {"shuffled picture": 0.5, "no picture": 0.5}
@@ -275,6 +276,7 @@ def test_few_labels_want_something_known_and_more_than_pixels_tell(
         (0.40, "shuffled z", 0.15 + A_BIT),
         (0.40, "true frames, the same probe", 0.80 + A_BIT),
         (0.0, "true frames, the same probe", -0.5),
+        (0.40, "the pair's difference, pasted, PCA of z's width", 0.40 - A_BIT),
     ],
 )
 def test_a_motion_in_another_scene_fails_by_any_one_control(

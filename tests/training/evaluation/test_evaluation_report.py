@@ -22,6 +22,7 @@ from tectum_train.engine.building import open_samples
 from tectum_train.engine.run import train
 from tectum_train.evaluation import ceiling, report
 from tectum_train.evaluation import context as evaluation_context
+from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.context import Columns, Context, random_twin
 from tectum_train.evaluation.fits import pair_steps
 from tectum_train.evaluation.measure import Measure
@@ -122,7 +123,10 @@ def test_every_judged_number_stands_beside_controls(measures: list[Measure]) -> 
         },
         WHOLE[12]: {"shuffled z"},
         WHOLE[13]: {"frame-difference PCA-256", "frame-difference PCA, z's width"},
-        WHOLE[16]: {"true frames, the same probe", "z in its own scene", "shuffled z"},
+        WHOLE[16]: {
+            "true frames, the same probe", "z in its own scene", "shuffled z",
+            "the pair's difference, pasted, PCA of z's width",
+        },
         WHOLE[17]: {"mean action", "shuffled z"},
         **{name: {"linear extrapolation", "shuffled actions"} for name in WHOLE[18:21]},
         WHOLE[23]: {"random init", "PCA-256", "majority class"},
@@ -180,7 +184,7 @@ def test_the_ceiling_is_added_when_asked_for(
         monkeypatch.setattr(report, name, lambda *_, **__: [])
     before = {k: v.clone() for k, v in trained.bundle.model.state_dict().items()}
 
-    found = trained.evaluated(ceiling=True)
+    found = trained.evaluated(supervised=Supervised())
 
     assert [m.name for m in found[-2:]] == [
         "supervised ceiling → hand in plane, R²", "supervised ceiling → hand, depth, R²",
@@ -198,7 +202,10 @@ def test_a_bundle_of_vision_alone_is_measured_on_pictures(tiny_data: Path, tmp_p
 
     alone = Trained(tiny_data, tmp_path, model=vision_alone(), objectives=objectives)
 
-    assert [measure.name for measure in alone.evaluated(ceiling=True)] == [WHOLE[2], *WHOLE[23:29]]
+    assert [measure.name for measure in alone.evaluated(supervised=Supervised())] == [
+        WHOLE[2],
+        *WHOLE[23:29],
+    ]
 
 
 def test_what_the_data_set_lacks_is_told_and_the_rest_is_measured(
@@ -275,7 +282,7 @@ def test_every_measure_is_the_same_on_a_gpu(
     monkeypatch.setattr(ceiling, "_STEPS", 3)
     monkeypatch.setattr(ceiling, "_FEW_STEPS", 3)
 
-    found = trained.evaluated(device="cuda", ceiling=True)
+    found = trained.evaluated(device="cuda", supervised=Supervised())
     trained.bundle.model.cpu()
 
     assert [measure.name for measure in found[:-2]] == WHOLE

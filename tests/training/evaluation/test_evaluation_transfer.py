@@ -21,14 +21,17 @@ from tectum_train.evaluation.latent_codes import measure_latent_codes
 from tectum_train.evaluation.pairs import Pairs, draw_pairs
 from tectum_train.evaluation.transfer import measure_transfer
 
+PASTED = "the pair's difference, pasted, PCA of z's width"
+
 # ---------------------------------------------------------------- in another scene
 
 
 class Dynamics:
     """Z is how a pixel changes that tells the hand's place; painted as often as told."""
 
-    def __init__(self, painted: float, *, hidden: bool = False) -> None:
-        self.config = SimpleNamespace(predicts_from_trunk=False)
+    def __init__(self, painted: float, *, hidden: bool = False, width: int = 1) -> None:
+        bottleneck = ContinuousBottleneck(width=width)
+        self.config = SimpleNamespace(predicts_from_trunk=False, bottleneck=bottleneck)
         self.painted, self.hidden = painted, hidden
 
     def frames(self, pixels: Tensor) -> Tensor:
@@ -71,6 +74,7 @@ def test_what_moves_alike_in_every_scene_passes() -> None:
     assert found.controls["true frames, the same probe"] > 0.99
     assert found.controls["z in its own scene"] > 0.99
     assert abs(found.controls["shuffled z"]) < 0.3
+    assert found.controls[PASTED] < 0.9
     assert found.passed is True
     assert "pairs of 25 episodes" in found.on
 
@@ -82,6 +86,14 @@ def test_what_moves_alike_in_every_scene_passes() -> None:
 )
 def test_what_paints_no_such_motion_fails(dynamics: Any) -> None:
     assert carried(dynamics).passed is False
+
+
+def test_a_latent_as_wide_as_the_picture_is_no_better_than_its_difference_pasted() -> None:
+    found = carried(Dynamics(1.0, width=12))
+
+    assert found.controls[PASTED] == found.controls["true frames, the same probe"]
+    assert found.value > 0.99
+    assert found.passed is False
 
 
 def test_without_latent_actions_nothing_is_carried_over() -> None:

@@ -12,12 +12,18 @@ chosen by the held-out episodes that it is judged on, which is to its advantage.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from tectum_core.architecture import ModelConfig
 from tectum_core.model import PerceptionModel
 from tectum_train.evaluation.context import Context, model_input
 from tectum_train.evaluation.measure import Measure
@@ -36,38 +42,62 @@ HOW_TAUGHT = "the network unaugmented"
 HOW_TAUGHT_FEW = f"{HOW_TAUGHT}, its steps chosen by the held-out episodes"
 """What is to be known of its numbers, for the report."""
 _TRAIN_PAIRS, _TEST_PAIRS = 40_000, 4_000
+_COMPARED = 64
 
 
 class Supervised:
-    """Networks of a bundle's shape that are taught the displacement.
+    """Networks that are taught the displacement, each trained when it is first asked for, and once.
 
-    The one that is taught by all labels is trained when it is first asked for, and once.
+    Args:
+        model: their shape, which predicts latent actions; None: that of the bundle under test.
+        kept: a JSON file of what they came to, for later evaluations too; None: there is none.
     """
 
-    def __init__(self) -> None:
-        self._whole: NDArray[np.float64] | None = None
+    def __init__(self, model: ModelConfig | None = None, kept: Path | None = None) -> None:
+        self._model, self._kept = model, kept
+        told = {} if kept is None or not kept.exists() else json.loads(kept.read_text("utf-8"))
+        self._found: dict[str, list[float]] = dict(told)
 
     def whole(self, context: Context) -> NDArray[np.float64]:
         """R² of each axis [3], taught by every labelled pair."""
-        if self._whole is None:
-            train, test = _pairs(context)
-            self._whole = r_squared(_fit_and_predict(context, train, test), test.moved)
-        return self._whole
+        return self._explained(context, *_pairs(context), _STEPS)
+
+    def alone(self, context: Context) -> NDArray[np.float64]:
+        """The same with the later frame withheld."""
+        train, test = _pairs(context)
+        return self._explained(context, train.still(), test.still(), _STEPS)
 
     def few(self, context: Context, episodes: NDArray[np.int64]) -> NDArray[np.float64]:
         """The same, taught by the pairs of these training episodes alone."""
         train, test = _pairs(context)
         own = train.at(np.flatnonzero(np.isin(train.episode, episodes)))
-        return r_squared(_fit_and_predict(context, own, test, _FEW_STEPS), test.moved)
+        return self._explained(context, own, test, _FEW_STEPS)
+
+    def _explained(
+        self, context: Context, train: Pairs, test: Pairs, steps: int
+    ) -> NDArray[np.float64]:
+        model = self._model or context.predictor.config.model
+        key = _digest(context, model, train, test, steps)
+        if key not in self._found:
+            told = r_squared(_fit_and_predict(context, model, train, test, steps), test.moved)
+            self._found[key] = told.tolist()
+            self._keep()
+        return np.array(self._found[key])
+
+    def _keep(self) -> None:
+        """All of it or nothing; of two that write at once, one trains again what the other had."""
+        if self._kept is not None:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._kept.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(self._found, indent=1) + "\n", encoding="utf-8")
+            draft.replace(self._kept)
 
 
 def measure_ceiling(context: Context, supervised: Supervised) -> list[Measure]:
     """R² of the displacement from the inverse dynamics trained on it."""
     if context.predictor.config.model.latent_action is None:
         return []
-    train, test = _pairs(context)
-    both = supervised.whole(context)
-    alone = r_squared(_fit_and_predict(context, train.still(), test.still()), test.moved)
+    both, alone = supervised.whole(context), supervised.alone(context)
     return [
         Measure(
             "supervised ceiling → hand in plane, R²",
@@ -79,6 +109,19 @@ def measure_ceiling(context: Context, supervised: Supervised) -> list[Measure]:
     ]
 
 
+def _digest(context: Context, model: ModelConfig, train: Pairs, test: Pairs, steps: int) -> str:
+    """Of all that a network's number depends on; of the frames, some of those of each side."""
+    digest = hashlib.sha256(model.model_dump_json().encode())
+    digest.update(context.predictor.config.images.model_dump_json().encode())
+    digest.update(f"{context.seed} {steps} {_BATCH} {_LR}".encode())
+    for pairs in (train, test):
+        for told in (pairs.first, pairs.second, pairs.moved):
+            digest.update(np.ascontiguousarray(told).tobytes())
+        some = np.linspace(0, len(pairs) - 1, min(_COMPARED, len(pairs))).astype(np.int64)
+        digest.update(pairs.at(some).later.tobytes())
+    return digest.hexdigest()
+
+
 def _pairs(context: Context) -> tuple[Pairs, Pairs]:
     """Training and test pairs; the latter are those of the latent actions."""
     return (
@@ -88,13 +131,13 @@ def _pairs(context: Context) -> tuple[Pairs, Pairs]:
 
 
 def _fit_and_predict(
-    context: Context, train: Pairs, test: Pairs, steps: int | None = None
+    context: Context, model: ModelConfig, train: Pairs, test: Pairs, steps: int
 ) -> NDArray[np.float64]:
     """The displacement of `test` [m, 3], metres, by a network trained on `train`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed_of("supervised network"))
-        network = PerceptionModel(context.predictor.config.model)
-        return _trained(context, network, train, test, steps or _STEPS)
+        network = PerceptionModel(model)
+        return _trained(context, network, train, test, steps)
 
 
 def _trained(
@@ -102,7 +145,7 @@ def _trained(
 ) -> NDArray[np.float64]:
     module, device = network.latent_action, context.predictor.device
     if module is None:
-        raise ValueError("the bundle predicts no latent actions")
+        raise ValueError("a network of this shape predicts no latent actions")
     spread = train.moved.std(axis=0)
     targets = torch.from_numpy((train.moved / spread).astype(np.float32)).to(device)
     dynamics = module.dynamics

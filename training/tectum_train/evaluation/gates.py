@@ -55,6 +55,7 @@ __all__ = [
     "OWN_SCENE",
     "PAINTED_RULE",
     "PAIR_RULE",
+    "PASTED",
     "PERPLEXITY_RULE",
     "PIXELS",
     "RANDOM_INIT",
@@ -111,6 +112,7 @@ CHANGE_PCA = "frame-difference PCA-256"
 TAUGHT, BESIDE_TAUGHT = "supervised network on these labels", "z on the network's labels"
 OTHER_NEXT = "shuffled o_t+1, refitted"
 TRUE_FRAMES, OWN_SCENE = "true frames, the same probe", "z in its own scene"
+PASTED = "the pair's difference, pasted, PCA of z's width"
 TO_FILL = "codes that so many pairs can fill"
 ALONE_PIXELS = "o_t alone, pixels PCA-256"
 ALONE_TOKENS = "o_t alone, trunk tokens PCA-256"
@@ -321,10 +323,14 @@ def few_labels_suffice(r_squared: float, controls: Controls) -> bool:
 
 
 # "a code decoded in another scene moves the same way". Directions are read by a linear probe that
-# errs on true frames too, so it is asked for half of what the probe reads there; and the motions
-# of a data set have a common direction, which shuffled pairs have as well.
+# errs on true frames too, so it is asked for half of what the probe reads there; the motions of a
+# data set have a common direction, which shuffled pairs have as well; and a difference of pictures,
+# pasted as far as so many numbers tell it, moves somewhat too.
 _CARRIED, _OVER_OTHERS = 0.50, 0.25
-TRANSFER_RULE = f"≥ {_CARRIED:.2f} of true frames', ≥ shuffled z + {_OVER_OTHERS}"
+TRANSFER_RULE = (
+    f"≥ {_CARRIED:.2f} of true frames', ≥ shuffled z + {_OVER_OTHERS}, above the pasted difference "
+    f"{BY}"
+)
 
 
 def motion_is_carried_over(cosine: float, controls: Controls) -> bool:
@@ -333,6 +339,7 @@ def motion_is_carried_over(cosine: float, controls: Controls) -> bool:
         cosine > 0
         and cosine >= _CARRIED * controls[TRUE_FRAMES]
         and cosine >= controls[OTHER_Z] + _OVER_OTHERS
+        and above(cosine, controls[PASTED])
     )
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tectum_core.model.bottleneck import code_count
 from tectum_core.predictor import Predictor
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.ceiling import Supervised
@@ -62,8 +61,6 @@ def measure_latent_actions(context: Context, supervised: Supervised | None = Non
     strangers = of_others(test.episode, context.generator("strangers' z, painted"))
     z = _latents(predictor, train), _latents(predictor, test)
     width = z[0].shape[1]
-    # What is said in codes is so many numbers, however long the vectors that they stand for.
-    numbers = code_count(predictor.model.latent_action.config.bottleneck) or width
 
     def explained(seen: NDArray[np.floating], asked: NDArray[np.floating]) -> NDArray[np.float64]:
         return r_squared(fit_ridge(seen, train.moved, asked, train.episode), test.moved)
@@ -76,7 +73,7 @@ def measure_latent_actions(context: Context, supervised: Supervised | None = Non
     of_change = explained(*change)
     of_twin = explained(_latents(context.twin, train), _latents(context.twin, test))
     plane = {
-        gates.CHANGE_OF_WIDTH: _plane(explained(*(part[:, :numbers] for part in change))),
+        gates.CHANGE_OF_WIDTH: _plane(explained(*(part[:, :width] for part in change))),
         gates.CHANGE_PCA: _plane(of_change),
         gates.ALONE_PIXELS: _plane(principal(lambda p: flat_pixels(p.frames, p.first))),
         gates.ALONE_TOKENS: _plane(principal(lambda p: _tokens(predictor, p))),
@@ -124,7 +121,7 @@ def measure_latent_actions(context: Context, supervised: Supervised | None = Non
             name,
             z,
             change,
-            numbers,
+            width,
             labels,
             context.generator("labelled episodes"),
             None if supervised is None else partial(taught, supervised),

@@ -35,7 +35,7 @@ from tectum_train.evaluation.probes import Pca, fit_ridge
 __all__ = ["measure_policy"]
 
 _SECONDS = 0.5
-_FITTED, _ASKED, _COMPONENTS = 3072, 1024, 256
+_FITTED, _ASKED, _COMPONENTS = 2048, 1024, 256
 _WAVES, _LENGTH = 256, 1.5
 """Random features of the state, and over how many of its standard deviations they bend."""
 _LEAST = 1e-6

@@ -74,7 +74,12 @@ class _Part:
 
 
 def _parts(
-    config: BundleConfig, columns: Columns, shown: StateFeatures, *, ceiling: bool
+    config: BundleConfig,
+    columns: Columns,
+    shown: StateFeatures,
+    supervised: Supervised | None,
+    *,
+    probes: bool,
 ) -> Iterator[_Part]:
     """What there is to measure of a bundle with these trained heads, in the report's order."""
     model, learnt = config.model, config.training.learnt
@@ -96,7 +101,6 @@ def _parts(
             yield _Part("masked actions", measure_masked_actions, acting)
         yield _Part("action prediction", measure_action_prediction, acting)
     latent, moving = model.latent_action, (columns.state, columns.extrinsics)
-    supervised = Supervised() if ceiling else None
     if latent is not None and learnt("latent_action"):
         beside = partial(measure_latent_actions, supervised=supervised)
         yield _Part("latent actions", beside, moving)
@@ -105,7 +109,7 @@ def _parts(
     if model.world_model is not None and learnt("world_model"):
         acted = (columns.action,) if model.world_model.actions == "real" else ()
         yield _Part("world model", measure_world_model, acted)
-    if learnt("vision"):
+    if probes and learnt("vision"):
         yield _Part("frozen features", measure_features, (columns.family,))
         camera = (columns.intrinsics, columns.extrinsics)
         yield _Part("dense features", measure_dense_features, (columns.state, *camera))
@@ -132,11 +136,13 @@ def evaluate(
     test: Samples,
     columns: Columns | None = None,
     seed: int = 0,
-    ceiling: bool = False,
+    supervised: Supervised | None = None,
     tell: Callable[[str], None] = lambda _: None,
     left_out: Callable[[str], None] = lambda _: None,
     device: str = "cpu",
     objectives: Sequence[Objective] = (),
+    *,
+    probes: bool = True,
 ) -> list[Measure]:
     """All measures that the bundle has a head for and the data set has what it takes for.
 
@@ -146,13 +152,15 @@ def evaluate(
         test: what is measured on, likewise; beside it, its world.json.
         columns: what the data set's features are called; None: as the generator calls them.
         seed: of choices such as masks and shuffles.
-        ceiling: also train the supervised ceiling of latent actions and its control, and networks
-            of that shape on as few labels as z is decoded by.
+        supervised: networks that are taught what latent actions have to find, from all labels
+            and from few, to stand beside them; None: nobody trains them.
         tell: called with what is being measured.
         left_out: called with what is not, and what the data set lacks for it.
         device: a torch device for the models; probes are fitted on the CPU.
         objectives: that the bundle's model was trained by, for what only they have or know;
             moved likewise.
+        probes: whether the frozen trunk is asked, too: minutes for networks of random weights
+            beside it.
 
     Raises:
         DataError: bundle and data contradict each other (see `check_fits`).
@@ -181,7 +189,7 @@ def evaluate(
     measures: list[Measure] = []
     for one in objectives:
         one.to(device).eval()
-    parts = _parts(config, columns, shown, ceiling=ceiling)
+    parts = _parts(config, columns, shown, supervised, probes=probes)
     for part in (*parts, *_beside(objectives)):
         if lacking := part.lacking(context):
             left_out(f"{part.name}: the data set lacks {', '.join(lacking)}")

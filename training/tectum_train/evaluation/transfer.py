@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tectum_core.model import LatentActionModel
+from tectum_core.model.bottleneck import latent_width
 from tectum_core.predictor import Predictor
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, model_input, of_others
@@ -35,6 +36,9 @@ Changes = NDArray[np.float32]
 @torch.inference_mode()
 def measure_transfer(context: Context, train: Pairs, test: Pairs) -> list[Measure]:
     """Cosine, in plane, of the motion that z paints in another episode with that of its own pair.
+
+    Beside it stands what anybody could do who keeps as many numbers of a pair as z has: paste its
+    difference into the other scene, as far as so many principal components tell it.
 
     Over the half of the pairs that move more: where nothing moves there is no direction.
 
@@ -57,16 +61,21 @@ def measure_transfer(context: Context, train: Pairs, test: Pairs) -> list[Measur
     fitted = components(seen)
     del seen
 
-    def cosine(change: Changes, moved: NDArray[np.float64]) -> float:
-        read = fit_ridge(fitted, train.moved[:, :2], components(change), train.episode)
+    def told(shown: NDArray[np.float64], moved: NDArray[np.float64]) -> float:
+        read = fit_ridge(fitted, train.moved[:, :2], shown, train.episode)
         return float(_cosine(read, moved[:, :2]).mean())
+
+    def cosine(change: Changes, moved: NDArray[np.float64]) -> float:
+        return told(components(change), moved)
 
     elsewhere = of_others(test.episode, context.generator("z in another scene"))
     strangers = of_others(test.episode, context.generator("motions of others' z"))
     painted = dynamics.painted(test, test.at(elsewhere))
     value = cosine(painted, test.moved)
+    true = components(dynamics.true(test))
     controls = {
-        gates.TRUE_FRAMES: cosine(dynamics.true(test), test.moved),
+        gates.TRUE_FRAMES: told(true, test.moved),
+        gates.PASTED: told(_of_width(true, latent_width(module.config.bottleneck)), test.moved),
         gates.OWN_SCENE: cosine(dynamics.painted(test, test), test.moved),
         gates.OTHER_Z: cosine(painted, test.moved[strangers]),
     }
@@ -80,6 +89,11 @@ def measure_transfer(context: Context, train: Pairs, test: Pairs) -> list[Measur
             f"{len(test)} pairs of {len(np.unique(test.episode))} episodes",
         )
     ]
+
+
+def _of_width(coordinates: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """So many of the components [n, k], as if the rest had not changed."""
+    return np.where(np.arange(coordinates.shape[1]) < width, coordinates, 0.0)
 
 
 def _cosine(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
