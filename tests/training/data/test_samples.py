@@ -162,6 +162,38 @@ def test_all_episodes_at_once_are_the_order_without_any() -> None:
     assert np.array_equal(Order(3, 7, 20, episode, 4).of(1)[0], Order(3, 7, 20).of(1)[0])
 
 
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 7), st.integers(0, 99))
+def test_so_many_frames_of_each_of_a_few_episodes_are_taken_before_other_episodes(
+    lengths: list[int], at_once: int, frames: int, seed: int
+) -> None:
+    episode, total = np.repeat(np.arange(len(lengths)), lengths), sum(lengths)
+
+    taken, _ = Order(seed, total, total, episode, at_once, frames).of(0)
+
+    assert sorted(taken) == list(range(total))
+    left, rest = list(episode[taken]), dict(enumerate(lengths))
+    begun = [
+        list(dict.fromkeys(left[: sum(min(frames, n) for n in lengths)]))[k : k + at_once]
+        for k in range(0, len(lengths), at_once)
+    ]
+    while left:
+        for pool in begun:
+            due = {one: min(frames, rest[one]) for one in pool}
+            count = sum(due.values())
+            assert {one: left[:count].count(one) for one in pool} == due
+            left = left[count:]
+            rest |= {one: rest[one] - due[one] for one in pool}
+
+
+def test_with_as_many_frames_as_an_episode_has_nothing_is_turned() -> None:
+    episode = np.repeat(np.arange(4), 5)
+
+    whole, _ = Order(3, 20, 20, episode, 2).of(0)
+
+    assert np.array_equal(whole, Order(3, 20, 20, episode, 2, 5).of(0)[0])
+    assert not np.array_equal(whole, Order(3, 20, 20, episode, 2, 4).of(0)[0])
+
+
 # ---------------------------------------------------------------- frames that go together
 
 

@@ -274,3 +274,15 @@ def test_samples_come_of_a_few_episodes_at_once(tiny_data: Path, samples: Sample
     (pool,) = {frozenset(batch.episode.tolist()) for batch in made}
     assert len(pool) == 2
     assert len(set(every.episode.tolist())) > 2
+
+
+def test_so_many_of_each_episodes_frames_make_each_steps_episodes_other_ones(
+    tiny_data: Path, samples: Samples
+) -> None:
+    size = job(tiny_data, tiny_data).schedule.batch_size
+    few = {"data__episodes_at_once": 2, "data__frames_at_once": size // 2}
+
+    one, other = (maker(job(tiny_data, tiny_data, **few), samples).make(step) for step in range(2))
+
+    assert np.unique(one.episode, return_counts=True)[1].tolist() == [size // 2] * 2
+    assert not set(one.episode.tolist()) & set(other.episode.tolist())

@@ -223,6 +223,7 @@ class Order:
         total: N, how many samples there are.
         episode: int64[N], which one each is of, from 0 on.
         at_once: of how many episodes samples come until all of theirs have; 0: of all.
+        frames: of each of these, how many before those of other episodes come; 0: all.
     """
 
     def __init__(
@@ -232,9 +233,10 @@ class Order:
         total: int,
         episode: NDArray[np.int64] | None = None,
         at_once: int = 0,
+        frames: int = 0,
     ) -> None:
         self._seed, self._batch_size, self._total = seed, batch_size, total
-        self._episode, self._at_once = episode, at_once
+        self._episode, self._at_once, self._frames = episode, at_once, frames
         self._shuffles: dict[int, NDArray[np.int64]] = {}
 
     def of(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -257,10 +259,21 @@ class Order:
         shuffled = generator.permutation(self._total)
         if self._at_once and self._episode is not None:
             group = generator.permutation(int(self._episode.max()) + 1) // self._at_once
-            shuffled = shuffled[group[self._episode[shuffled]].argsort(kind="stable")]
+            episode = self._episode[shuffled]
+            turn = _place_among_alike(episode) // (self._frames or self._total)
+            shuffled = shuffled[np.lexsort((group[episode], turn))]
         # This one and the one before: a batch may lie in both.
         self._shuffles = {**dict(list(self._shuffles.items())[-1:]), epoch: shuffled}
         return shuffled
+
+
+def _place_among_alike(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the same value come before each: [N]."""
+    alike = values.argsort(kind="stable")
+    count = np.unique(values, return_counts=True)[1]
+    place = np.empty_like(values)
+    place[alike] = np.arange(len(values)) - np.repeat(count.cumsum() - count, count)
+    return place
 
 
 def _beside(values: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -52,7 +52,7 @@ class BatchMaker:
         self._device = device
         self._order = Order(
             recipe.seed, recipe.schedule.batch_size, len(samples),
-            samples.episode, recipe.data.episodes_at_once,
+            samples.episode, recipe.data.episodes_at_once, recipe.data.frames_at_once,
         )  # fmt: skip
         self._frames = Frames(recipe.images.size, recipe.augmentation)
         self._views = Views(recipe.images.size, recipe.augmentation.views)

@@ -51,7 +51,7 @@ def held_out(
     device: torch.device,
 ) -> Iterator[Batch]:
     """So many batches of these episodes as the recipe's objectives read them, as they were seen."""
-    data = recipe.data.model_copy(update={"episodes_at_once": 0})
+    data = recipe.data.model_copy(update={"episodes_at_once": 0, "frames_at_once": 0})
     plain = recipe.model_copy(update={"augmentation": _PLAIN, "data": data})
     maker = BatchMaker(plain, samples, tokenizer, scaling, device)
     yield from (maker.make(step) for step in range(batches))

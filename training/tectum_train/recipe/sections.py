@@ -49,12 +49,25 @@ class DataConfig(Strict):
     """Of how many episodes a step's samples come, until all of theirs have been taken; then of as
     many others. Negatives are then of the same episode more often: these differ in what happens,
     not in scene and light. 0: of all of them."""
+    frames_at_once: NonNegativeInt = 0
+    """How many of each of these episodes' frames are taken before those of other episodes, so that
+    a short run sees more episodes: the batch's divided by `episodes_at_once` make each step's
+    episodes other ones. 0: all of them."""
     intrinsics: str | None = None
     """Feature that holds the camera's (fx, fy, cx, cy) in pixels of the recorded pictures. It
     follows the robot's state as four numbers more, in pixels of the model's input, and is moved as
     augmentation moves the pixels. None: not read."""
     clip: ClipConfig | None = None
     """Frames in a row, for objectives that read clips; None: there are none."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.frames_at_once and not self.episodes_at_once:
+            raise ValueError(
+                f"frames_at_once: found {self.frames_at_once} without episodes_at_once, of whose "
+                "episodes it says how much is taken; allowed: 0, or both"
+            )
+        return self
 
 
 class OptimiserConfig(Strict):
