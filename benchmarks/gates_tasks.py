@@ -10,7 +10,7 @@ from gates_rules import Kept, Task
 
 __all__ = ["ALONE", "MFLOP", "MIXES", "OBJECTIVES", "STEPS", "steps_of"]
 
-STEPS = 400
+STEPS = 260
 """Of the mix, as its recipe has it."""
 
 OBJECTIVES = {
