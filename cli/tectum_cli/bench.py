@@ -192,13 +192,15 @@ async def _driven(
     callers: int,
     span: float,
 ) -> tuple[str, list[Result]]:
-    """Who was asked, and what came of each call; with a progress bar at a terminal."""
+    """Who was asked, and what came of each call; with a bar at a terminal, else a line."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tectum_cli.load.driving import closed_loop, open_loop
 
     columns = TextColumn("{task.fields[open]} calls open"), BarColumn(), TimeRemainingColumn()
     async with calls as (name, ask):
+        if not errors.is_terminal:
+            errors.print(f"asking {name} for {span:g} s", highlight=False, soft_wrap=True)
         with Progress(
             *columns, console=errors, transient=True, disable=not errors.is_terminal
         ) as bar:

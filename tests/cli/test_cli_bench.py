@@ -122,7 +122,8 @@ def test_ctrl_c_ends_a_load_and_reports_it(worker: str, tmp_path: Path) -> None:
     given = ["--worker", worker, "--seconds", 600, "--warmup", 0, "--size", 32]
 
     with Running("bench", *given, "--json", tmp_path / "load.json", folder=tmp_path) as running:
-        time.sleep(4)
+        running.until_it_says("asking ")
+        time.sleep(1)
         running.interrupt(signal.SIGINT)
 
         assert running.ended() == 0, running.output

@@ -84,7 +84,7 @@ def test_many_samples_are_asked_in_pieces_and_answered_alike() -> None:
 # ---------------------------------------------------------------- the measure
 
 
-LENGTH = 48
+LENGTH = 72
 
 
 def scene(families: Sequence[int], seed: int) -> Samples:
@@ -127,7 +127,7 @@ def test_a_trunk_that_sees_the_task_is_told_from_one_that_does_not() -> None:
     assert near.passed
     assert near.gate == "above random init and PCA-256, each by ≥ two standard errors"
     assert (linear.passed, few.passed) == (None, None)
-    assert near.on == "96 frames of 12 episodes"
+    assert near.on == "48 frames of 12 episodes"
     assert few.name == "frozen trunk → task from 10% of the labels"
     assert few.on == "3 labelled episodes, mean of 5 draws"
     assert near.errors.keys() == few.errors.keys() == near.controls.keys()
