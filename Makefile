@@ -42,8 +42,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: test
-test: setup ## Run the tests, in three processes: some wait for processes of their own.
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --quiet --numprocesses 3 --dist loadfile
+test: setup ## Run the tests.
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: setup ## Lint, format, types, import rules, stubs, contract, containers' files.

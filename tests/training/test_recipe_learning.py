@@ -112,6 +112,7 @@ def test_one_action_has_no_run_to_hide() -> None:
         ({"kind": "sim_clr", "fraction": 0.25}, 4),
         ({"kind": "mo_co"}, 1),
         ({"kind": "mo_co", "queue": 0, "batch_norm": False}, 1),
+        ({"kind": "mo_co", "batch_norm": False, "koleo_weight": 0.1}, 1),
         ({"kind": "cpc", "negatives": "in_batch"}, 1),
         ({"kind": "dino"}, 1),
         ({"kind": "dino", "koleo_weight": 0, "batch_norm": True}, 1),

@@ -10,6 +10,7 @@ __all__ = ["has_room", "share"]
 
 _KEPT_FREE = {1: 0, 2: 1, 3: 2}
 """Eighths of the queue that CONTROL (1), INTERACTIVE (2) and BULK (3) leave to higher classes."""
+_LOWEST = max(_KEPT_FREE)
 
 
 def share(places: int, priority: int) -> int:
@@ -24,9 +25,10 @@ def share(places: int, priority: int) -> int:
 def has_room(places: int, taken: int, wanted: int, priority: int) -> bool:
     """Whether a request of `wanted` items may join the `taken` ones.
 
-    While no more is taken than what its class keeps free for higher ones, it may fill the
+    While no more is taken than what the lowest class keeps free for higher ones, it may fill the
     whole queue: else a request about as large as its class's share, or larger, would be told
-    to come again for as long as anybody else is there. One such fits at a time.
+    to come again for as long as anybody else is there. One such fits at a time. For all classes
+    alike, or a lower one would be let in where a higher one is not.
     """
     limit = share(places, priority)
-    return taken + wanted <= (places if taken <= places - limit else limit)
+    return taken + wanted <= (places if taken <= places - share(places, _LOWEST) else limit)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.server.worker.asking import IMAGE, images, options
 from tests.server.worker.serving import Fronted, ScriptedEngine, zeros
@@ -67,6 +67,7 @@ def test_nobody_is_taken_beyond_the_places(
 
 
 @given(PLACES, TAKEN, WANTED)
+@example(places=8, taken=2, wanted=6)
 def test_where_a_class_is_taken_every_higher_one_is(places: int, taken: int, wanted: int) -> None:
     room = [has_room(places, taken, wanted, priority) for priority in Priority]
 

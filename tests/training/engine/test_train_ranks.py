@@ -40,7 +40,7 @@ Arrays = dict[str, NDArray[Any]]
 OBJECTIVES = [
     {"kind": "image_text", "after": 0.3, "negatives": {"queue": 20}},
     {"kind": "sim_clr", "fraction": 0.5},
-    {"kind": "mo_co", "queue": 20, "fraction": 0.5, "momentum": 0.6},
+    {"kind": "mo_co", "queue": 20, "fraction": 0.5, "momentum": 0.6, "koleo_weight": 0.3},
 ]
 WHOLE = [
     {"kind": "dino", "prototypes": 8, "hidden": 16, "bottleneck": 8, "masked_share": 0.5},

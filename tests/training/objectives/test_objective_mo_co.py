@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from tectum_core.architecture import StemConfig
 from tectum_train.losses.contrastive import batch_info_nce, queue_info_nce
+from tectum_train.losses.distillation import koleo
 from tectum_train.momentum import momentum_at
 from tectum_train.objectives import Batch
 from tectum_train.objectives.mo_co import MoCo, MoCoConfig
@@ -101,6 +102,35 @@ def test_a_query_is_asked_against_its_own_key_and_the_queue_of_steps_before() ->
     assert_close(outcome.metrics["accuracy"], hit.float().mean())
     assert outcome.metrics["age"] == 1.5  # eight of the step before, eight random ones
     assert torch.equal(objective.queue.vectors, before)
+
+
+@pytest.mark.parametrize("settings", [{"queue": 16}, {"queue": 0}])
+def test_the_trunks_vectors_are_kept_apart_beside_the_contrast(settings: Any) -> None:
+    kept, plain = built(koleo_weight=0.3, **settings), built(**settings)
+    made = batch(8, seed=2)
+
+    outcome, without = kept(made), plain(made)
+
+    asking = views(made)[: 1 if settings["queue"] else 2]
+    apart = sum(koleo(kept.encoder.vision(one).pooled) for one in asking) / len(asking)
+    assert_close(outcome.loss, without.loss + 0.3 * apart)
+    assert_close(outcome.metrics["koleo"], apart)
+    assert "koleo" not in without.metrics
+    assert outcome.metrics["accuracy"] == without.metrics["accuracy"]
+
+
+def test_kept_apart_they_point_less_and_less_one_way() -> None:
+    kept, plain = built(queue=16, koleo_weight=1.0), built(queue=16)
+
+    spreads = []
+    for objective in (kept, plain):
+        for number in range(30):
+            step(objective, batch(8, seed=number))
+        with torch.no_grad():
+            seen = F.normalize(objective.encoder.vision(views(batch(8))[0]).pooled, dim=1)
+        spreads.append((seen - seen.mean(dim=0)).square().sum(dim=1).mean())
+
+    assert spreads[0] > 1.5 * spreads[1]
 
 
 def test_eight_samples_come_as_far_apart_as_eight_can() -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from tectum_core.model import PerceptionModel, VisionTransformer
 from tectum_train.distributed import gather, interleaved, world_size
 from tectum_train.heads import batch_norm, perceptron
 from tectum_train.losses.contrastive import batch_info_nce, queue_info_nce
+from tectum_train.losses.distillation import koleo
 from tectum_train.losses.precision import wide
 from tectum_train.momentum import Slow, momentum_at
 from tectum_train.objectives.base import Coupled, Outcome, PartSettings
@@ -51,6 +53,11 @@ class MoCoConfig(PartSettings):
     """Whether the trunk's projection of patches stays random, as in version 3, whose training else
     stumbles (arXiv:2104.02057, section 4); of a trunk that no other objective trains."""
 
+    koleo_weight: NonNegativeFloat = 0.0
+    """Weight of what keeps the trunk's own vectors apart (KoLeo, as DINOv2 has it). What BatchNorm
+    divides by, the loss cannot make larger: without it all pictures' vectors may come to point one
+    way, which a probe sees through and whoever compares them by their cosines does not."""
+
     @property
     def reads(self) -> Reads:
         """Two views."""
@@ -59,7 +66,7 @@ class MoCoConfig(PartSettings):
     @property
     def fewest(self) -> int:
         """A picture, and another that it is told from or that it has a variance with."""
-        return 2 if self.batch_norm or not self.queue else 1
+        return 2 if self.batch_norm or not self.queue or self.koleo_weight else 1
 
 
 class _Encoder(nn.Module):
@@ -105,17 +112,38 @@ class MoCo(Coupled):
         )
 
     def features(self, batch: Batch) -> dict[str, Tensor]:
-        """What `query` and `key` are made of, float[b, D]; of version 3 float[b, 2, D], by view."""
+        """What `query` and `key` are made of, float[b, D]; of version 3 float[b, 2, D], by view.
+
+        Where they are kept apart, `seen` too, the trunk's vectors of what asks: float[b, v, W].
+        """
         views = given(batch.views, "views")[: self.config.used(batch)]
         first, second = views.unbind(1)
+        asking = (first,) if self.predictor is None else (first, second)
+        seen = [self.encoder.vision(one).pooled for one in asking]
+        asked = [self.encoder.projector(one) for one in seen]
         if self.predictor is None:
-            return {"query": self.encoder(first), "key": self._keys(second)}
-        asked = [self.predictor(self.encoder(one)) for one in (first, second)]
-        told = [self._keys(one) for one in (first, second)]
-        return {"query": torch.stack(asked, dim=1), "key": torch.stack(told, dim=1)}
+            made = {"query": asked[0], "key": self._keys(second)}
+        else:
+            told = [self._keys(one) for one in asking]
+            made = {
+                "query": torch.stack([self.predictor(one) for one in asked], dim=1),
+                "key": torch.stack(told, dim=1),
+            }
+        return {**made, "seen": torch.stack(seen, dim=1)} if self.config.koleo_weight else made
 
     def judged(self, features: dict[str, Tensor], _: Batch) -> Outcome:
-        """Outcome with the loss, how often the own key is nearest, and the keys' mean age."""
+        """Outcome with the loss, how often the own key is nearest, and the keys' mean age.
+
+        `koleo`, where vectors are kept apart: minus the logarithm of how far the nearest lie.
+        """
+        found = self._contrast(features)
+        if not self.config.koleo_weight:
+            return found
+        apart = torch.stack([koleo(one) for one in features["seen"].unbind(1)]).mean()
+        loss = found.loss + self.config.koleo_weight * apart
+        return replace(found, loss=loss, metrics={**found.metrics, "koleo": apart.detach()})
+
+    def _contrast(self, features: dict[str, Tensor]) -> Outcome:
         queries, keys = self._unit(features["query"]), self._unit(features["key"].detach())
         if self.queue is None:
             return self._symmetric(queries.unbind(1), keys.unbind(1))
