@@ -155,9 +155,7 @@ COUPLED: list[Any] = [
     pytest.param([{"kind": "sim_clr", "fraction": 0.5}], id="sim_clr"),
     pytest.param([{"kind": "mo_co", "queue": 12, "momentum": 0.6}], id="mo_co"),
     pytest.param([{"kind": "mo_co", "queue": 0, "momentum": 0.6}], id="mo_co-v3"),
-    pytest.param(
-        [{"kind": "mo_co", "queue": 12, "momentum": 0.6, "koleo_weight": 0.3}], id="mo_co-koleo"
-    ),
+    pytest.param([{"kind": "mo_co", "queue": 12, "koleo_weight": 0.3}], id="mo_co-koleo"),
     pytest.param([{"kind": "image_text"}, {"kind": "sim_clr"}], id="two"),
     pytest.param([{"kind": "world_model", "decode_weight": 0.5}], id="world_model"),
     pytest.param([{"kind": "world_model", "encoder": "trained"}], id="world_model-trained"),
