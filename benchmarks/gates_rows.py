@@ -244,7 +244,7 @@ _MORE = (Shown("from 10.0% of the labels"), Shown("from 100.0% of the labels"))
 LABELLED = Shown("supervised ceiling → hand in plane, R²")
 """For rows that have it, networks are trained that are told the answer: minutes of work, once for
 all rows."""
-TAUGHT = "latent-action-fsq-small"
+TAUGHT = "latent-action-vq-small"
 """The recipe whose shape those have, whatever the row's: of all here it learns best from pixels."""
 _CARRIED = (
     *(_IN_PLANE, Own("next frame's error", gates.FRAME_RULE), _FEW, *_MORE, LABELLED),

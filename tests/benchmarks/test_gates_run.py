@@ -247,7 +247,7 @@ def test_latent_actions_are_held_up_against_the_same_networks_that_are_told_the_
     (supervised,) = asked
     assert isinstance(supervised, Supervised) is held
     if isinstance(supervised, Supervised):
-        assert supervised._model == read_recipe("latent-action-fsq-small").model
+        assert supervised._model == read_recipe("latent-action-vq-small").model
         assert supervised._kept == places.runs / "taught.json"
 
 

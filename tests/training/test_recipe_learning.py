@@ -78,6 +78,13 @@ def test_a_trunk_that_learns_from_what_it_predicts_needs_no_other() -> None:
     assert recipe({"kind": "latent_action"}).trunk is None  # of pixels, which it does not read
 
 
+def test_how_much_of_a_few_episodes_is_taken_is_refused_without_how_many_these_are() -> None:
+    told = why({"kind": "sim_clr"}, data__frames_at_once=8)
+
+    assert "frames_at_once: found 8 without episodes_at_once" in told
+    assert recipe({"kind": "sim_clr"}, data__frames_at_once=8, data__episodes_at_once=2)
+
+
 # ---------------------------------------------------------------- actions
 
 

@@ -43,6 +43,7 @@ HOW_TAUGHT_FEW = f"{HOW_TAUGHT}, its steps chosen by the held-out episodes"
 """What is to be known of its numbers, for the report."""
 _TRAIN_PAIRS, _TEST_PAIRS = 40_000, 4_000
 _COMPARED = 64
+"""Frames of each side by which pairs of one data set are told from another's."""
 
 
 class Supervised:

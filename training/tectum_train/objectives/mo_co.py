@@ -1,6 +1,7 @@
 """MoCo: a view finds its partner's key among many older keys, made by a slow copy of the trunk.
 
-Letters: b samples of this rank that are used, D width of a key, K of the queue.
+Letters: b samples of this rank that are used, v views that ask, W width of the trunk, D of a key, K
+of the queue.
 """
 
 from __future__ import annotations
