@@ -56,8 +56,10 @@ def _described(model: Model) -> Table:
     table.add_column()
     table.add_column(overflow="fold")
     if model.state is not ModelState.READY:
-        table.add_row("state", escape(f"{model.state.value} {model.failure}"))
+        table.add_row("state", escape(f"{model.state.value} {model.failure}".rstrip()))
     table.add_row("version", model.version)
+    if model.rejection is not None:
+        table.add_row("rejected", escape(f"{model.rejection.version} {model.rejection.why}"))
     table.add_row("parameters", f"{model.parameters:,}")
     table.add_row("numerics", f"{model.numerics.precision}, {model.numerics.engine}")
     table.add_row("can", ", ".join(sorted(one.value for one in model.capabilities)))

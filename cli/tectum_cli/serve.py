@@ -24,8 +24,8 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model to load, NAME or NAME@VERSION; repeat for more. The first is the "
-            "default. Without any: the embedded tectum-tiny.",
+            help="Model to load, NAME or NAME@VERSION; repeat for more; '*': all others too. "
+            "The first is the default. Without any: the embedded one.",
             envvar="TECTUM_MODELS",
         ),
     ] = None,
@@ -36,6 +36,25 @@ def serve(
             envvar="TECTUM_REPOSITORY",
         ),
     ] = "",
+    watch: Annotated[
+        float,
+        typer.Option(
+            envvar="TECTUM_WATCH",
+            help="Look at the repository every so many seconds and serve what is the latest "
+            "there; 0: never.",
+            metavar="SECONDS",
+            min=0,
+        ),
+    ] = 0.0,
+    model_memory_bytes: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TECTUM_MODEL_MEMORY_BYTES",
+            help="Bytes that models' weights may take together; whoever was longest unused "
+            "makes room. Without: as many as they take.",
+            min=1,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(envvar="TECTUM_HOST", help="Address to listen on.")] = (
         "127.0.0.1"
     ),
@@ -123,6 +142,8 @@ def serve(
         context,
         models=tuple(model or ()),
         repository=repository,
+        watch=watch,
+        model_memory_bytes=model_memory_bytes,
         host=host,
         port=port,
         metrics_host=metrics_host,

@@ -176,6 +176,7 @@ CLASS_BY_REASON: Mapping[int, type[TectumError]] = {
     _Reason.ERROR_REASON_BUNDLE_REJECTED: BundleRejected,
     _Reason.ERROR_REASON_DRAINING: Unavailable,
     _Reason.ERROR_REASON_ENGINE_UNAVAILABLE: Unavailable,
+    _Reason.ERROR_REASON_MODEL_LOADING: Unavailable,
     _Reason.ERROR_REASON_CREDENTIALS_INVALID: Unauthenticated,
     _Reason.ERROR_REASON_PERMISSION_MISSING: PermissionDenied,
     _Reason.ERROR_REASON_CANCELLED: Cancelled,

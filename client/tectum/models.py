@@ -169,6 +169,17 @@ class GoldenStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """A version that should serve and does not."""
+
+    version: str
+    """Empty: it could not even be told."""
+    why: str
+    rejected_at: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model on a worker."""
 
@@ -189,6 +200,10 @@ class Model:
     parameters: int
     card: str
     """The model card, Markdown. Empty unless the model was asked for by itself."""
+    rejection: Rejection | None = None
+    """The version that should serve by now, where it was rejected. None: nothing is wrong."""
+    memory_bytes: int = 0
+    """What its weights take. 0: it is not in memory."""
 
     def space(self, kind: VectorKind, modality: Modality = Modality.IMAGE) -> Space | None:
         """The space that a modality's vectors of a kind live in. None: the model has no such."""
@@ -230,7 +245,13 @@ def model(message: model_pb2.Model) -> Model:
         ),
         parameters=message.parameters,
         card=message.card,
+        rejection=_rejection(message.rejection) if message.HasField("rejection") else None,
+        memory_bytes=message.memory_bytes,
     )
+
+
+def _rejection(message: model_pb2.Rejection) -> Rejection:
+    return Rejection(message.version, message.why, message.rejected_at.ToNanoseconds() / 1e9)
 
 
 def _space(message: model_pb2.Space) -> Space:

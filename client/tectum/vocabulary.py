@@ -92,6 +92,8 @@ class ModelState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+    EVICTED = "evicted"
+    """It has made room for another model, and comes back for who asks for it."""
     UNKNOWN = "unknown"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.bundles import picture
 from tests.cli.running import free_port, invoke, run_without
 
-from tectum import Capability, Client, ModelState
+from tectum import Capability, Client, ModelState, Rejection
 from tectum_cli import demo, extras, pictures
 from tectum_cli.pictures import latent_plot, reconstruction_sheet
 
@@ -77,6 +77,20 @@ def test_a_model_that_is_not_ready_says_so(worker: str, monkeypatch: pytest.Monk
     output = invoke("models", "--worker", worker).output
 
     assert "state       failed golden outputs differ [by 0.1]" in output
+
+
+def test_a_model_whose_newest_version_was_rejected_says_so(
+    worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(worker) as client:
+        (model,) = client.list_models()
+    rejected = replace(model, rejection=Rejection("e" * 16, "lacks [vision.norm]", 1.0))
+    monkeypatch.setattr(Client, "list_models", lambda _: [rejected])
+
+    output = invoke("models", "--worker", worker).output
+
+    assert f"rejected    {'e' * 16} lacks [vision.norm]" in output
+    assert model.version in output
 
 
 def test_one_model_is_described_by_its_card(worker: str) -> None:

@@ -42,6 +42,8 @@ VALUES: dict[str, Any] = {
     "max_block_ms": 8,
     "kept_share": 0.125,
     "record": "arrivals.jsonl",
+    "watch": 0.75,
+    "model_memory_bytes": 2**30,
     "max_streams": 9,
     "control_deadline": 1.5,
     "interactive_deadline": 2.5,

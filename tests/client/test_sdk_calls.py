@@ -17,6 +17,8 @@ from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
 
 import tectum
+from tectum import models
+from tectum.v1 import model_pb2
 
 Ask = Callable[..., Any]
 
@@ -324,6 +326,20 @@ def test_a_model_says_what_it_can_do_and_what_it_takes(ask: Ask) -> None:
     assert model.input.clip is None
     assert model.limits.control_deadline == 0.25
     assert model.golden.passed
+
+
+def test_a_model_says_that_it_has_made_room_and_what_was_rejected_of_it() -> None:
+    message = model_pb2.Model(name="tiny", state=model_pb2.MODEL_STATE_EVICTED, memory_bytes=0)
+    message.rejection.version, message.rejection.why = "e" * 16, "no good"
+    message.rejection.rejected_at.FromMilliseconds(1500)
+
+    found = models.model(message)
+
+    assert found.state is tectum.ModelState.EVICTED
+    assert found.memory_bytes == 0
+    assert found.rejection == tectum.Rejection("e" * 16, "no good", 1.5)
+    ready = models.model(model_pb2.Model(memory_bytes=2**33))
+    assert (ready.rejection, ready.memory_bytes) == (None, 2**33)
 
 
 def test_health_speaks_the_standard_service(ask: Ask, worker: FakeWorker) -> None:

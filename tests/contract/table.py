@@ -48,5 +48,6 @@ ROWS = {
         "PERMISSION_MISSING": (code_pb2.PERMISSION_DENIED, tectum.PermissionDenied, 403, False),
         "CANCELLED": (code_pb2.CANCELLED, tectum.Cancelled, 499, False),
         "INTERNAL": (code_pb2.INTERNAL, tectum.InternalError, 500, False),
+        "MODEL_LOADING": (code_pb2.UNAVAILABLE, tectum.Unavailable, 503, True),
     }.items()
 }

@@ -86,6 +86,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """CANCELLED: the caller went away before the answer."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 24
     """INTERNAL: a fault of the worker's own; its log has the request id."""
+    ERROR_REASON_MODEL_LOADING: _ErrorReason.ValueType  # 25
+    """UNAVAILABLE, with RetryInfo: the model had made room for another one, and is being loaded again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or an item failed: the `reason` of google.rpc.ErrorInfo (domain `tectum.dev`), there
@@ -154,6 +156,8 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 23
 """CANCELLED: the caller went away before the answer."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 24
 """INTERNAL: a fault of the worker's own; its log has the request id."""
+ERROR_REASON_MODEL_LOADING: ErrorReason.ValueType  # 25
+"""UNAVAILABLE, with RetryInfo: the model had made room for another one, and is being loaded again."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 @typing.final

@@ -23,66 +23,69 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tectum.v1 import call_pb2 as tectum_dot_v1_dot_call__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tectum/v1/model.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14tectum/v1/call.proto\"\x90\x01\n\x05Space\x12\x10\n\x08space_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.tectum.v1.VectorKind\x12\'\n\nmodalities\x18\x03 \x03(\x0e\x32\x13.tectum.v1.Modality\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x13\n\x0btruncations\x18\x05 \x03(\r\"\x9c\x02\n\x06Limits\x12\x11\n\tmax_items\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x04\x12\x12\n\nmax_pixels\x18\x03 \x01(\x04\x12\x16\n\x0emax_text_bytes\x18\x04 \x01(\r\x12\x18\n\x10max_queued_items\x18\x05 \x01(\r\x12\x33\n\x10\x63ontrol_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x14interactive_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rbulk_deadline\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc8\x01\n\nImageInput\x12\x0c\n\x04size\x18\x01 \x01(\r\x12\x12\n\npatch_size\x18\x02 \x01(\r\x12*\n\x0bresize_mode\x18\x03 \x01(\x0e\x32\x15.tectum.v1.ResizeMode\x12\x11\n\tresize_to\x18\x04 \x01(\r\x12/\n\rinterpolation\x18\x05 \x01(\x0e\x32\x18.tectum.v1.Interpolation\x12\x0c\n\x04mean\x18\x06 \x03(\x02\x12\x1a\n\x12standard_deviation\x18\x07 \x03(\x02\"8\n\tTextInput\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x02 \x01(\r\"f\n\tClipInput\x12\x0e\n\x06\x66rames\x18\x01 \x01(\r\x12\x31\n\x0e\x66rame_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0etubelet_frames\x18\x03 \x01(\r\"v\n\x0b\x41\x63tionInput\x12\r\n\x05names\x18\x01 \x03(\t\x12\x11\n\tmax_steps\x18\x02 \x01(\r\x12\x30\n\rstep_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bstate_names\x18\x04 \x03(\t\"\xbf\x01\n\x11LatentActionInput\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ttolerance\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\r\n\x05\x63odes\x18\x04 \x01(\r\x12\x15\n\rcodebook_size\x18\x05 \x01(\r\x12\x15\n\rdecoded_steps\x18\x06 \x01(\r\"\xfb\x01\n\x0fWorldModelInput\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07history\x18\x02 \x01(\r\x12\x11\n\tmax_steps\x18\x03 \x01(\r\x12(\n\x07\x61\x63tions\x18\x04 \x01(\x0e\x32\x17.tectum.v1.WorldActions\x12\x14\n\x0c\x61\x63tion_steps\x18\x05 \x01(\r\x12\x19\n\x11\x61\x63tion_dimensions\x18\x06 \x01(\r\x12&\n\x07latents\x18\x07 \x01(\x0e\x32\x15.tectum.v1.VectorKind\x12\x14\n\x0clatent_count\x18\x08 \x01(\r\"\x88\x02\n\tInputSpec\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x15.tectum.v1.ImageInput\x12\"\n\x04text\x18\x02 \x01(\x0b\x32\x14.tectum.v1.TextInput\x12\"\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x14.tectum.v1.ClipInput\x12\'\n\x07\x61\x63tions\x18\x04 \x01(\x0b\x32\x16.tectum.v1.ActionInput\x12\x33\n\rlatent_action\x18\x05 \x01(\x0b\x32\x1c.tectum.v1.LatentActionInput\x12/\n\x0bworld_model\x18\x06 \x01(\x0b\x32\x1a.tectum.v1.WorldModelInput\"_\n\x0cGoldenStatus\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x1a\n\x12max_abs_difference\x18\x02 \x01(\x02\x12\x12\n\nmin_cosine\x18\x03 \x01(\x02\x12\x0f\n\x07outputs\x18\x04 \x01(\r\"\xfd\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.tectum.v1.ModelState\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\x12\x15\n\rdefault_model\x18\x05 \x01(\x08\x12+\n\x0c\x63\x61pabilities\x18\x06 \x03(\x0e\x32\x15.tectum.v1.Capability\x12 \n\x06spaces\x18\x07 \x03(\x0b\x32\x10.tectum.v1.Space\x12#\n\x05input\x18\x08 \x01(\x0b\x32\x14.tectum.v1.InputSpec\x12!\n\x06limits\x18\t \x01(\x0b\x32\x11.tectum.v1.Limits\x12%\n\x08numerics\x18\n \x01(\x0b\x32\x13.tectum.v1.Numerics\x12\'\n\x06golden\x18\x0b \x01(\x0b\x32\x17.tectum.v1.GoldenStatus\x12\x12\n\nparameters\x18\x0c \x01(\x04\x12\x0c\n\x04\x63\x61rd\x18\r \x01(\t\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.tectum.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.tectum.v1.Model\"G\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0cmake_default\x18\x03 \x01(\x08\"4\n\x11LoadModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.tectum.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse*\xa5\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41PABILITY_EMBED_IMAGES\x10\x01\x12\x1a\n\x16\x43\x41PABILITY_EMBED_TEXTS\x10\x02\x12\x1a\n\x16\x43\x41PABILITY_EMBED_CLIPS\x10\x03\x12!\n\x1d\x43\x41PABILITY_RECONSTRUCT_IMAGES\x10\x04\x12 \n\x1c\x43\x41PABILITY_RECONSTRUCT_CLIPS\x10\x05\x12 \n\x1c\x43\x41PABILITY_RECONSTRUCT_TEXTS\x10\x06\x12\"\n\x1e\x43\x41PABILITY_RECONSTRUCT_ACTIONS\x10\x07\x12%\n!CAPABILITY_PREDICT_LATENT_ACTIONS\x10\x08\x12\x1d\n\x19\x43\x41PABILITY_DECODE_ACTIONS\x10\t\x12\x1d\n\x19\x43\x41PABILITY_PREDICT_FRAMES\x10\n\x12\x16\n\x12\x43\x41PABILITY_ROLLOUT\x10\x0b\x12\x1e\n\x1a\x43\x41PABILITY_DECODE_ROLLOUTS\x10\x0c*\x93\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eMODALITY_IMAGE\x10\x01\x12\x11\n\rMODALITY_TEXT\x10\x02\x12\x11\n\rMODALITY_CLIP\x10\x03\x12\x17\n\x13MODALITY_FRAME_PAIR\x10\x04\x12\x1a\n\x16MODALITY_FRAME_HISTORY\x10\x05*_\n\nResizeMode\x12\x1b\n\x17RESIZE_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13RESIZE_MODE_STRETCH\x10\x01\x12\x1b\n\x17RESIZE_MODE_CENTER_CROP\x10\x02*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02*w\n\x0cWorldActions\x12\x1d\n\x19WORLD_ACTIONS_UNSPECIFIED\x10\x00\x12\x16\n\x12WORLD_ACTIONS_NONE\x10\x01\x12\x16\n\x12WORLD_ACTIONS_REAL\x10\x02\x12\x18\n\x14WORLD_ACTIONS_LATENT\x10\x03*q\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03\x32\xb4\x02\n\x0cModelService\x12I\n\nListModels\x12\x1c.tectum.v1.ListModelsRequest\x1a\x1d.tectum.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.tectum.v1.GetModelRequest\x1a\x1b.tectum.v1.GetModelResponse\x12\x46\n\tLoadModel\x12\x1b.tectum.v1.LoadModelRequest\x1a\x1c.tectum.v1.LoadModelResponse\x12L\n\x0bUnloadModel\x12\x1d.tectum.v1.UnloadModelRequest\x1a\x1e.tectum.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tectum/v1/model.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tectum/v1/call.proto\"\x90\x01\n\x05Space\x12\x10\n\x08space_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.tectum.v1.VectorKind\x12\'\n\nmodalities\x18\x03 \x03(\x0e\x32\x13.tectum.v1.Modality\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x13\n\x0btruncations\x18\x05 \x03(\r\"\x9c\x02\n\x06Limits\x12\x11\n\tmax_items\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x04\x12\x12\n\nmax_pixels\x18\x03 \x01(\x04\x12\x16\n\x0emax_text_bytes\x18\x04 \x01(\r\x12\x18\n\x10max_queued_items\x18\x05 \x01(\r\x12\x33\n\x10\x63ontrol_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x14interactive_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rbulk_deadline\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc8\x01\n\nImageInput\x12\x0c\n\x04size\x18\x01 \x01(\r\x12\x12\n\npatch_size\x18\x02 \x01(\r\x12*\n\x0bresize_mode\x18\x03 \x01(\x0e\x32\x15.tectum.v1.ResizeMode\x12\x11\n\tresize_to\x18\x04 \x01(\r\x12/\n\rinterpolation\x18\x05 \x01(\x0e\x32\x18.tectum.v1.Interpolation\x12\x0c\n\x04mean\x18\x06 \x03(\x02\x12\x1a\n\x12standard_deviation\x18\x07 \x03(\x02\"8\n\tTextInput\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x02 \x01(\r\"f\n\tClipInput\x12\x0e\n\x06\x66rames\x18\x01 \x01(\r\x12\x31\n\x0e\x66rame_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0etubelet_frames\x18\x03 \x01(\r\"v\n\x0b\x41\x63tionInput\x12\r\n\x05names\x18\x01 \x03(\t\x12\x11\n\tmax_steps\x18\x02 \x01(\r\x12\x30\n\rstep_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bstate_names\x18\x04 \x03(\t\"\xbf\x01\n\x11LatentActionInput\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ttolerance\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\r\n\x05\x63odes\x18\x04 \x01(\r\x12\x15\n\rcodebook_size\x18\x05 \x01(\r\x12\x15\n\rdecoded_steps\x18\x06 \x01(\r\"\xfb\x01\n\x0fWorldModelInput\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07history\x18\x02 \x01(\r\x12\x11\n\tmax_steps\x18\x03 \x01(\r\x12(\n\x07\x61\x63tions\x18\x04 \x01(\x0e\x32\x17.tectum.v1.WorldActions\x12\x14\n\x0c\x61\x63tion_steps\x18\x05 \x01(\r\x12\x19\n\x11\x61\x63tion_dimensions\x18\x06 \x01(\r\x12&\n\x07latents\x18\x07 \x01(\x0e\x32\x15.tectum.v1.VectorKind\x12\x14\n\x0clatent_count\x18\x08 \x01(\r\"\x88\x02\n\tInputSpec\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x15.tectum.v1.ImageInput\x12\"\n\x04text\x18\x02 \x01(\x0b\x32\x14.tectum.v1.TextInput\x12\"\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x14.tectum.v1.ClipInput\x12\'\n\x07\x61\x63tions\x18\x04 \x01(\x0b\x32\x16.tectum.v1.ActionInput\x12\x33\n\rlatent_action\x18\x05 \x01(\x0b\x32\x1c.tectum.v1.LatentActionInput\x12/\n\x0bworld_model\x18\x06 \x01(\x0b\x32\x1a.tectum.v1.WorldModelInput\"_\n\x0cGoldenStatus\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x1a\n\x12max_abs_difference\x18\x02 \x01(\x02\x12\x12\n\nmin_cosine\x18\x03 \x01(\x02\x12\x0f\n\x07outputs\x18\x04 \x01(\r\"Z\n\tRejection\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12/\n\x0brejected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.tectum.v1.ModelState\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\x12\x15\n\rdefault_model\x18\x05 \x01(\x08\x12+\n\x0c\x63\x61pabilities\x18\x06 \x03(\x0e\x32\x15.tectum.v1.Capability\x12 \n\x06spaces\x18\x07 \x03(\x0b\x32\x10.tectum.v1.Space\x12#\n\x05input\x18\x08 \x01(\x0b\x32\x14.tectum.v1.InputSpec\x12!\n\x06limits\x18\t \x01(\x0b\x32\x11.tectum.v1.Limits\x12%\n\x08numerics\x18\n \x01(\x0b\x32\x13.tectum.v1.Numerics\x12\'\n\x06golden\x18\x0b \x01(\x0b\x32\x17.tectum.v1.GoldenStatus\x12\x12\n\nparameters\x18\x0c \x01(\x04\x12\x0c\n\x04\x63\x61rd\x18\r \x01(\t\x12\'\n\trejection\x18\x0e \x01(\x0b\x32\x14.tectum.v1.Rejection\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.tectum.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.tectum.v1.Model\"G\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0cmake_default\x18\x03 \x01(\x08\"4\n\x11LoadModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.tectum.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse*\xa5\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41PABILITY_EMBED_IMAGES\x10\x01\x12\x1a\n\x16\x43\x41PABILITY_EMBED_TEXTS\x10\x02\x12\x1a\n\x16\x43\x41PABILITY_EMBED_CLIPS\x10\x03\x12!\n\x1d\x43\x41PABILITY_RECONSTRUCT_IMAGES\x10\x04\x12 \n\x1c\x43\x41PABILITY_RECONSTRUCT_CLIPS\x10\x05\x12 \n\x1c\x43\x41PABILITY_RECONSTRUCT_TEXTS\x10\x06\x12\"\n\x1e\x43\x41PABILITY_RECONSTRUCT_ACTIONS\x10\x07\x12%\n!CAPABILITY_PREDICT_LATENT_ACTIONS\x10\x08\x12\x1d\n\x19\x43\x41PABILITY_DECODE_ACTIONS\x10\t\x12\x1d\n\x19\x43\x41PABILITY_PREDICT_FRAMES\x10\n\x12\x16\n\x12\x43\x41PABILITY_ROLLOUT\x10\x0b\x12\x1e\n\x1a\x43\x41PABILITY_DECODE_ROLLOUTS\x10\x0c*\x93\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eMODALITY_IMAGE\x10\x01\x12\x11\n\rMODALITY_TEXT\x10\x02\x12\x11\n\rMODALITY_CLIP\x10\x03\x12\x17\n\x13MODALITY_FRAME_PAIR\x10\x04\x12\x1a\n\x16MODALITY_FRAME_HISTORY\x10\x05*_\n\nResizeMode\x12\x1b\n\x17RESIZE_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13RESIZE_MODE_STRETCH\x10\x01\x12\x1b\n\x17RESIZE_MODE_CENTER_CROP\x10\x02*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02*w\n\x0cWorldActions\x12\x1d\n\x19WORLD_ACTIONS_UNSPECIFIED\x10\x00\x12\x16\n\x12WORLD_ACTIONS_NONE\x10\x01\x12\x16\n\x12WORLD_ACTIONS_REAL\x10\x02\x12\x18\n\x14WORLD_ACTIONS_LATENT\x10\x03*\x8a\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03\x12\x17\n\x13MODEL_STATE_EVICTED\x10\x04\x32\xb4\x02\n\x0cModelService\x12I\n\nListModels\x12\x1c.tectum.v1.ListModelsRequest\x1a\x1d.tectum.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.tectum.v1.GetModelRequest\x1a\x1b.tectum.v1.GetModelResponse\x12\x46\n\tLoadModel\x12\x1b.tectum.v1.LoadModelRequest\x1a\x1c.tectum.v1.LoadModelResponse\x12L\n\x0bUnloadModel\x12\x1d.tectum.v1.UnloadModelRequest\x1a\x1e.tectum.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tectum.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPABILITY']._serialized_start=2556
-  _globals['_CAPABILITY']._serialized_end=2977
-  _globals['_MODALITY']._serialized_start=2980
-  _globals['_MODALITY']._serialized_end=3127
-  _globals['_RESIZEMODE']._serialized_start=3129
-  _globals['_RESIZEMODE']._serialized_end=3224
-  _globals['_INTERPOLATION']._serialized_start=3226
-  _globals['_INTERPOLATION']._serialized_end=3327
-  _globals['_WORLDACTIONS']._serialized_start=3329
-  _globals['_WORLDACTIONS']._serialized_end=3448
-  _globals['_MODELSTATE']._serialized_start=3450
-  _globals['_MODELSTATE']._serialized_end=3563
-  _globals['_SPACE']._serialized_start=91
-  _globals['_SPACE']._serialized_end=235
-  _globals['_LIMITS']._serialized_start=238
-  _globals['_LIMITS']._serialized_end=522
-  _globals['_IMAGEINPUT']._serialized_start=525
-  _globals['_IMAGEINPUT']._serialized_end=725
-  _globals['_TEXTINPUT']._serialized_start=727
-  _globals['_TEXTINPUT']._serialized_end=783
-  _globals['_CLIPINPUT']._serialized_start=785
-  _globals['_CLIPINPUT']._serialized_end=887
-  _globals['_ACTIONINPUT']._serialized_start=889
-  _globals['_ACTIONINPUT']._serialized_end=1007
-  _globals['_LATENTACTIONINPUT']._serialized_start=1010
-  _globals['_LATENTACTIONINPUT']._serialized_end=1201
-  _globals['_WORLDMODELINPUT']._serialized_start=1204
-  _globals['_WORLDMODELINPUT']._serialized_end=1455
-  _globals['_INPUTSPEC']._serialized_start=1458
-  _globals['_INPUTSPEC']._serialized_end=1722
-  _globals['_GOLDENSTATUS']._serialized_start=1724
-  _globals['_GOLDENSTATUS']._serialized_end=1819
-  _globals['_MODEL']._serialized_start=1822
-  _globals['_MODEL']._serialized_end=2203
-  _globals['_LISTMODELSREQUEST']._serialized_start=2205
-  _globals['_LISTMODELSREQUEST']._serialized_end=2224
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2226
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2280
-  _globals['_GETMODELREQUEST']._serialized_start=2282
-  _globals['_GETMODELREQUEST']._serialized_end=2314
-  _globals['_GETMODELRESPONSE']._serialized_start=2316
-  _globals['_GETMODELRESPONSE']._serialized_end=2367
-  _globals['_LOADMODELREQUEST']._serialized_start=2369
-  _globals['_LOADMODELREQUEST']._serialized_end=2440
-  _globals['_LOADMODELRESPONSE']._serialized_start=2442
-  _globals['_LOADMODELRESPONSE']._serialized_end=2494
-  _globals['_UNLOADMODELREQUEST']._serialized_start=2496
-  _globals['_UNLOADMODELREQUEST']._serialized_end=2530
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=2532
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=2553
-  _globals['_MODELSERVICE']._serialized_start=3566
-  _globals['_MODELSERVICE']._serialized_end=3874
+  _globals['_CAPABILITY']._serialized_start=2744
+  _globals['_CAPABILITY']._serialized_end=3165
+  _globals['_MODALITY']._serialized_start=3168
+  _globals['_MODALITY']._serialized_end=3315
+  _globals['_RESIZEMODE']._serialized_start=3317
+  _globals['_RESIZEMODE']._serialized_end=3412
+  _globals['_INTERPOLATION']._serialized_start=3414
+  _globals['_INTERPOLATION']._serialized_end=3515
+  _globals['_WORLDACTIONS']._serialized_start=3517
+  _globals['_WORLDACTIONS']._serialized_end=3636
+  _globals['_MODELSTATE']._serialized_start=3639
+  _globals['_MODELSTATE']._serialized_end=3777
+  _globals['_SPACE']._serialized_start=124
+  _globals['_SPACE']._serialized_end=268
+  _globals['_LIMITS']._serialized_start=271
+  _globals['_LIMITS']._serialized_end=555
+  _globals['_IMAGEINPUT']._serialized_start=558
+  _globals['_IMAGEINPUT']._serialized_end=758
+  _globals['_TEXTINPUT']._serialized_start=760
+  _globals['_TEXTINPUT']._serialized_end=816
+  _globals['_CLIPINPUT']._serialized_start=818
+  _globals['_CLIPINPUT']._serialized_end=920
+  _globals['_ACTIONINPUT']._serialized_start=922
+  _globals['_ACTIONINPUT']._serialized_end=1040
+  _globals['_LATENTACTIONINPUT']._serialized_start=1043
+  _globals['_LATENTACTIONINPUT']._serialized_end=1234
+  _globals['_WORLDMODELINPUT']._serialized_start=1237
+  _globals['_WORLDMODELINPUT']._serialized_end=1488
+  _globals['_INPUTSPEC']._serialized_start=1491
+  _globals['_INPUTSPEC']._serialized_end=1755
+  _globals['_GOLDENSTATUS']._serialized_start=1757
+  _globals['_GOLDENSTATUS']._serialized_end=1852
+  _globals['_REJECTION']._serialized_start=1854
+  _globals['_REJECTION']._serialized_end=1944
+  _globals['_MODEL']._serialized_start=1947
+  _globals['_MODEL']._serialized_end=2391
+  _globals['_LISTMODELSREQUEST']._serialized_start=2393
+  _globals['_LISTMODELSREQUEST']._serialized_end=2412
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2414
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2468
+  _globals['_GETMODELREQUEST']._serialized_start=2470
+  _globals['_GETMODELREQUEST']._serialized_end=2502
+  _globals['_GETMODELRESPONSE']._serialized_start=2504
+  _globals['_GETMODELRESPONSE']._serialized_end=2555
+  _globals['_LOADMODELREQUEST']._serialized_start=2557
+  _globals['_LOADMODELREQUEST']._serialized_end=2628
+  _globals['_LOADMODELRESPONSE']._serialized_start=2630
+  _globals['_LOADMODELRESPONSE']._serialized_end=2682
+  _globals['_UNLOADMODELREQUEST']._serialized_start=2684
+  _globals['_UNLOADMODELREQUEST']._serialized_end=2718
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=2720
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2741
+  _globals['_MODELSERVICE']._serialized_start=3780
+  _globals['_MODELSERVICE']._serialized_end=4088
 # @@protoc_insertion_point(module_scope)

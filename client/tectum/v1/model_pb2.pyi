@@ -10,6 +10,7 @@ import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import sys
 import tectum.v1.call_pb2
 import typing
@@ -206,25 +207,31 @@ class _ModelStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
     """Never sent."""
     MODEL_STATE_LOADING: _ModelState.ValueType  # 1
-    """Being read, checked and warmed up. Not sent today."""
+    """Being read, checked and warmed up again, after it had made room; calls are told MODEL_LOADING."""
     MODEL_STATE_READY: _ModelState.ValueType  # 2
     """Serving."""
     MODEL_STATE_FAILED: _ModelState.ValueType  # 3
-    """Could not be loaded; see `failure`. Not sent today."""
+    """Could not be loaded, and no other version of it serves; see `failure`."""
+    MODEL_STATE_EVICTED: _ModelState.ValueType  # 4
+    """Has made room for another model, and is loaded again for the first call that asks for it; that
+    call is told MODEL_LOADING.
+    """
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
-    """Where a model is in its life on this worker. Today workers tell of models only while they serve:
-    LoadModel answers once it has ended, one way or the other, and an error of its own says why.
-    """
+    """Where a model is in its life on this worker."""
 
 MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
 """Never sent."""
 MODEL_STATE_LOADING: ModelState.ValueType  # 1
-"""Being read, checked and warmed up. Not sent today."""
+"""Being read, checked and warmed up again, after it had made room; calls are told MODEL_LOADING."""
 MODEL_STATE_READY: ModelState.ValueType  # 2
 """Serving."""
 MODEL_STATE_FAILED: ModelState.ValueType  # 3
-"""Could not be loaded; see `failure`. Not sent today."""
+"""Could not be loaded, and no other version of it serves; see `failure`."""
+MODEL_STATE_EVICTED: ModelState.ValueType  # 4
+"""Has made room for another model, and is loaded again for the first call that asks for it; that
+call is told MODEL_LOADING.
+"""
 Global___ModelState: typing_extensions.TypeAlias = ModelState
 
 @typing.final
@@ -632,6 +639,35 @@ class GoldenStatus(google.protobuf.message.Message):
 Global___GoldenStatus: typing_extensions.TypeAlias = GoldenStatus
 
 @typing.final
+class Rejection(google.protobuf.message.Message):
+    """A version that should serve and does not."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    REJECTED_AT_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The bundle's version. Empty: it could not even be told."""
+    why: builtins.str
+    """What is wrong with it."""
+    @property
+    def rejected_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was found to be so."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        why: builtins.str = ...,
+        rejected_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["rejected_at", b"rejected_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["rejected_at", b"rejected_at", "version", b"version", "why", b"why"]) -> None: ...
+
+Global___Rejection: typing_extensions.TypeAlias = Rejection
+
+@typing.final
 class Model(google.protobuf.message.Message):
     """A model on this worker."""
 
@@ -650,6 +686,8 @@ class Model(google.protobuf.message.Message):
     GOLDEN_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     CARD_FIELD_NUMBER: builtins.int
+    REJECTION_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name in the repository."""
     version: builtins.str
@@ -657,13 +695,15 @@ class Model(google.protobuf.message.Message):
     state: Global___ModelState.ValueType
     """Where it is in its life."""
     failure: builtins.str
-    """Why it failed. Empty unless FAILED, so always today."""
+    """Why it failed. Empty unless FAILED."""
     default_model: builtins.bool
     """Whether requests that name no model go here."""
     parameters: builtins.int
     """Trained parameters."""
     card: builtins.str
     """The model card, Markdown. Only in GetModel."""
+    memory_bytes: builtins.int
+    """Memory that its weights take, bytes. 0: it is not in memory."""
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
         """What it can do."""
@@ -688,6 +728,12 @@ class Model(google.protobuf.message.Message):
     def golden(self) -> Global___GoldenStatus:
         """Whether it reproduces its golden outputs here."""
 
+    @property
+    def rejection(self) -> Global___Rejection:
+        """The version that should serve by now, where it was rejected and `version` goes on instead.
+        Absent: nothing is wrong. Health tells it too, as NOT_SERVING of the service `name@version`.
+        """
+
     def __init__(
         self,
         *,
@@ -704,9 +750,11 @@ class Model(google.protobuf.message.Message):
         golden: Global___GoldenStatus | None = ...,
         parameters: builtins.int = ...,
         card: builtins.str = ...,
+        rejection: Global___Rejection | None = ...,
+        memory_bytes: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["golden", b"golden", "input", b"input", "limits", b"limits", "numerics", b"numerics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "card", b"card", "default_model", b"default_model", "failure", b"failure", "golden", b"golden", "input", b"input", "limits", b"limits", "name", b"name", "numerics", b"numerics", "parameters", b"parameters", "spaces", b"spaces", "state", b"state", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["golden", b"golden", "input", b"input", "limits", b"limits", "numerics", b"numerics", "rejection", b"rejection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "card", b"card", "default_model", b"default_model", "failure", b"failure", "golden", b"golden", "input", b"input", "limits", b"limits", "memory_bytes", b"memory_bytes", "name", b"name", "numerics", b"numerics", "parameters", b"parameters", "rejection", b"rejection", "spaces", b"spaces", "state", b"state", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
 

@@ -6,7 +6,7 @@ bundle against its golden outputs lives in `golden`, beside the predictor it nee
 """
 
 from tectum_core.bundle.config import BundleConfig, GoldenTolerance, Part, TrainingSummary
-from tectum_core.bundle.files import Bundle, BundleError, read_bundle, write_bundle
+from tectum_core.bundle.files import Bundle, BundleError, memory_of, read_bundle, write_bundle
 from tectum_core.bundle.repository import BundleNotFound, Repository
 from tectum_core.bundle.spaces import Space, spaces_of
 
@@ -20,6 +20,7 @@ __all__ = [
     "Repository",
     "Space",
     "TrainingSummary",
+    "memory_of",
     "read_bundle",
     "spaces_of",
     "write_bundle",

@@ -38,6 +38,7 @@ __all__ = [
     "BundleError",
     "content_version",
     "largest_size",
+    "memory_of",
     "read_bundle",
     "write_bundle",
 ]
@@ -172,11 +173,19 @@ def largest_size(folder: Path, file: str, name: str) -> int:
     """
     if file != WEIGHTS:
         return _LARGEST[file]
-    if not (folder / CONFIG).is_file():
-        raise BundleError(f"{name}: {CONFIG} is missing")
     shapes = _expected_shapes(_read_config(folder, name).model, name)
     # Eight bytes a number are as many as any of its types has.
     return 8 * sum(math.prod(shape) for shape in shapes.values()) + _LARGEST_HEADER
+
+
+def memory_of(folder: Path, name: str) -> int:
+    """Bytes that a bundle's weights and tables take once it is read, by its configuration alone.
+
+    Raises:
+        BundleError: the configuration is missing or unsound.
+    """
+    outline = _outline(_read_config(folder, name).model, name)
+    return sum(t.numel() * t.element_size() for t in (*outline.parameters(), *outline.buffers()))
 
 
 def content_version(folder: Path) -> str:
@@ -193,6 +202,8 @@ def content_version(folder: Path) -> str:
 
 
 def _read_config(folder: Path, name: str) -> BundleConfig:
+    if not (folder / CONFIG).is_file():
+        raise BundleError(f"{name}: {CONFIG} is missing")
     try:
         return BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
     except ValidationError as error:
@@ -276,12 +287,8 @@ def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel
 
 
 def _expected_shapes(config: ModelConfig, name: str) -> dict[str, tuple[int, ...]]:
-    """Of every tensor that the weights must hold, from a model without memory."""
-    try:
-        with torch.device("meta"):
-            outline = PerceptionModel(config)
-    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # sizes beyond 64 bits
-        raise BundleError(f"{name}: {CONFIG}: no such model can be built: {error}") from error
+    """Of every tensor that the weights must hold."""
+    outline = _outline(config, name)
     shapes = {key: tuple(tensor.shape) for key, tensor in outline.state_dict().items()}
     tables = sum(
         b.numel() * b.element_size() for k, b in outline.named_buffers() if k not in shapes
@@ -291,6 +298,19 @@ def _expected_shapes(config: ModelConfig, name: str) -> dict[str, tuple[int, ...
             f"{name}: {CONFIG}: tables of {tables} bytes; allowed are {_LARGEST_TABLES}"
         )
     return shapes
+
+
+def _outline(config: ModelConfig, name: str) -> PerceptionModel:
+    """The model without memory.
+
+    Raises:
+        BundleError: no such model can be built.
+    """
+    try:
+        with torch.device("meta"):
+            return PerceptionModel(config)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # sizes beyond 64 bits
+        raise BundleError(f"{name}: {CONFIG}: no such model can be built: {error}") from error
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

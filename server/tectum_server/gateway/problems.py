@@ -55,6 +55,7 @@ STATUS_BY_REASON: Mapping[int, int] = {
     _R.ERROR_REASON_PERMISSION_MISSING: 403,
     _R.ERROR_REASON_CANCELLED: HUNG_UP,
     _R.ERROR_REASON_INTERNAL: 500,
+    _R.ERROR_REASON_MODEL_LOADING: 503,
 }
 """HTTP status of each of the contract's reasons; total but for UNSPECIFIED."""
 

@@ -38,6 +38,7 @@ CODES: dict[ErrorReason.ValueType, code_pb2.Code.ValueType] = {
     errors_pb2.ERROR_REASON_PERMISSION_MISSING: code_pb2.PERMISSION_DENIED,
     errors_pb2.ERROR_REASON_CANCELLED: code_pb2.CANCELLED,
     errors_pb2.ERROR_REASON_INTERNAL: code_pb2.INTERNAL,
+    errors_pb2.ERROR_REASON_MODEL_LOADING: code_pb2.UNAVAILABLE,
 }
 """Total over ErrorReason but for UNSPECIFIED; a test holds it so."""
 
@@ -46,6 +47,7 @@ RETRYABLE: dict[ErrorReason.ValueType, float] = {
     errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE: 0.1,
     errors_pb2.ERROR_REASON_DRAINING: 1.0,
     errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE: 1.0,
+    errors_pb2.ERROR_REASON_MODEL_LOADING: 1.0,
 }
 """Reasons that come with RetryInfo, and the delay in seconds where nothing better is known."""
 

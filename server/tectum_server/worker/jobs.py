@@ -35,6 +35,7 @@ __all__ = [
     "ModelEntry",
     "Operation",
     "Priority",
+    "Rejection",
     "Rollout",
     "empty",
 ]
@@ -236,20 +237,37 @@ class JobResult:
     """Items in the largest of those batches."""
 
 
+class Rejection(msgspec.Struct, frozen=True):
+    """A version that should serve and does not."""
+
+    version: str
+    """Empty: it could not even be told."""
+    why: str
+    at: float
+    """Seconds since 1970."""
+
+
 class ModelEntry(msgspec.Struct, frozen=True):
     """A model as the engine announces it to the fronts."""
 
     name: str
     version: str
-    ready: bool
+    """Empty: none of it was ever loaded."""
+    state: Literal["loading", "ready", "failed", "evicted"]
     default: bool
     description: bytes
-    """A serialised tectum.v1.Model, without card and limits."""
+    """A serialised tectum.v1.Model, without card, limits, and what stands here."""
     card: str = ""
     spaces: dict[str, str] = {}
     """Space ids by the bundle's names."""
     logit_scale: float = 1.0
     logit_bias: float = 0.0
+    memory_bytes: int = 0
+    """What its weights take in memory."""
+    load_seconds: float = 0.0
+    """What it took to make it ready, the last time."""
+    rejection: Rejection | None = None
+    """Of the version that should serve in place of this one, or at all."""
 
 
 class Engine(Protocol):
@@ -257,7 +275,10 @@ class Engine(Protocol):
 
     @property
     def models(self) -> Mapping[str, ModelEntry]:
-        """The models by name; empty while the engine is away."""
+        """The models by name, in whatever state; empty while the engine is away."""
+
+    def want(self, name: str) -> None:
+        """Say that a model which has made room for another one is asked for; it is loaded again."""
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from tectum_server.worker.jobs import Priority
+from tectum_server.worker.jobs import ModelEntry, Priority
 
 __all__ = ["EngineMetrics", "FrontMetrics", "forget_process", "serve_metrics", "share_metrics"]
 
@@ -99,6 +99,36 @@ class EngineMetrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.model_loads = Counter(
+            "tectum_model_loads",
+            "Models that were loaded, rejected, or evicted to make room.",
+            ("model", "outcome"),
+            registry=registry,
+        )
+        self.model_memory = Gauge(
+            "tectum_model_memory_bytes",
+            "What a model's weights take in memory; 0 while it has made room.",
+            ("model",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.model_rejected = Gauge(
+            "tectum_model_rejected",
+            "1 while the version that should serve was rejected, whatever serves instead.",
+            ("model",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._models: set[str] = set()
+
+    def tell_models(self, models: Mapping[str, ModelEntry]) -> None:
+        """What there is of each model; of those that are gone, nothing."""
+        for name in self._models | models.keys():
+            entry = models.get(name)
+            self.model_memory.labels(name).set(entry.memory_bytes if entry else 0)
+            rejected = entry is not None and entry.rejection is not None
+            self.model_rejected.labels(name).set(int(rejected))
+        self._models |= models.keys()
 
     def set_depth(self, depth: Mapping[int, int]) -> None:
         """Waiting items by priority."""

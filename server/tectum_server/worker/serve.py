@@ -57,7 +57,8 @@ async def serve_inline(
             draining took too long.
     """
     # Only this way of serving puts grpc and torch into one process.
-    from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+    from tectum_server.worker.engine.local import LocalEngine
+    from tectum_server.worker.engine.settings import EngineSettings
     from tectum_server.worker.failure import Failure
     from tectum_server.worker.front.server import Front
 

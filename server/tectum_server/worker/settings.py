@@ -6,7 +6,15 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 __all__ = ["WorkerSettings"]
@@ -22,7 +30,17 @@ class WorkerSettings(BaseModel):
     repository: str
     """Where bundles are: a folder or any fsspec URL."""
     models: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Models to load, `name` or `name@version`; the first is the default."""
+    """Models to load, `name` or `name@version`, the first the default; `*` after it: whatever else
+    the repository has, as far as it loads."""
+    watch: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds between two looks at the repository: what is the latest there of a model that was
+    named without a version is loaded, and with `*` models come and go. 0: only an admin's LoadModel
+    and UnloadModel change what serves."""
+    model_memory_bytes: PositiveInt | None = None
+    """Bytes that models' weights may take together. Whoever does not fit in makes the model that
+    was longest unused make room, never the default one; a call for it is refused with
+    MODEL_LOADING, and has it loaded again. A newer version needs room beside the older one. None:
+    as many as they take."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -97,6 +115,15 @@ class WorkerSettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged."""
 
+    @field_validator("models")
+    @classmethod
+    def _led_by_a_default(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if models[0] == "*":
+            raise PydanticCustomError(
+                "no_default", "found * first; allowed: a name first, which is the default, then *"
+            )
+        return models
+
     @model_validator(mode="after")
     def _safe_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -124,6 +151,8 @@ class WorkerSettings(BaseModel):
             "max_block_ms": self.max_block_ms,
             "kept_share": self.kept_share,
             "record": self.record or "",
+            "model_memory_bytes": self.model_memory_bytes,
+            "watch": self.watch,
         }
 
     @property

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
+
+import tectum
+from tectum import models
+from tectum.v1 import model_pb2
 
 
 def png(red: int = 255, height: int = 4, width: int = 6) -> bytes:
@@ -319,8 +324,24 @@ async def test_models_have_openais_shape_and_our_fields(http: httpx.AsyncClient)
     assert model["input"]["world_model"]["actions"] == "real"
     assert "clip" not in model["input"]
     assert model["limits"]["bulk_deadline_ms"] == 120_000
+    assert "rejection" not in model
     described = (await http.get("/v1/models/tiny")).json()
     assert described["card"] == "# tiny"
+
+
+async def test_a_rejected_version_is_told_beside_the_model_that_serves(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = models.model
+
+    def rejected(message: model_pb2.Model) -> tectum.Model:
+        return replace(whole(message), rejection=tectum.Rejection("e" * 16, "no good", 1.5))
+
+    monkeypatch.setattr(models, "model", rejected)
+    (model,) = (await http.get("/v1/models")).json()["data"]
+
+    told = {"version": "e" * 16, "why": "no good", "rejected_at": 1.5}
+    assert (model["state"], model["rejection"]) == ("ready", told)
 
 
 async def test_what_headers_say_reaches_the_worker(

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from tests.server.worker.asking import ADMIN, USER
 from tests.server.worker.serving import Caller, Fronted, Inline, Loop, ScriptedEngine
 
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.jobs import ModelEntry
 from tectum_server.worker.metrics import EngineMetrics
 

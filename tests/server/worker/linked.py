@@ -38,10 +38,11 @@ class HeldEngine:
     """An engine that answers when told, with what it was sent; knows what was withdrawn."""
 
     def __init__(self) -> None:
-        self.models: Mapping[str, ModelEntry] = {"arm": ModelEntry("arm", "v1", True, True, b"")}
+        self.models: Mapping[str, ModelEntry] = {"arm": ModelEntry("arm", "v1", "ready", True, b"")}
         self.free = asyncio.Event()
         self.begun: asyncio.Queue[Job] = asyncio.Queue()
         self.withdrawn: asyncio.Queue[Job] = asyncio.Queue()
+        self.asked_back: asyncio.Queue[str] = asyncio.Queue()
         self.listeners: list[Callable[[], None]] = []
         self.says = ""
 
@@ -59,7 +60,7 @@ class HeldEngine:
         return sum(front._arena.used for front in fronts)
 
     def tell(self, *names: str) -> None:
-        self.models = {name: ModelEntry(name, "v1", True, False, b"") for name in names}
+        self.models = {name: ModelEntry(name, "v1", "ready", False, b"") for name in names}
         for listener in self.listeners:
             listener()
 
@@ -83,10 +84,13 @@ class HeldEngine:
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, "no good", "name")
         if name == "fault":
             raise ZeroDivisionError("inside")
-        return ModelEntry(name, version, True, make_default, b"x", "# Card", {"pooled": "0f"})
+        return ModelEntry(name, version, "ready", make_default, b"x", "# Card", {"pooled": "0f"})
 
     async def unload_model(self, name: str) -> None:
         raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, f"no {name}", "name")
+
+    def want(self, name: str) -> None:
+        self.asked_back.put_nowait(name)
 
 
 class Listening(RemoteEngine):

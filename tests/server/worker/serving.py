@@ -182,6 +182,7 @@ class ScriptedEngine:
         self.models: Mapping[str, ModelEntry] = dict(entries)
         self.begun: queue.Queue[Job] = queue.Queue()
         self.answer: Callable[[Job], JobResult | Exception] | None = None
+        self.asked_back: list[str] = []
         self._loop = loop
         self._listeners: list[Callable[[], None]] = []
         self._changed = loop.call(asyncio.Event)
@@ -211,6 +212,10 @@ class ScriptedEngine:
     async def unload_model(self, name: str) -> None:
         """As jobs.Engine; nothing is unloaded here."""
         raise AssertionError(f"no test unloads {name} from a scripted engine")
+
+    def want(self, name: str) -> None:
+        """As jobs.Engine; noted in `asked_back`."""
+        self.asked_back.append(name)
 
     def answers(self, answer: Callable[[Job], JobResult | Exception] | None) -> None:
         """Answer what waits and what comes so; None: hold again."""

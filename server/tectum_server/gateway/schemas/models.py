@@ -23,7 +23,7 @@ class ModelAnswer(Answered):
     version: str
     """Hash of the bundle's content."""
     state: str
-    """loading, ready or failed."""
+    """ready, failed, evicted (it has made room, and is loaded for who asks) or loading (again)."""
     failure: str
     """Why it could not be loaded. Empty unless failed."""
     default_model: bool
@@ -46,6 +46,13 @@ class ModelAnswer(Answered):
     """Trained parameters."""
     card: str
     """The model card, Markdown. Empty in the list."""
+    rejection: dict[str, Any] | None = Field(
+        default=None, examples=[{"version": "…", "why": "…", "rejected_at": 1767225600.0}]
+    )
+    """The version that should serve by now, where it was rejected: version, why, rejected_at in
+    seconds since 1970. Absent: nothing is wrong."""
+    memory_bytes: int = 0
+    """What its weights take. 0: it is not in memory."""
 
     @classmethod
     def of(cls, model: tectum.Model) -> "ModelAnswer":
@@ -65,6 +72,8 @@ class ModelAnswer(Answered):
             golden=asdict(model.golden),
             parameters=model.parameters,
             card=model.card,
+            rejection=None if model.rejection is None else asdict(model.rejection),
+            memory_bytes=model.memory_bytes,
         )
 
 

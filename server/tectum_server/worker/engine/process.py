@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from tectum_server.lifeline import end_with_stdin
 from tectum_server.logs import set_up_logs
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.link.served import serve_engine
 from tectum_server.worker.metrics import EngineMetrics

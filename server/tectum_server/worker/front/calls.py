@@ -225,7 +225,7 @@ class Calls:
         """Find the model and fix the deadline; whoever opens a call releases its memory.
 
         Raises:
-            Failure: no such model, or too many expected spaces.
+            Failure: no such model, none in memory, or too many expected spaces.
         """
         if len(options.expected_space_ids) > _MAX_EXPECTED_SPACES:
             raise Failure(
@@ -238,7 +238,7 @@ class Calls:
             Priority.INTERACTIVE: self.settings.interactive_deadline,
             Priority.BULK: self.settings.bulk_deadline,
         }[record.priority]
-        served = self.catalogue.find(options.model)
+        served = self.catalogue.serving(options.model)
         record.model = served.entry.name
         return Call(
             request_id=record.request_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 
 import grpc
@@ -35,6 +36,7 @@ _SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"],
 )
 _PERCEPTION, _MODELS = (service.full_name for service in _SERVICES)
+_SERVING = health_pb2.HealthCheckResponse
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SLACK_BYTES = 8 * 2**20
 """What grpc lets through beyond our own limit, so that we, not it, say what was too large."""
@@ -190,27 +192,29 @@ class Front:
         pair = (key.read_bytes(), certificate.read_bytes())
         return self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
-    def _tell_health(self, names: set[str]) -> None:
+    def _tell_health(self, models: Mapping[str, bool]) -> None:
         """Health for each model, for the services and for the worker as a whole (empty name)."""
         if self._calls.draining:
             return
-        services = {"", _PERCEPTION, _MODELS} if names else set()
-        task = asyncio.get_running_loop().create_task(self._set_health(names | services))
+        serves = any(models.values())
+        services = dict.fromkeys(("", _PERCEPTION, _MODELS), serves) if models else {}
+        task = asyncio.get_running_loop().create_task(self._set_health({**models, **services}))
         self._updates.add(task)
         task.add_done_callback(self._updates.discard)
 
-    async def _set_health(self, healthy: set[str]) -> None:
-        """What an engine lacks is gone; one that serves nothing is away, with all that it had."""
+    async def _set_health(self, told: Mapping[str, bool]) -> None:
+        """What an engine lacks is gone; one that has no model is away, with all that it had."""
+        serving, not_serving = _SERVING.SERVING, _SERVING.NOT_SERVING
         async with self._telling:  # else an older change could have the last word
-            for name in healthy:
-                await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-            for name in self._known - healthy:
-                if healthy:
+            for name, serves in told.items():
+                await self._health.set(name, serving if serves else not_serving)
+            for name in self._known - told.keys():
+                if told:
                     await self._health.forget(name)
                 else:
-                    await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-            self._known = healthy or self._known
-        if healthy:
+                    await self._health.set(name, not_serving)
+            self._known = set(told) or self._known
+        if told.get(""):
             self._ready.set()
         else:
             self._ready.clear()

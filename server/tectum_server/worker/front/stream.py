@@ -241,7 +241,7 @@ class PerceptionStream:
             return setup
         # By name, also where the setup left it open: the default may be another model by now.
         _, at, version = setup.asked.options.model.partition("@")
-        served = self._calls.catalogue.find(f"{setup.call.served.entry.name}{at}{version}")
+        served = self._calls.catalogue.serving(f"{setup.call.served.entry.name}{at}{version}")
         fresh = Setup.of(setup.asked, replace(setup.call, served=served))
         if self._ring is not None and fresh.interval is not None:
             self._ring.interval = fresh.interval

@@ -26,6 +26,7 @@ __all__ = [
     "Submit",
     "SubmitItem",
     "Unload",
+    "Want",
 ]
 
 
@@ -78,6 +79,12 @@ class Unload(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
+class Want(msgspec.Struct, frozen=True, tag=True):
+    """A model that has made room is asked for; nothing is answered but a new Catalogue."""
+
+    name: str
+
+
 class AnswerItem(msgspec.Struct, frozen=True, tag=True):
     """One item's output."""
 
@@ -122,5 +129,5 @@ class Catalogue(msgspec.Struct, frozen=True, tag=True):
     models: tuple[ModelEntry, ...]
 
 
-FromFront = Submit | Cancel | Released | Load | Unload
+FromFront = Submit | Cancel | Released | Load | Unload | Want
 FromEngine = Answer | Refusal | Loaded | Catalogue

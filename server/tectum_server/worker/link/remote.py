@@ -35,6 +35,7 @@ from tectum_server.worker.link.messages import (
     Submit,
     SubmitItem,
     Unload,
+    Want,
 )
 from tectum_server.worker.link.segment import Segment
 from tectum_server.worker.shares import has_room
@@ -157,6 +158,11 @@ class RemoteEngine:
         """As jobs.Engine.unload_model."""
         link, number = self._connected(), next(self._numbers)
         await self._ask(link, number, Unload(number, name))
+
+    def want(self, name: str) -> None:
+        """As jobs.Engine.want."""
+        if self._link is not None:
+            self._link.channel.send(Want(name))
 
     def _connected(self) -> _Link:
         if self._link is None:

@@ -31,6 +31,7 @@ from tectum_server.worker.link.messages import (
     Released,
     Submit,
     Unload,
+    Want,
 )
 from tectum_server.worker.link.segment import Segment
 
@@ -163,6 +164,8 @@ class _Front:
                 if task is not None:
                     # Not at once: a task cancelled before its first step would never answer.
                     asyncio.get_running_loop().call_soon(task.cancel)
+            case Want():
+                self._engine.want(message.name)
             case Released():
                 self._release(message.offset)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry
+from safetensors.torch import load_file, save_file
 from tests.bundles import picture, write_bare
 
 from tectum_core.bundle import Repository
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.jobs import EmbedImages, Item, ItemOutput, Job, JobResult, Priority
 from tectum_server.worker.metrics import EngineMetrics
 
@@ -24,6 +27,23 @@ def newer(root: Path, tmp_path: Path, seed: int = 5) -> str:
     """Publish another version of `arm`."""
     write_bare(tmp_path / f"seed-{seed}", seed)
     return Repository(root).publish(tmp_path / f"seed-{seed}", "arm")
+
+
+def corrupt(root: Path, tmp_path: Path, what: str) -> str:
+    """Publish a version of `arm` that cannot be served."""
+    folder = tmp_path / "corrupt"
+    write_bare(folder, 9)
+    if what == "config":
+        config = json.loads((folder / "config.json").read_text())
+        config["model"]["vision"]["wings"] = 2
+        (folder / "config.json").write_text(json.dumps(config))
+    elif what == "golden":
+        golden = load_file(folder / "golden.safetensors")
+        golden["output/pooled"] += 0.1
+        save_file(golden, folder / "golden.safetensors", metadata={"texts": "[]"})
+    else:
+        (folder / "model.safetensors").write_bytes(b"\0" * 100)
+    return Repository(root).publish(folder, "arm")
 
 
 def job(model: str = "arm") -> Job:

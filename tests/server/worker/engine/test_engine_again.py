@@ -12,7 +12,8 @@ from tests.server.worker.engine.engines import job, newer
 
 from tectum.v1 import errors_pb2
 from tectum_core.bundle import Repository
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.metrics import EngineMetrics
 
@@ -25,7 +26,15 @@ def replacing(
 
 
 def serving(engine: LocalEngine) -> dict[str, tuple[str, bool]]:
-    return {name: (entry.version, entry.default) for name, entry in engine.models.items()}
+    ready = {name: entry for name, entry in engine.models.items() if entry.state == "ready"}
+    return {name: (entry.version, entry.default) for name, entry in ready.items()}
+
+
+def lost(engine: LocalEngine) -> dict[str, tuple[str, bool]]:
+    """What could not be loaded: why, and whether it is the default."""
+    failed = {name: entry for name, entry in engine.models.items() if entry.state == "failed"}
+    whys = {n: entry.rejection.why if entry.rejection else "" for n, entry in failed.items()}
+    return {name: (whys[name], entry.default) for name, entry in failed.items()}
 
 
 @pytest.fixture
@@ -73,10 +82,12 @@ async def test_a_model_that_is_gone_altogether_takes_no_other_with_it(
     await engine.start()
 
     assert serving(engine) == {"leg": (two, False)}  # and is no default: its spaces are others
+    assert lost(engine) == {"arm": ("no bundle named 'arm' here; there are: leg", True)}
     assert engine.wanted == (f"arm@{two}", f"leg@{two}")  # the next engine tries again
     Repository(root).publish(bare_folder, "arm")
     await engine.load_model("arm", "", make_default=False)
     assert serving(engine) == {"leg": (two, False), "arm": (two, True)}
+    assert not lost(engine)
     assert engine.wanted == (f"arm@{two}", f"leg@{two}")
     await engine.close()
 

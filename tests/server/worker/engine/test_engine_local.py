@@ -1,17 +1,16 @@
 """An engine in this process: models come, are replaced and go; what served before still does."""
 
-import json
 import shutil
 import types
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 from tests.bundles import full_model, picture, write_bare
-from tests.server.worker.engine.engines import engine_for, job, newer, vector
+from tests.server.worker.engine.engines import corrupt, engine_for, job, newer, vector
 
 from tectum.v1 import call_pb2, errors_pb2, model_pb2
 from tectum_core.bundle import Repository, read_bundle, write_bundle
@@ -22,23 +21,6 @@ from tectum_server.worker.engine import warmup
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.warmup import batch_sizes, warm_up
 from tectum_server.worker.failure import Failure
-
-
-def corrupt(root: Path, tmp_path: Path, what: str) -> str:
-    """Publish a version of `arm` that cannot be served."""
-    folder = tmp_path / "corrupt"
-    write_bare(folder, 9)
-    if what == "config":
-        config = json.loads((folder / "config.json").read_text())
-        config["model"]["vision"]["wings"] = 2
-        (folder / "config.json").write_text(json.dumps(config))
-    elif what == "golden":
-        golden = load_file(folder / "golden.safetensors")
-        golden["output/pooled"] += 0.1
-        save_file(golden, folder / "golden.safetensors", metadata={"texts": "[]"})
-    else:
-        (folder / "model.safetensors").write_bytes(b"\0" * 100)
-    return Repository(root).publish(folder, "arm")
 
 
 async def refusal(engine: LocalEngine, name: str, version: str = "") -> Failure:
@@ -63,7 +45,7 @@ async def test_a_model_is_announced_with_what_it_is(engine: LocalEngine, bare: P
     told = model_pb2.Model.FromString(entry.description)
 
     assert entry.default
-    assert entry.ready
+    assert entry.state == "ready"
     assert entry.version == told.version == bare.bundle.version
     assert entry.spaces == {space.name: space.space_id for space in bare.bundle.spaces}
     assert entry.card.startswith("# Untrained")
@@ -127,14 +109,16 @@ async def test_an_older_version_can_be_named(
 async def test_a_version_that_cannot_be_served_leaves_the_old_one_serving(
     engine: LocalEngine, root: Path, tmp_path: Path, what: str
 ) -> None:
-    before = engine.models["arm"]
-    corrupt(root, tmp_path, what)
+    before, version = engine.models["arm"], corrupt(root, tmp_path, what)
 
     failure = await refusal(engine, "arm")
 
     assert failure.reason == errors_pb2.ERROR_REASON_BUNDLE_REJECTED
     assert "arm" in failure.message
-    assert engine.models["arm"] == before
+    now = engine.models["arm"]
+    assert now.rejection is not None
+    assert (now.rejection.version, now.rejection.why) == (version, failure.message)
+    assert msgspec.structs.replace(now, rejection=None) == before
     assert (await engine.submit(job())).version == before.version
 
 

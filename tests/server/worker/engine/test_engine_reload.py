@@ -13,9 +13,10 @@ from tests.server.worker.engine.engines import job, newer, vector
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import local
+from tectum_server.worker.engine import loading
 from tectum_server.worker.engine.cost import CostModel
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.metrics import EngineMetrics
 
@@ -158,7 +159,7 @@ async def test_a_model_that_the_device_cannot_run_is_rejected_in_one_line(
     def warm_up(*_: object) -> None:
         raise RuntimeError("out of memory\nand a page of advice")
 
-    monkeypatch.setattr(local, "warm_up", warm_up)
+    monkeypatch.setattr(loading, "warm_up", warm_up)
 
     with pytest.raises(Failure) as caught:
         await engine.load_model("arm", "", make_default=False)

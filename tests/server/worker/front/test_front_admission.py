@@ -27,7 +27,8 @@ from tests.server.worker.messages import raw
 from tests.server.worker.serving import Caller, Fronted, Loop, ScriptedEngine, Told, until, zeros
 
 from tectum.v1 import errors_pb2, model_pb2
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import CODES, RETRYABLE, Failure, reason_name
 from tectum_server.worker.jobs import ItemFailure, JobResult, ModelEntry
 from tectum_server.worker.metrics import EngineMetrics

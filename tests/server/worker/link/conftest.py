@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from tests.server.worker.linked import HeldEngine, Rig
 
 from tectum_core.bundle import Repository
-from tectum_server.worker.engine.local import EngineSettings, LocalEngine
+from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.metrics import EngineMetrics
 
 

@@ -83,7 +83,7 @@ ENGINE: list[FromEngine] = [
     Refusal(1, 2, "no", "images[0]", None),
     Loaded(1, None),
     Loaded(
-        1, ModelEntry("arm", "v", True, True, b"\0\xff", "# card", {"pooled": "0f"}, 14.0, -1.0)
+        1, ModelEntry("arm", "v", "ready", True, b"\0\xff", "# card", {"pooled": "0f"}, 14.0, -1.0)
     ),
     Catalogue(()),
 ]

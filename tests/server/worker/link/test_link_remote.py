@@ -188,13 +188,23 @@ async def test_loading_and_unloading_cross(held: tuple[Rig, HeldEngine]) -> None
 
     entry = await rig.remote.load_model("leg", "v9", make_default=True)
 
-    assert entry == ModelEntry("leg", "v9", True, True, b"x", "# Card", {"pooled": "0f"})
+    assert entry == ModelEntry("leg", "v9", "ready", True, b"x", "# Card", {"pooled": "0f"})
     with pytest.raises(Failure, match="no good") as caught:
         await rig.remote.load_model("broken", "", make_default=False)
     assert caught.value.reason == errors_pb2.ERROR_REASON_BUNDLE_REJECTED
     assert caught.value.field == "name"
     with pytest.raises(Failure, match="no leg"):
         await rig.remote.unload_model("leg")
+
+
+async def test_a_model_that_is_asked_back_is_asked_of_the_engine(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+
+    rig.remote.want("leg")
+
+    assert await engine.asked_back.get() == "leg"
 
 
 async def test_a_fault_of_the_engine_is_one_requests_own(held: tuple[Rig, HeldEngine]) -> None:

@@ -1,0 +1,163 @@
+"""A bundle made ready to serve: found, read, held against its golden outputs, warmed up.
+
+Each step is long, so a thread does them, one bundle at a time. What serves meanwhile, and what has
+to make room, is `local`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from tectum.v1 import call_pb2, errors_pb2
+from tectum_core.bundle import BundleError, BundleNotFound, Repository, memory_of, read_bundle
+from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.describe import describe
+from tectum_server.worker.engine.warmup import warm_up
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.in_flight import InFlight
+from tectum_server.worker.jobs import ModelEntry
+
+__all__ = ["Loaded", "Loader", "Located", "line"]
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A bundle that is there, and not read yet."""
+
+    name: str
+    version: str
+    folder: Path
+    memory_bytes: int
+    """What its weights will take."""
+
+
+@dataclass(slots=True, eq=False)
+class Loaded:
+    """A model in memory, ready to serve."""
+
+    predictor: Predictor
+    entry: ModelEntry
+    seen: list[tuple[Hashable, int, float]]
+    """What its batches took while it was warmed up, as `CostModel.observe` takes them."""
+    in_flight: InFlight = field(default_factory=InFlight)
+    """Jobs on it."""
+
+
+class Loader:
+    """The thread that loads.
+
+    Args:
+        repository: where bundles are.
+        device: where they shall run.
+        max_batch: largest batch, to be warmed up for.
+    """
+
+    def __init__(self, repository: Repository, device: str, max_batch: int) -> None:
+        self._repository = repository
+        self._device = device
+        self._max_batch = max_batch
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+    async def latest(self, name: str) -> str:
+        """The version that the repository calls the latest.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND, or BUNDLE_REJECTED if it names none.
+        """
+        return await self._do(_telling(self._repository.latest), name)
+
+    async def locate(self, name: str, version: str) -> Located:
+        """Find a bundle, and fetch it if it is elsewhere.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND or BUNDLE_REJECTED.
+        """
+        return await self._do(_telling(self._locate), name, version)
+
+    async def load(self, located: Located) -> Loaded:
+        """Read, check and warm up.
+
+        Raises:
+            Failure: BUNDLE_REJECTED.
+        """
+        return await self._do(_telling(self._load), located)
+
+    def close(self) -> None:
+        """Stop; what is being loaded is waited for."""
+        self._thread.shutdown()
+
+    async def _do(self, work: Callable[_P, _Found], *args: _P.args, **named: _P.kwargs) -> _Found:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: work(*args, **named))
+
+    def _locate(self, name: str, version: str) -> Located:
+        folder, found = self._repository.locate(name, version)
+        return Located(name, found, folder, memory_of(folder, name))
+
+    def _load(self, located: Located) -> Loaded:
+        started = time.monotonic()
+        name = located.name
+        try:
+            bundle = read_bundle(located.folder, name, located.version)
+            predictor = Predictor(bundle, self._device)
+            report = check_golden(predictor)
+            seen = warm_up(predictor, self._max_batch)
+        except RuntimeError as error:  # torch's: no memory on the device, say
+            _log.warning("a model does not run", extra={"model": name}, exc_info=error)
+            raise Failure(
+                errors_pb2.ERROR_REASON_BUNDLE_REJECTED,
+                f"{name} does not run on {self._device}: {line(error)}",
+            ) from error
+        numerics = call_pb2.Numerics(
+            precision="float32", engine=f"torch-{torch.__version__}/{predictor.device.type}/eager"
+        )
+        joint, took = bundle.model.joint, time.monotonic() - started
+        entry = ModelEntry(
+            name=name,
+            version=bundle.version,
+            state="ready",
+            default=False,
+            description=describe(bundle, report, numerics).SerializeToString(),
+            card=bundle.card,
+            spaces={space.name: space.space_id for space in bundle.spaces},
+            logit_scale=1.0 if joint is None else float(joint.log_scale.exp()),
+            logit_bias=0.0 if joint is None or joint.bias is None else float(joint.bias),
+            memory_bytes=located.memory_bytes,
+            load_seconds=took,
+        )
+        extra = {"model": name, "version": located.version, "seconds": took}
+        _log.info("model loaded", extra=extra)
+        return Loaded(predictor, entry, seen)
+
+
+def line(error: Exception) -> str:
+    """An error's first line; torch's go on for pages."""
+    return str(error).partition("\n")[0]
+
+
+def _telling(work: Callable[_P, _Found]) -> Callable[_P, _Found]:
+    """The same work, with what a bundle may lack told as a caller is told it."""
+
+    def told(*args: _P.args, **named: _P.kwargs) -> _Found:
+        try:
+            return work(*args, **named)
+        except BundleNotFound as error:
+            raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, str(error), "name") from error
+        except (BundleError, GoldenMismatch) as error:
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, str(error)) from error
+
+    return told

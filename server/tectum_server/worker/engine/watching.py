@@ -1,0 +1,67 @@
+"""Looking at a repository every so often, on a thread that a slow one may keep waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from tectum_core.bundle import BundleError, BundleNotFound, Repository
+
+__all__ = ["Watch"]
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """What a repository has, again and again.
+
+    Args:
+        repository: where to look.
+        seconds: between two looks.
+    """
+
+    def __init__(self, repository: Repository, seconds: float) -> None:
+        self._repository = repository
+        self._seconds = seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
+        self._trouble = ""
+
+    async def look(self) -> Mapping[str, str]:
+        """The latest version of every name; empty where the repository says none."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+
+    async def follow(self, told: Callable[[Mapping[str, str]], Awaitable[None]]) -> None:
+        """Tell what is there after each look, for ever. A look that fails is logged, once."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                found = await self.look()
+            except Exception as error:  # whatever a remote repository's library raises
+                self._say(str(error) or type(error).__name__)
+                continue
+            self._say("")
+            await told(found)
+
+    def close(self) -> None:
+        """Look no more; nobody waits for a look under way."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _look(self) -> dict[str, str]:
+        found = dict[str, str]()
+        for name in self._repository.names():
+            try:
+                found[name] = self._repository.latest(name)
+            except BundleNotFound:
+                continue  # a folder that is being published has no `latest` yet
+            except BundleError:
+                found[name] = ""
+        return found
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self._trouble:
+            _log.error("the repository cannot be looked at", extra={"reason": trouble})
+        elif self._trouble and not trouble:
+            _log.info("the repository can be looked at again")
+        self._trouble = trouble
