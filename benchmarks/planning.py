@@ -40,7 +40,7 @@ from gates_planning import Arm as Judged
 from gates_rows import named
 from gates_run import Places, identity_with, recipe_of
 from machine import commit, heading, machine, today
-from serving import free_port, worker
+from served import served
 from serving_bare import NAME
 from tectum_core.bundle import Repository
 from tectum_train.recipe import Recipe
@@ -316,9 +316,8 @@ def main() -> int:
             given.keep / f"{version}-{source}.jsonl",
             {"bundle": version, "first": FIRST, "source": source, **settings},
         )
-        port = free_port()
-        with worker(Path(folder), port, 0):
-            act(f"127.0.0.1:{port}", given.episodes, kept, example)
+        with served(Path(folder), NAME) as worker:
+            act(worker.address, given.episodes, kept, example)
     planner = ", ".join(f"{value} {name}" for name, value in settings.items())
     text = report(kept, f"Bundle {version}; cross-entropy method: {planner}.")
     print(text)

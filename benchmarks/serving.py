@@ -14,16 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +24,7 @@ from numpy.typing import NDArray
 
 import tectum
 from machine import heading
+from served import Served, served
 from serving_bare import NAME, SIDE, Bare, bare, make_bundle
 from serving_report import CALLERS, Round, table
 
@@ -86,35 +80,12 @@ def turn_about(asked: Bare, port: int, seconds: float) -> tuple[list[float], lis
     return alone, served
 
 
-@contextmanager
-def worker(repository: Path, port: int, metrics_port: int) -> Iterator[None]:
-    """`tectum serve`, ready."""
-    command = [sys.executable, "-m", "tectum_cli", "serve", "--repository", str(repository)]
-    command += ["--model", NAME, "--port", str(port), "--metrics-port", str(metrics_port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"])
-    try:
-        with tectum.Client(f"127.0.0.1:{port}") as client:
-            client.wait_until_ready(180.0)
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def batches(metrics_port: int) -> tuple[float, float]:
+def batches(worker: Served) -> tuple[float, float]:
     """Batches and items so far, from the worker's own metric."""
-    text = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics").read().decode()
-    labels = r'\{[^}]*op="embed_images"[^}]*\}'
-    items = sum(map(float, re.findall(rf"tectum_batch_size_sum{labels} (\S+)", text)))
-    count = sum(map(float, re.findall(rf"tectum_batch_size_count{labels} (\S+)", text)))
+    count, items = (
+        worker.total(f"tectum_batch_size_{what}", op="embed_images") for what in ("count", "sum")
+    )
     return count, items
-
-
-def free_port() -> int:
-    """A port nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def sweep(repository: Path, rounds: int, seconds: float) -> dict[int, float]:
@@ -126,19 +97,18 @@ def sweep(repository: Path, rounds: int, seconds: float) -> dict[int, float]:
 
 def start(repository: Path, best: int, rounds: int, seconds: float) -> list[Round]:
     """Rounds of a fresh worker and a fresh process for the bare forward."""
-    port, metrics_port = free_port(), free_port()
     found = []
-    with bare(repository) as asked, worker(repository, port, metrics_port):
+    with bare(repository) as asked, served(repository, NAME) as worker:
         # The first calls settle the caches.
         asked.throughput(best, seconds / 2)
-        asyncio.run(closed_loop(port, CALLERS, seconds))
+        asyncio.run(closed_loop(worker.port, CALLERS, seconds))
         for _ in range(rounds):
             alone = asked.throughput(best, seconds)
-            before = batches(metrics_port)
-            served = asyncio.run(closed_loop(port, CALLERS, seconds))
-            after = batches(metrics_port)
+            before = batches(worker)
+            answered = asyncio.run(closed_loop(worker.port, CALLERS, seconds))
+            after = batches(worker)
             batch = (after[1] - before[1]) / (after[0] - before[0])
-            found.append(Round(alone, served, batch, *turn_about(asked, port, seconds)))
+            found.append(Round(alone, answered, batch, *turn_about(asked, worker.port, seconds)))
     return found
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 import tectum
 from machine import heading
-from serving import free_port
+from served import free_port
 
 PATIENCE, PAUSE = 180.0, 0.01
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
