@@ -78,9 +78,31 @@ def serve(
             min=0,
         ),
     ] = 0,
+    precision: Annotated[
+        str,
+        typer.Option(
+            envvar="TECTUM_PRECISION",
+            help="What trunks compute in: float32, bfloat16, int8, or auto, the fastest that "
+            "reproduces the golden outputs.",
+        ),
+    ] = "float32",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled", envvar="TECTUM_COMPILED", help="Compile trunks by torch.compile."
+        ),
+    ] = False,
     max_batch: Annotated[
         int, typer.Option(envvar="TECTUM_MAX_BATCH", help="Largest batch.", min=1)
     ] = 32,
+    invariant: Annotated[
+        bool,
+        typer.Option(
+            "--invariant",
+            envvar="TECTUM_INVARIANT",
+            help="Compute every item by itself: the same bits whatever else is asked.",
+        ),
+    ] = False,
     max_queued_items: Annotated[
         int,
         typer.Option(
@@ -150,7 +172,10 @@ def serve(
         metrics_port=metrics_port,
         device=device,
         threads=threads,
+        precision=precision,
+        compiled=compiled,
         max_batch=max_batch,
+        invariant=invariant,
         max_queued_items=max_queued_items,
         tokens=tokens,
         allow_anonymous=allow_anonymous,

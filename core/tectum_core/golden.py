@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -48,8 +47,6 @@ _MARGIN = 0.01
 """Of a level; resampling on two processors differs by far less."""
 _NUDGES = 50
 """Rounds of them; a handful is enough where pictures shrink."""
-
-Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class GoldenMismatch(ValueError):
@@ -152,15 +149,15 @@ def make_golden(
     return {**inputs, **{f"output/{name}": torch.from_numpy(v) for name, v in outputs.items()}}
 
 
-def check_golden(predictor: Predictor, precision: Precision = "float32") -> GoldenReport:
-    """Run the golden inputs here and compare.
+def check_golden(predictor: Predictor) -> GoldenReport:
+    """Run the golden inputs here and compare, as close as the predictor's numerics must come.
 
     Raises:
         GoldenMismatch: an input is not what such a model has, or cannot be run; an output is
             missing, of another shape, or too far away; or the bundle states no tolerance for
-            `precision`.
+            this precision.
     """
-    bundle = predictor.bundle
+    bundle, precision = predictor.bundle, predictor.numerics.precision
     if not any(name.startswith("output/") for name in bundle.golden):
         raise GoldenMismatch(f"{bundle.name}: the bundle has no golden outputs")
     tolerance = bundle.config.tolerances.get(precision)

@@ -10,19 +10,20 @@ L text tokens, T action steps, A numbers in an action, C codes, k decoded steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tectum_core.bundle import Bundle, Part
 from tectum_core.bundle.config import PARTS
 from tectum_core.change import clip_change
+from tectum_core.inputs import CapabilityMissing, Inputs
 from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
-from tectum_core.numerics import exact_float32
+from tectum_core.numerics import REFERENCE, Numerics, accelerate, exact_float32
 from tectum_core.outputs import (
     FilledImages,
     FilledTexts,
@@ -33,7 +34,7 @@ from tectum_core.outputs import (
     as_numpy,
     as_rows,
 )
-from tectum_core.preprocess import normalise, preprocess, resize, to_pixels
+from tectum_core.preprocess import to_pixels
 from tectum_core.rollouts import RolloutRequest, roll_out
 from tectum_core.tokenizer import EncodedText
 
@@ -46,10 +47,6 @@ _BEHIND: dict[VectorName, tuple[Part, ...]] = {
 }  # fmt: skip
 
 
-class CapabilityMissing(ValueError):
-    """The bundle has no part for this, or one that was not trained; names the part."""
-
-
 class Predictor:
     """A bundle on a device.
 
@@ -59,12 +56,33 @@ class Predictor:
     From the first one on, float32 means float32 in the whole process (`exact_float32`).
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | torch.device = "cpu",
+        numerics: Numerics = REFERENCE,
+    ) -> None:
+        """Move a bundle to a device.
+
+        Args:
+            bundle: its model moves too.
+            device: a torch device.
+            numerics: what trunks compute in. Spaces are those of the weights as they were read.
+
+        Raises:
+            ImportError: int8 without torchao.
+        """
         exact_float32()
-        self.bundle = bundle
+        self.numerics = numerics
         self.config = bundle.config
         self.device = torch.device(device)
-        self.model = bundle.model.to(self.device).eval()
+        if numerics == REFERENCE:
+            self.bundle, self.model = bundle, bundle.model.to(self.device).eval()
+        else:
+            spaces = bundle.spaces
+            self.model = accelerate(bundle.model.to(self.device).eval(), numerics)
+            self.bundle = replace(bundle, model=self.model, told_spaces=spaces)
+        self._inputs = Inputs(self.bundle, self.device)
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Uint8Image], vector: VectorName) -> Float32:
@@ -81,7 +99,7 @@ class Predictor:
             CapabilityMissing: "joint" without a joint space.
         """
         self._require(*_BEHIND[vector])
-        return self._embed(self.model.vision, self._pixels(images), vector)
+        return self._embed(self.model.vision, self._inputs.pixels(images), vector)
 
     @torch.inference_mode()
     def embed_clips(self, clips: Sequence[Uint8Image], vector: VectorName) -> Float32:
@@ -91,7 +109,7 @@ class Predictor:
         if vector == "joint":
             raise CapabilityMissing("this model's clips have no joint space")
         self._require("video", *(("video.pool",) if vector == "pooled" else ()))
-        return self._embed(self.model.video, self._clip_pixels(clips), vector)
+        return self._embed(self.model.video, self._inputs.clip_pixels(clips), vector)
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """Texts in the joint space: float32[B, J], unit length."""
@@ -103,15 +121,12 @@ class Predictor:
         if self.model.joint is None or self.model.text is None:
             raise CapabilityMissing("this model has no text path")
         self._require("joint")
-        ids, seen = self._ids([text.ids for text in texts])
+        ids, seen = self._inputs.ids([text.ids for text in texts])
         return as_numpy(self.model.joint.embed_text(self.model.text(ids, seen).pooled))
 
     def encode(self, text: str) -> EncodedText:
         """A text's tokens as the model reads them."""
-        tokenizer, config = self.bundle.tokenizer, self.config.model.text
-        if tokenizer is None or config is None:
-            raise CapabilityMissing("this model has no text path")
-        return tokenizer.encode(text, config.max_tokens)
+        return self._inputs.encode(text)
 
     @torch.inference_mode()
     def logits(self, cosine: Float32) -> Float32:
@@ -125,7 +140,7 @@ class Predictor:
     def image_importance(self, image: Uint8Image) -> Float32:
         """How much the trunk's last block attends to each patch of a picture: float32[N]."""
         self._require("vision")
-        return as_numpy(self.model.vision.importance(self._pixels([image]))[0])
+        return as_numpy(self.model.vision.importance(self._inputs.pixels([image]))[0])
 
     @torch.inference_mode()
     def clip_importance(self, clip: Uint8Image) -> Float32:
@@ -133,14 +148,14 @@ class Predictor:
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
         self._require("video")
-        return as_numpy(self.model.video.importance(self._clip_pixels([clip]))[0])
+        return as_numpy(self.model.video.importance(self._inputs.clip_pixels([clip]))[0])
 
     @torch.inference_mode()
     def clip_change(self, clip: Uint8Image) -> Float32:
         """How much each tubelet's pixels differ from the frames about it: float32[N]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
-        return as_numpy(clip_change(self._clip_pixels([clip]), self.model.video.config)[0])
+        return as_numpy(clip_change(self._inputs.clip_pixels([clip]), self.model.video.config)[0])
 
     @torch.inference_mode()
     def fill_images(
@@ -161,10 +176,10 @@ class Predictor:
         self._require_inputs({"pixel_decoder.from_text": texts})
         text = text_seen = None
         if texts is not None and self.model.text is not None:
-            ids, text_seen = self._ids([self.encode(item).ids for item in texts])
+            ids, text_seen = self._inputs.ids([self.encode(item).ids for item in texts])
             text = self.model.text(ids, text_seen).tokens
         keep = visible_indices(hidden).to(self.device)
-        pixels = self._pixels(images)
+        pixels = self._inputs.pixels(images)
         visible = self.model.vision(pixels, keep).tokens
         prediction = self.model.pixel_decoder(visible, keep, text, text_seen)
         target = self.model.pixel_decoder.target(
@@ -180,7 +195,7 @@ class Predictor:
         self._require("video_decoder")
         config = self.model.video.config
         keep = visible_indices(hidden).to(self.device)
-        pixels = self._clip_pixels(clips)
+        pixels = self._inputs.clip_pixels(clips)
         visible = self.model.video(pixels, keep).tokens
         prediction = self.model.video_decoder(visible, keep)
         target = self.model.video_decoder.target(
@@ -206,9 +221,9 @@ class Predictor:
             raise CapabilityMissing("this model reconstructs no texts")
         self._require("fusion.token_head")
         self._require_inputs({"fusion.from_image": images})
-        padded, seen = self._ids(ids)
+        padded, seen = self._inputs.ids(ids)
         text = self.model.text(padded, seen).tokens
-        image = None if images is None else self.model.vision(self._pixels(images)).tokens
+        image = None if images is None else self.model.vision(self._inputs.pixels(images)).tokens
         logits = self.model.fusion.fill_text(text, seen, image)
         if places is not None:  # before a whole vocabulary for every token leaves the device
             row = [number for number, some in enumerate(places) for _ in some]
@@ -250,15 +265,17 @@ class Predictor:
         )
         text = text_seen = None
         if texts is not None and self.model.text is not None:
-            ids, text_seen = self._ids([self.encode(item).ids for item in texts])
+            ids, text_seen = self._inputs.ids([self.encode(item).ids for item in texts])
             text = self.model.text(ids, text_seen).tokens
         context = Context(
-            image=None if images is None else self.model.vision(self._pixels(images)).tokens,
+            image=None if images is None else self.model.vision(self._inputs.pixels(images)).tokens,
             text=text,
             text_seen=text_seen,
-            state=None if states is None else scaling.standardise_state(self._tensor(states)),
+            state=None
+            if states is None
+            else scaling.standardise_state(self._inputs.tensor(states)),
         )
-        given, mask = self._tensor(actions), hidden.to(self.device)
+        given, mask = self._inputs.tensor(actions), hidden.to(self.device)
         predicted = self.model.fusion.fill_actions(scaling.standardise(given), mask, context)
         return as_numpy(torch.where(mask[:, :, None], scaling.restore(predicted.float()), given))
 
@@ -282,7 +299,7 @@ class Predictor:
         if decode_actions:
             self._require("latent_action.action_decoder")
         count = len(earlier)
-        pixels = self._pixels([*earlier, *later])
+        pixels = self._inputs.pixels([*earlier, *later])
         small = module.frames(pixels)
         reads_trunk = module.config.reads_trunk
         trunk = self.model.vision(pixels) if reads_trunk else None
@@ -369,32 +386,3 @@ class Predictor:
             error=as_numpy(error.masked_fill(~mask, float("nan"))),
             painted=painted,
         )
-
-    def _pixels(self, images: Sequence[Uint8Image]) -> Tensor:
-        return preprocess(images, self.config.images, self.device)
-
-    def _clip_pixels(self, clips: Sequence[Uint8Image]) -> Tensor:
-        """float32[B, 3, T, S, S]."""
-        resized = [
-            resize(
-                torch.from_numpy(np.require(clip, requirements=["C", "W"])).to(self.device),
-                self.config.images,
-            )
-            for clip in clips
-        ]
-        return normalise(torch.stack(resized), self.config.images).transpose(1, 2)
-
-    def _ids(self, encoded: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """int64[B, L] padded to the model's full length, and bool[B, L] without the padding.
-
-        Always the full length: how long a neighbour is must not show.
-        """
-        tokenizer, config = self.bundle.tokenizer, self.config.model.text
-        if tokenizer is None or config is None:
-            raise CapabilityMissing("this model has no text path")
-        ids = torch.tensor(tokenizer.pad(encoded, config.max_tokens), device=self.device)
-        lengths = torch.tensor([len(row) for row in encoded], device=self.device)
-        return ids, torch.arange(config.max_tokens, device=self.device) < lengths[:, None]
-
-    def _tensor(self, values: Float32) -> Tensor:
-        return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self.device)

@@ -23,6 +23,7 @@ from tests.bundles import (
 from tectum_core.architecture import ConvolutionDynamicsConfig, StemConfig
 from tectum_core.bundle import Bundle, GoldenTolerance, read_bundle, write_bundle
 from tectum_core.golden import GoldenMismatch, check_golden, golden_inputs, make_golden
+from tectum_core.numerics import Numerics
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
@@ -317,11 +318,10 @@ def test_outputs_that_are_not_finite_are_a_mismatch(fresh: Bundle) -> None:
 def test_each_kind_of_numerics_has_its_own_tolerance(fresh: Bundle) -> None:
     with torch.no_grad():
         fresh.model.get_parameter("vision.embed.weight").mul_(1.002)
-    predictor = Predictor(fresh)
 
     with pytest.raises(GoldenMismatch, match="here in float32"):
-        check_golden(predictor)
-    assert check_golden(predictor, "bfloat16").min_cosine >= 0.999
+        check_golden(Predictor(fresh))
+    assert check_golden(Predictor(fresh, numerics=Numerics("bfloat16"))).min_cosine >= 0.999
 
 
 def test_a_bundles_own_tolerance_counts(fresh: Bundle) -> None:
@@ -339,7 +339,7 @@ def test_a_tolerance_that_is_not_stated_is_a_mismatch(fresh: Bundle) -> None:
     silent = replace(fresh, config=fresh.config.model_copy(update={"tolerances": stated}))
 
     with pytest.raises(GoldenMismatch, match="states no tolerance for int8"):
-        check_golden(Predictor(silent), "int8")
+        check_golden(Predictor(silent, numerics=Numerics("int8")))
 
 
 def test_equal_seeds_make_equal_golden_tensors(full: Predictor) -> None:

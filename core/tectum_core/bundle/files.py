@@ -79,11 +79,14 @@ class Bundle:
     """The texts among the golden inputs."""
     card: str
     """Markdown."""
+    told_spaces: tuple[Space, ...] = ()
+    """Of the weights as they were read, where `model` has others made of them; empty: of `model`'s
+    own."""
 
     @cached_property
     def spaces(self) -> tuple[Space, ...]:
         """The spaces of this bundle's vectors."""
-        return spaces_of(self.config, self.model, self.tokenizer)
+        return self.told_spaces or spaces_of(self.config, self.model, self.tokenizer)
 
 
 def write_bundle(

@@ -7,7 +7,6 @@ cache once and checked against its version, which is a hash of its content.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from typing import cast
 import fsspec
 
 from tectum_core.bundle.files import FILES, BundleError, content_version, largest_size
+from tectum_core.caches import user_cache
 
 __all__ = ["NAME", "BundleNotFound", "Repository"]
 
@@ -44,7 +44,7 @@ class Repository:
     def __init__(self, root: str | Path, cache: Path | None = None) -> None:
         self._files, self._root = fsspec.core.url_to_fs(str(root))
         self._local = "file" in _protocols(self._files)
-        self._cache = cache or _user_cache()
+        self._cache = cache or user_cache("bundles")
 
     def names(self) -> list[str]:
         """Every bundle's name, sorted."""
@@ -204,8 +204,3 @@ def _rename_if_absent(draft: Path, target: Path) -> None:
 def _protocols(files: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     protocol = files.protocol
     return (protocol,) if isinstance(protocol, str) else cast("tuple[str, ...]", tuple(protocol))
-
-
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tectum" / "bundles"

@@ -68,8 +68,19 @@ class WorkerSettings(BaseModel):
     """A torch device, e.g. `cuda:0`."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Torch's threads for one operator; 0: torch's own choice."""
+    precision: Literal["float32", "bfloat16", "int8", "auto"] = "float32"
+    """What a model's trunks compute in; all else is float32. `auto`: the fastest of float32 and
+    bfloat16, each compiled or not, that reproduces the bundle's golden outputs to a cosine of
+    0.999, tried once for each kind of host and shape of model, and kept in the user's cache. `int8`
+    needs the extra `int8`."""
+    compiled: bool = False
+    """Whether trunks are compiled by torch.compile, which needs a C++ compiler and up to a minute
+    before the model serves; what was compiled is kept in the user's cache."""
     max_batch: PositiveInt = 32
     """Largest batch."""
+    invariant: bool = False
+    """Whether every item is computed by itself, so that its numbers are the same to the last bit
+    whatever else is asked at the time. Costs what batches save."""
     decode_threads: PositiveInt = 2
     """Threads that read images."""
     request_memory_bytes: PositiveInt = 256 * 2**20
@@ -125,6 +136,12 @@ class WorkerSettings(BaseModel):
         return models
 
     @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.precision == "auto" and self.compiled:
+            raise _wrong("compiled", "found True; allowed: False where precision is auto")
+        return self
+
+    @model_validator(mode="after")
     def _safe_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             given = "tls_certificate" if self.tls_key is None else "tls_key"
@@ -145,8 +162,10 @@ class WorkerSettings(BaseModel):
             "repository": self.repository,
             "models": self.models,
             "device": self.device,
+            "precision": self.precision,
+            "compiled": self.compiled,
             "threads": self.threads,
-            "max_batch": self.max_batch,
+            "max_batch": 1 if self.invariant else self.max_batch,
             "max_queued_items": self.max_queued_items,
             "max_block_ms": self.max_block_ms,
             "kept_share": self.kept_share,

@@ -18,10 +18,20 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from tectum.v1 import call_pb2, errors_pb2
-from tectum_core.bundle import BundleError, BundleNotFound, Repository, memory_of, read_bundle
-from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.bundle import (
+    Bundle,
+    BundleError,
+    BundleNotFound,
+    Repository,
+    memory_of,
+    read_bundle,
+)
+from tectum_core.golden import GoldenMismatch, GoldenReport, check_golden
+from tectum_core.numerics import Numerics
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.choosing import choose, keep_compiled
 from tectum_server.worker.engine.describe import describe
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.engine.warmup import warm_up
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
@@ -62,14 +72,12 @@ class Loader:
 
     Args:
         repository: where bundles are.
-        device: where they shall run.
-        max_batch: largest batch, to be warmed up for.
+        settings: where and how they shall run, and the largest batch to warm them up for.
     """
 
-    def __init__(self, repository: Repository, device: str, max_batch: int) -> None:
+    def __init__(self, repository: Repository, settings: EngineSettings) -> None:
         self._repository = repository
-        self._device = device
-        self._max_batch = max_batch
+        self._settings = settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
     async def latest(self, name: str) -> str:
@@ -110,20 +118,22 @@ class Loader:
 
     def _load(self, located: Located) -> Loaded:
         started = time.monotonic()
-        name = located.name
+        name, device = located.name, self._settings.device
         try:
-            bundle = read_bundle(located.folder, name, located.version)
-            predictor = Predictor(bundle, self._device)
-            report = check_golden(predictor)
-            seen = warm_up(predictor, self._max_batch)
+            predictor, report = self._predictor(read_bundle(located.folder, name, located.version))
+            seen = warm_up(predictor, self._settings.max_batch)
+        except ImportError as error:  # int8's library, which is an extra
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, line(error)) from error
         except RuntimeError as error:  # torch's: no memory on the device, say
             _log.warning("a model does not run", extra={"model": name}, exc_info=error)
             raise Failure(
                 errors_pb2.ERROR_REASON_BUNDLE_REJECTED,
-                f"{name} does not run on {self._device}: {line(error)}",
+                f"{name} does not run on {device}: {line(error)}",
             ) from error
+        bundle, kind = predictor.bundle, "compiled" if predictor.numerics.compiled else "eager"
         numerics = call_pb2.Numerics(
-            precision="float32", engine=f"torch-{torch.__version__}/{predictor.device.type}/eager"
+            precision=predictor.numerics.precision,
+            engine=f"torch-{torch.__version__}/{predictor.device.type}/{kind}",
         )
         joint, took = bundle.model.joint, time.monotonic() - started
         entry = ModelEntry(
@@ -136,12 +146,40 @@ class Loader:
             spaces={space.name: space.space_id for space in bundle.spaces},
             logit_scale=1.0 if joint is None else float(joint.log_scale.exp()),
             logit_bias=0.0 if joint is None or joint.bias is None else float(joint.bias),
-            memory_bytes=located.memory_bytes,
+            memory_bytes=_memory(predictor),
             load_seconds=took,
         )
         extra = {"model": name, "version": located.version, "seconds": took}
-        _log.info("model loaded", extra=extra)
+        fidelity = {"numerics": str(predictor.numerics), "min_cosine": report.min_cosine}
+        _log.info("model loaded", extra={**extra, **fidelity})
         return Loaded(predictor, entry, seen)
+
+    def _predictor(self, read: Bundle) -> tuple[Predictor, GoldenReport]:
+        """In the numerics that were asked for, or the best of those that suit its weights."""
+        precision, device = self._settings.precision, self._settings.device
+        if precision != "auto":
+            numerics = Numerics(precision, self._settings.compiled)
+            if numerics.compiled:
+                keep_compiled()
+            predictor = Predictor(read, device, numerics)
+            return predictor, check_golden(predictor)
+        *better, last = choose(read, device).order()
+        keep_compiled()
+        for numerics in better:
+            try:
+                predictor = Predictor(read, device, numerics)
+                return predictor, check_golden(predictor)
+            except (GoldenMismatch, RuntimeError) as error:
+                extra = {"model": read.name, "numerics": str(numerics), "reason": line(error)}
+                _log.warning("numerics do not suit a model", extra=extra)
+        predictor = Predictor(read, device, last)
+        return predictor, check_golden(predictor)
+
+
+def _memory(predictor: Predictor) -> int:
+    """Bytes of its weights and tables as they are now."""
+    tensors = (*predictor.model.parameters(), *predictor.model.buffers())
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def line(error: Exception) -> str:

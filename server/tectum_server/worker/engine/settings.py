@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["EngineSettings"]
 
@@ -19,6 +20,10 @@ class EngineSettings:
     """A torch device."""
     threads: int = 0
     """Torch's threads for one operator; 0: torch's own choice."""
+    precision: Literal["float32", "bfloat16", "int8", "auto"] = "float32"
+    """What trunks compute in."""
+    compiled: bool = False
+    """Whether by torch.compile; `auto` decides itself."""
     max_batch: int = 32
     """Largest batch."""
     max_queued_items: int = 256

@@ -1,5 +1,6 @@
 """Vectors and comparisons from a whole worker are what the predictor says in process."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tests.bundles import INTERVAL, actions, clip, picture
 from tests.server.worker.messages import array, build, encoded, floats, pixels_of, raw, seconds
-from tests.server.worker.serving import Caller
+from tests.server.worker.serving import Caller, Inline, Loop
 
 from tectum.v1 import call_pb2, embed_pb2, latent_action_pb2, rollout_pb2, tensor_pb2
 from tectum_core.predictor import Predictor
@@ -54,6 +55,29 @@ def test_served_images_are_the_predictors(worker: Caller, full: Predictor, kind:
     assert cosine(vectors(response), full.embed_images(PICTURES, kind)) >= 0.99999  # type: ignore[arg-type]
     spaces: dict[str, str] = {space.name: space.space_id for space in full.bundle.spaces}
     assert {r.embedding.space_id for r in response.results} == {spaces[kind]}
+
+
+def test_an_invariant_worker_answers_with_the_same_bits_whatever_else_is_asked(
+    loop: Loop, repository: Path
+) -> None:
+    served = Inline(loop, repository=str(repository), models=("full",), invariant=True)
+    pictures = [picture(seed, 30 + seed, 50) for seed in range(16)]
+    try:
+        for kind in KINDS.values():
+            alone = images_request([raw(pictures[0])], kind)
+            others = served.client.begin("EmbedImages", images_request([*map(raw, pictures)], kind))
+            wanted = vectors(served.client.ask("EmbedImages", alone))[0]
+            among = vectors(others.result())
+
+            np.testing.assert_array_equal(among[0], wanted)
+            for order in (pictures[::-1], [pictures[3], pictures[0]]):
+                request = images_request([*map(raw, order)], kind)
+                found = vectors(served.client.ask("EmbedImages", request))
+                place = [one is pictures[0] for one in order].index(True)
+                np.testing.assert_array_equal(found[place], wanted)
+            assert others.result().info.timings.batch_size == 1
+    finally:
+        served.close()
 
 
 def test_served_texts_are_the_predictors(worker: Caller, full: Predictor) -> None:

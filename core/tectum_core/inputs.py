@@ -1,0 +1,79 @@
+"""What callers give, as tensors that a bundle's model reads: the same for every operation.
+
+Letters: B batch, H×W source pixels, S the model's side, T frames, L text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tectum_core.architecture import TextConfig
+from tectum_core.bundle import Bundle
+from tectum_core.outputs import Float32, Uint8Image
+from tectum_core.preprocess import normalise, preprocess, resize
+from tectum_core.tokenizer import EncodedText, Tokenizer
+
+__all__ = ["CapabilityMissing", "Inputs"]
+
+
+class CapabilityMissing(ValueError):
+    """The bundle has no part for this, or one that was not trained; names the part."""
+
+
+class Inputs:
+    """A bundle's preprocessing, and its tokenizer, on a device."""
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        self._bundle = bundle
+        self._device = device
+
+    def pixels(self, images: Sequence[Uint8Image]) -> Tensor:
+        """Pictures uint8[H, W, 3] of any sizes to float32[B, 3, S, S]."""
+        return preprocess(images, self._bundle.config.images, self._device)
+
+    def clip_pixels(self, clips: Sequence[Uint8Image]) -> Tensor:
+        """Clips uint8[T, H, W, 3] to float32[B, 3, T, S, S]."""
+        images = self._bundle.config.images
+        resized = [
+            resize(
+                torch.from_numpy(np.require(clip, requirements=["C", "W"])).to(self._device), images
+            )
+            for clip in clips
+        ]
+        return normalise(torch.stack(resized), images).transpose(1, 2)
+
+    def encode(self, text: str) -> EncodedText:
+        """A text's tokens as the model reads them.
+
+        Raises:
+            CapabilityMissing: it reads no text.
+        """
+        tokenizer, config = self._reader()
+        return tokenizer.encode(text, config.max_tokens)
+
+    def ids(self, encoded: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """int64[B, L] padded to the model's full length, and bool[B, L] without the padding.
+
+        Always the full length: how long a neighbour is must not show.
+
+        Raises:
+            CapabilityMissing: the model reads no text.
+        """
+        tokenizer, config = self._reader()
+        ids = torch.tensor(tokenizer.pad(encoded, config.max_tokens), device=self._device)
+        lengths = torch.tensor([len(row) for row in encoded], device=self._device)
+        return ids, torch.arange(config.max_tokens, device=self._device) < lengths[:, None]
+
+    def tensor(self, values: Float32) -> Tensor:
+        """Numbers as they are."""
+        return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(self._device)
+
+    def _reader(self) -> tuple[Tokenizer, TextConfig]:
+        tokenizer, config = self._bundle.tokenizer, self._bundle.config.model.text
+        if tokenizer is None or config is None:
+            raise CapabilityMissing("this model has no text path")
+        return tokenizer, config

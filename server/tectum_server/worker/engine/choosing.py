@@ -1,0 +1,206 @@
+"""`precision: auto`: which numerics are fastest here and still reproduce the golden outputs.
+
+Timed once for a kind of host and a shape of model, and kept, so that the next start need not, and
+replicas that share the cache, or were given it with their image, agree. What is kept is an order:
+a bundle whose weights the first of it does not suit is served in the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from tectum_core.bundle import Bundle, Part
+from tectum_core.caches import user_cache
+from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.numerics import REFERENCE, Numerics
+from tectum_core.predictor import Predictor
+
+__all__ = ["CANDIDATES", "Choice", "Tried", "choose", "keep_compiled", "kind_of_host"]
+
+_log = logging.getLogger(__name__)
+
+CANDIDATES = (
+    REFERENCE,
+    Numerics("float32", compiled=True),
+    Numerics("bfloat16"),
+    Numerics("bfloat16", compiled=True),
+)
+"""The simplest first."""
+_NARROW = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+_WORTH = 1.1
+"""So many times faster something has to be than what is simpler, or else noise would decide."""
+_ROUNDS, _BATCH = 5, 8
+"""Of each, in turns; the largest batch that is timed."""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """What came of one candidate."""
+
+    numerics: Numerics
+    speedup: float
+    """Over float32 eager, by the geometric mean over operations and batch sizes; 0: it fails."""
+    min_cosine: float = 0.0
+    """Of any golden output."""
+    why: str = ""
+    """What is wrong with it. Empty: nothing."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """All that was tried, in the order in which it was."""
+
+    host: str
+    """`kind_of_host`."""
+    tried: tuple[Tried, ...]
+
+    def order(self) -> list[Numerics]:
+        """What to serve in, the best first; the reference is the last at the latest.
+
+        Something faster goes before something simpler only if it is faster by a tenth.
+        """
+        sound = [one for one in self.tried if not one.why]
+        order = list[Numerics]()
+        while sound:
+            best = max(one.speedup for one in sound)
+            chosen = next(one for one in sound if one.speedup * _WORTH >= best)
+            sound.remove(chosen)
+            order.append(chosen.numerics)
+            if order[-1] == REFERENCE:
+                break
+        return order if REFERENCE in order else [*order, REFERENCE]
+
+
+def choose(read: Bundle, device: str, folder: Path | None = None) -> Choice:
+    """What to serve such a model in on such a host: as it was kept, or tried now.
+
+    Args:
+        read: the bundle; its model is left as it is.
+        device: a torch device.
+        folder: where choices are kept; None: in the user's cache.
+    """
+    host = kind_of_host(device)
+    path = (folder or user_cache("numerics")) / f"{_digest(host, read)}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Choice)
+    except (OSError, msgspec.MsgspecError):
+        pass  # there is none, or it is none
+    choice = Choice(host, tuple(_try_all(read, device)))
+    draft = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(choice), indent=2))
+        draft.replace(path)
+    except OSError as error:  # a root that is read-only, say: it is tried again at every start
+        _log.warning("the choice of numerics is not kept", extra={"reason": str(error)})
+    return choice
+
+
+def kind_of_host(device: str) -> str:
+    """What decides how fast numerics are: the processor, its threads, and torch."""
+    torch_device = torch.device(device)
+    if torch_device.type == "cuda":
+        kind = torch.cuda.get_device_name(torch_device)
+    else:
+        kind = f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{kind}, torch {torch.__version__}"
+
+
+def keep_compiled() -> None:
+    """Let torch keep what it compiles where the next start finds it, unless it is told otherwise.
+
+    And compile here, not in a pool of processes that this one would have to see to.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache("compiled")))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+def _try_all(read: Bundle, device: str) -> Iterator[Tried]:
+    """Each candidate's speed beside the reference's, in turns, so that both meet the same host."""
+    keep_compiled()
+    reference = Predictor(read, device)
+    for numerics in CANDIDATES:
+        try:
+            predictor = Predictor(read, device, numerics)
+            report = check_golden(predictor)
+            speedup = _speedup(predictor, reference)
+        except GoldenMismatch as error:
+            tried = Tried(numerics, 0.0, why=str(error))
+        except Exception as error:  # no compiler, or one that fails: as many kinds as there are
+            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            tried = Tried(numerics, 0.0, why=why)
+        else:
+            tried = Tried(numerics, speedup, report.min_cosine)
+        extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
+        _log.info("numerics tried", extra={**extra, "reason": tried.why})
+        yield tried
+
+
+def _speedup(predictor: Predictor, reference: Predictor) -> float:
+    """By how much it is faster."""
+    if predictor.numerics == REFERENCE:
+        return 1.0
+    gains = list[float]()
+    for count in (1, _BATCH):
+        both = [_Work(one, count) for one in (predictor, reference)]
+        for work in both:
+            work.run()  # what is compiled, is compiled now
+        times = [[work.timed() for work in both] for _ in range(_ROUNDS)]
+        fast, slow = (min(column) for column in zip(*times, strict=True))
+        gains.append(slow / fast)
+    return math.exp(sum(map(math.log, gains)) / len(gains))
+
+
+class _Work:
+    """What a predictor's trunks are timed at: all that it has, so many at once."""
+
+    def __init__(self, predictor: Predictor, count: int) -> None:
+        side, video = predictor.config.images.size, predictor.config.model.video
+        self._predictor, self._count = predictor, count
+        self._image = np.full((side, side, 3), 127, np.uint8)
+        self._clip = None if video is None else np.stack([self._image] * video.frames)
+        learnt = predictor.config.training.learnt
+        parts: tuple[Part, ...] = ("vision", "video", "joint")
+        self._parts = {part for part in parts if learnt(part)}
+
+    def run(self) -> None:
+        predictor = self._predictor
+        if "vision" in self._parts:
+            predictor.embed_images([self._image] * self._count, "tokens")
+        if "joint" in self._parts and predictor.model.joint is not None:
+            predictor.embed_texts(["open the drawer"] * self._count)
+        if "video" in self._parts and self._clip is not None:
+            predictor.embed_clips([self._clip] * self._count, "tokens")
+
+    def timed(self) -> float:
+        started = time.perf_counter()
+        self.run()
+        return time.perf_counter() - started
+
+
+def _digest(host: str, read: Bundle) -> str:
+    shape = {"host": host, "model": read.config.model.model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Its name, and which instructions for narrow types it has."""
+    told = dict[str, str]()
+    with contextlib.suppress(OSError):  # no Linux
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    flags = set(told.get("flags", "").split())
+    name = told.get("model name", platform.machine())
+    return " ".join([name, *(flag for flag in _NARROW if flag in flags)])
