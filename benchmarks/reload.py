@@ -142,8 +142,9 @@ class Heard:
     """Seconds of each answer; of frames, their age."""
     failed: Counter[str] = field(default_factory=Counter)
     """Everything else, by what it was told."""
-    skipped: int = 0
-    """Frames that gave way to newer ones: as they should, so neither."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Frames that gave way to newer ones, or outlived their lifespan: they are told so, as they
+    should be, and are neither."""
     versions: set[str] = field(default_factory=set)
     """That answered."""
 
@@ -182,8 +183,8 @@ async def camera(client: tectum.AsyncClient, heard: Heard, done: asyncio.Event) 
                 if result.status is tectum.FrameStatus.OK and result.info is not None:
                     heard.took.append(result.age)
                     heard.versions.add(result.info.version)
-                elif result.status is tectum.FrameStatus.SUPERSEDED:
-                    heard.skipped += 1
+                elif result.status in (tectum.FrameStatus.SUPERSEDED, tectum.FrameStatus.STALE):
+                    heard.skipped[result.status.value] += 1
                 else:
                     reason = result.error.reason if result.error is not None else ""
                     heard.failed[reason or result.status.value] += 1
@@ -271,14 +272,16 @@ async def run(worker: Served, shop: Shop, count: int) -> tuple[dict[str, Heard],
 
 def report(heard: dict[str, Heard], told: Swaps) -> str:
     """Two tables and a verdict."""
-    lines = ["| callers | answered | failed | why | p50 ms | p99 ms | longest ms |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    lines = ["| callers | answered | failed | why | passed over | p50 ms | p99 ms | longest ms |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for kind, one in heard.items():
         why = ", ".join(f"{n} {reason}" for reason, n in one.failed.most_common()) or "–"
+        skipped = ", ".join(f"{n} {status}" for status, n in one.skipped.most_common()) or "–"
         times = (1000 * percentile(one.took, p) for p in (50, 99, 100))
         told_times = " | ".join(f"{time:.0f}" for time in times)
         lines.append(
-            f"| {kind} | {len(one.took)} | {sum(one.failed.values())} | {why} | {told_times} |"
+            f"| {kind} | {len(one.took)} | {sum(one.failed.values())} | {why} | {skipped} | "
+            f"{told_times} |"
         )
     swaps, kinds = len(told.seconds), ", ".join(f"{n} {kind}" for kind, n in told.corrupt.items())
     lines += ["", f"{swaps} publications, {sum(told.corrupt.values())} of them corrupt ({kinds});"]

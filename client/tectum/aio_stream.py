@@ -54,6 +54,12 @@ class AsyncStream:
         """Frames replaced by newer ones before they left; they get no answer."""
         return self._conversation.slot.dropped
 
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds that the worker's clock is ahead of this one, as far as it was found out."""
+        best = self._conversation.clock.best
+        return None if best is None else best.offset
+
     def send(self, frame: Frame) -> int:
         """Let a frame wait to be sent, in place of one that still does; never waits.
 
@@ -169,8 +175,9 @@ class AsyncStream:
 
     async def _messages(self, setup: _Request) -> AsyncIterator[_Request]:
         """What is sent: the set-up, then frames until the end."""
-        yield setup
         conversation = self._conversation
+        conversation.opening_with(setup)
+        yield setup
         while True:
             self._changed.clear()
             message = conversation.to_send()

@@ -5,6 +5,8 @@ reads what comes back. No grpc, no threads, no tasks: `stream.py` and `aio_strea
 shells that wait and send.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tectum import requests, results
@@ -17,7 +19,14 @@ from tectum.calls import (
     request_options,
     timeout,
 )
-from tectum.durations import duration, seconds, timestamp, timestamp_seconds
+from tectum.clock import Clock, sample
+from tectum.durations import (
+    duration,
+    seconds,
+    signed_duration,
+    timestamp,
+    timestamp_seconds,
+)
 from tectum.errors import ClientClosed, DeadlineExceeded, InternalError, Unavailable, invalid
 from tectum.images import put_image
 from tectum.inputs import Frame
@@ -62,6 +71,10 @@ class StreamOptions(InferenceOptions, total=False):
     """Keep only the first so many of a vector, renormalised. None: all."""
     lifespan: float | None
     """Seconds a frame stays useful after it was captured, at most 60. None: 1 s."""
+    own_clock: bool
+    """Whether frames' `captured_at` is on this computer's clock, `time.time()`: how far the
+    worker's lies from it is then found out, at the beginning and now and then, so that ages are
+    right whatever the clocks say. False: it is on the worker's already. Left out: True."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +84,7 @@ class StreamReady:
     info: ResponseInfo
     """The model that will answer; its timings are empty."""
     worker_time: float
-    """The worker's clock when it accepted, seconds since 1970. Where it is far from the robot's,
-    frames look stale or new-born: set the clocks before trusting ages."""
+    """The worker's clock when it accepted, seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +163,11 @@ class Slot:
         self.dropped += self._waiting is not None
         self._waiting = message
 
+    @property
+    def waits(self) -> bool:
+        """Whether a frame does."""
+        return self._waiting is not None
+
     def take(self) -> stream_pb2.StreamPerceptionRequest | None:
         """The frame that waits, which then waits no more. None: none does."""
         message, self._waiting = self._waiting, None
@@ -169,6 +186,12 @@ class Conversation:
     """The id that the stream was opened with."""
     max_message_bytes: int
     """Largest message to send; the transport would end the stream over one that is larger."""
+    own_clock: bool = True
+    """Whether frames are timed by this clock, not by the worker's."""
+    now: Callable[[], float] = time.time
+    """This clock."""
+    clock: Clock = field(default_factory=Clock)
+    """How far the worker's is ahead of it."""
     slot: Slot = field(default_factory=Slot)
     """What waits to be sent."""
     ready: StreamReady | None = None
@@ -177,6 +200,8 @@ class Conversation:
     """Why this side broke the stream off. None: it did not."""
     _last_id: int = -1
     _last_capture: float | None = None
+    _opened_at: float = 0.0
+    _answers_probes: bool = False
 
     def say(self, frame: Frame) -> int:
         """Let a frame wait to be sent.
@@ -214,27 +239,59 @@ class Conversation:
         return frame_id
 
     def hear(self, response: stream_pb2.StreamPerceptionResponse) -> FrameResult | None:
-        """Read a message of the worker's. None: it was the acceptance.
+        """Read a message of the worker's. None: it was the acceptance, or told its clock.
 
         Raises:
             ValueError: the message contradicts the contract.
         """
-        which = response.WhichOneof("message")
+        which, heard = response.WhichOneof("message"), self.now()
         if (which == "ready") == (self.ready is not None) or which is None:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
             return frame_result(response.result)
-        info = results.response_info(response.ready.info)
-        self.ready = StreamReady(info, timestamp_seconds(response.ready.worker_time))
+        if which == "clock":
+            sent, received, answered = (
+                timestamp_seconds(told)
+                for told in (
+                    response.clock.client_time,
+                    response.clock.received_time,
+                    response.clock.sent_time,
+                )
+            )
+            self.clock.hear(sample(sent, received, answered, heard))
+            return None
+        ready = response.ready
+        answered = timestamp_seconds(ready.worker_time)
+        self._answers_probes = self.own_clock and ready.HasField("received_time")
+        if self._answers_probes:
+            received = timestamp_seconds(ready.received_time)
+            self.clock.hear(sample(self._opened_at, received, answered, heard))
+        self.ready = StreamReady(results.response_info(ready.info), answered)
         return None
 
+    def opening_with(self, setup: stream_pb2.StreamPerceptionRequest) -> None:
+        """Say in a setup when it leaves, which is now."""
+        self._opened_at = self.now()
+        setup.setup.client_time.CopyFrom(timestamp(max(0.0, self._opened_at), "client_time"))
+
     def to_send(self) -> stream_pb2.StreamPerceptionRequest | None:
-        """The next frame to send, if one waits and the worker has accepted the stream.
+        """What to send next, if a frame waits and the worker has accepted the stream.
 
         No frame leaves earlier: a refused stream costs no pixels, and grpc.aio loses a refusal
-        that arrives while it is writing.
+        that arrives while it is writing. Before a frame, now and then, goes what asks for the
+        worker's clock: who sends no frames does not need it.
         """
-        return self.slot.take() if self.ready is not None else None
+        if self.ready is None or not self.slot.waits:
+            return None
+        asked = time.monotonic()
+        if self._answers_probes and self.clock.due(asked):
+            self.clock.asked(asked)
+            probe = stream_pb2.ClockProbe(client_time=timestamp(max(0.0, self.now()), "probe"))
+            return stream_pb2.StreamPerceptionRequest(probe=probe)
+        message, best = self.slot.take(), self.clock.best
+        if message is not None and best is not None and message.frame.HasField("captured_at"):
+            message.frame.clock_offset.CopyFrom(signed_duration(best.offset))
+        return message
 
     @property
     def all_sent(self) -> bool:
@@ -285,7 +342,9 @@ def opening(options: StreamOptions, defaults: Defaults) -> Opening:
     patience = timeout(options.get("timeout"))
     return Opening(
         setup=setup(options, defaults),
-        conversation=Conversation(request_id, defaults.max_message_bytes),
+        conversation=Conversation(
+            request_id, defaults.max_message_bytes, options.get("own_clock", True)
+        ),
         metadata=metadata,
         patience=LONGEST_WAIT[Priority.CONTROL] if patience is None else patience,
     )

@@ -43,6 +43,13 @@ def duration(value: float, field: str) -> Duration:
     return Duration(seconds=whole, nanos=rest)
 
 
+def signed_duration(value: float) -> Duration:
+    """A span of time for the wire, either way."""
+    whole, rest = divmod(abs(round(value * _NANOSECONDS)), _NANOSECONDS)
+    sign = 1 if value >= 0 else -1
+    return Duration(seconds=sign * whole, nanos=sign * rest)
+
+
 def timestamp(value: float, field: str) -> Timestamp:
     """A moment for the wire.
 

@@ -43,9 +43,9 @@ class Frame:
     image: ImageLike
     """The picture; its pixels are copied when it is sent."""
     captured_at: float | None = None
-    """When the shutter closed, in seconds since 1970 (`time.time()`) on a clock that agrees with
-    the worker's; rises from frame to frame. None: when the worker received it, and then there
-    are no latent actions."""
+    """When the shutter closed, in seconds since 1970 on this computer's clock (`time.time()`),
+    unless the stream says otherwise (`own_clock`); rises from frame to frame. None: when the worker
+    received it, and then there are no latent actions."""
     frame_id: int | None = None
     """Names the frame in the answers; rises from frame to frame. None: the next free number."""
     lifespan: float | None = None

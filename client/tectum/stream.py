@@ -61,8 +61,9 @@ class Outbox:
 
     def messages(self, setup: _Request) -> Iterator[_Request]:
         """What the sending thread sends: the set-up, then frames until the end."""
-        yield setup
         conversation = self._conversation
+        conversation.opening_with(setup)
+        yield setup
         while True:
             with self._changed:
                 message = conversation.to_send()
@@ -122,6 +123,12 @@ class Stream:
     def dropped(self) -> int:
         """Frames replaced by newer ones before they left; they get no answer."""
         return self._conversation.slot.dropped
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds that the worker's clock is ahead of this one, as far as it was found out."""
+        best = self._conversation.clock.best
+        return None if best is None else best.offset
 
     def send(self, frame: Frame) -> int:
         """Let a frame wait to be sent, in place of one that still does; never blocks.

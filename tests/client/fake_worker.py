@@ -20,8 +20,7 @@ import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from numpy.typing import NDArray
-from tests.client import fake_answers, fake_errors, fake_models
-from tests.client.fake_answers import Unreadable
+from tests.client import fake_answers, fake_errors, fake_models, fake_streams
 
 from tectum.v1 import (
     call_pb2,
@@ -63,6 +62,8 @@ class Orders:
     """Credentials to insist on."""
     hold_frames: threading.Event = field(default_factory=threading.Event)
     """A stream takes no frame until this is set; set at first."""
+    clock_ahead: float | None = None
+    """Seconds that the worker's clock is ahead; None: it answers no probes."""
 
 
 class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
@@ -77,6 +78,8 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
         self.orders = Orders()
         self.orders.hold_frames.set()
         self.seen: list[Seen] = []
+        self.frames: list[stream_pb2.StreamFrame] = []
+        self.probes: list[stream_pb2.ClockProbe] = []
         self.models = {"tiny": fake_models.model("tiny", default=True, card="# tiny")}
         self.health = health.HealthServicer()
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -119,7 +122,7 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
         for image in request.images:
             try:
                 vectors.append(fake_answers.image_vector(fake_answers.pixels(image)))
-            except Unreadable:
+            except fake_answers.Unreadable:
                 vectors.append(None)
         with self.call("EmbedImages", request, context) as seen:
             if all(vector is None for vector in vectors):
@@ -244,15 +247,19 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
     ) -> Iterator[stream_pb2.StreamPerceptionResponse]:
         setup = next(request_iterator).setup
         with self.call("StreamPerception", setup, context) as seen:
-            ready = stream_pb2.StreamReady(info=info(seen, 0))
-            ready.worker_time.GetCurrentTime()
-            yield stream_pb2.StreamPerceptionResponse(ready=ready)
+            ahead = self.orders.clock_ahead
+            yield fake_streams.ready(info(seen, 0), ahead)
             self.orders.hold_frames.wait()
             earlier: stream_pb2.StreamFrame | None = None
             for message in request_iterator:
+                if message.HasField("probe"):
+                    self.probes.append(message.probe)
+                    yield fake_streams.time_told(message.probe, ahead)
+                    continue
+                self.frames.append(message.frame)
                 if self.orders.refusals:
                     refuse(context, self.orders.refusals.pop(0))
-                result = fake_stream_result(setup, message.frame, earlier, seen)
+                result = fake_streams.answered(setup, message.frame, earlier, info(seen, 1))
                 yield stream_pb2.StreamPerceptionResponse(result=result)
                 earlier = message.frame
 
@@ -356,37 +363,6 @@ def info(seen: Seen, batch_size: int) -> call_pb2.ResponseInfo:
         ),
         request_id=seen.metadata.get("x-request-id", ""),
     )
-
-
-def fake_stream_result(
-    setup: stream_pb2.StreamSetup,
-    frame: stream_pb2.StreamFrame,
-    earlier: stream_pb2.StreamFrame | None,
-    seen: Seen,
-) -> stream_pb2.FrameResult:
-    """One frame's answer."""
-    result = stream_pb2.FrameResult(frame_id=frame.frame_id, age=fake_errors.duration(0.003))
-    try:
-        vector = fake_answers.image_vector(fake_answers.pixels(frame.image))
-    except Unreadable:
-        result.status = stream_pb2.FRAME_STATUS_FAILED
-        result.error.CopyFrom(fake_answers.unreadable("image"))
-        return result
-    result.status = stream_pb2.FRAME_STATUS_OK
-    result.info.CopyFrom(info(seen, 1))
-    if setup.embed:
-        result.embedding.CopyFrom(fake_answers.embedding(vector, setup.vector))
-    if setup.latent_actions:
-        result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE
-    if setup.latent_actions and earlier is not None:
-        before = fake_answers.image_vector(fake_answers.pixels(earlier.image))
-        latent = fake_answers.embedding(vector - before, setup.vector, fake_answers.LATENT)
-        gap = frame.captured_at.ToNanoseconds() - earlier.captured_at.ToNanoseconds()
-        result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_OK
-        result.latent_action.latent.CopyFrom(latent)
-        result.latent_action.interval.FromNanoseconds(gap)
-        result.earlier_frame_id = earlier.frame_id
-    return result
 
 
 def wait_for(condition: Any, patience: float = 5.0) -> None:

@@ -99,6 +99,7 @@ class StreamSetup(google.protobuf.message.Message):
     LATENT_ACTIONS_FIELD_NUMBER: builtins.int
     DECODE_ACTIONS_FIELD_NUMBER: builtins.int
     LIFESPAN_FIELD_NUMBER: builtins.int
+    CLIENT_TIME_FIELD_NUMBER: builtins.int
     embed: builtins.bool
     """Answer with each frame's vector."""
     latent_actions: builtins.bool
@@ -120,6 +121,12 @@ class StreamSetup(google.protobuf.message.Message):
     def lifespan(self) -> google.protobuf.duration_pb2.Duration:
         """How long a frame stays useful after `captured_at`, above 0 and at most 60 s. Absent: 1 s."""
 
+    @property
+    def client_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The client's clock when it sent this: with StreamReady's two times and that of StreamReady's
+        arrival, it tells how far the clocks are apart. Not read otherwise.
+        """
+
     def __init__(
         self,
         *,
@@ -129,9 +136,10 @@ class StreamSetup(google.protobuf.message.Message):
         latent_actions: builtins.bool = ...,
         decode_actions: builtins.bool = ...,
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
+        client_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decode_actions", b"decode_actions", "embed", b"embed", "latent_actions", b"latent_actions", "lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["client_time", b"client_time", "lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["client_time", b"client_time", "decode_actions", b"decode_actions", "embed", b"embed", "latent_actions", b"latent_actions", "lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> None: ...
 
 Global___StreamSetup: typing_extensions.TypeAlias = StreamSetup
 
@@ -145,6 +153,7 @@ class StreamFrame(google.protobuf.message.Message):
     IMAGE_FIELD_NUMBER: builtins.int
     CAPTURED_AT_FIELD_NUMBER: builtins.int
     LIFESPAN_FIELD_NUMBER: builtins.int
+    CLOCK_OFFSET_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """Names the frame in the answers; rises from frame to frame."""
     @property
@@ -162,6 +171,13 @@ class StreamFrame(google.protobuf.message.Message):
     def lifespan(self) -> google.protobuf.duration_pb2.Duration:
         """How long this frame stays useful after `captured_at`. Absent: the stream's default."""
 
+    @property
+    def clock_offset(self) -> google.protobuf.duration_pb2.Duration:
+        """What is to be added to `captured_at` to have the worker's clock; negative where the camera's is
+        ahead. It counts for the frame's age; how far frames lie apart is on the camera's clock. Absent:
+        0, the clocks agree.
+        """
+
     def __init__(
         self,
         *,
@@ -169,37 +185,65 @@ class StreamFrame(google.protobuf.message.Message):
         image: tectum.v1.image_pb2.Image | None = ...,
         captured_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
+        clock_offset: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "image", b"image", "lifespan", b"lifespan"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan"]) -> None: ...
 
 Global___StreamFrame: typing_extensions.TypeAlias = StreamFrame
 
 @typing.final
+class ClockProbe(google.protobuf.message.Message):
+    """Asks for the worker's clock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLIENT_TIME_FIELD_NUMBER: builtins.int
+    @property
+    def client_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The client's clock when it sent this."""
+
+    def __init__(
+        self,
+        *,
+        client_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["client_time", b"client_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["client_time", b"client_time"]) -> None: ...
+
+Global___ClockProbe: typing_extensions.TypeAlias = ClockProbe
+
+@typing.final
 class StreamPerceptionRequest(google.protobuf.message.Message):
-    """What a stream's client sends: a setup, then frames."""
+    """What a stream's client sends: a setup, then frames, and among them what asks for the clock."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SETUP_FIELD_NUMBER: builtins.int
     FRAME_FIELD_NUMBER: builtins.int
+    PROBE_FIELD_NUMBER: builtins.int
     @property
     def setup(self) -> Global___StreamSetup:
         """First and only first."""
 
     @property
     def frame(self) -> Global___StreamFrame:
-        """Every later message."""
+        """Every later message but probes."""
+
+    @property
+    def probe(self) -> Global___ClockProbe:
+        """At any time after the setup; each is answered once, and counts as no frame."""
 
     def __init__(
         self,
         *,
         setup: Global___StreamSetup | None = ...,
         frame: Global___StreamFrame | None = ...,
+        probe: Global___ClockProbe | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "setup", b"setup"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "setup", b"setup"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["setup", "frame"] | None: ...
+    def HasField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["setup", "frame", "probe"] | None: ...
 
 Global___StreamPerceptionRequest: typing_extensions.TypeAlias = StreamPerceptionRequest
 
@@ -211,6 +255,7 @@ class StreamReady(google.protobuf.message.Message):
 
     INFO_FIELD_NUMBER: builtins.int
     WORKER_TIME_FIELD_NUMBER: builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: builtins.int
     @property
     def info(self) -> tectum.v1.call_pb2.ResponseInfo:
         """The model that will answer, until it is reloaded: each answer says which one made it. Its timings
@@ -221,16 +266,57 @@ class StreamReady(google.protobuf.message.Message):
     def worker_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """The worker's clock when it accepted the stream."""
 
+    @property
+    def received_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The worker's clock when the setup had come. Absent: this worker answers no ClockProbe."""
+
     def __init__(
         self,
         *,
         info: tectum.v1.call_pb2.ResponseInfo | None = ...,
         worker_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        received_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["info", b"info", "worker_time", b"worker_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["info", b"info", "worker_time", b"worker_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> None: ...
 
 Global___StreamReady: typing_extensions.TypeAlias = StreamReady
+
+@typing.final
+class ClockReply(google.protobuf.message.Message):
+    """Answers a ClockProbe. The client's clock when this comes is the fourth time: the worker's clock is
+    ahead by ((received_time - client_time) + (sent_time - arrival)) / 2, give or take half of the
+    time on the way, (arrival - client_time) - (sent_time - received_time) (RFC 5905, section 8).
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLIENT_TIME_FIELD_NUMBER: builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: builtins.int
+    SENT_TIME_FIELD_NUMBER: builtins.int
+    @property
+    def client_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """As the probe had it."""
+
+    @property
+    def received_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The worker's clock when the probe had come."""
+
+    @property
+    def sent_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The worker's clock when this was sent."""
+
+    def __init__(
+        self,
+        *,
+        client_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        received_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        sent_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["client_time", b"client_time", "received_time", b"received_time", "sent_time", b"sent_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["client_time", b"client_time", "received_time", b"received_time", "sent_time", b"sent_time"]) -> None: ...
+
+Global___ClockReply: typing_extensions.TypeAlias = ClockReply
 
 @typing.final
 class FrameResult(google.protobuf.message.Message):
@@ -301,22 +387,28 @@ class StreamPerceptionResponse(google.protobuf.message.Message):
 
     READY_FIELD_NUMBER: builtins.int
     RESULT_FIELD_NUMBER: builtins.int
+    CLOCK_FIELD_NUMBER: builtins.int
     @property
     def ready(self) -> Global___StreamReady:
         """First and once."""
 
     @property
     def result(self) -> Global___FrameResult:
-        """Every later message."""
+        """Every later message but replies to probes."""
+
+    @property
+    def clock(self) -> Global___ClockReply:
+        """For each probe, in their order."""
 
     def __init__(
         self,
         *,
         ready: Global___StreamReady | None = ...,
         result: Global___FrameResult | None = ...,
+        clock: Global___ClockReply | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["message", b"message", "ready", b"ready", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "ready", b"ready", "result", b"result"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["ready", "result"] | None: ...
+    def HasField(self, field_name: typing.Literal["clock", b"clock", "message", b"message", "ready", b"ready", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["clock", b"clock", "message", b"message", "ready", b"ready", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["ready", "result", "clock"] | None: ...
 
 Global___StreamPerceptionResponse: typing_extensions.TypeAlias = StreamPerceptionResponse

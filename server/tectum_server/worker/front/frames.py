@@ -15,7 +15,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.images import Pixels
 from tectum_server.worker.front.latents import Interval
 from tectum_server.worker.front.memory import Share
-from tectum_server.worker.front.wire import out_of_range, read_seconds, read_timestamp
+from tectum_server.worker.front.wire import out_of_range, read_offset, read_seconds, read_timestamp
 
 __all__ = ["Arrivals", "Frame", "Ring", "read_lifespan"]
 
@@ -41,6 +41,8 @@ class Frame:
     """Monotonic seconds."""
     memory: Share
     """What its content takes."""
+    clock_offset: float = 0.0
+    """Seconds to add to `captured_at` for this worker's clock."""
     wrong: Failure | None = None
     """Why it can have no answer, if it is known from the beginning."""
     _holders: int = 1
@@ -48,7 +50,7 @@ class Frame:
     @property
     def age(self) -> float:
         """Seconds since it was captured, never negative: a camera's clock may run ahead."""
-        return max(0.0, time.time() - self.captured_at)
+        return max(0.0, time.time() - self.captured_at - self.clock_offset)
 
     def keep(self) -> None:
         """Hold it, too."""
@@ -105,6 +107,7 @@ class Arrivals:
             if frame.timed:  # first: a later frame is compared with it, whatever else is wrong
                 frame.captured_at = read_timestamp(sent.captured_at, "frame.captured_at")
                 self._follow(frame.captured_at)
+                frame.clock_offset = read_offset(sent.clock_offset, "frame.clock_offset")
             lifespan = read_lifespan(sent, self._lifespan, "frame.lifespan")
             memory.take_message(size, "frame")
         except Failure as failure:

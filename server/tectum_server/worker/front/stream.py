@@ -74,6 +74,7 @@ class PerceptionStream:
         self._arrived = asyncio.Event()
         self._ended = False
         self._ring: Ring | None = None
+        self._set_up_at = Timestamp()
         self._outbox: asyncio.Queue[_Response | None] = asyncio.Queue(_OUTBOX)
 
     async def run(self) -> None:
@@ -91,6 +92,7 @@ class PerceptionStream:
                     f"a stream begins with its setup; none came within {_SETUP_SECONDS:g} s",
                     "setup",
                 ) from None
+            self._set_up_at.GetCurrentTime()
             if first is not None:
                 await self._serve(self._set_up(first))
 
@@ -113,7 +115,7 @@ class PerceptionStream:
 
     async def _serve(self, setup: Setup) -> None:
         arrivals = Arrivals(read_lifespan(setup.asked))
-        ready = stream_pb2.StreamReady(info=setup.call.info(), worker_time=Timestamp())
+        ready = stream_pb2.StreamReady(info=setup.call.info(), received_time=self._set_up_at)
         ready.info.ClearField("timings")
         ready.worker_time.GetCurrentTime()
         await self._context.write(_Response(ready=ready))
@@ -164,8 +166,13 @@ class PerceptionStream:
         if packed is None:
             return False
         request, size = self._calls.unpack(packed, "frame")
+        if request.WhichOneof("message") == "probe":
+            reply = stream_pb2.ClockReply(client_time=request.probe.client_time)
+            reply.received_time.GetCurrentTime()
+            await self._outbox.put(_Response(clock=reply))
+            return True
         if request.WhichOneof("message") != "frame":
-            raise out_of_range("message", "after the setup come frames alone")
+            raise out_of_range("message", "after the setup come frames and probes alone")
         spare = self._ring.shrink if self._ring is not None else None
         memory = self._calls.memory.share(self._record.priority, spare)
         frame = arrivals.read(request.frame, size, memory)
@@ -374,4 +381,6 @@ class PerceptionStream:
 
     async def _write(self) -> None:
         while (response := await self._outbox.get()) is not None:
+            if response.HasField("clock"):
+                response.clock.sent_time.GetCurrentTime()
             await self._context.write(response)

@@ -30,6 +30,7 @@ __all__ = [
     "read_embedding",
     "read_floats",
     "read_mask",
+    "read_offset",
     "read_seconds",
     "read_timestamp",
     "tensor",
@@ -51,6 +52,8 @@ _NUMBERS = {dtype.newbyteorder("="): number for number, dtype in _DTYPES.items()
 _MAX_AXES = 8
 _INTERVAL_SLACK = 0.1
 """How far a stated interval may lie from the model's, as a share of it."""
+_LARGEST_OFFSET = 315_576_000_000.0
+"""Seconds: what google.protobuf.Duration can say, about 10,000 years."""
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 """What google.protobuf.Timestamp can say, seconds since the epoch."""
 
@@ -302,6 +305,23 @@ def read_seconds(message: Duration, field: str, *, at_most: float = 3600.0) -> f
     found = seconds(message)
     if not 0 < found <= at_most:
         raise out_of_range(field, f"must be above 0 and at most {at_most:g} s, found {found:g} s")
+    return found
+
+
+def read_offset(message: Duration, field: str) -> float:
+    """Seconds between two clocks, either way.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE, it is no sound Duration, or more than 10,000 years.
+    """
+    found = seconds(message)
+    sound = abs(message.nanos) < 10**9 and message.seconds * message.nanos >= 0
+    if not sound or abs(found) > _LARGEST_OFFSET:
+        raise out_of_range(
+            field,
+            f"is at most {_LARGEST_OFFSET:g} s either way, of one sign, with less than 10^9 "
+            f"nanoseconds; found {message.seconds} s and {message.nanos} ns",
+        )
     return found
 
 
