@@ -1,0 +1,168 @@
+"""Live cameras of many robots, over what the worker can do: is each served, and by its last frame?
+
+A ViT-B/32-shaped bundle; every robot streams JPEG frames of the model's size at 30 Hz, far more
+than the worker answers. Of each answer is noted how old its frame was, by the worker's clock, and
+how many newer frames the robot had sent when the engine began with it. Prints a table and writes
+benchmarks/results/streams.md.
+
+    python benchmarks/streams.py [--robots 32] [--seconds 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import bisect
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tectum
+from machine import heading
+from served import Served, served
+from serving_bare import NAME, SIDE, make_bundle
+from tectum_cli.load.pictures import Picture, drawn, encoded
+from tectum_cli.load.report import percentile
+
+HZ, LIFESPAN, WARM_UP = 30.0, 5.0, 5.0
+FAIR, NEWEST = 0.2, 0.05
+"""Rates may differ by so much of their mean; frames have so many seconds to reach the worker."""
+
+
+@dataclass
+class Robot:
+    """One camera, and what it heard."""
+
+    captured: list[float] = field(default_factory=list)
+    """When each frame was, by its id."""
+    answers: list[tuple[float, tectum.FrameResult]] = field(default_factory=list)
+    """With when they came."""
+    ended: str = ""
+    """Why the stream did. Empty: it was told to."""
+
+    async def live(self, client: tectum.AsyncClient, pictures: list[Picture], ends: float) -> None:
+        """Stream until then."""
+        try:
+            async with client.stream(
+                self._frames(pictures, ends), embed=True, lifespan=LIFESPAN
+            ) as stream:
+                async for result in stream:
+                    self.answers.append((time.time(), result))
+        except tectum.TectumError as error:
+            self.ended = f"{error}"
+
+    async def _frames(self, pictures: list[Picture], ends: float) -> AsyncIterator[tectum.Frame]:
+        due = time.time()
+        while due < ends:
+            await asyncio.sleep(max(0.0, due - time.time()))
+            self.captured.append(time.time())
+            picture = pictures[len(self.captured) % len(pictures)]
+            yield tectum.Frame(picture, self.captured[-1], frame_id=len(self.captured) - 1)
+            due += 1 / HZ
+
+    def between(self, begins: float, ends: float) -> list[tuple[float, tectum.FrameResult]]:
+        """The answers that came in that time."""
+        return [one for one in self.answers if begins <= one[0] < ends]
+
+    def sent(self, begins: float, ends: float) -> int:
+        """How many frames it captured in that time."""
+        return bisect.bisect(self.captured, ends) - bisect.bisect(self.captured, begins)
+
+    def newer(self, came: float, result: tectum.FrameResult) -> int:
+        """How many newer frames it had sent, and the worker surely had, as the engine began."""
+        spent = 0.0 if result.info is None else result.info.timings.compute
+        began = came - spent - NEWEST
+        return max(0, bisect.bisect(self.captured, began) - 1 - result.frame_id)
+
+
+async def run(worker: Served, robots: int, seconds: float) -> tuple[list[Robot], float, float]:
+    """So many robots for so long; gives when what counts begins and ends, too."""
+    pictures = [encoded(one, "jpeg") for one in drawn(SIDE, SIDE, 8, seed=0)]
+    fleet = [Robot() for _ in range(robots)]
+    begins = time.time() + WARM_UP
+    ends = begins + seconds
+    async with tectum.AsyncClient(worker.address) as client, asyncio.TaskGroup() as group:
+        for robot in fleet:
+            group.create_task(robot.live(client, pictures, ends))
+    return fleet, begins, ends
+
+
+def report(fleet: list[Robot], begins: float, ends: float) -> str:
+    """A table and a verdict for each thing asked."""
+    told = [robot.between(begins, ends) for robot in fleet]
+    statuses = Counter(result.status for some in told for _, result in some)
+    good = [
+        (robot, came, result)
+        for robot, some in zip(fleet, told, strict=True)
+        for came, result in some
+        if result.status is tectum.FrameStatus.OK and result.info is not None
+    ]
+    rates = [
+        sum(result.status is tectum.FrameStatus.OK for _, result in some) / (ends - begins)
+        for some in told
+    ]
+    ages = [result.age for _, _, result in good]
+    batch = max((r.info.timings.compute for _, _, r in good if r.info is not None), default=0.0)
+    newer = [robot.newer(came, result) for robot, came, result in good]
+    mean = sum(rates) / len(rates)
+    apart = (max(rates) - min(rates)) / mean if mean else float("inf")
+    offered = sum(robot.sent(begins, ends) for robot in fleet)
+    rows = {
+        "robots, frames a second of all": f"{len(fleet)}, {offered / (ends - begins):.0f}",
+        "answered a second, of all": f"{len(good) / (ends - begins):.1f}",
+        "of each robot: fewest, mean, most a second": ", ".join(
+            f"{rate:.2f}" for rate in (min(rates), mean, max(rates))
+        ),
+        "frames: answered, superseded, stale, failed": ", ".join(
+            str(statuses[status])
+            for status in (
+                tectum.FrameStatus.OK,
+                tectum.FrameStatus.SUPERSEDED,
+                tectum.FrameStatus.STALE,
+                tectum.FrameStatus.FAILED,
+            )
+        ),
+        "age at the answer, ms: p50, p99, oldest": ", ".join(
+            f"{1000 * percentile(ages, p):.0f}" for p in (50, 99, 100)
+        ),
+        "longest batch, ms": f"{1000 * batch:.0f}",
+        "newer frames that waited: p50, p99, most": ", ".join(
+            f"{percentile(newer, p):.0f}" for p in (50, 99, 100)
+        ),
+    }
+    verdicts = {
+        "every robot is answered, by its newest frame": bool(newer)
+        and min(rates) > 0
+        and percentile(newer, 99) == 0,
+        f"no answer is older than the lifespan ({LIFESPAN:g} s) and a batch": bool(ages)
+        and max(ages) <= LIFESPAN + batch,
+        f"rates lie within {FAIR:.0%} of each other ({apart:.0%})": apart <= FAIR,
+        "no stream ended by itself": not any(robot.ended for robot in fleet),
+    }
+    lines = ["| of all robots | |", "| --- | --- |"]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    lines += [""] + [f"- {what}: {'PASS' if holds else 'FAIL'}" for what, holds in verdicts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--robots", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60.0, help="that count")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/streams.md")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        repository = make_bundle(Path(folder))
+        with served(repository, NAME, max_streams=given.robots) as worker:
+            told = asyncio.run(run(worker, given.robots, given.seconds))
+    text = heading("Live streams over capacity") + "\n" + report(*told)
+    given.out.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
