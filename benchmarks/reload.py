@@ -98,8 +98,6 @@ class Shop:
     """What is published."""
 
     folder: Path
-    good: list[str] = field(default_factory=list)
-    """Versions that have been published, by seed."""
 
     @property
     def repository(self) -> Path:

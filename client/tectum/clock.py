@@ -13,6 +13,8 @@ SAMPLES = 8
 """So many are remembered."""
 FIRST_PROBES, SOON, LATER = 4, 0.25, 10.0
 """The first so many probes come so many seconds apart, the others later."""
+_STEP = 0.001
+"""Seconds that clocks may drift apart between samples without having been set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Sample:
     offset: float
     """Seconds that the worker's clock is ahead."""
     delay: float
-    """Seconds on the way, there and back together; the offset is off by at most half of them."""
+    """Seconds on the way, there and back together; the offset is off by at most half of them. Less
+    than none: one of the clocks was set meanwhile."""
 
 
 def sample(sent: float, received: float, answered: float, heard: float) -> Sample:
@@ -33,7 +36,7 @@ def sample(sent: float, received: float, answered: float, heard: float) -> Sampl
         received, answered: on the worker's.
     """
     offset = ((received - sent) + (answered - heard)) / 2
-    return Sample(offset, max(0.0, (heard - sent) - (answered - received)))
+    return Sample(offset, (heard - sent) - (answered - received))
 
 
 class Clock:
@@ -47,11 +50,18 @@ class Clock:
     @property
     def best(self) -> Sample | None:
         """The sample that is least wrong. None: there is none yet."""
-        return min(self._samples, key=lambda one: one.delay, default=None)
+        # A copy: one thread sends and another one hears.
+        return min(tuple(self._samples), key=lambda one: one.delay, default=None)
 
     def hear(self, found: Sample) -> None:
-        """Remember a sample."""
-        self._samples.append(found)
+        """Remember a sample; of a clock that was set since then, nothing older."""
+        best = self.best
+        if best is not None:
+            doubt = (abs(found.delay) + best.delay) / 2 + _STEP
+            if found.delay < 0 or abs(found.offset - best.offset) > doubt:
+                self._samples.clear()
+        if found.delay >= 0:
+            self._samples.append(found)
 
     def due(self, now: float) -> bool:
         """Whether to ask again.

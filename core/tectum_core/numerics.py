@@ -8,7 +8,9 @@ decoders are float32 and eager throughout.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Literal
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from tectum_core.model import PerceptionModel
 from tectum_core.model.transformer import Transformer
 
-__all__ = ["REFERENCE", "Numerics", "Precision", "accelerate", "exact_float32"]
+__all__ = ["REFERENCE", "Numerics", "Precision", "accelerate", "exact_float32", "release"]
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -71,6 +73,16 @@ def accelerate(model: PerceptionModel, numerics: Numerics) -> PerceptionModel:
     return fast.eval()
 
 
+def release(model: PerceptionModel) -> None:
+    """Let go of what was compiled for a model that serves no more.
+
+    It knows the model and the model it, so that both would stay until the next garbage collection.
+    """
+    for module in model.modules():
+        if isinstance(module, _Blocks):
+            module.forget_compiled()
+
+
 class _Blocks(Transformer):
     """A transformer's blocks in other numerics, in place of the transformer.
 
@@ -89,7 +101,7 @@ class _Blocks(Transformer):
         elif numerics.precision == "int8":
             self.blocks = copy.deepcopy(reference.blocks)
             _quantise(self.blocks)
-        self._compiled = torch.compile(super().forward) if numerics.compiled else None
+        self._compiled = torch.compile(_own(self)) if numerics.compiled else None
 
     def forward(self, x: Tensor, seen: Tensor | None = None, causal: bool = False) -> Tensor:
         """As the reference's."""
@@ -102,6 +114,10 @@ class _Blocks(Transformer):
         mixed: Tensor = self._compiled(given, seen, causal)
         return mixed.to(x.dtype)
 
+    def forget_compiled(self) -> None:
+        """Be eager from now on."""
+        self._compiled = None
+
     def block(self, level: int, x: Tensor) -> Tensor:
         """As the reference's."""
         return super().block(level, x.to(self._type)).to(x.dtype)
@@ -109,6 +125,18 @@ class _Blocks(Transformer):
     def last_attention(self, x: Tensor, queries: int) -> Tensor:
         """As the reference's."""
         return super().last_attention(x.to(self._type), queries).to(x.dtype)
+
+
+def _own(blocks: Transformer) -> Callable[[Tensor, Tensor | None, bool], Tensor]:
+    """`Transformer.forward` with code of its own.
+
+    Torch keeps what it has compiled by code, eight programs of each at most: of one code for all
+    models the third would be eager, and nobody be told.
+    """
+    shared = Transformer.forward
+    own = FunctionType(shared.__code__.replace(), shared.__globals__, shared.__name__)
+    own.__defaults__ = shared.__defaults__
+    return MethodType(own, blocks)
 
 
 def _quantise(blocks: nn.Module) -> None:

@@ -57,9 +57,32 @@ def test_what_is_too_long_ago_counts_no_more() -> None:
 
     clock.hear(Sample(offset=1.0, delay=0.001))
     for _ in range(SAMPLES):
-        clock.hear(Sample(offset=2.0, delay=0.1))
+        clock.hear(Sample(offset=1.02, delay=0.1))
 
-    assert clock.best == Sample(2.0, 0.1)
+    assert clock.best == Sample(1.02, 0.1)
+
+
+@pytest.mark.parametrize("offset", [AHEAD, -AHEAD])
+def test_once_a_clock_was_set_nothing_older_counts(offset: float) -> None:
+    clock = Clock()
+    for _ in range(SAMPLES):
+        clock.hear(Sample(offset=0.0, delay=0.001))
+
+    clock.hear(sample(100.0, 100.01 + offset, 100.01 + offset, 100.5))
+
+    assert clock.best is not None
+    assert clock.best.offset == pytest.approx(offset, abs=0.3)
+
+
+def test_a_sample_during_which_a_clock_was_set_counts_nothing_and_lets_nothing_count() -> None:
+    clock = Clock()
+    clock.hear(Sample(offset=0.0, delay=0.001))
+
+    clock.hear(sample(sent=100.0, received=100.1, answered=100.1, heard=50.0))
+
+    assert clock.best is None
+    clock.hear(Sample(offset=50.0, delay=0.2))
+    assert clock.best == Sample(50.0, 0.2)
 
 
 def test_it_asks_soon_at_first_and_then_now_and_then() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +21,7 @@ from torch._dynamo.testing import CompileCounter
 from tectum_core.bundle import Bundle
 from tectum_core.golden import check_golden
 from tectum_core.masks import random_mask
-from tectum_core.numerics import REFERENCE, Numerics, accelerate
+from tectum_core.numerics import REFERENCE, Numerics, accelerate, release
 from tectum_core.predictor import Predictor
 
 NARROW = [Numerics("bfloat16"), Numerics("int8")]
@@ -171,6 +173,33 @@ def test_two_programs_do_for_batches_of_every_size(
         np.testing.assert_allclose(found, embed(full, size), atol=1e-5)
 
     assert counter.frame_count == 2
+
+
+def test_many_models_are_compiled_each_for_itself(full: Predictor, counter: CompileCounter) -> None:
+    pictures = [picture(1), picture(2)]
+    for _ in range(6):
+        read = replace(full.bundle, model=copy.deepcopy(full.bundle.model))
+        compiled = Predictor(read, numerics=Numerics(compiled=True))
+        compiled.embed_images(pictures[:1], "tokens")
+        compiled.embed_images(pictures, "tokens")
+
+    assert counter.frame_count == 12
+
+
+def test_a_model_that_serves_no_more_goes_with_what_was_compiled_for_it(
+    read: Bundle, counter: CompileCounter
+) -> None:
+    compiled = Predictor(read, numerics=Numerics(compiled=True))
+    compiled.embed_images([picture()], "tokens")
+    gone = weakref.ref(compiled.model.vision.transformer)
+    gc.collect()
+    gc.disable()
+    try:
+        release(compiled.model)
+        del compiled
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_what_has_hidden_patches_waits_for_no_compiler(

@@ -730,8 +730,8 @@ class Model(google.protobuf.message.Message):
 
     @property
     def rejection(self) -> Global___Rejection:
-        """The version that should serve by now, where it was rejected and `version` goes on instead.
-        Absent: nothing is wrong. Health tells it too, as NOT_SERVING of the service `name@version`.
+        """The version that should serve by now, where it was rejected; unless FAILED, `version` goes on
+        instead. Absent: nothing is wrong. Health tells it too, as NOT_SERVING of the service `name@version`.
         """
 
     def __init__(

@@ -77,13 +77,16 @@ class ModelServiceServicer(object):
 
     def LoadModel(self, request, context):
         """Load a model or a newer version: read, check golden outputs, warm up, swap, drain the old one.
+        FIELD_OUT_OF_RANGE for a version of a model that follows the repository, which the worker then
+        watches: what is the latest there is what serves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Finish what is in flight and drop a model.
+        """Finish what is in flight and drop a model. FIELD_OUT_OF_RANGE for one that follows the
+        repository.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

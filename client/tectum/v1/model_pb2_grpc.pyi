@@ -139,10 +139,15 @@ class ModelServiceStub(typing.Generic[_ModelServiceListModelsType, _ModelService
     """One model: capabilities, spaces, limits, input, golden status, card."""
 
     LoadModel: _ModelServiceLoadModelType
-    """Load a model or a newer version: read, check golden outputs, warm up, swap, drain the old one."""
+    """Load a model or a newer version: read, check golden outputs, warm up, swap, drain the old one.
+    FIELD_OUT_OF_RANGE for a version of a model that follows the repository, which the worker then
+    watches: what is the latest there is what serves.
+    """
 
     UnloadModel: _ModelServiceUnloadModelType
-    """Finish what is in flight and drop a model."""
+    """Finish what is in flight and drop a model. FIELD_OUT_OF_RANGE for one that follows the
+    repository.
+    """
 
 ModelServiceAsyncStub: typing_extensions.TypeAlias = ModelServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -188,7 +193,10 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: tectum.v1.model_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[tectum.v1.model_pb2.LoadModelResponse, collections.abc.Awaitable[tectum.v1.model_pb2.LoadModelResponse]]:
-        """Load a model or a newer version: read, check golden outputs, warm up, swap, drain the old one."""
+        """Load a model or a newer version: read, check golden outputs, warm up, swap, drain the old one.
+        FIELD_OUT_OF_RANGE for a version of a model that follows the repository, which the worker then
+        watches: what is the latest there is what serves.
+        """
 
     @abc.abstractmethod
     def UnloadModel(
@@ -196,6 +204,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: tectum.v1.model_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[tectum.v1.model_pb2.UnloadModelResponse, collections.abc.Awaitable[tectum.v1.model_pb2.UnloadModelResponse]]:
-        """Finish what is in flight and drop a model."""
+        """Finish what is in flight and drop a model. FIELD_OUT_OF_RANGE for one that follows the
+        repository.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -187,7 +187,10 @@ def memory_of(folder: Path, name: str) -> int:
     Raises:
         BundleError: the configuration is missing or unsound.
     """
-    outline = _outline(_read_config(folder, name).model, name)
+    try:
+        outline = _outline(_read_config(folder, name).model, name)
+    except OSError as error:
+        raise BundleError(f"{name}: {error}") from error
     return sum(t.numel() * t.element_size() for t in (*outline.parameters(), *outline.buffers()))
 
 
@@ -207,6 +210,8 @@ def content_version(folder: Path) -> str:
 def _read_config(folder: Path, name: str) -> BundleConfig:
     if not (folder / CONFIG).is_file():
         raise BundleError(f"{name}: {CONFIG} is missing")
+    if (folder / CONFIG).stat().st_size > _LARGEST[CONFIG]:
+        raise BundleError(f"{name}: {CONFIG} is larger than {_LARGEST[CONFIG]} bytes")
     try:
         return BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
     except ValidationError as error:

@@ -46,6 +46,11 @@ class Repository:
         self._local = "file" in _protocols(self._files)
         self._cache = cache or user_cache("bundles")
 
+    def exists(self) -> bool:
+        """Whether the root is there at all: an unmounted disk has no bundles, and lost none."""
+        self._files.invalidate_cache()
+        return bool(self._files.isdir(self._root))
+
     def names(self) -> list[str]:
         """Every bundle's name, sorted."""
         return sorted(name for name in self._children(self._root) if NAME.fullmatch(name))
@@ -62,6 +67,7 @@ class Repository:
             BundleNotFound: no such bundle.
         """
         path = f"{self._root}/{_checked(name)}/{_LATEST}"
+        self._files.invalidate_cache()  # others publish, too
         if not self._files.exists(path):
             known = ", ".join(self.names()) or "none"
             raise BundleNotFound(f"no bundle named {name!r} here; there are: {known}")
@@ -125,6 +131,7 @@ class Repository:
         draft.replace(path)
 
     def _children(self, folder: str) -> list[str]:
+        self._files.invalidate_cache(folder)
         if not self._files.isdir(folder):
             return []
         entries = self._files.ls(folder, detail=True)

@@ -70,9 +70,9 @@ class WorkerSettings(BaseModel):
     """Torch's threads for one operator; 0: torch's own choice."""
     precision: Literal["float32", "bfloat16", "int8", "auto"] = "float32"
     """What a model's trunks compute in; all else is float32. `auto`: the fastest of float32 and
-    bfloat16, each compiled or not, that reproduces the bundle's golden outputs to a cosine of
-    0.999, tried once for each kind of host and shape of model, and kept in the user's cache. `int8`
-    needs the extra `int8`."""
+    bfloat16, each compiled or not, that reproduces the bundle's golden outputs within its own
+    tolerance (a cosine of 0.999, unless it says otherwise), tried once for each kind of host and
+    shape of model, and kept in the user's cache. `int8` needs the extra `int8`."""
     compiled: bool = False
     """Whether trunks are compiled by torch.compile, which needs a C++ compiler and up to a minute
     before the model serves; what was compiled is kept in the user's cache."""

@@ -1,8 +1,8 @@
 """`precision: auto`: which numerics are fastest here and still reproduce the golden outputs.
 
 Timed once for a kind of host and a shape of model, and kept, so that the next start need not, and
-replicas that share the cache, or were given it with their image, agree. What is kept is an order:
-a bundle whose weights the first of it does not suit is served in the next.
+replicas that share the cache, or were given it with their image, agree. What is kept is how fast
+each is: a bundle whose weights the first of the order does not suit is served in the next.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Tried(msgspec.Struct, frozen=True):
     speedup: float
     """Over float32 eager, by the geometric mean over operations and batch sizes; 0: it fails."""
     min_cosine: float = 0.0
-    """Of any golden output."""
+    """Of any golden output of the bundle that it was tried with; 0: they were not reproduced."""
     why: str = ""
-    """What is wrong with it. Empty: nothing."""
+    """Why it does not run. Empty: it does."""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -87,9 +87,12 @@ def choose(read: Bundle, device: str, folder: Path | None = None) -> Choice:
     """What to serve such a model in on such a host: as it was kept, or tried now.
 
     Args:
-        read: the bundle; its model is left as it is.
+        read: the bundle; its model is moved to the device, and is otherwise left as it is.
         device: a torch device.
         folder: where choices are kept; None: in the user's cache.
+
+    Raises:
+        GoldenMismatch: not even the reference reproduces this bundle, and nothing is kept.
     """
     host = kind_of_host(device)
     path = (folder or user_cache("numerics")) / f"{_digest(host, read)}.json"
@@ -98,6 +101,8 @@ def choose(read: Bundle, device: str, folder: Path | None = None) -> Choice:
     except (OSError, msgspec.MsgspecError):
         pass  # there is none, or it is none
     choice = Choice(host, tuple(_try_all(read, device)))
+    if any(one.why for one in choice.tried):  # what fails now, with no memory left, may run later
+        return choice
     draft = path.with_name(f".{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,21 +136,26 @@ def _try_all(read: Bundle, device: str) -> Iterator[Tried]:
     """Each candidate's speed beside the reference's, in turns, so that both meet the same host."""
     keep_compiled()
     reference = Predictor(read, device)
+    check_golden(reference)
     for numerics in CANDIDATES:
         try:
             predictor = Predictor(read, device, numerics)
-            report = check_golden(predictor)
-            speedup = _speedup(predictor, reference)
-        except GoldenMismatch as error:
-            tried = Tried(numerics, 0.0, why=str(error))
+            cosine = _cosine(predictor)
+            tried = Tried(numerics, _speedup(predictor, reference), cosine)
         except Exception as error:  # no compiler, or one that fails: as many kinds as there are
             why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             tried = Tried(numerics, 0.0, why=why)
-        else:
-            tried = Tried(numerics, speedup, report.min_cosine)
         extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
         _log.info("numerics tried", extra={**extra, "reason": tried.why})
         yield tried
+
+
+def _cosine(predictor: Predictor) -> float:
+    """How close it comes to this bundle's golden outputs; other weights may suit it better."""
+    try:
+        return check_golden(predictor).min_cosine
+    except GoldenMismatch:
+        return 0.0
 
 
 def _speedup(predictor: Predictor, reference: Predictor) -> float:

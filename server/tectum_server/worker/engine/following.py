@@ -50,7 +50,7 @@ class Change:
 
 
 def changes(
-    asked: Asked, found: Mapping[str, str], entries: Mapping[str, ModelEntry]
+    asked: Asked, found: Mapping[str, str | None], entries: Mapping[str, ModelEntry]
 ) -> Iterator[Change]:
     """What to do so that what serves is what the repository has.
 
@@ -59,11 +59,12 @@ def changes(
 
     Args:
         asked: what the worker is to serve.
-        found: the latest version of every name in the repository, empty where that says none.
+        found: the latest version of every name in the repository: empty where that says none, None
+            where it is not known and nothing is to be done.
         entries: what it knows of.
     """
     for name, latest in found.items():
-        if not asked.follows(name):
+        if latest is None or not asked.follows(name):
             continue
         entry = entries.get(name)
         if entry is None:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from tectum.v1 import errors_pb2
-from tectum_core.bundle import Repository
+from tectum_core.bundle import BundleError, BundleNotFound, Repository
+from tectum_core.golden import GoldenMismatch
+from tectum_core.numerics import release
 from tectum_server.worker.engine.following import Asked, Change, changes
 from tectum_server.worker.engine.loading import Loaded, Loader
 from tectum_server.worker.engine.scheduler import Scheduler
@@ -28,6 +30,9 @@ from tectum_server.worker.metrics import EngineMetrics
 __all__ = ["Keeper"]
 
 _log = logging.getLogger(__name__)
+_PATIENCE, _LONGEST_PATIENCE, _LOOK_AGAIN = 2.0, 30.0, 0.05
+"""So many times as long as loading took, a model that was brought back waits for who asked, at most
+so many seconds times that; how often it is looked at."""
 
 
 class Keeper:
@@ -59,6 +64,7 @@ class Keeper:
         self._shelf = Shelf(settings.model_memory_bytes)
         self._loading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said: dict[str, str] = {}
 
     @property
     def entries(self) -> Mapping[str, ModelEntry]:
@@ -132,7 +138,7 @@ class Keeper:
                 raise self._unknown(name, "name")
             if self._follows(name):
                 raise _follows(name, "name", "take it out of there")
-            if name == self._shelf.default and not slot.failed:
+            if name == self._shelf.default:
                 raise Failure(
                     errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
                     f"{name} is the default model; make another one the default first",
@@ -226,23 +232,62 @@ class Keeper:
             await self._drain(old)
 
     async def _bring_back(self, slot: Slot) -> None:
-        """Load what has made room: the repository's latest if that is what serves, or as it was."""
-        as_it_was = slot.entry.version if slot.entry is not None else ""
-        latest = [""] if self._follows(slot.name) else []
+        """Load what has made room: the repository's latest if that is what serves, or as it was.
+
+        What fails for now, for a repository that is away, say, is tried again for who asks next.
+        """
         async with self._loading:
-            for version in [*latest, as_it_was]:
+            if self._shelf.find(slot.name) is not slot:
+                return  # unloaded meanwhile
+            await self._spare_who_has_just_come(slot)
+            for version in await self._candidates(slot):
                 if slot.loaded is not None:
                     break
+                rejection = slot.rejection
                 try:
                     await self._bring(slot.name, version)
+                    slot.rejection = rejection  # the latest's, where an older one serves instead
                 except Exception as error:  # also whatever a remote repository's library raises
                     extra = {"model": slot.name, "version": version, "reason": str(error)}
                     _log.error("a model that had made room does not load", extra=extra)
-                    if version == as_it_was:
-                        self._shelf.reject(slot.name, Rejection(version, str(error), time.time()))
-                        slot.failed = True
+                    if slot.entry is not None and version == slot.entry.version:
+                        slot.failed = await self._is_lost(error)
+                        lost = Rejection(version, str(error), time.time())
+                        slot.rejection = lost if slot.failed else rejection
+            if slot.loaded is not None:
+                patience = min(max(slot.loaded.entry.load_seconds, 0.1), _LONGEST_PATIENCE)
+                slot.kept_until = time.monotonic() + _PATIENCE * patience
             slot.coming = False
             self._announce()
+
+    async def _candidates(self, slot: Slot) -> list[str]:
+        """Versions to bring back, the best first: never one that was rejected."""
+        as_it_was = slot.entry.version if slot.entry is not None else ""
+        if not self._follows(slot.name):
+            return [as_it_was]
+        try:
+            latest = await self._loader.latest(slot.name)
+        except Exception:  # also whatever a remote repository's library raises
+            return [as_it_was]
+        rejected = slot.rejection.version if slot.rejection is not None else ""
+        return [as_it_was] if latest in (rejected, as_it_was) else [latest, as_it_was]
+
+    async def _is_lost(self, error: Exception) -> bool:
+        """Whether a bundle that does not load never will."""
+        cause = error.__cause__
+        if isinstance(cause, BundleNotFound):
+            return await self._loader.is_there()
+        return isinstance(cause, BundleError | GoldenMismatch)
+
+    async def _spare_who_has_just_come(self, slot: Slot) -> None:
+        """Wait while a model would have to go that was brought back and is not used yet.
+
+        Else two that take turns would evict each other before whoever asked can come again.
+        """
+        takes = slot.entry.memory_bytes if slot.entry is not None else 0
+        # Until a moment comes, or what no event tells of.
+        while self._shelf.would_disappoint(slot.name, takes, time.monotonic()):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def _make_room(self, name: str, needed: int) -> None:
         """Evict what has to go.
@@ -276,14 +321,14 @@ class Keeper:
         self._metrics.model_loads.labels(name, "rejected").inc()
         self._announce()
 
-    async def _follow(self, found: Mapping[str, str]) -> None:
+    async def _follow(self, found: Mapping[str, str | None]) -> None:
         """Do as the repository has it, as far as it loads."""
         for change in list(changes(self._asked, found, self._shelf.entries)):
             try:
                 async with self._loading:
                     await self._do(change)
-            except Failure:
-                continue  # noted, logged and told already, or gone again
+            except Failure as failure:
+                self._say_once(change.name, failure)
             except Exception:  # whatever a remote repository's library raises
                 _log.exception("a model cannot be fetched", extra={"model": change.name})
 
@@ -292,10 +337,19 @@ class Keeper:
         if change.what == "load":
             await self._bring(change.name, "")
         elif slot is not None and change.what == "unload":
-            await self._drop(slot)
+            if change.name != self._shelf.default:  # an admin may have made it so meanwhile
+                await self._drop(slot)
         elif slot is not None:
             slot.rejection = None
             self._announce()
+
+    def _say_once(self, name: str, failure: Failure) -> None:
+        """Log why a model is not followed; what was rejected has been noted and told already."""
+        if failure.reason != errors_pb2.ERROR_REASON_BUNDLE_REJECTED:
+            if self._said.get(name) != failure.message:
+                extra = {"model": name, "reason": failure.message}
+                _log.warning("a model cannot be followed", extra=extra)
+            self._said[name] = failure.message
 
     def _follows(self, name: str) -> bool:
         """Whether what serves of a name is the repository's to say, not an admin's."""
@@ -307,6 +361,7 @@ class Keeper:
 
     async def _drain(self, gone: Loaded) -> None:
         await gone.in_flight.idle()
+        release(gone.predictor.model)
         name, version = gone.entry.name, gone.entry.version
         slot = self._shelf.find(name)
         if slot is None or slot.loaded is None or slot.loaded.entry.version != version:

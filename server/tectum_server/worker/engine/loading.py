@@ -1,7 +1,7 @@
 """A bundle made ready to serve: found, read, held against its golden outputs, warmed up.
 
 Each step is long, so a thread does them, one bundle at a time. What serves meanwhile, and what has
-to make room, is `local`'s business.
+to make room, is `keeping`'s business.
 """
 
 from __future__ import annotations
@@ -96,6 +96,10 @@ class Loader:
         """
         return await self._do(_telling(self._locate), name, version)
 
+    async def is_there(self) -> bool:
+        """Whether the repository is, so that what it lacks is missing and not only away."""
+        return await self._do(self._repository.exists)
+
     async def load(self, located: Located) -> Loaded:
         """Read, check and warm up.
 
@@ -178,8 +182,15 @@ class Loader:
 
 def _memory(predictor: Predictor) -> int:
     """Bytes of its weights and tables as they are now."""
-    tensors = (*predictor.model.parameters(), *predictor.model.buffers())
-    return sum(tensor.nbytes for tensor in tensors)
+    return sum(map(_bytes, (*predictor.model.parameters(), *predictor.model.buffers())))
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    """Of a tensor, or of what one stands for that is made of others, as int8's are."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return tensor.nbytes
+    names, _ = tensor.__tensor_flatten__()
+    return sum(_bytes(getattr(tensor, name)) for name in names)
 
 
 def line(error: Exception) -> str:

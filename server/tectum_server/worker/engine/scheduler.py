@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_server.worker.engine.batching import (
+    Batch,
     Batching,
     Forecast,
     Reason,
@@ -205,7 +206,6 @@ class Scheduler:
             self._on_failure()
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             self._drop_expired()
             pause = self._policy.pause(self._now_ms())
@@ -214,22 +214,27 @@ class Scheduler:
             if batch is None:
                 await self._woken(pause / 1000 if pause else None)
                 continue
-            places = [self._places.pop(number) for number in batch.items]
-            started = self._clock()
-            work = [(p.progress.job.operation, p.progress.job.items[p.index]) for p in places]
-            predictor = places[0].progress.predictor
-            answers = await loop.run_in_executor(self._compute, _run_safely, predictor, work)
-            took = self._clock() - started
-            self._policy.idle(self._now_ms())
-            if answers.clean:
-                self.costs.observe(batch.key, len(places), took * 1000)
-                if self._recorder is not None:
-                    self._recorder.ran(batch.key, len(places), took * 1000)
-            self._account(places, started, took)
-            for place, answer in zip(places, answers.outputs, strict=True):
-                self._deliver(place, answer)
-            # Whoever waits goes first: a turn of the loop later, the answers are on their way.
-            loop.call_soon(self._observe, places, started, took)
+            await self._run_one(batch)
+
+    async def _run_one(self, batch: Batch) -> None:
+        """Compute a batch; nothing of it is held while the next one is waited for."""
+        loop = asyncio.get_running_loop()
+        places = [self._places.pop(number) for number in batch.items]
+        started = self._clock()
+        work = [(p.progress.job.operation, p.progress.job.items[p.index]) for p in places]
+        predictor = places[0].progress.predictor
+        answers = await loop.run_in_executor(self._compute, _run_safely, predictor, work)
+        took = self._clock() - started
+        self._policy.idle(self._now_ms())
+        if answers.clean:
+            self.costs.observe(batch.key, len(places), took * 1000)
+            if self._recorder is not None:
+                self._recorder.ran(batch.key, len(places), took * 1000)
+        self._account(places, started, took)
+        for place, answer in zip(places, answers.outputs, strict=True):
+            self._deliver(place, answer)
+        # Whoever waits goes first: a turn of the loop later, the answers are on their way.
+        loop.call_soon(self._observe, places, started, took)
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""

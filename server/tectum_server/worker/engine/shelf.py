@@ -1,6 +1,6 @@
 """Which models are in memory, which have made room, and which could not come.
 
-Pure bookkeeping: no torch, no clock and no tasks. What is loaded and drained, `local` sees to.
+Pure bookkeeping: no torch, no clock and no tasks. What is loaded and drained, `keeping` sees to.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Slot:
     """What a next engine should load, `name@version`."""
     used: int = 0
     """Grows with every use, over all slots."""
+    kept_until: float = 0.0
+    """Monotonic seconds until which whoever asked for it back is expected; 0: nobody is."""
 
 
 class Shelf:
@@ -76,7 +78,15 @@ class Shelf:
 
     def touch(self, slot: Slot) -> None:
         """It is being used."""
-        slot.used = next(self._uses)
+        slot.used, slot.kept_until = next(self._uses), 0.0
+
+    def would_disappoint(self, name: str, needed: int, now: float) -> bool:
+        """Whether room for `name` could only be made by who waits for whoever asked for it back."""
+        try:
+            victims = self.to_make_room(name, needed)
+        except NoRoom:
+            return False
+        return any(self._slots[victim].kept_until > now for victim in victims)
 
     def put(self, fresh: Loaded) -> Loaded | None:
         """Let a model serve; gives the one in whose place it does."""
@@ -144,5 +154,6 @@ class Shelf:
 
 
 def _last_to_go(slot: Slot) -> tuple[bool, int]:
-    """A sort key: who is asked nothing goes before who is, and among them the longest unused."""
-    return bool(slot.loaded and slot.loaded.in_flight.count), slot.used
+    """A sort key: who is asked nothing, or will be, goes before who is; then the longest unused."""
+    asked = slot.kept_until > 0 or bool(slot.loaded and slot.loaded.in_flight.count)
+    return asked, slot.used

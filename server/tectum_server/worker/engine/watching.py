@@ -27,13 +27,21 @@ class Watch:
         self._seconds = seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self._trouble = ""
+        self._seen: set[str] = set()
 
-    async def look(self) -> Mapping[str, str]:
-        """The latest version of every name; empty where the repository says none."""
+    async def look(self) -> Mapping[str, str | None]:
+        """The latest version of every name, as `following.changes` reads it.
+
+        Raises:
+            ConnectionError: the repository is not there; or whatever its library raises.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
 
-    async def follow(self, told: Callable[[Mapping[str, str]], Awaitable[None]]) -> None:
-        """Tell what is there after each look, for ever. A look that fails is logged, once."""
+    async def follow(self, told: Callable[[Mapping[str, str | None]], Awaitable[None]]) -> None:
+        """Tell what is there after each look, for ever. A look that fails is logged, once.
+
+        What one look lacks may be a passing fault's doing; it is gone if the next one lacks it too.
+        """
         while True:
             await asyncio.sleep(self._seconds)
             try:
@@ -42,19 +50,23 @@ class Watch:
                 self._say(str(error) or type(error).__name__)
                 continue
             self._say("")
-            await told(found)
+            lacking = self._seen - found.keys()
+            self._seen = set(found)
+            await told({**dict.fromkeys(lacking), **found})
 
     def close(self) -> None:
         """Look no more; nobody waits for a look under way."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self) -> dict[str, str]:
-        found = dict[str, str]()
+    def _look(self) -> dict[str, str | None]:
+        if not self._repository.exists():
+            raise ConnectionError("it is not there")
+        found = dict[str, str | None]()
         for name in self._repository.names():
             try:
                 found[name] = self._repository.latest(name)
             except BundleNotFound:
-                continue  # a folder that is being published has no `latest` yet
+                found[name] = None  # a folder that is being published has no `latest` yet
             except BundleError:
                 found[name] = ""
         return found

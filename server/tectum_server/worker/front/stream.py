@@ -49,6 +49,8 @@ __all__ = ["PerceptionStream"]
 _SETUP_SECONDS = 5.0
 """So long a stream may hold its place before it has said what it wants."""
 _OUTBOX = 64
+_PROBE_BYTES = 64
+"""Of a message that asks for the clock: nothing of it is counted against the worker's memory."""
 _HANGING_UP = 0.02
 """Seconds from the end of what a client says to its cancellation, if it has hung up: grpc tells the
 one and then the other, and a call that is over by then would count as one that went well."""
@@ -167,7 +169,11 @@ class PerceptionStream:
             return False
         request, size = self._calls.unpack(packed, "frame")
         if request.WhichOneof("message") == "probe":
-            reply = stream_pb2.ClockReply(client_time=request.probe.client_time)
+            if size > _PROBE_BYTES:
+                raise out_of_range("probe", f"at most {_PROBE_BYTES} bytes, found {size}")
+            reply = stream_pb2.ClockReply()
+            reply.client_time.seconds = request.probe.client_time.seconds
+            reply.client_time.nanos = request.probe.client_time.nanos
             reply.received_time.GetCurrentTime()
             await self._outbox.put(_Response(clock=reply))
             return True

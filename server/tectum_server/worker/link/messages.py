@@ -124,7 +124,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, tag=True):
-    """The models that serve now; sent at once on connection, and whenever it changes."""
+    """The models, in whatever state; sent at once on connection, and whenever it changes."""
 
     models: tuple[ModelEntry, ...]
 

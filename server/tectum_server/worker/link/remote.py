@@ -87,7 +87,7 @@ class RemoteEngine:
 
     @property
     def models(self) -> Mapping[str, ModelEntry]:
-        """The models that serve, by name; empty while the engine is away."""
+        """The models by name, in whatever state; empty while the engine is away."""
         return self._models
 
     def on_change(self, listener: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,29 +141,50 @@ def test_a_place_that_cannot_be_written_costs_only_the_next_start(
     assert found.order()[0] == BOTH
 
 
-def test_what_does_not_run_or_is_not_right_is_noted_and_left_out(
+def test_what_does_not_run_is_left_out_and_tried_again_at_the_next_start(
     bare: Predictor, tmp_path: Path, quick: list[Numerics], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_compiler(_: object) -> object:
         raise RuntimeError("no C++ compiler\nand a page more")
 
+    monkeypatch.setattr(torch, "compile", no_compiler)
+
+    found = choose(bare.bundle, "cpu", tmp_path / "kept")
+
+    none = "RuntimeError: no C++ compiler"
+    assert [one.why for one in found.tried] == ["", none, "", none]
+    assert found.order() == [REFERENCE]
+    assert not (tmp_path / "kept").exists()
+
+
+def test_weights_that_one_does_not_suit_do_not_decide_for_others(
+    bare: Predictor, tmp_path: Path, quick: list[Numerics], monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = check_golden
 
     def checked(predictor: Predictor) -> GoldenReport:
-        if predictor.numerics == NARROW:
+        if predictor.numerics == BOTH:
             raise GoldenMismatch("cosine 0.9 (at least 0.999)")
         return check(predictor)
 
-    monkeypatch.setattr(torch, "compile", no_compiler)
     monkeypatch.setattr(choosing, "check_golden", checked)
 
     found = choose(bare.bundle, "cpu", tmp_path)
 
-    assert [one.why for one in found.tried] == [
-        "", "RuntimeError: no C++ compiler", "cosine 0.9 (at least 0.999)",
-        "RuntimeError: no C++ compiler",
-    ]  # fmt: skip
-    assert found.order() == [REFERENCE]
+    assert [one.min_cosine for one in found.tried][-1] == 0
+    assert found.order()[0] == BOTH
+
+
+def test_a_bundle_that_not_even_the_reference_reproduces_decides_nothing(
+    bare: Predictor, tmp_path: Path, quick: list[Numerics]
+) -> None:
+    golden = {**bare.bundle.golden, "output/pooled": bare.bundle.golden["output/pooled"] + 0.1}
+
+    with pytest.raises(GoldenMismatch, match="here in float32"):
+        choose(replace(bare.bundle, golden=golden), "cpu", tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+    assert quick == []
 
 
 def test_a_speedup_is_timed_against_the_reference(bare: Predictor) -> None:

@@ -1,5 +1,7 @@
 """What a watched repository asks for: bookkeeping alone."""
 
+from collections.abc import Mapping
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ def entry(
 
 
 def told(
-    asked: tuple[str, ...], found: dict[str, str], *entries: ModelEntry
+    asked: tuple[str, ...], found: Mapping[str, str | None], *entries: ModelEntry
 ) -> list[tuple[str, str]]:
     known = {one.name: one for one in entries}
     return [(c.name, c.what) for c in changes(Asked.of(asked), found, known)]
@@ -72,6 +74,12 @@ def test_with_everything_names_come_and_go_and_those_asked_for_stay() -> None:
 
 def test_the_default_is_not_unloaded_though_an_admin_chose_it() -> None:
     assert told(("arm", ALL), {"arm": "v1"}, entry("arm"), entry("leg", default=True)) == []
+
+
+def test_what_is_not_known_of_a_name_changes_nothing() -> None:
+    known = entry("arm", default=True), entry("leg")
+
+    assert told(("arm", ALL), {"arm": None, "leg": None, "hand": None}, *known) == []
 
 
 def test_a_latest_that_names_no_version_is_tried_once() -> None:

@@ -102,6 +102,20 @@ def test_probes_are_answered_in_order_and_are_no_frames(
     assert [(r.frame_id, r.status) for r in [stream.result()]] == [(1, OK)]
 
 
+def test_a_probe_with_anything_else_in_it_ends_the_stream(
+    camera: Callable[..., Camera],
+) -> None:
+    stream = camera()
+    stream.ready()
+
+    stuffed = probe(5)
+    stuffed.probe.MergeFromString(b"\x7a\x80\x20" + bytes(4096))  # field 15, which there is not
+    stream.say(stuffed)
+    told = stream.failed()
+
+    assert (told.reason, told.fields) == ("FIELD_OUT_OF_RANGE", ("probe",))
+
+
 @pytest.mark.parametrize(
     "offset",
     [Duration(seconds=1, nanos=-5), Duration(nanos=10**9), Duration(seconds=315_576_000_001)],
