@@ -32,6 +32,7 @@ NOT_OVER_REST = {
     "BUNDLE_REJECTED": "REST loads no models",
     "CANCELLED": "its caller has gone; logs and metrics have it, as 499",
     "INTERNAL": "a fault; none is known that a caller could cause",
+    "MODEL_LOADING": "this worker's models may take as much memory as they do",
 }
 """Reasons that no REST caller can provoke."""
 NOT_PROVOKED = {

@@ -101,7 +101,8 @@ def test_the_last_change_has_the_last_word(
     front.client.health_becomes("SERVICE_UNKNOWN", "bare")
     front.client.health_becomes("SERVING", "full")
 
-    assert loop.run(settled(front)) == {"", PERCEPTION, MODELS, "full"}
+    version = f"full@{entries['full'].version}"
+    assert loop.run(settled(front)) == {"", PERCEPTION, MODELS, "full", version}
     front.close()
 
 
@@ -198,6 +199,9 @@ LABELS = {
     "tectum_stale_frames": set(),
     "tectum_superseded_frames": set(),
     "tectum_model_info": {"model", "version", "space_id"},
+    "tectum_model_loads": {"model", "outcome"},
+    "tectum_model_memory_bytes": {"model"},
+    "tectum_model_rejected": {"model"},
 }
 
 
@@ -216,7 +220,8 @@ def test_metrics_have_the_designs_names_and_few_labels(fronted: Starter) -> None
 
 def test_labels_are_those_of_the_design() -> None:
     registry = CollectorRegistry()
-    parts = [*vars(FrontMetrics(registry)).values(), *vars(EngineMetrics(registry)).values()]
+    both = vars(FrontMetrics(registry)) | vars(EngineMetrics(registry))
+    parts = [part for name, part in both.items() if not name.startswith("_")]
 
     assert {part._name: set(part._labelnames) for part in parts} == LABELS
 
