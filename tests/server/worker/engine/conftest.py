@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.server.worker.engine.engines import engine_for
+from prometheus_client import CollectorRegistry
+from tests.server.worker.engine.engines import Started, engine_for
 from tests.server.worker.engine.gated import Rig
 
-from tectum_core.bundle import Repository
+from tectum_core.bundle import Repository, memory_of
 from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
+from tectum_server.worker.metrics import EngineMetrics
 
 
 @pytest.fixture
@@ -36,3 +40,33 @@ async def engine(root: Path) -> AsyncIterator[LocalEngine]:
     await engine.start()
     yield engine
     await engine.close()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def started(root: Path, registry: CollectorRegistry) -> AsyncIterator[Started]:
+    """Starts engines, with what the settings say otherwise, and ends them."""
+    engines: list[LocalEngine] = []
+
+    async def start(*models: str, **changes: Any) -> LocalEngine:
+        settings = EngineSettings(str(root), models, max_batch=1, **changes)
+        own = CollectorRegistry() if engines else registry
+        engines.append(LocalEngine(settings, EngineMetrics(own)))
+        await engines[-1].start()
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        await engine.close()
+
+
+@pytest.fixture
+def three(root: Path, bare_folder: Path) -> int:
+    """`leg` and `hand` beside `arm`; gives the bytes that each of them takes."""
+    for name in ("leg", "hand"):
+        Repository(root).publish(bare_folder, name)
+    return memory_of(bare_folder, "arm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.jobs import EmbedImages, Item, ItemOutput, Job, JobResult, Priority
 from tectum_server.worker.metrics import EngineMetrics
+
+Started = Callable[..., Awaitable[LocalEngine]]
+"""Starts an engine on given models, with what its settings say otherwise."""
+PATIENCE = 60.0
+"""Seconds after which a test that waits has failed."""
 
 
 def engine_for(root: Path, *models: str) -> LocalEngine:
@@ -57,3 +63,19 @@ def vector(result: JobResult) -> np.ndarray:
     output = result.outputs[0]
     assert isinstance(output, ItemOutput)
     return np.asarray(output.arrays[0])
+
+
+def states(engine: LocalEngine) -> dict[str, str]:
+    """Of each model."""
+    return {name: entry.state for name, entry in engine.models.items()}
+
+
+async def until(engine: LocalEngine, condition: Callable[[], bool]) -> None:
+    """Look whenever the models have changed, until it is so."""
+    changed = asyncio.Event()
+    engine.on_change(changed.set)
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await changed.wait()
+            changed.clear()
+    engine.off_change(changed.set)

@@ -5,69 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.server.worker.engine.engines import corrupt, job, newer
+from tests.server.worker.engine.engines import PATIENCE, Started, corrupt, job, newer, states, until
 
 from tectum.v1 import errors_pb2
-from tectum_core.bundle import Repository, memory_of
-from tectum_server.worker.engine.local import LocalEngine
-from tectum_server.worker.engine.settings import EngineSettings
+from tectum_core.bundle import Repository
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.metrics import EngineMetrics
-
-Started = Callable[..., Awaitable[LocalEngine]]
-PATIENCE = 60.0
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-async def started(root: Path, registry: CollectorRegistry) -> AsyncIterator[Started]:
-    """Starts engines, with what the settings say otherwise, and ends them."""
-    engines: list[LocalEngine] = []
-
-    async def start(*models: str, **changes: Any) -> LocalEngine:
-        settings = EngineSettings(str(root), models, max_batch=1, **changes)
-        own = CollectorRegistry() if engines else registry
-        engines.append(LocalEngine(settings, EngineMetrics(own)))
-        await engines[-1].start()
-        return engines[-1]
-
-    yield start
-    for engine in engines:
-        await engine.close()
-
-
-@pytest.fixture
-def three(root: Path, bare_folder: Path) -> int:
-    """`leg` and `hand` beside `arm`; gives the bytes that each of them takes."""
-    for name in ("leg", "hand"):
-        Repository(root).publish(bare_folder, name)
-    return memory_of(bare_folder, "arm")
-
-
-def states(engine: LocalEngine) -> dict[str, str]:
-    return {name: entry.state for name, entry in engine.models.items()}
-
-
-async def until(engine: LocalEngine, condition: Callable[[], bool]) -> None:
-    """Look whenever the models have changed, until it is so."""
-    changed = asyncio.Event()
-    engine.on_change(changed.set)
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await changed.wait()
-            changed.clear()
-    engine.off_change(changed.set)
-
 
 # ---------------------------------------------------------------- memory
 

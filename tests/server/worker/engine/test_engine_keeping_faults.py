@@ -5,48 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tests.server.worker.engine.engines import corrupt, job, newer
-from tests.server.worker.engine.test_engine_keeping import PATIENCE, Started, states, until
+from tests.server.worker.engine.engines import PATIENCE, Started, corrupt, job, newer, states, until
 
-from tectum_core.bundle import Repository, memory_of
+from tectum_core.bundle import Repository
 from tectum_server.worker.engine.local import LocalEngine
-from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.metrics import EngineMetrics
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-async def started(root: Path, registry: CollectorRegistry) -> AsyncIterator[Started]:
-    engines: list[LocalEngine] = []
-
-    async def start(*models: str, **changes: Any) -> LocalEngine:
-        settings = EngineSettings(str(root), models, max_batch=1, **changes)
-        engines.append(LocalEngine(settings, EngineMetrics(registry)))
-        await engines[-1].start()
-        return engines[-1]
-
-    yield start
-    for engine in engines:
-        await engine.close()
-
-
-@pytest.fixture
-def three(root: Path, bare_folder: Path) -> int:
-    """`leg` and `hand` beside `arm`; gives the bytes that each of them takes."""
-    for name in ("leg", "hand"):
-        Repository(root).publish(bare_folder, name)
-    return memory_of(bare_folder, "arm")
 
 
 def loads(registry: CollectorRegistry, name: str, outcome: str) -> float:
