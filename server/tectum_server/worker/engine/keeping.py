@@ -244,13 +244,15 @@ class Keeper:
                 if slot.loaded is not None:
                     break
                 rejection = slot.rejection
+                was = slot.entry is not None and version == slot.entry.version
                 try:
                     await self._bring(slot.name, version)
-                    slot.rejection = rejection  # the latest's, where an older one serves instead
+                    if was:  # in place of the latest, which was rejected
+                        slot.rejection = rejection
                 except Exception as error:  # also whatever a remote repository's library raises
                     extra = {"model": slot.name, "version": version, "reason": str(error)}
                     _log.error("a model that had made room does not load", extra=extra)
-                    if slot.entry is not None and version == slot.entry.version:
+                    if was:
                         slot.failed = await self._is_lost(error)
                         lost = Rejection(version, str(error), time.time())
                         slot.rejection = lost if slot.failed else rejection
@@ -293,7 +295,7 @@ class Keeper:
         """Evict what has to go.
 
         Raises:
-            Failure: BUNDLE_REJECTED; it fits in whoever goes.
+            Failure: BUNDLE_REJECTED; it does not fit in whoever goes.
         """
         try:
             victims = self._shelf.to_make_room(name, needed)

@@ -116,6 +116,12 @@ async def test_a_corrupt_latest_of_what_has_made_room_is_tried_once(
     assert entry.rejection.version == bad
     assert loads(registry, "arm", "rejected") == 1
 
+    await engine.load_model("leg", "", make_default=False)
+    good = newer(root, tmp_path)
+    engine.want("arm")
+    await until(engine, lambda: states(engine)["arm"] == "ready")
+    assert (engine.models["arm"].version, engine.models["arm"].rejection) == (good, None)
+
 
 async def test_the_latest_of_what_has_made_room_comes_when_it_is_asked_for(
     started: Started, three: int, root: Path, tmp_path: Path
