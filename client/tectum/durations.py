@@ -39,13 +39,13 @@ def duration(value: float, field: str) -> Duration:
     """
     if not (math.isfinite(value) and 0 < value <= _LONGEST):
         raise invalid(field, f"found {value!r} s; allowed: a finite number of seconds above 0")
-    whole, rest = divmod(round(value * _NANOSECONDS), _NANOSECONDS)
+    whole, rest = _split(value)
     return Duration(seconds=whole, nanos=rest)
 
 
 def signed_duration(value: float) -> Duration:
     """A span of time for the wire, either way."""
-    whole, rest = divmod(abs(round(value * _NANOSECONDS)), _NANOSECONDS)
+    whole, rest = _split(abs(value))
     sign = 1 if value >= 0 else -1
     return Duration(seconds=sign * whole, nanos=sign * rest)
 
@@ -62,5 +62,16 @@ def timestamp(value: float, field: str) -> Timestamp:
     """
     if not (math.isfinite(value) and 0 <= value < _LATEST):
         raise invalid(field, f"found {value!r} s; allowed: 0 to the end of the year 9999")
-    whole, rest = divmod(round(value * _NANOSECONDS), _NANOSECONDS)
+    whole, rest = _split(value)
     return Timestamp(seconds=whole, nanos=rest)
+
+
+def _split(value: float) -> tuple[int, int]:
+    """Whole seconds and the nearest nanoseconds of a value of at least 0.
+
+    The fraction is taken off first, which is exact; in one product they would share 53 bits,
+    and today's time would be told to 256 ns.
+    """
+    fraction, whole = math.modf(value)
+    carried, nanos = divmod(round(fraction * _NANOSECONDS), _NANOSECONDS)
+    return int(whole) + carried, nanos
