@@ -36,6 +36,7 @@ __all__ = [
     "Operation",
     "Priority",
     "Rejection",
+    "Renewal",
     "Rollout",
     "empty",
 ]
@@ -173,11 +174,13 @@ class Item:
 
     arrays: tuple[Array, ...] = ()
     text: str = ""
+    operation: Operation | None = None
+    """Where a job has items of several operations; None: the job's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One request, as the engine sees it: items of one operation that share a fate in admission."""
+    """One request, as the engine sees it: items that share a fate in admission."""
 
     model: str
     """Name of a loaded model."""
@@ -192,6 +195,31 @@ class Job:
     """Bundle version that the job was prepared for; empty: whatever serves."""
     request_id: str = ""
     """Names the caller's request in the logs."""
+
+    def operation_of(self, index: int) -> Operation:
+        """What the item at `index` asks for."""
+        return self.items[index].operation or self.operation
+
+
+class Renewal(Protocol):
+    """Newer content for a job that waits, so that it is computed from the newest there is.
+
+    It is asked for shortly before the job's turn, again and again until that comes.
+    """
+
+    async def newest(self) -> tuple[Item, ...]:
+        """What is newer than the job's items, once there is something; of the same operations.
+
+        After a cancellation what was not handed over is the caller's own again.
+        """
+
+    def settled(self, taken: bool) -> None:
+        """Hear what became of what `newest` gave last.
+
+        Args:
+            taken: whether it has the place of what the job had before; else it came too late,
+                or does not fit, and nothing is asked for any more.
+        """
 
 
 class FilledToken(msgspec.Struct, frozen=True):
@@ -286,8 +314,12 @@ class Engine(Protocol):
     def off_change(self, listener: Callable[[], None]) -> None:
         """Stop calling `listener`."""
 
-    async def submit(self, job: Job) -> JobResult:
+    async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         """Compute a request; cancelling the call withdraws what has not run yet.
+
+        Args:
+            job: the request.
+            renewal: gives newer content while it waits; None: what it has is what counts.
 
         Raises:
             Failure: refused, expired, or the engine is away.

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.server.worker.asking import ADMIN, USER
-from tests.server.worker.serving import Caller, Fronted, Inline, Loop, ScriptedEngine
+from tests.server.worker.scripted import ScriptedEngine
+from tests.server.worker.serving import Caller, Fronted, Inline, Loop
 
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.settings import EngineSettings

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.server.worker.asking import IMAGE
 from tests.server.worker.messages import seconds
-from tests.server.worker.serving import Camera, ScriptedEngine
+from tests.server.worker.scripted import ScriptedEngine
+from tests.server.worker.serving import Camera
 
 from tectum.v1 import stream_pb2
 from tectum_server.worker.jobs import Job

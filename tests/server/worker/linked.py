@@ -25,6 +25,7 @@ from tectum_server.worker.jobs import (
     ModelEntry,
     Operation,
     Priority,
+    Renewal,
 )
 from tectum_server.worker.link.messages import FromEngine
 from tectum_server.worker.link.remote import RemoteEngine, _Link
@@ -64,7 +65,7 @@ class HeldEngine:
         for listener in self.listeners:
             listener()
 
-    async def submit(self, job: Job) -> JobResult:
+    async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         self.begun.put_nowait(job)
         try:
             await self.free.wait()

@@ -10,13 +10,12 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 
 import grpc
-import numpy as np
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -28,7 +27,9 @@ from tectum.v1 import (
     stream_pb2,
 )
 from tectum_server.worker.front.server import Front
-from tectum_server.worker.jobs import Engine, ItemOutput, Job, JobResult, ModelEntry
+from tectum_server.worker.jobs import (
+    Engine,
+)
 from tectum_server.worker.serve import serve_inline
 from tectum_server.worker.settings import WorkerSettings
 
@@ -173,80 +174,6 @@ class Told:
             request_id=info.metadata["request_id"],
             domain=info.domain,
         )
-
-
-class ScriptedEngine:
-    """jobs.Engine that does what the test says; holds every job until then."""
-
-    def __init__(self, loop: Loop, entries: Mapping[str, ModelEntry]) -> None:
-        self.models: Mapping[str, ModelEntry] = dict(entries)
-        self.begun: queue.Queue[Job] = queue.Queue()
-        self.answer: Callable[[Job], JobResult | Exception] | None = None
-        self.asked_back: list[str] = []
-        self._loop = loop
-        self._listeners: list[Callable[[], None]] = []
-        self._changed = loop.call(asyncio.Event)
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """As jobs.Engine."""
-        self._listeners.append(listener)
-
-    def off_change(self, listener: Callable[[], None]) -> None:
-        """As jobs.Engine."""
-        self._listeners.remove(listener)
-
-    async def submit(self, job: Job) -> JobResult:
-        """Wait until there is an answer; then give it, or raise it."""
-        self.begun.put(job)
-        while self.answer is None:
-            await self._changed.wait()
-        found = self.answer(job)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
-        """As jobs.Engine; nothing is loaded here."""
-        raise AssertionError(f"no test loads {name} into a scripted engine")
-
-    async def unload_model(self, name: str) -> None:
-        """As jobs.Engine; nothing is unloaded here."""
-        raise AssertionError(f"no test unloads {name} from a scripted engine")
-
-    def want(self, name: str) -> None:
-        """As jobs.Engine; noted in `asked_back`."""
-        self.asked_back.append(name)
-
-    def answers(self, answer: Callable[[Job], JobResult | Exception] | None) -> None:
-        """Answer what waits and what comes so; None: hold again."""
-
-        def change() -> None:
-            self.answer = answer
-            self._changed.set()
-            self._changed.clear()
-
-        self._loop.call(change)
-
-    def serves(self, entries: Mapping[str, ModelEntry]) -> None:
-        """Announce other models."""
-
-        def change() -> None:
-            self.models = dict(entries)
-            for listener in list(self._listeners):
-                listener()
-
-        self._loop.call(change)
-
-
-def zeros(job: Job) -> JobResult:
-    """Vectors of ones; what a scripted engine answers to work on images and pairs."""
-    width = {"pooled": 32, "tokens": 32, "joint": 16}.get(getattr(job.operation, "vector", ""), 8)
-    vector = np.ones(width, np.float32)
-    nothing, no_pixels = np.zeros(0, np.float32), np.zeros(0, np.uint8)
-    pair = (vector, np.zeros(2, np.int64), nothing, no_pixels)
-    rolled = (nothing, nothing, no_pixels)
-    arrays = {"latent_actions": pair, "rollout": rolled}.get(job.operation.name, (vector,))
-    return JobResult("v", tuple(ItemOutput(arrays) for _ in job.items), 0.0, 0.0, 1)
 
 
 class Fronted:

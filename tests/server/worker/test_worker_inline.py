@@ -18,7 +18,7 @@ from tests.server.worker.serving import PATIENCE, Caller, Inline, Loop, Told
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import scheduler
+from tectum_server.worker.engine import running
 from tectum_server.worker.engine.operations import run_batch
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.serve import CannotServe
@@ -213,7 +213,7 @@ def test_calls_that_draining_does_not_wait_for_are_told_so_and_make_the_end_an_e
         free.wait(PATIENCE)
         return run_batch(*work)
 
-    monkeypatch.setattr(scheduler, "run_batch", held)
+    monkeypatch.setattr(running, "run_batch", held)
     call = served.client.begin("EmbedImages", images())
     assert begun.wait(PATIENCE)
 

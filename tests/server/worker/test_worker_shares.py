@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.server.worker.asking import IMAGE, images, options
-from tests.server.worker.serving import Fronted, ScriptedEngine, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Fronted
 
 from tectum.v1 import errors_pb2
 from tectum.v1.embed_pb2 import EmbedImagesRequest

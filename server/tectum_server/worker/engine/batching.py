@@ -226,6 +226,13 @@ class Batching:
         self._running = chosen
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
+    def upcoming(self, now_ms: int) -> tuple[int, ...]:
+        """The items that would run if the engine were free now, in order of service."""
+        if not self._line:
+            return ()
+        chosen = self._owed_batch(now_ms) or self._batch(None, now_ms)
+        return tuple(waiting.item for waiting in chosen)
+
     def idle(self, now_ms: int) -> None:
         """The engine has finished the batch that it was last given."""
         self._busy_until_ms = 0

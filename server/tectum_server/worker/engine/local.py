@@ -17,7 +17,7 @@ from tectum_server.worker.engine.loading import line
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
-from tectum_server.worker.jobs import Job, JobResult, ModelEntry
+from tectum_server.worker.jobs import Job, JobResult, ModelEntry, Renewal
 from tectum_server.worker.metrics import EngineMetrics
 
 __all__ = ["LocalEngine"]
@@ -93,11 +93,11 @@ class LocalEngine:
         await self._scheduler.close()
         await self._keeper.close()
 
-    async def submit(self, job: Job) -> JobResult:
+    async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         """As jobs.Engine.submit."""
         loaded = self._keeper.serving(job)
         with loaded.in_flight:
-            return await self._scheduler.submit(job, loaded.predictor)
+            return await self._scheduler.submit(job, loaded.predictor, renewal)
 
     async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
         """As jobs.Engine.load_model."""

@@ -11,9 +11,9 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
@@ -26,11 +26,21 @@ from tectum_server.worker.engine.batching import (
     Waiting,
 )
 from tectum_server.worker.engine.cost import CostModel
-from tectum_server.worker.engine.operations import batch_key, run_batch
+from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.recording import Recorder
+from tectum_server.worker.engine.renewing import Renewed, ask_after
+from tectum_server.worker.engine.running import run_safely
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
-from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, JobResult, Operation
+from tectum_server.worker.jobs import (
+    Item,
+    ItemFailure,
+    ItemOutput,
+    Job,
+    JobResult,
+    Operation,
+    Renewal,
+)
 from tectum_server.worker.metrics import EngineMetrics
 
 __all__ = ["Scheduler"]
@@ -55,7 +65,9 @@ class _Progress:
     arrived: float
     done: asyncio.Future[None]
     outputs: list[ItemOutput | ItemFailure | None]
+    renewed: Renewed
     items: list[int] = field(default_factory=list)
+    keys: list[Hashable] = field(default_factory=list)
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     batch_size: int = 0
@@ -67,6 +79,12 @@ class _Place:
 
     progress: _Progress
     index: int
+
+    @property
+    def work(self) -> tuple[Operation, Item]:
+        """What is to be computed, as it is now."""
+        job = self.progress.job
+        return job.operation_of(self.index), job.items[self.index]
 
 
 class Scheduler:
@@ -109,6 +127,7 @@ class Scheduler:
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
         self._under_way: set[_Progress] = set()
+        self._looking_ahead = False
 
     def start(self) -> None:
         """Begin to serve the queue on the running event loop."""
@@ -124,8 +143,15 @@ class Scheduler:
         if self._recorder is not None:
             self._recorder.close()
 
-    async def submit(self, job: Job, predictor: Predictor) -> JobResult:
+    async def submit(
+        self, job: Job, predictor: Predictor, renewal: Renewal | None = None
+    ) -> JobResult:
         """Queue a job and wait for its answer; cancelling withdraws what has not run yet.
+
+        Args:
+            job: what to compute.
+            predictor: by which model.
+            renewal: gives newer content while the job waits.
 
         Raises:
             Failure: refused at admission, expired while waiting, or the service has failed.
@@ -138,6 +164,7 @@ class Scheduler:
             arrived=self._clock(),
             done=asyncio.get_running_loop().create_future(),
             outputs=[None] * len(job.items),
+            renewed=Renewed(renewal, lambda items: self._renew(progress, items)),
         )
         self._admit(progress)
         self._under_way.add(progress)
@@ -147,6 +174,7 @@ class Scheduler:
             finally:
                 self._under_way.discard(progress)
                 self._forget(progress.items)
+                await progress.renewed.close()
         outputs = tuple(output for output in progress.outputs if output is not None)
         return JobResult(
             version=predictor.bundle.version,
@@ -162,17 +190,16 @@ class Scheduler:
 
     def _admit(self, progress: _Progress) -> None:
         job = progress.job
-        model = f"{job.model}@{progress.predictor.bundle.version}"
         request = next(self._numbers)
         waiting = [
             Waiting(
                 item=next(self._numbers),
-                key=batch_key(model, job.operation, item, progress.predictor),
+                key=key,
                 priority=job.priority,
                 deadline_ms=int(job.deadline * 1000),
                 request=request,
             )
-            for item in job.items
+            for key in _keys(job, progress.predictor)
         ]
         arrived, now_ms = None if job.arrived is None else int(job.arrived * 1000), self._now_ms()
         if self._recorder is not None:
@@ -188,10 +215,32 @@ class Scheduler:
                 retry_after=None if after is None else after / 1000,
             )
         progress.items = [item.item for item in waiting]
+        progress.keys = [item.key for item in waiting]
         for index, number in enumerate(progress.items):
             self._places[number] = _Place(progress, index)
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
+        if self._looking_ahead:
+            self._look_ahead()
+
+    def _renew(self, progress: _Progress, items: tuple[Item, ...]) -> bool:
+        """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
+        if not all(number in self._places for number in progress.items):
+            return False
+        job = replace(progress.job, items=items)
+        try:
+            fits = _keys(job, progress.predictor) == progress.keys
+        except Failure:
+            return False
+        if fits:
+            progress.job = job
+        return fits
+
+    def _look_ahead(self) -> None:
+        """Let what runs next, as things are, be kept new."""
+        self._looking_ahead = True
+        for number in self._policy.upcoming(self._now_ms()):
+            self._places[number].progress.renewed.ask()
 
     async def _run(self) -> None:
         """Serve; should that ever end by itself, let nobody wait for what will not come."""
@@ -221,9 +270,17 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         places = [self._places.pop(number) for number in batch.items]
         started = self._clock()
-        work = [(p.progress.job.operation, p.progress.job.items[p.index]) for p in places]
-        predictor = places[0].progress.predictor
-        answers = await loop.run_in_executor(self._compute, _run_safely, predictor, work)
+        for place in places:
+            place.progress.renewed.end()
+        work = [place.work for place in places]
+        predictor, cost = places[0].progress.predictor, self.costs.cost(batch.key)
+        after = ask_after(None if cost is None else cost.of(len(places)))
+        looking = loop.call_later(after, self._look_ahead)
+        try:
+            answers = await loop.run_in_executor(self._compute, run_safely, predictor, work)
+        finally:
+            looking.cancel()
+            self._looking_ahead = False
         took = self._clock() - started
         self._policy.idle(self._now_ms())
         if answers.clean:
@@ -254,8 +311,7 @@ class Scheduler:
 
     def _observe(self, places: list[_Place], started: float, took: float) -> None:
         """Tell the metrics of a batch what it took."""
-        job = places[0].progress.job
-        operation = job.operation.name
+        job, operation = places[0].progress.job, places[0].work[0].name
         self._metrics.compute_duration.labels(job.model, operation).observe(took)
         self._metrics.batch_size.labels(job.model, operation).observe(len(places))
         for place in places:
@@ -288,32 +344,6 @@ class Scheduler:
         return int(self._clock() * 1000)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Answers:
-    """What came of a batch."""
-
-    outputs: list[ItemOutput | Exception]
-    clean: bool
-    """Whether it ran as one batch, all of it; what it took says nothing of others else."""
-
-
-def _run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> _Answers:
-    """Run a batch; if it fails, run its halves, so that one bad item fails alone.
-
-    One bad item costs the others about two more batches: the first, then ever smaller halves.
-    """
-    try:
-        outputs = run_batch(predictor, work)
-    except Exception as error:
-        if len(work) == 1:
-            return _Answers([error], clean=False)
-    else:
-        return _Answers(list(outputs), clean=not any(isinstance(o, Failure) for o in outputs))
-    half = len(work) // 2
-    halves = [_run_safely(predictor, part) for part in (work[:half], work[half:])]
-    return _Answers([output for part in halves for output in part.outputs], clean=False)
-
-
 def _failure(error: Exception, job: Job, index: int) -> ItemFailure:
     """An item's failure as its caller is told; what went wrong inside stays in the log."""
     named = {**_named(job), "item": index}
@@ -341,9 +371,27 @@ def _why(verdict: Refused) -> str:
     return _PASSED if verdict.reason is Reason.DEADLINE_PASSED else "the queue is full"
 
 
+def _keys(job: Job, predictor: Predictor) -> list[Hashable]:
+    """Of each item, what it must share with others to run with them.
+
+    Raises:
+        Failure: as `batch_key`.
+    """
+    model = f"{job.model}@{predictor.bundle.version}"
+    return [
+        batch_key(model, job.operation_of(index), item, predictor)
+        for index, item in enumerate(job.items)
+    ]
+
+
 def _named(job: Job) -> dict[str, str]:
     """Whose it is and what, for the log."""
-    return {"request_id": job.request_id, "model": job.model, "op": job.operation.name}
+    return {"request_id": job.request_id, "model": job.model, "op": _operations(job)}
+
+
+def _operations(job: Job) -> str:
+    """What a job asks for, each operation once."""
+    return "+".join(dict.fromkeys(job.operation_of(index).name for index in range(len(job.items))))
 
 
 def _out_of_service() -> Failure:

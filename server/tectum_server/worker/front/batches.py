@@ -11,7 +11,7 @@ from tectum_server.worker.front.call import Call, item_failure
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, Operation
 
-__all__ = ["compute_items", "compute_one", "raise_if_all_failed", "run_items", "together"]
+__all__ = ["compute_items", "compute_one", "job_of", "raise_if_all_failed", "run_items", "together"]
 
 
 async def compute_items(
@@ -44,7 +44,12 @@ async def run_items(
     """
     if not items:
         return []
-    job = Job(
+    return list((await calls.compute(call, job_of(call, operation, items))).outputs)
+
+
+def job_of(call: Call, operation: Operation, items: Sequence[Item]) -> Job:
+    """A call's job for the engine."""
+    return Job(
         model=call.served.entry.name,
         operation=operation,
         items=tuple(items),
@@ -54,7 +59,6 @@ async def run_items(
         version=call.served.entry.version,
         request_id=call.request_id,
     )
-    return list((await calls.compute(call, job)).outputs)
 
 
 async def compute_one(calls: Calls, call: Call, operation: Operation, item: Item) -> ItemOutput:

@@ -35,7 +35,7 @@ from tectum_server.worker.front.memory import Memory
 from tectum_server.worker.front.status import brief, code_of, to_grpc
 from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.in_flight import InFlight
-from tectum_server.worker.jobs import Engine, Job, JobResult, Priority
+from tectum_server.worker.jobs import Engine, Job, JobResult, Priority, Renewal
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
 from tectum_server.worker.shares import has_room, share
@@ -318,9 +318,9 @@ class Calls:
         finally:
             self._streams -= 1
 
-    async def compute(self, call: Call, job: Job) -> JobResult:
+    async def compute(self, call: Call, job: Job, renewal: Renewal | None = None) -> JobResult:
         """Run a job and note where its time went."""
-        result = await self.engine.submit(job)
+        result = await self.engine.submit(job, renewal)
         call.account(result)
         return result
 

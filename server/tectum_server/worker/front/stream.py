@@ -1,11 +1,10 @@
 """StreamPerception: one live camera, one setup, and every frame gets exactly one answer.
 
 Three tasks share a stream. The reader takes frames off the wire and keeps only the
-newest; one it replaces is answered SUPERSEDED. The worker computes the newest frame and,
-for latent actions, pairs it with the frame one model interval back. The writer sends
-answers. All that waits is bounded: one frame, a ring of recent ones where pairs are asked
-for, and an outbox that stops the reader, and through flow control the client, when nobody
-reads.
+newest; one it replaces is answered SUPERSEDED. The worker has that frame computed, or one
+that is newer still by then (`answering`). The writer sends answers. All that waits is
+bounded: two frames, a ring of recent ones where pairs are asked for, and an outbox that
+stops the reader, and through flow control the client, when nobody reads.
 
 A model that is reloaded under a stream answers from the next frame on, unless the setup
 rules it out (its pinned spaces, its version, what it asks for): then that frame has
@@ -21,13 +20,11 @@ from dataclasses import replace
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tectum.v1 import errors_pb2, image_pb2, stream_pb2
+from tectum.v1 import errors_pb2, stream_pb2
 from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front import latents
-from tectum_server.worker.front.batches import compute_one, together
+from tectum_server.worker.front.answering import Answering
 from tectum_server.worker.front.call import (
-    Call,
     Context,
     Record,
     metadata_of,
@@ -37,12 +34,13 @@ from tectum_server.worker.front.call import (
 )
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.frames import Arrivals, Frame, Ring, read_lifespan
-from tectum_server.worker.front.images import ImageReader, Pixels
+from tectum_server.worker.front.images import ImageReader
+from tectum_server.worker.front.newest import Newest
 from tectum_server.worker.front.status import item_error
 from tectum_server.worker.front.stream_setup import Setup
 from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.front.wire import out_of_range
-from tectum_server.worker.jobs import EmbedImages, Item, LatentActions, Priority
+from tectum_server.worker.jobs import Priority
 
 __all__ = ["PerceptionStream"]
 
@@ -72,9 +70,7 @@ class PerceptionStream:
         self._context = context
         request_id = request_id_of(metadata_of(context))
         self._record = Record("StreamPerception", request_id, priority=Priority.CONTROL)
-        self._newest: Frame | None = None
-        self._arrived = asyncio.Event()
-        self._ended = False
+        self._newest = Newest()
         self._ring: Ring | None = None
         self._set_up_at = Timestamp()
         self._outbox: asyncio.Queue[_Response | None] = asyncio.Queue(_OUTBOX)
@@ -147,8 +143,7 @@ class PerceptionStream:
 
     def _forget_all(self) -> None:
         """Hold no frame any more."""
-        if self._newest is not None:
-            self._newest.drop()
+        self._newest.clear()
         if self._ring is not None:
             self._calls.memory.on_shortage.discard(self._ring.forget_the_useless)
             self._ring.clear()
@@ -159,8 +154,7 @@ class PerceptionStream:
             while await self._read_one(arrivals):
                 pass
         finally:
-            self._ended = True
-            self._arrived.set()
+            self._newest.end()
 
     async def _read_one(self, arrivals: Arrivals) -> bool:
         """Whether there was one; nothing of it is held while the next is waited for."""
@@ -187,10 +181,9 @@ class PerceptionStream:
             frame.drop()
             await self._fail(frame, frame.wrong)
             return True
-        replaced, self._newest = self._newest, frame
         if self._ring is not None:
             self._ring.add(frame)
-        self._arrived.set()
+        replaced = self._newest.put(frame)
         if replaced is not None:
             replaced.drop()
             await self._supersede(replaced)
@@ -202,47 +195,69 @@ class PerceptionStream:
         Raises:
             Failure: the model serves no more, or no more so that it could answer.
         """
-        while self._newest is not None or not self._ended:
-            if self._newest is None:
-                self._arrived.clear()
-                await self._arrived.wait()
-            else:
-                setup = await self._work_one(setup)
+        following: Setup | None = setup
+        while following is not None:
+            following = await self._work_one(following)
 
-    async def _work_one(self, setup: Setup) -> Setup:
-        """Answer the newest frame; gives the setup for the next one."""
-        frame, self._newest = self._newest, None
-        if frame is None:
-            return setup
-        try:
-            return await self._work_on(frame, setup)
-        finally:
-            if self._newest is not frame:
-                frame.drop()
+    async def _work_one(self, setup: Setup) -> Setup | None:
+        """Answer the newest frame; gives the setup for the next one, None if there is none.
+
+        Nothing of a frame is held while the next is waited for.
+        """
+        frame = await self._newest.take()
+        return None if frame is None else await self._work_on(frame, setup)
 
     async def _work_on(self, frame: Frame, setup: Setup) -> Setup:
+        """Answer a frame, or a newer one in its place; gives the setup for the next one."""
         if time.monotonic() >= frame.expires:
+            frame.drop()
             await self._stale(frame)
             return setup
         try:
             setup = self._renewed(setup)
         except Failure as failure:
+            frame.drop()
             await self._fail(frame, failure)
             if failure.retry_delay is None:
                 raise
             return setup
+        place = Answering(self._calls, self._images, setup, self._ring, self._newest, frame)
+        result, ended = None, None
         try:
-            result = await self._compute(frame, setup)
+            result = await place.result()
         except Failure as failure:
-            if self._calls.overtaken(setup.call, failure):
-                await self._put_back(frame)
-            elif failure.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED:
-                await self._stale(frame)
-            else:
-                await self._fail(frame, failure)
-        else:
+            ended = failure
+        except BaseException:
+            place.frame.drop()
+            raise
+        for outdone, why in place.outdone:
+            await (self._supersede(outdone) if why is None else self._fail(outdone, why))
+        if result is not None:
+            place.frame.drop()
             await self._say(result)
+        elif ended is not None:
+            others = place.frame is not frame
+            await self._end(place.frame, setup, ended, of_another=others)
         return setup
+
+    async def _end(self, frame: Frame, setup: Setup, why: Failure, *, of_another: bool) -> None:
+        """A frame has no answer of the engine's: say so, unless it may have another try.
+
+        Args:
+            frame: the frame.
+            setup: by which it was to be answered.
+            why: it has none.
+            of_another: whether its place, and so the deadline, was an older frame's.
+        """
+        passed = why.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+        early = passed and of_another and time.monotonic() < frame.expires
+        if early or self._calls.overtaken(setup.call, why):
+            if not self._newest.put_back(frame):
+                frame.drop()
+                await self._supersede(frame)
+            return
+        frame.drop()
+        await (self._stale(frame) if passed else self._fail(frame, why))
 
     def _renewed(self, setup: Setup) -> Setup:
         """The setup; for the model that serves now, if it was reloaded.
@@ -259,80 +274,6 @@ class PerceptionStream:
         if self._ring is not None and fresh.interval is not None:
             self._ring.interval = fresh.interval
         return fresh
-
-    async def _compute(self, frame: Frame, setup: Setup) -> stream_pb2.FrameResult:
-        """One frame's answer.
-
-        Raises:
-            Failure: it has none.
-        """
-        # Now: the reader makes the ring forget it as soon as a newer frame is there.
-        earlier = self._ring.before(frame) if self._ring is not None else None
-        if earlier is not None:
-            earlier.keep()
-        call = setup.call.for_frame(frame.expires, frame.memory)
-        result = stream_pb2.FrameResult(frame_id=frame.frame_id, status=stream_pb2.FRAME_STATUS_OK)
-
-        async def embed() -> None:
-            if setup.vector is None:
-                return
-            operation = EmbedImages(setup.vector.vector)
-            output = await compute_one(self._calls, call, operation, Item((pixels,)))
-            result.embedding.CopyFrom(setup.vector.embedding(call, output))
-
-        async def name_the_change() -> None:
-            if setup.interval is None:
-                return
-            result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE
-            if earlier is None:
-                return
-            try:
-                pair = Item((await self._pixels(earlier, call), pixels))
-            except Failure as failure:
-                if failure.retry_delay is not None:
-                    raise
-                return  # its picture is none, or can never be read; this one is sound
-            operation = LatentActions(setup.asked.decode_actions, predict_frame=False)
-            output = await compute_one(self._calls, call, operation, pair)
-            gap = frame.captured_at - earlier.captured_at
-            answer = latents.latent_action(output, call, latents.FLOAT32, gap)
-            result.latent_action.CopyFrom(answer)
-            result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_OK
-            result.earlier_frame_id = earlier.frame_id
-
-        try:
-            pixels = await self._pixels(frame, call)
-            with self._calls.book(setup.asked.embed + setup.asked.latent_actions, call.priority):
-                await together(embed(), name_the_change())
-        finally:
-            if earlier is not None:
-                earlier.drop()
-        result.info.CopyFrom(call.info())
-        result.age.CopyFrom(duration(frame.age))
-        return result
-
-    async def _pixels(self, frame: Frame, call: Call) -> Pixels:
-        """A frame's pixels, which take the place of what was sent."""
-        content, memory = frame.content, frame.memory
-        if not isinstance(content, image_pb2.Image):
-            return content
-        reading = call.for_frame(call.deadline, memory)
-        sent = memory.held
-        try:
-            frame.content = content = await self._images.read(content, reading, "frame.image")
-        except BaseException:
-            memory.give_back(memory.held - sent)
-            raise
-        memory.give_back(sent)
-        call.decode_seconds += reading.decode_seconds
-        return content
-
-    async def _put_back(self, frame: Frame) -> None:
-        """Let a frame wait again, unless a newer one does."""
-        if self._newest is None:
-            self._newest = frame
-        else:
-            await self._supersede(frame)
 
     async def _supersede(self, frame: Frame) -> None:
         self._calls.metrics.superseded_frames.inc()

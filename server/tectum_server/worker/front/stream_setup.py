@@ -9,6 +9,7 @@ from tectum.v1 import stream_pb2
 from tectum_server.worker.front import latents
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.vectors import VectorRequest
+from tectum_server.worker.jobs import EmbedImages, LatentActions, Operation
 
 __all__ = ["Setup"]
 
@@ -43,3 +44,14 @@ class Setup:
         spec = call.served.description.input.latent_action
         interval = latents.Interval(spec) if asked.latent_actions else None
         return cls(asked, call, vector, interval)
+
+    def operations(self, *, paired: bool) -> tuple[Operation, ...]:
+        """What is computed of a frame.
+
+        Args:
+            paired: whether there is one to pair it with.
+        """
+        embed = () if self.vector is None else (EmbedImages(self.vector.vector),)
+        if not paired:
+            return embed
+        return (*embed, LatentActions(self.asked.decode_actions, predict_frame=False))

@@ -2,7 +2,8 @@
 
 A front books space in the request segment and writes there; the space is its own again
 when the answer to that request has come. The engine does the same in the response
-segment until the front says Released.
+segment until the front says Released. Of a job that was given Newer items, the space of those that
+are not computed is free once it is Settled which these are.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ __all__ = [
     "AnswerItem",
     "Cancel",
     "Catalogue",
+    "Due",
     "FromEngine",
     "FromFront",
     "Load",
     "Loaded",
+    "Newer",
     "Refusal",
     "Released",
+    "Settled",
     "Submit",
     "SubmitItem",
     "Unload",
@@ -35,6 +39,7 @@ class SubmitItem(msgspec.Struct, frozen=True):
 
     arrays: tuple[ArrayRef, ...]
     text: str
+    operation: Operation | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
@@ -49,6 +54,15 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     arrived: float | None = None
     version: str = ""
     request_id: str = ""
+    renewable: bool = False
+    """Whether the front may have newer items while it waits."""
+
+
+class Newer(msgspec.Struct, frozen=True, tag=True):
+    """A job's items anew, once it is Due; the next ones only when these are Settled."""
+
+    request: int
+    items: tuple[SubmitItem, ...]
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -116,6 +130,19 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     retry_after: float | None
 
 
+class Due(msgspec.Struct, frozen=True, tag=True):
+    """A job's turn is near: what is newer is wanted from now on."""
+
+    request: int
+
+
+class Settled(msgspec.Struct, frozen=True, tag=True):
+    """What became of Newer items: they have the place of what the job had before, or it runs."""
+
+    request: int
+    taken: bool
+
+
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """A load or an unload that is done."""
 
@@ -129,5 +156,5 @@ class Catalogue(msgspec.Struct, frozen=True, tag=True):
     models: tuple[ModelEntry, ...]
 
 
-FromFront = Submit | Cancel | Released | Load | Unload | Want
-FromEngine = Answer | Refusal | Loaded | Catalogue
+FromFront = Submit | Newer | Cancel | Released | Load | Unload | Want
+FromEngine = Answer | Refusal | Due | Settled | Loaded | Catalogue

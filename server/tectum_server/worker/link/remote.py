@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,15 @@ import numpy as np
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import ItemFailure, ItemOutput, Job, JobResult, ModelEntry
+from tectum_server.worker.jobs import (
+    Item,
+    ItemFailure,
+    ItemOutput,
+    Job,
+    JobResult,
+    ModelEntry,
+    Renewal,
+)
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, packed_bytes, unpack
 from tectum_server.worker.link.channel import Channel, MessageTooLong
@@ -26,17 +35,21 @@ from tectum_server.worker.link.messages import (
     Answer,
     Cancel,
     Catalogue,
+    Due,
     FromEngine,
     FromFront,
     Load,
     Loaded,
+    Newer,
     Refusal,
     Released,
+    Settled,
     Submit,
     SubmitItem,
     Unload,
     Want,
 )
+from tectum_server.worker.link.renewing import Offering
 from tectum_server.worker.link.segment import Segment
 from tectum_server.worker.shares import has_room
 
@@ -57,12 +70,38 @@ class _Link:
         self.responses = responses
         self.arena = Arena(requests.size)
         self.waiting: dict[int, asyncio.Future[JobResult | Loaded]] = {}
-        self.spans: dict[int, int] = {}
+        self.offering: dict[int, Offering] = {}
+        self._spans: dict[int, list[int]] = {}
+        """Of each request: where what it has lies, and then what it was offered."""
+
+    def pack(self, request: int, items: Sequence[Item]) -> tuple[SubmitItem, ...] | None:
+        """Write items where the engine reads them; None if there is no room now.
+
+        The space comes back with the answer, whoever still waits for that.
+        """
+        arrays = [array for item in items for array in item.arrays]
+        packed = pack(arrays, self.arena, self.requests)
+        if packed is None:
+            return None
+        span, refs = packed
+        self._spans.setdefault(request, []).append(span.offset)
+        rest = iter(refs)
+        return tuple(
+            SubmitItem(tuple(itertools.islice(rest, len(item.arrays))), item.text, item.operation)
+            for item in items
+        )
+
+    def settle(self, request: int, taken: bool) -> None:
+        """Give back the space of what a request was offered, or of what that took the place of."""
+        spans = self._spans.get(request, [])
+        if len(spans) > 1:
+            self.arena.release(spans.pop(0 if taken else 1))
+        if request in self.offering:
+            self.offering[request].settle(taken)
 
     def release(self, request: int) -> None:
         """Give back the space that a request's arrays took, if it took some."""
-        offset = self.spans.pop(request, None)
-        if offset is not None:
+        for offset in self._spans.pop(request, []):
             self.arena.release(offset)
 
 
@@ -108,24 +147,15 @@ class RemoteEngine:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def submit(self, job: Job) -> JobResult:
+    async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         """As jobs.Engine.submit."""
         link = self._connected()
         number = next(self._numbers)
-        arrays = [array for item in job.items for array in item.arrays]
-        packed, wanted = None, packed_bytes(arrays)
+        items, wanted = None, packed_bytes([array for item in job.items for array in item.arrays])
         if has_room(link.arena.capacity, link.arena.used, wanted, job.priority):
-            packed = pack(arrays, link.arena, link.requests)
-        if packed is None:
+            items = link.pack(number, job.items)
+        if items is None:
             raise _no_room(wanted, link.arena.capacity, len(job.items))
-        span, refs = packed
-        rest = iter(refs)
-        items = tuple(
-            SubmitItem(tuple(itertools.islice(rest, len(item.arrays))), item.text)
-            for item in job.items
-        )
-        # The span comes back with the answer, whoever still waits for it.
-        link.spans[number] = span.offset
         message = Submit(
             request=number,
             model=job.model,
@@ -136,12 +166,18 @@ class RemoteEngine:
             arrived=job.arrived,
             version=job.version,
             request_id=job.request_id,
+            renewable=renewal is not None,
         )
+        if renewal is not None:
+            link.offering[number] = Offering(renewal, partial(self._offer, link, number, job))
         try:
             result = await self._ask(link, number, message)
         except asyncio.CancelledError:
             link.channel.send(Cancel(number))
             raise
+        finally:
+            if renewal is not None:
+                await link.offering.pop(number).close()
         if not isinstance(result, JobResult):
             raise TypeError(f"the engine answered a job with {type(result).__name__}")
         return result
@@ -163,6 +199,19 @@ class RemoteEngine:
         """As jobs.Engine.want."""
         if self._link is not None:
             self._link.channel.send(Want(name))
+
+    def _offer(self, link: _Link, number: int, job: Job, items: tuple[Item, ...]) -> bool:
+        """Send newer items for a job, if there is room for them."""
+        wanted = packed_bytes([array for item in items for array in item.arrays])
+        if link is not self._link or not has_room(
+            link.arena.capacity, link.arena.used, wanted, job.priority
+        ):
+            return False
+        packed = link.pack(number, items)
+        if packed is None:
+            return False
+        link.channel.send(Newer(number, packed))
+        return True
 
     def _connected(self) -> _Link:
         if self._link is None:
@@ -223,6 +272,13 @@ class RemoteEngine:
         if isinstance(message, Catalogue):
             self._models = {entry.name: entry for entry in message.models}
             self._notify()
+            return
+        if isinstance(message, Due):
+            if message.request in link.offering:
+                link.offering[message.request].begin()
+            return
+        if isinstance(message, Settled):
+            link.settle(message.request, message.taken)
             return
         link.release(message.request)
         future = link.waiting.get(message.request)

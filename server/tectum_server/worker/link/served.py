@@ -23,16 +23,21 @@ from tectum_server.worker.link.messages import (
     AnswerItem,
     Cancel,
     Catalogue,
+    Due,
     FromEngine,
     FromFront,
     Load,
     Loaded,
+    Newer,
     Refusal,
     Released,
+    Settled,
     Submit,
+    SubmitItem,
     Unload,
     Want,
 )
+from tectum_server.worker.link.renewing import Requested
 from tectum_server.worker.link.segment import Segment
 
 __all__ = ["serve_engine"]
@@ -127,6 +132,7 @@ class _Front:
         self._arena = Arena(responses.size)
         self._room = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._renewals: dict[int, Requested] = {}
         self._closed = False
         engine.on_change(self._announce)
 
@@ -157,6 +163,8 @@ class _Front:
             case Submit():
                 work = partial(self._compute, message)
                 self._begin(message.request, work, message.request_id)
+            case Newer():
+                self._renew(message)
             case Load() | Unload():
                 self._begin(message.request, partial(self._administer, message))
             case Cancel():
@@ -206,23 +214,52 @@ class _Front:
         self._arena.release(offset)
         self._room.set()
 
-    async def _compute(self, message: Submit) -> Answer:
-        items = tuple(
-            Item(tuple(unpack(ref, self._requests) for ref in item.arrays), item.text)
-            for item in message.items
+    def _renew(self, message: Newer) -> None:
+        """Hand newer items to the job that was said to be due, if it is there still."""
+        renewal = self._renewals.get(message.request)
+        if renewal is None:
+            self._say(Settled(message.request, taken=False))
+        else:
+            renewal.hear(self._items(message.items))
+
+    def _say(self, message: Due | Settled) -> None:
+        if not self._closed:
+            self._channel.send(message)
+
+    def _items(self, sent: tuple[SubmitItem, ...]) -> tuple[Item, ...]:
+        return tuple(
+            Item(
+                tuple(unpack(ref, self._requests) for ref in item.arrays),
+                item.text,
+                item.operation,
+            )
+            for item in sent
         )
+
+    async def _compute(self, message: Submit) -> Answer:
         priority = Priority(message.priority)
         job = Job(
             model=message.model,
             operation=message.operation,
-            items=items,
+            items=self._items(message.items),
             priority=priority,
             deadline=message.deadline,
             arrived=message.arrived,
             version=message.version,
             request_id=message.request_id,
         )
-        return await self._packed(message.request, await self._engine.submit(job))
+        if not message.renewable:
+            return await self._packed(message.request, await self._engine.submit(job))
+        request = message.request
+        renewal = self._renewals[request] = Requested(
+            due=lambda: self._say(Due(request)),
+            settle=lambda taken: self._say(Settled(request, taken)),
+        )
+        try:
+            result = await self._engine.submit(job, renewal)
+        finally:
+            del self._renewals[request]
+        return await self._packed(request, result)
 
     async def _administer(self, message: Load | Unload) -> Loaded:
         if isinstance(message, Unload):

@@ -14,7 +14,7 @@ from tests.server.worker.engine.gated import Rig, lengths, refusal, settle
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
 from tectum_core.tokenizer import EncodedText
-from tectum_server.worker.engine.scheduler import _run_safely
+from tectum_server.worker.engine.running import run_safely
 from tectum_server.worker.jobs import EmbedTexts, Item, ItemFailure, ItemOutput, Operation
 
 KEY = ("m@v1", "embed_texts")
@@ -51,7 +51,7 @@ class Reader:
 def test_whoever_is_not_bad_is_answered_as_if_nobody_was(numbers: list[int]) -> None:
     work: list[tuple[Operation, Item]] = [(EmbedTexts(), Item(text=str(n))) for n in numbers]
 
-    answers = _run_safely(cast("Predictor", Reader()), work)
+    answers = run_safely(cast("Predictor", Reader()), work)
 
     for number, output in zip(numbers, answers.outputs, strict=True):
         if number < 0:

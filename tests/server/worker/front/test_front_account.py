@@ -9,7 +9,8 @@ import pytest
 from tests.server.worker.asking import NO_IMAGE, images, options, similar
 from tests.server.worker.frames import begin, frame
 from tests.server.worker.messages import floats
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import model_pb2, stream_pb2
 

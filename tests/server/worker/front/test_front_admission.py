@@ -24,7 +24,8 @@ from tests.server.worker.asking import (
     texts,
 )
 from tests.server.worker.messages import raw
-from tests.server.worker.serving import Caller, Fronted, Loop, ScriptedEngine, Told, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Caller, Fronted, Loop, Told, until
 
 from tectum.v1 import errors_pb2, model_pb2
 from tectum_server.worker.engine.local import LocalEngine

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from tests.server.worker.asking import IMAGE, similar
 from tests.server.worker.messages import encoded
-from tests.server.worker.serving import Fronted, Loop, ScriptedEngine, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Fronted, Loop
 
 from tectum.v1 import errors_pb2
 from tectum_core.image import decode
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front import images as reading
 from tectum_server.worker.front.batches import together
-from tectum_server.worker.jobs import EmbedTexts, Job, JobResult, ModelEntry
+from tectum_server.worker.jobs import EmbedTexts, Job, JobResult, ModelEntry, Renewal
 
 FULL = Failure(errors_pb2.ERROR_REASON_QUEUE_FULL, "full")
 
@@ -61,7 +62,7 @@ class Halved(ScriptedEngine):
         super().__init__(loop, entries)
         self.withdrawn: queue.Queue[Job] = queue.Queue()
 
-    async def submit(self, job: Job) -> JobResult:
+    async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         """As jobs.Engine."""
         if isinstance(job.operation, EmbedTexts):
             await asyncio.sleep(0)  # the pictures are on their way by then

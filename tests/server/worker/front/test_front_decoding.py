@@ -15,7 +15,8 @@ from tests.bundles import picture
 from tests.server.worker.asking import IMAGE, LIAR, clip_of, clips, images, options, pairs
 from tests.server.worker.frames import OK, frame
 from tests.server.worker.messages import encoded, raw
-from tests.server.worker.serving import PATIENCE, Camera, Fronted, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import PATIENCE, Camera, Fronted, until
 
 from tectum.v1 import stream_pb2
 from tectum_server.worker.front import images as reading

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from tests.server.worker.asking import STRANGER, USER, images
-from tests.server.worker.serving import Caller, Fronted, ScriptedEngine, Told, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Caller, Fronted, Told
 
 from tectum.v1 import model_pb2, perception_pb2
 

@@ -16,7 +16,8 @@ from tests.bundles import INTERVAL, TOLERANCE
 from tests.server.worker.asking import IMAGE
 from tests.server.worker.frames import FAILED, OK, PAIRED, frame
 from tests.server.worker.messages import reason, seconds
-from tests.server.worker.serving import Camera, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, until
 
 from tectum.v1 import errors_pb2, model_pb2, stream_pb2
 from tectum_server.worker.front import frames as kept

@@ -11,15 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.server.worker.asking import images
-from tests.server.worker.serving import (
-    PATIENCE,
-    Caller,
-    Fronted,
-    ScriptedEngine,
-    Told,
-    until,
-    zeros,
-)
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import PATIENCE, Caller, Fronted, Told, until
 from tests.server.worker.strangers import Stranger
 
 from tectum_server.worker.front import guests

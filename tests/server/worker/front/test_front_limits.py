@@ -7,7 +7,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from tests.server.worker.asking import images
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import stream_pb2
 from tectum_server.worker.front import server as serving

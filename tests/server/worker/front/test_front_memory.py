@@ -22,7 +22,8 @@ from tests.server.worker.asking import (
 )
 from tests.server.worker.frames import FAILED, OK, frame
 from tests.server.worker.messages import encoded, raw, reason
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import errors_pb2, image_pb2, latent_action_pb2, stream_pb2
 from tectum_server.worker.failure import Failure

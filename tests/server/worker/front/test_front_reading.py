@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.server.worker.serving import Caller, Fronted, ScriptedEngine, Told
+from tests.server.worker.scripted import ScriptedEngine
+from tests.server.worker.serving import Caller, Fronted, Told
 
 HEALTH_CHECK = 5
 """Seconds that an image's HEALTHCHECK waits."""

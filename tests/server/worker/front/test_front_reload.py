@@ -12,7 +12,8 @@ from tests.bundles import INTERVAL, write_bare
 from tests.server.worker.asking import ADMIN, IMAGE, images, options, similar, vector
 from tests.server.worker.frames import FAILED, OK, PAIRED, SUPERSEDED, UNPAIRED, begin, frame
 from tests.server.worker.messages import array, reason, seconds
-from tests.server.worker.serving import Camera, Fronted, Inline, Loop, ScriptedEngine, Told, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, Inline, Loop, Told
 
 from tectum.v1 import errors_pb2, model_pb2, stream_pb2
 from tectum_core.bundle import Repository

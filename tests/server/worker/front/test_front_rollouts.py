@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tests.server.worker.asking import IMAGE, NO_IMAGE, pairs, rollout
 from tests.server.worker.messages import array, floats, reason
-from tests.server.worker.serving import Caller, Fronted, ScriptedEngine, Told
+from tests.server.worker.scripted import ScriptedEngine
+from tests.server.worker.serving import Caller, Fronted, Told
 
 from tectum.v1 import call_pb2, errors_pb2, model_pb2, rollout_pb2
 from tectum_server.worker.failure import Failure

@@ -10,7 +10,8 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.server.worker.asking import NO_IMAGE, images, options
-from tests.server.worker.serving import Fronted, Loop, ScriptedEngine, Told, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Fronted, Loop, Told
 
 from tectum_server.listening import CannotListen
 from tectum_server.worker.jobs import ModelEntry

@@ -12,7 +12,8 @@ from tests.server.worker.asking import images, options
 from tests.server.worker.engine.engines import corrupt
 from tests.server.worker.frames import FAILED, OK, frame
 from tests.server.worker.messages import reason
-from tests.server.worker.serving import Camera, Fronted, Inline, Loop, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, Inline, Loop, until
 
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository

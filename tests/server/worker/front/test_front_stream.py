@@ -13,7 +13,8 @@ from tests.bundles import INTERVAL
 from tests.server.worker.asking import IMAGE, NO_IMAGE, options
 from tests.server.worker.frames import FAILED, OK, STALE, SUPERSEDED, begin, frame, statuses
 from tests.server.worker.messages import reason, seconds
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import errors_pb2, stream_pb2
 from tectum_server.worker.failure import Failure

@@ -8,7 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 from tests.bundles import INTERVAL
 from tests.server.worker.frames import FAILED, OK, PAIRED, STALE, UNPAIRED, frame
 from tests.server.worker.messages import reason
-from tests.server.worker.serving import Camera, ScriptedEngine, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera
 
 from tectum.v1 import stream_pb2
 

@@ -9,7 +9,8 @@ from google.protobuf import timestamp_pb2
 from tests.server.worker.asking import options, vector
 from tests.server.worker.frames import OK, begin, frame
 from tests.server.worker.messages import seconds
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, Told, until, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, Told, until
 
 from tectum.v1 import stream_pb2
 from tectum_server.worker.failure import Failure

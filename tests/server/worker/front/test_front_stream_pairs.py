@@ -8,7 +8,8 @@ from tests.bundles import INTERVAL, picture
 from tests.server.worker.asking import IMAGE, NO_IMAGE
 from tests.server.worker.frames import FAILED, OK, PAIRED, SUPERSEDED, UNPAIRED, frame
 from tests.server.worker.messages import raw, seconds
-from tests.server.worker.serving import Camera, ScriptedEngine, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera
 
 from tectum.v1 import model_pb2, stream_pb2
 from tectum_server.worker.front.latents import Interval

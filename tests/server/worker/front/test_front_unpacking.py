@@ -25,7 +25,8 @@ from tests.server.worker.asking import (
 )
 from tests.server.worker.frames import frame
 from tests.server.worker.messages import floats, raw
-from tests.server.worker.serving import Camera, Fronted, ScriptedEngine, Told, zeros
+from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.serving import Camera, Fronted, Told
 
 from tectum.v1 import embed_pb2, perception_pb2, reconstruct_pb2, stream_pb2
 from tectum_server.worker.front.unpacking import Unpacking, _known, elements

@@ -1,0 +1,38 @@
+"""Runs a batch so that one bad item fails alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.operations import run_batch
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import Item, ItemOutput, Operation
+
+__all__ = ["Answers", "run_safely"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What came of a batch."""
+
+    outputs: list[ItemOutput | Exception]
+    clean: bool
+    """Whether it ran as one batch, all of it; what it took says nothing of others else."""
+
+
+def run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> Answers:
+    """Run a batch; if it fails, run its halves, so that one bad item fails alone.
+
+    One bad item costs the others about two more batches: the first, then ever smaller halves.
+    """
+    try:
+        outputs = run_batch(predictor, work)
+    except Exception as error:
+        if len(work) == 1:
+            return Answers([error], clean=False)
+    else:
+        return Answers(list(outputs), clean=not any(isinstance(o, Failure) for o in outputs))
+    half = len(work) // 2
+    halves = [run_safely(predictor, part) for part in (work[:half], work[half:])]
+    return Answers([output for part in halves for output in part.outputs], clean=False)

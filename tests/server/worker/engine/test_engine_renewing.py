@@ -1,0 +1,258 @@
+"""What waits is kept new: who is asked, when, and what a job is computed from in the end."""
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.server.worker.engine.gated import Rig, lengths, refusal, settle
+from tests.server.worker.renewals import Source
+
+from tectum.v1 import errors_pb2
+from tectum_server.worker.engine.renewing import Renewed, ask_after
+from tectum_server.worker.jobs import EmbedImages, Item, Job, Priority
+
+
+def text(words: str) -> Item:
+    return Item(text=words)
+
+
+@given(st.floats(0, 1e6))
+def test_who_runs_next_is_asked_while_the_batch_before_runs(expected_ms: float) -> None:
+    assert 0 <= ask_after(expected_ms) <= expected_ms / 1000
+
+
+def test_of_a_batch_whose_cost_nobody_knows_the_next_is_asked_at_once() -> None:
+    assert ask_after(None) == 0
+
+
+# ---------------------------------------------------------------- one job's content
+
+
+async def test_a_job_without_a_source_is_never_asked() -> None:
+    renewed = Renewed(None, lambda _: pytest.fail("nothing can come"))
+
+    renewed.ask()
+    renewed.end()
+    await renewed.close()
+
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_it_is_asked_again_until_something_is_not_taken() -> None:
+    source, given_to = Source(), list[str]()
+
+    def take(items: tuple[Item, ...]) -> bool:
+        given_to.append(items[0].text)
+        return len(given_to) < 3
+
+    renewed = Renewed(source, take)
+    renewed.ask()
+    renewed.ask()  # it is asked already
+    for words in ("one", "two", "three", "four"):
+        source.has(text(words))
+    await settle()
+
+    assert given_to == ["one", "two", "three"]
+    assert source.settlements == [True, True, False]
+    await renewed.close()
+
+
+async def test_once_it_has_ended_what_was_asked_is_withdrawn() -> None:
+    source = Source()
+    renewed = Renewed(source, lambda _: True)
+    renewed.ask()
+    await source.asked.wait()
+
+    await renewed.close()
+
+    assert source.withdrawn == 1
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_source_that_fails_is_logged_and_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Source()
+    source.fails = True
+    renewed = Renewed(source, lambda _: True)
+
+    with caplog.at_level(logging.ERROR):
+        renewed.ask()
+        await settle()
+    await renewed.close()
+
+    assert "newer content" in caplog.text
+    assert "no such camera" in caplog.text
+
+
+# ---------------------------------------------------------------- in a scheduler
+
+
+async def test_what_waits_is_computed_from_the_newest_there_is(rig: Rig) -> None:
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", renewal=source)
+    await source.asked.wait()
+    assert await source.has_settled(text("newer"))
+    assert await source.has_settled(text("newest of all"))
+
+    rig.predictor.open()
+
+    assert lengths(await task) == [len("newest of all")]
+    assert rig.predictor.batches == [["first"], ["newest of all"]]
+
+
+async def test_what_runs_already_is_not_changed(rig: Rig) -> None:
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", renewal=source)
+    await source.asked.wait()
+    rig.predictor.let_go()
+    await rig.predictor.begun()
+
+    source.has(text("too late"))
+    await settle()
+    rig.predictor.open()
+
+    assert lengths(await task) == [3]
+    assert source.withdrawn == 1
+    assert source.settlements == []
+
+
+async def test_a_job_that_never_waits_is_not_asked(rig: Rig) -> None:
+    source = Source()
+    rig.predictor.open()
+
+    await rig.submit("at once", renewal=source)
+
+    assert not source.asked.is_set()
+
+
+async def test_who_has_no_part_in_the_next_batch_is_not_asked_yet() -> None:
+    rig = Rig(max_batch=2)
+    sources = [Source() for _ in range(4)]
+    await rig.busy()
+    tasks = [rig.submit("old", renewal=source) for source in sources]
+    await settle()
+    asked_first = [source.asked.is_set() for source in sources]
+
+    rig.predictor.let_go()
+    await rig.predictor.begun()
+    await settle()
+    asked_then = [source.asked.is_set() for source in sources]
+    rig.predictor.open()
+    await asyncio.gather(*tasks)
+
+    assert asked_first == [True, True, False, False]
+    assert asked_then == [True] * 4
+    await rig.scheduler.close()
+
+
+async def test_who_comes_late_into_the_next_batch_is_asked_too(rig: Rig) -> None:
+    await rig.busy()
+    await settle()
+    source = Source()
+
+    task = rig.submit("late", renewal=source)
+    await source.asked.wait()
+    taken = await source.has_settled(text("later"))
+    rig.predictor.open()
+
+    assert taken
+    assert lengths(await task) == [5]
+
+
+async def test_a_job_whose_cost_is_known_is_asked_only_when_its_turn_is_near(rig: Rig) -> None:
+    rig.predictor.takes = 3600.0  # so that half of it is far away
+    rig.predictor.let_go()
+    await rig.submit("teaches what it costs")
+    await rig.predictor.begun()
+    source = Source()
+    busy = rig.submit("first")
+    await rig.predictor.begun()
+
+    task = rig.submit("old", renewal=source)
+    await settle()
+
+    assert not source.asked.is_set()
+    rig.predictor.open()
+    await asyncio.gather(busy, task)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        (),
+        (text("one"), text("too many")),
+        (Item(text="another kind", operation=EmbedImages("pooled")),),
+    ],
+    ids=["none", "more", "of another kind"],
+)
+async def test_content_of_another_kind_does_not_take_a_jobs_place(
+    rig: Rig, items: tuple[Item, ...]
+) -> None:
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", renewal=source)
+    await source.asked.wait()
+
+    taken = await source.has_settled(*items)
+    rig.predictor.open()
+
+    assert not taken
+    assert lengths(await task) == [3]
+
+
+async def test_a_job_of_which_a_part_runs_keeps_what_it_has() -> None:
+    rig = Rig(max_batch=2)
+    source = Source()
+    await rig.busy()
+    task = rig.submit("a", "bb", "ccc", renewal=source)
+    await source.asked.wait()
+    rig.predictor.let_go()
+    await rig.predictor.begun()
+    await settle()
+
+    source.has(text("x" * 7), text("x" * 8), text("x" * 9))
+    await settle()
+    rig.predictor.open()
+
+    assert lengths(await task) == [1, 2, 3]
+    assert True not in source.settlements
+    await rig.scheduler.close()
+
+
+async def test_a_caller_who_goes_leaves_nothing_that_asks(rig: Rig) -> None:
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", renewal=source)
+    await source.asked.wait()
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert source.withdrawn == 1
+    rig.predictor.open()
+
+
+async def test_newer_content_does_not_move_the_deadline(rig: Rig) -> None:
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", within=1.0, renewal=source)
+    await source.asked.wait()
+    await source.has_settled(text("newer"))
+
+    rig.clock.now += 2.0
+    rig.predictor.open()
+
+    assert (await refusal(task)).reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+    assert rig.predictor.batches == [["first"]]
+
+
+async def test_items_of_one_job_may_be_of_several_operations() -> None:
+    one, other = EmbedImages("joint"), EmbedImages("pooled")
+    job = Job("m", one, (text("a"), Item(operation=other)), Priority.CONTROL, 1.0)
+
+    assert [job.operation_of(index) for index in range(2)] == [one, other]

@@ -1,0 +1,46 @@
+"""Newer content for a job that waits, as a test has it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tectum_server.worker.jobs import Item
+
+
+class Source:
+    """A jobs.Renewal that gives what it was told to."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.settlements: list[bool] = []
+        self.withdrawn = 0
+        self.fails = False
+        self._news: asyncio.Queue[tuple[Item, ...]] = asyncio.Queue()
+        self._settled = asyncio.Event()
+
+    def has(self, *items: Item) -> None:
+        """There is something newer."""
+        self._news.put_nowait(items)
+
+    async def has_settled(self, *items: Item) -> bool:
+        """There is something newer; wait for what becomes of it."""
+        self._settled.clear()
+        self.has(*items)
+        await self._settled.wait()
+        return self.settlements[-1]
+
+    async def newest(self) -> tuple[Item, ...]:
+        """As jobs.Renewal."""
+        self.asked.set()
+        if self.fails:
+            raise ZeroDivisionError("no such camera")
+        try:
+            return await self._news.get()
+        except asyncio.CancelledError:
+            self.withdrawn += 1
+            raise
+
+    def settled(self, taken: bool) -> None:
+        """As jobs.Renewal."""
+        self.settlements.append(taken)
+        self._settled.set()
