@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tectum.aio_stream import AsyncStream
     from tectum.calls import CallOptions, InferenceOptions
     from tectum.client import Client
-    from tectum.conversation import FrameResult, StreamOptions, StreamReady
+    from tectum.conversation import StreamOptions, StreamReady
     from tectum.errors import (
         BundleRejected,
         Cancelled,
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         Batch,
         Embedding,
         EmbeddingBatch,
+        FrameResult,
         ItemError,
         LatentAction,
         LatentActionBatch,

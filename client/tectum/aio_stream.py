@@ -10,10 +10,11 @@ from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import FrameResult, Opening, StreamReady
+from tectum.conversation import Opening, StreamReady
 from tectum.errors import ClientClosed
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
+from tectum.results import FrameResult
 from tectum.v1 import stream_pb2
 
 _Request = stream_pb2.StreamPerceptionRequest
@@ -182,6 +183,8 @@ class AsyncStream:
             self._changed.clear()
             message = conversation.to_send()
             if message is not None:
+                if not conversation.dressed(message):
+                    await asyncio.to_thread(conversation.dress, message)
                 yield message
             elif conversation.all_sent:
                 return

@@ -22,7 +22,6 @@ from tectum.calls import (
 from tectum.clock import Clock, sample
 from tectum.durations import (
     duration,
-    seconds,
     signed_duration,
     timestamp,
     timestamp_seconds,
@@ -30,15 +29,13 @@ from tectum.durations import (
 from tectum.errors import ClientClosed, DeadlineExceeded, InternalError, Unavailable, invalid
 from tectum.images import put_image
 from tectum.inputs import Frame
-from tectum.results import Embedding, ItemError, LatentAction, ResponseInfo
-from tectum.v1 import stream_pb2
+from tectum.results import FrameResult, ResponseInfo
+from tectum.sending import RAW, Sending, sending
+from tectum.v1 import model_pb2, stream_pb2
 from tectum.vocabulary import (
-    FrameStatus,
-    LatentActionStatus,
     Priority,
     VectorKindName,
     VectorTypeName,
-    spoken,
 )
 
 PATH = "/tectum.v1.PerceptionService/StreamPerception"
@@ -75,6 +72,12 @@ class StreamOptions(InferenceOptions, total=False):
     """Whether frames' `captured_at` is on this computer's clock, `time.time()`: how far the
     worker's lies from it is then found out, at the beginning and now and then, so that ages are
     right whatever the clocks say. False: it is on the worker's already. Left out: True."""
+    send: str
+    """How pixels travel. `raw`: as they are. `resized`: brought to the model's size here, as the
+    worker would do it, also once a model is reloaded that reads pictures otherwise. `jpeg:90`: as
+    JPEG of that quality, 1 to 100, which loses something; needs Pillow (`tectum[jpeg]`). What a
+    newer frame replaces costs nothing. Pictures that are files travel as they are. Left out: raw.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +88,6 @@ class StreamReady:
     """The model that will answer; its timings are empty."""
     worker_time: float
     """The worker's clock when it accepted, seconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameResult:
-    """What became of one frame."""
-
-    frame_id: int
-    status: FrameStatus
-    error: ItemError | None
-    """Why the frame failed. None unless `status` is failed."""
-    info: ResponseInfo | None
-    """How the answer was made. None unless `status` is ok."""
-    embedding: Embedding | None
-    """The frame's vector. None: not asked for, or not ok."""
-    latent_action_status: LatentActionStatus | None
-    """Whether there is a latent action. None: not asked for, or not ok."""
-    latent_action: LatentAction | None
-    """What changed since `earlier_frame_id`; its interval is the actual one."""
-    earlier_frame_id: int | None
-    """The frame that the latent action starts from."""
-    age: float
-    """Seconds between capture and answer, on the worker's clock."""
 
 
 def setup(options: StreamOptions, defaults: Defaults) -> stream_pb2.StreamPerceptionRequest:
@@ -129,6 +110,7 @@ def setup(options: StreamOptions, defaults: Defaults) -> stream_pb2.StreamPercep
         ),
         latent_actions=latent_actions,
         decode_actions=options.get("decode_actions", False),
+        tell_input=sending(options.get("send", "raw")).resizes,
     )
     lifespan = options.get("lifespan")
     if lifespan is not None:
@@ -188,6 +170,8 @@ class Conversation:
     """Largest message to send; the transport would end the stream over one that is larger."""
     own_clock: bool = True
     """Whether frames are timed by this clock, not by the worker's."""
+    sending: Sending = RAW
+    """How pixels travel."""
     now: Callable[[], float] = time.time
     """This clock."""
     clock: Clock = field(default_factory=Clock)
@@ -202,6 +186,8 @@ class Conversation:
     _last_capture: float | None = None
     _opened_at: float = 0.0
     _answers_probes: bool = False
+    _read_as: model_pb2.ImageInput | None = None
+    """What the worker makes of pictures, where it was asked."""
 
     def say(self, frame: Frame) -> int:
         """Let a frame wait to be sent.
@@ -222,6 +208,7 @@ class Conversation:
         message = request.frame
         message.frame_id = frame_id
         put_image(message.image, frame.image, "image")
+        self.sending.check(message.image)
         captured_at = frame.captured_at
         if captured_at is not None:
             if self._last_capture is not None and captured_at <= self._last_capture:
@@ -239,7 +226,7 @@ class Conversation:
         return frame_id
 
     def hear(self, response: stream_pb2.StreamPerceptionResponse) -> FrameResult | None:
-        """Read a message of the worker's. None: it was the acceptance, or told its clock.
+        """Read a message of the worker's. None: it answers no frame.
 
         Raises:
             ValueError: the message contradicts the contract.
@@ -248,7 +235,7 @@ class Conversation:
         if (which == "ready") == (self.ready is not None) or which is None:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
-            return frame_result(response.result)
+            return results.frame_result(response.result)
         if which == "clock":
             sent, received, answered = (
                 timestamp_seconds(told)
@@ -260,7 +247,12 @@ class Conversation:
             )
             self.clock.hear(sample(sent, received, answered, heard))
             return None
+        if which == "input_changed":
+            self._read_as = response.input_changed.image_input
+            return None
         ready = response.ready
+        if ready.HasField("image_input"):
+            self._read_as = ready.image_input
         answered = timestamp_seconds(ready.worker_time)
         self._answers_probes = self.own_clock and ready.HasField("received_time")
         if self._answers_probes:
@@ -292,6 +284,16 @@ class Conversation:
         if message is not None and best is not None and message.frame.HasField("captured_at"):
             message.frame.clock_offset.CopyFrom(signed_duration(best.offset))
         return message
+
+    def dressed(self, message: stream_pb2.StreamPerceptionRequest) -> bool:
+        """Whether what is to be sent travels as it is; else `dress` it, which may take a while."""
+        raw = message.WhichOneof("message") == "frame" and message.frame.image.HasField("raw")
+        return self.sending == RAW or not raw
+
+    def dress(self, message: stream_pb2.StreamPerceptionRequest) -> None:
+        """Make of a frame what shall travel, in place."""
+        if not self.dressed(message):
+            self.sending.dress(message.frame, self._read_as)
 
     @property
     def all_sent(self) -> bool:
@@ -343,27 +345,13 @@ def opening(options: StreamOptions, defaults: Defaults) -> Opening:
     return Opening(
         setup=setup(options, defaults),
         conversation=Conversation(
-            request_id, defaults.max_message_bytes, options.get("own_clock", True)
+            request_id,
+            defaults.max_message_bytes,
+            options.get("own_clock", True),
+            sending(options.get("send", "raw")),
         ),
         metadata=metadata,
         patience=LONGEST_WAIT[Priority.CONTROL] if patience is None else patience,
-    )
-
-
-def frame_result(message: stream_pb2.FrameResult) -> FrameResult:
-    """Read what became of a frame."""
-    latent_status = message.latent_action_status
-    has_latent = message.HasField("latent_action")
-    return FrameResult(
-        frame_id=message.frame_id,
-        status=spoken(FrameStatus, message.status),
-        error=results.item_error(message.error) if message.HasField("error") else None,
-        info=results.response_info(message.info) if message.HasField("info") else None,
-        embedding=results.embedding(message.embedding) if message.HasField("embedding") else None,
-        latent_action_status=spoken(LatentActionStatus, latent_status) if latent_status else None,
-        latent_action=results.latent_action(message.latent_action) if has_latent else None,
-        earlier_frame_id=message.earlier_frame_id if has_latent else None,
-        age=seconds(message.age),
     )
 
 

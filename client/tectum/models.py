@@ -280,7 +280,7 @@ def _limits(message: model_pb2.Limits) -> Limits:
 def _input(message: model_pb2.InputSpec) -> InputSpec:
     has = message.HasField
     return InputSpec(
-        image=_image_input(message.image) if has("image") else None,
+        image=image_input(message.image) if has("image") else None,
         text=TextInput(message.text.max_tokens, message.text.vocabulary_size)
         if has("text")
         else None,
@@ -291,7 +291,8 @@ def _input(message: model_pb2.InputSpec) -> InputSpec:
     )
 
 
-def _image_input(message: model_pb2.ImageInput) -> ImageInput:
+def image_input(message: model_pb2.ImageInput) -> ImageInput:
+    """Read what pictures become."""
     return ImageInput(
         size=message.size,
         patch_size=message.patch_size,

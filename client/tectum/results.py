@@ -18,8 +18,8 @@ from tectum import errors
 from tectum.durations import seconds
 from tectum.images import pixels
 from tectum.tensors import from_wire
-from tectum.v1 import call_pb2, embed_pb2, errors_pb2, latent_action_pb2
-from tectum.vocabulary import Side, spoken
+from tectum.v1 import call_pb2, embed_pb2, errors_pb2, latent_action_pb2, stream_pb2
+from tectum.vocabulary import FrameStatus, LatentActionStatus, Side, spoken
 
 # N items, D dimensions, L left and R right items, T frames, A action dimensions
 
@@ -219,6 +219,28 @@ class LatentActionBatch(Batch[LatentAction]):
         return next(found).latent.space_id
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """What became of one frame."""
+
+    frame_id: int
+    status: FrameStatus
+    error: ItemError | None
+    """Why the frame failed. None unless `status` is failed."""
+    info: ResponseInfo | None
+    """How the answer was made. None unless `status` is ok."""
+    embedding: Embedding | None
+    """The frame's vector. None: not asked for, or not ok."""
+    latent_action_status: LatentActionStatus | None
+    """Whether there is a latent action. None: not asked for, or not ok."""
+    latent_action: LatentAction | None
+    """What changed since `earlier_frame_id`; its interval is the actual one."""
+    earlier_frame_id: int | None
+    """The frame that the latent action starts from."""
+    age: float
+    """Seconds between capture and answer, on the worker's clock."""
+
+
 def response_info(message: call_pb2.ResponseInfo) -> ResponseInfo:
     """Read how an answer was made."""
     timings = message.timings
@@ -323,3 +345,20 @@ def items(
             raise ValueError("an item has neither an answer nor an error")
         found.append(read(result) if which == answered else item_error(result.error))
     return tuple(found)
+
+
+def frame_result(message: stream_pb2.FrameResult) -> FrameResult:
+    """Read what became of a frame."""
+    latent_status = message.latent_action_status
+    has_latent = message.HasField("latent_action")
+    return FrameResult(
+        frame_id=message.frame_id,
+        status=spoken(FrameStatus, message.status),
+        error=item_error(message.error) if message.HasField("error") else None,
+        info=response_info(message.info) if message.HasField("info") else None,
+        embedding=embedding(message.embedding) if message.HasField("embedding") else None,
+        latent_action_status=spoken(LatentActionStatus, latent_status) if latent_status else None,
+        latent_action=latent_action(message.latent_action) if has_latent else None,
+        earlier_frame_id=message.earlier_frame_id if has_latent else None,
+        age=seconds(message.age),
+    )

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import Conversation, FrameResult, Opening, StreamReady
+from tectum.conversation import Conversation, Opening, StreamReady
 from tectum.errors import ClientClosed
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
+from tectum.results import FrameResult
 from tectum.starter import Starter
 from tectum.v1 import stream_pb2
 
@@ -72,6 +73,7 @@ class Outbox:
                     message = conversation.to_send()
             if message is None:
                 return
+            conversation.dress(message)  # by now no newer one can take its place
             yield message
 
     def feed(self, frames: Iterable[Frame], rpc: "grpc.Future[Any]") -> None:

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.client import fake_answers, fake_errors
 from tests.client.fake_answers import Unreadable
 
-from tectum.v1 import call_pb2, stream_pb2
+from tectum.v1 import call_pb2, model_pb2, stream_pb2
 
 
 def clock(ahead: float | None) -> Timestamp:
@@ -18,12 +18,25 @@ def clock(ahead: float | None) -> Timestamp:
     return told
 
 
-def ready(info: call_pb2.ResponseInfo, ahead: float | None) -> stream_pb2.StreamPerceptionResponse:
+def ready(
+    info: call_pb2.ResponseInfo, ahead: float | None, read_as: model_pb2.ImageInput | None
+) -> stream_pb2.StreamPerceptionResponse:
     """The acceptance; of a worker without a clock, as older ones had it."""
-    told = stream_pb2.StreamReady(info=info, worker_time=clock(ahead))
+    told = stream_pb2.StreamReady(info=info, worker_time=clock(ahead), image_input=read_as)
     if ahead is not None:
         told.received_time.CopyFrom(clock(ahead))
     return stream_pb2.StreamPerceptionResponse(ready=told)
+
+
+def read_otherwise(size: int) -> stream_pb2.StreamPerceptionResponse:
+    """A reloaded model makes of pictures what was not made of them before."""
+    read_as = model_pb2.ImageInput(
+        size=size,
+        resize_mode=model_pb2.RESIZE_MODE_STRETCH,
+        interpolation=model_pb2.INTERPOLATION_BILINEAR,
+    )
+    changed = stream_pb2.InputChanged(image_input=read_as)
+    return stream_pb2.StreamPerceptionResponse(input_changed=changed)
 
 
 def time_told(

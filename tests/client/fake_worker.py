@@ -64,6 +64,10 @@ class Orders:
     """A stream takes no frame until this is set; set at first."""
     clock_ahead: float | None = None
     """Seconds that the worker's clock is ahead; None: it answers no probes."""
+    tells_input: bool = True
+    """Whether a stream that asks is told what pictures become; older workers tell nobody."""
+    size_from_now: int = 0
+    """What pictures become before the next frame is answered; 0: as before."""
 
 
 class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
@@ -248,7 +252,9 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
         setup = next(request_iterator).setup
         with self.call("StreamPerception", setup, context) as seen:
             ahead = self.orders.clock_ahead
-            yield fake_streams.ready(info(seen, 0), ahead)
+            told = setup.tell_input and self.orders.tells_input
+            read_as = self.models["tiny"].input.image if told else None
+            yield fake_streams.ready(info(seen, 0), ahead, read_as)
             self.orders.hold_frames.wait()
             earlier: stream_pb2.StreamFrame | None = None
             for message in request_iterator:
@@ -257,6 +263,9 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
                     yield fake_streams.time_told(message.probe, ahead)
                     continue
                 self.frames.append(message.frame)
+                if self.orders.size_from_now:
+                    yield fake_streams.read_otherwise(self.orders.size_from_now)
+                    self.orders.size_from_now = 0
                 if self.orders.refusals:
                     refuse(context, self.orders.refusals.pop(0))
                 result = fake_streams.answered(setup, message.frame, earlier, info(seen, 1))

@@ -14,6 +14,7 @@ import tectum.v1.call_pb2
 import tectum.v1.errors_pb2
 import tectum.v1.image_pb2
 import tectum.v1.latent_action_pb2
+import tectum.v1.model_pb2
 import typing
 
 if sys.version_info >= (3, 10):
@@ -100,12 +101,17 @@ class StreamSetup(google.protobuf.message.Message):
     DECODE_ACTIONS_FIELD_NUMBER: builtins.int
     LIFESPAN_FIELD_NUMBER: builtins.int
     CLIENT_TIME_FIELD_NUMBER: builtins.int
+    TELL_INPUT_FIELD_NUMBER: builtins.int
     embed: builtins.bool
     """Answer with each frame's vector."""
     latent_actions: builtins.bool
     """Answer with the latent action from one model interval earlier to each frame."""
     decode_actions: builtins.bool
     """With each latent action, decode the robot's own actions."""
+    tell_input: builtins.bool
+    """Tell what pictures become (StreamReady.image_input), and what else once a reloaded model reads
+    them otherwise (InputChanged): the client brings them to the model's size itself.
+    """
     @property
     def options(self) -> tectum.v1.call_pb2.RequestOptions:
         """Model, priority (a stream's default is CONTROL), expected spaces. A stream stays with its model;
@@ -137,9 +143,10 @@ class StreamSetup(google.protobuf.message.Message):
         decode_actions: builtins.bool = ...,
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
         client_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        tell_input: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["client_time", b"client_time", "lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client_time", b"client_time", "decode_actions", b"decode_actions", "embed", b"embed", "latent_actions", b"latent_actions", "lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_time", b"client_time", "decode_actions", b"decode_actions", "embed", b"embed", "latent_actions", b"latent_actions", "lifespan", b"lifespan", "options", b"options", "tell_input", b"tell_input", "vector", b"vector"]) -> None: ...
 
 Global___StreamSetup: typing_extensions.TypeAlias = StreamSetup
 
@@ -154,6 +161,7 @@ class StreamFrame(google.protobuf.message.Message):
     CAPTURED_AT_FIELD_NUMBER: builtins.int
     LIFESPAN_FIELD_NUMBER: builtins.int
     CLOCK_OFFSET_FIELD_NUMBER: builtins.int
+    RESIZED_FOR_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """Names the frame in the answers; rises from frame to frame."""
     @property
@@ -178,6 +186,13 @@ class StreamFrame(google.protobuf.message.Message):
         0, the clocks agree.
         """
 
+    @property
+    def resized_for(self) -> tectum.v1.model_pb2.ImageInput:
+        """What the picture was brought to the model's size for, as it was told. Absent: it was not. A frame
+        for another input than the model has by now is FAILED with SHAPE_MISMATCH, for it would be resized
+        once more and look otherwise; so is one that has not that size.
+        """
+
     def __init__(
         self,
         *,
@@ -186,9 +201,10 @@ class StreamFrame(google.protobuf.message.Message):
         captured_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
         clock_offset: google.protobuf.duration_pb2.Duration | None = ...,
+        resized_for: tectum.v1.model_pb2.ImageInput | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan", "resized_for", b"resized_for"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan", "resized_for", b"resized_for"]) -> None: ...
 
 Global___StreamFrame: typing_extensions.TypeAlias = StreamFrame
 
@@ -256,6 +272,7 @@ class StreamReady(google.protobuf.message.Message):
     INFO_FIELD_NUMBER: builtins.int
     WORKER_TIME_FIELD_NUMBER: builtins.int
     RECEIVED_TIME_FIELD_NUMBER: builtins.int
+    IMAGE_INPUT_FIELD_NUMBER: builtins.int
     @property
     def info(self) -> tectum.v1.call_pb2.ResponseInfo:
         """The model that will answer, until it is reloaded: each answer says which one made it. Its timings
@@ -270,17 +287,43 @@ class StreamReady(google.protobuf.message.Message):
     def received_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """The worker's clock when the setup had come. Absent: this worker answers no ClockProbe."""
 
+    @property
+    def image_input(self) -> tectum.v1.model_pb2.ImageInput:
+        """What pictures become. Absent unless it was asked for."""
+
     def __init__(
         self,
         *,
         info: tectum.v1.call_pb2.ResponseInfo | None = ...,
         worker_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         received_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        image_input: tectum.v1.model_pb2.ImageInput | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["image_input", b"image_input", "info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["image_input", b"image_input", "info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> None: ...
 
 Global___StreamReady: typing_extensions.TypeAlias = StreamReady
+
+@typing.final
+class InputChanged(google.protobuf.message.Message):
+    """A reloaded model answers from now on, and reads pictures otherwise; sent where it was asked for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGE_INPUT_FIELD_NUMBER: builtins.int
+    @property
+    def image_input(self) -> tectum.v1.model_pb2.ImageInput:
+        """What pictures become."""
+
+    def __init__(
+        self,
+        *,
+        image_input: tectum.v1.model_pb2.ImageInput | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["image_input", b"image_input"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["image_input", b"image_input"]) -> None: ...
+
+Global___InputChanged: typing_extensions.TypeAlias = InputChanged
 
 @typing.final
 class ClockReply(google.protobuf.message.Message):
@@ -388,17 +431,22 @@ class StreamPerceptionResponse(google.protobuf.message.Message):
     READY_FIELD_NUMBER: builtins.int
     RESULT_FIELD_NUMBER: builtins.int
     CLOCK_FIELD_NUMBER: builtins.int
+    INPUT_CHANGED_FIELD_NUMBER: builtins.int
     @property
     def ready(self) -> Global___StreamReady:
         """First and once."""
 
     @property
     def result(self) -> Global___FrameResult:
-        """Every later message but replies to probes."""
+        """Every later message but these."""
 
     @property
     def clock(self) -> Global___ClockReply:
         """For each probe, in their order."""
+
+    @property
+    def input_changed(self) -> Global___InputChanged:
+        """Between frames' answers, if it was asked for."""
 
     def __init__(
         self,
@@ -406,9 +454,10 @@ class StreamPerceptionResponse(google.protobuf.message.Message):
         ready: Global___StreamReady | None = ...,
         result: Global___FrameResult | None = ...,
         clock: Global___ClockReply | None = ...,
+        input_changed: Global___InputChanged | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["clock", b"clock", "message", b"message", "ready", b"ready", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["clock", b"clock", "message", b"message", "ready", b"ready", "result", b"result"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["ready", "result", "clock"] | None: ...
+    def HasField(self, field_name: typing.Literal["clock", b"clock", "input_changed", b"input_changed", "message", b"message", "ready", b"ready", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["clock", b"clock", "input_changed", b"input_changed", "message", b"message", "ready", b"ready", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["ready", "result", "clock", "input_changed"] | None: ...
 
 Global___StreamPerceptionResponse: typing_extensions.TypeAlias = StreamPerceptionResponse

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tectum.v1 import image_pb2, stream_pb2
+from tectum.v1 import errors_pb2, image_pb2, model_pb2, stream_pb2
 from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front import latents
@@ -23,6 +23,15 @@ from tectum_server.worker.front.stream_setup import Setup
 from tectum_server.worker.jobs import EmbedImages, Item, ItemFailure, ItemOutput, Operation
 
 __all__ = ["Answering"]
+
+_MODES = {
+    model_pb2.RESIZE_MODE_STRETCH: "stretch",
+    model_pb2.RESIZE_MODE_CENTER_CROP: "center_crop",
+}
+_KINDS = {
+    model_pb2.INTERPOLATION_BILINEAR: "bilinear",
+    model_pb2.INTERPOLATION_BICUBIC: "bicubic",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +208,55 @@ class Answering:
             return None
 
     async def _pixels(self, frame: Frame, call: Call) -> Pixels:
-        """A frame's pixels, which take the place of what was sent."""
-        content, memory = frame.content, frame.memory
-        if not isinstance(content, image_pb2.Image):
-            return content
+        """A frame's pixels, which take the place of what was sent.
+
+        Raises:
+            Failure: they cannot be had, or were brought to another size than the model's.
+        """
+        if frame.resized_for is not None and not self._setup.reads_as(frame.resized_for):
+            raise Failure(
+                errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
+                f"resized as {_resizing(frame.resized_for)}; "
+                f"the model now reads {_resizing(self._setup.image_input)}",
+                "frame.resized_for",
+            )
+        if isinstance(frame.content, image_pb2.Image):
+            frame.content = await self._read(frame, frame.content, call)
+        self._check_size(frame, frame.content)
+        return frame.content
+
+    async def _read(self, frame: Frame, sent: image_pb2.Image, call: Call) -> Pixels:
+        """A frame's pixels; its memory holds these and no longer what was sent.
+
+        Raises:
+            Failure: they cannot be had.
+        """
+        memory = frame.memory
         reading = call.for_frame(call.deadline, memory)
-        sent = memory.held
+        held = memory.held
         try:
-            frame.content = content = await self._images.read(content, reading, "frame.image")
+            pixels = await self._images.read(sent, reading, "frame.image")
         except BaseException:
-            memory.give_back(memory.held - sent)
+            memory.give_back(memory.held - held)
             raise
-        memory.give_back(sent)
+        memory.give_back(held)
         call.decode_seconds += reading.decode_seconds
-        return content
+        return pixels
+
+    def _check_size(self, frame: Frame, pixels: Pixels) -> None:
+        """A picture that was resized has the model's size.
+
+        Raises:
+            Failure: it has another.
+        """
+        height, width, _ = pixels.shape
+        side = self._setup.image_input.size
+        if frame.resized_for is not None and (height, width) != (side, side):
+            raise Failure(
+                errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
+                f"{height}×{width} pixels, said to be resized; the model's size is {side}×{side}",
+                "frame.image",
+            )
 
     def _told(
         self, seen: _Seen, outputs: tuple[ItemOutput | ItemFailure, ...]
@@ -243,3 +287,11 @@ class Answering:
         result.info.CopyFrom(call.info())
         result.age.CopyFrom(duration(seen.frame.age))
         return result
+
+
+def _resizing(spec: model_pb2.ImageInput) -> str:
+    """How a size is reached, in few words."""
+    mode = _MODES.get(spec.resize_mode, "no known mode")
+    kind = _KINDS.get(spec.interpolation, "no known interpolation")
+    by = f" of {spec.resize_to}" if spec.resize_to else ""
+    return f"{spec.size}×{spec.size} by {mode}{by}, {kind}"

@@ -116,6 +116,8 @@ class PerceptionStream:
         ready = stream_pb2.StreamReady(info=setup.call.info(), received_time=self._set_up_at)
         ready.info.ClearField("timings")
         ready.worker_time.GetCurrentTime()
+        if setup.asked.tell_input:
+            ready.image_input.CopyFrom(setup.image_input)
         await self._context.write(_Response(ready=ready))
         if setup.interval is not None:
             self._ring = Ring(setup.interval)
@@ -214,13 +216,16 @@ class PerceptionStream:
             await self._stale(frame)
             return setup
         try:
-            setup = self._renewed(setup)
+            setup, before = self._renewed(setup), setup
         except Failure as failure:
             frame.drop()
             await self._fail(frame, failure)
             if failure.retry_delay is None:
                 raise
             return setup
+        if setup.asked.tell_input and not setup.reads_as(before.image_input):
+            changed = stream_pb2.InputChanged(image_input=setup.image_input)
+            await self._outbox.put(_Response(input_changed=changed))
         place = Answering(self._calls, self._images, setup, self._ring, self._newest, frame)
         result, ended = None, None
         try:

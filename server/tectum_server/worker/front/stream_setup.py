@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from tectum.v1 import stream_pb2
+from tectum.v1 import model_pb2, stream_pb2
 from tectum_server.worker.front import latents
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.vectors import VectorRequest
 from tectum_server.worker.jobs import EmbedImages, LatentActions, Operation
 
 __all__ = ["Setup"]
+
+_RESIZING = ("size", "resize_mode", "resize_to", "interpolation")
+"""What of an ImageInput says how its size is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,16 @@ class Setup:
         spec = call.served.description.input.latent_action
         interval = latents.Interval(spec) if asked.latent_actions else None
         return cls(asked, call, vector, interval)
+
+    @property
+    def image_input(self) -> model_pb2.ImageInput:
+        """What the model makes of pictures."""
+        return self.call.served.description.input.image
+
+    def reads_as(self, resized_for: model_pb2.ImageInput) -> bool:
+        """Whether a picture that was brought to a model's size for that is as this one has it."""
+        own = self.image_input
+        return all(getattr(own, name) == getattr(resized_for, name) for name in _RESIZING)
 
     def operations(self, *, paired: bool) -> tuple[Operation, ...]:
         """What is computed of a frame.
