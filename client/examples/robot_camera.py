@@ -4,7 +4,9 @@
 
 A film stands in for the camera. It is shown in its own time, and a frame taken of it at most 30
 times a second, stamped with the moment when the film showed it: the latent actions are then those
-of the film's own motion. Needs PyAV beside the SDK (`pip install . av` in a checkout).
+of the film's own motion. A worker that restarts is waited for; over a thin link, `send="resized"`
+brings frames to the model's size here. Needs PyAV beside the SDK (in a checkout:
+`pip install . av`).
 """
 
 import sys
@@ -37,8 +39,8 @@ def main(path: str, address: str = "127.0.0.1:50051") -> None:
     superseded = 0
     with Client(address) as client:
         can = client.get_model().capabilities
-        vectors, latents = Capability.EMBED_IMAGES in can, Capability.PREDICT_LATENT_ACTIONS in can
-        with client.stream(camera(path), embed=vectors, latent_actions=latents) as stream:
+        see, act = Capability.EMBED_IMAGES in can, Capability.PREDICT_LATENT_ACTIONS in can
+        with client.stream(camera(path), embed=see, latent_actions=act, reconnect=30.0) as stream:
             for result in stream:
                 superseded += result.status == FrameStatus.SUPERSEDED
                 line = f"frame {result.frame_id} {result.status} age {1000 * result.age:.0f} ms"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tectum.aio_stream import AsyncStream
     from tectum.calls import CallOptions, InferenceOptions
     from tectum.client import Client
-    from tectum.conversation import StreamOptions, StreamReady
+    from tectum.conversation import StreamReady
     from tectum.errors import (
         BundleRejected,
         Cancelled,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         TextInput,
         WorldModelInput,
     )
+    from tectum.opening import StreamOptions
     from tectum.reconstructions import (
         ActionReconstruction,
         ClipReconstruction,
@@ -181,7 +182,8 @@ __all__ = [
 
 _MODULES = (
     "aio", "aio_stream", "calls", "client", "conversation", "errors", "images", "inputs", "models",
-    "reconstructions", "requests", "results", "rollouts", "shell", "stream", "vocabulary",
+    "opening", "reconstructions", "requests", "results", "rollouts", "shell", "stream",
+    "vocabulary",
 )  # fmt: skip
 
 # Unseen by type checkers, to whom any name at all would be one of this module's.

@@ -18,10 +18,10 @@ from google.protobuf.message import Message
 from tectum import calls, conversation, surface
 from tectum.aio_stream import AsyncStream
 from tectum.calls import Answer, Call, Plan
-from tectum.conversation import StreamOptions
 from tectum.errors import Cancelled, ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
+from tectum.opening import StreamOptions
 from tectum.shell import POLL_INTERVAL, Shell, dress, never_ready, still_starting
 from tectum.vocabulary import Health
 

@@ -4,16 +4,18 @@
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import Opening, StreamReady
-from tectum.errors import ClientClosed
+from tectum.conversation import StreamReady
+from tectum.errors import ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
+from tectum.opening import Opening
 from tectum.results import FrameResult
 from tectum.v1 import stream_pb2
 
@@ -35,13 +37,14 @@ class AsyncStream:
         opening: Opening,
         frames: Iterable[Frame] | AsyncIterable[Frame] | None,
     ) -> None:
+        self._rpcs = rpcs
+        self._opening = opening
         self._conversation = opening.conversation
         self._changed = asyncio.Event()
         self._patience = opening.patience
         self._closed = False
         self._reading: asyncio.Future[Any] | None = None
-        self._rpc = rpcs(self._messages(opening.setup), metadata=opening.metadata)
-        self._rpc.add_done_callback(lambda _: self._end())
+        self._rpc = self._begun()
         self._frames = frames
         self._feeding: asyncio.Task[None] | None = None
 
@@ -54,6 +57,11 @@ class AsyncStream:
     def dropped(self) -> int:
         """Frames replaced by newer ones before they left; they get no answer."""
         return self._conversation.slot.dropped
+
+    @property
+    def lost(self) -> int:
+        """Frames that were under way whenever the stream was lost; they get no answer."""
+        return self._conversation.lost
 
     @property
     def clock_offset(self) -> float | None:
@@ -129,7 +137,13 @@ class AsyncStream:
     async def _hear(self) -> FrameResult | None:
         """The worker's next message; StopAsyncIteration when the stream has ended well."""
         conversation = self._conversation
-        response = await self._read()
+        try:
+            response = await self._read()
+        except TectumError as error:
+            if await self._reopens(error):
+                return None
+            self._end()
+            raise
         if response is grpc.aio.EOF:
             if conversation.ready is None:
                 raise conversation.never_accepted()
@@ -161,8 +175,14 @@ class AsyncStream:
         patience = None if conversation.ready else self._patience
         await asyncio.wait({reading}, timeout=patience)
         if not reading.done():
-            await self.close()
-            raise conversation.too_late(self._patience)
+            late = conversation.too_late(self._patience)
+            if conversation.reopens:
+                self._rpc.cancel()
+                self._reading = None
+                reading.add_done_callback(_error_of)
+            else:
+                await self.close()
+            raise late
         self._reading = None
         if reading.cancelled():
             # The rpc was cancelled by this side: by an error in the frames, or by `close`.
@@ -174,12 +194,39 @@ class AsyncStream:
                 raise conversation.broken_off() from None
             raise from_rpc(error, conversation.request_id) from None
 
-    async def _messages(self, setup: _Request) -> AsyncIterator[_Request]:
-        """What is sent: the set-up, then frames until the end."""
-        conversation = self._conversation
+    async def _reopens(self, error: TectumError) -> bool:
+        """Whether the stream, which was lost, is being opened anew."""
+        dice = random.random()  # noqa: S311 - spreads load, guards nothing
+        pause = self._conversation.pause_before_reopening(error, dice)
+        if pause is None:
+            return False
+        await asyncio.sleep(pause)
+        if self._closed:
+            raise StopAsyncIteration
+        self._rpc = self._begun()
+        return True
+
+    def _begun(self) -> Any:
+        """A call that sends what is said here, as long as it lives."""
+        ended = asyncio.Event()
+        rpc = self._rpcs(self._messages(ended), metadata=self._opening.metadata)
+
+        def end(_: object) -> None:
+            ended.set()
+            if self._conversation.reopens:
+                self._changed.set()
+            else:
+                self._end()
+
+        rpc.add_done_callback(end)
+        return rpc
+
+    async def _messages(self, ended: asyncio.Event) -> AsyncIterator[_Request]:
+        """What is sent: the set-up, then frames until the call's end."""
+        conversation, setup = self._conversation, self._opening.setup
         conversation.opening_with(setup)
         yield setup
-        while True:
+        while not ended.is_set():
             self._changed.clear()
             message = conversation.to_send()
             if message is not None:

@@ -10,15 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tectum import requests, results
-from tectum.calls import (
-    LONGEST_WAIT,
-    Defaults,
-    InferenceOptions,
-    check_names,
-    credentials,
-    request_options,
-    timeout,
-)
 from tectum.clock import Clock, sample
 from tectum.durations import (
     duration,
@@ -26,58 +17,25 @@ from tectum.durations import (
     timestamp,
     timestamp_seconds,
 )
-from tectum.errors import ClientClosed, DeadlineExceeded, InternalError, Unavailable, invalid
+from tectum.errors import (
+    ClientClosed,
+    DeadlineExceeded,
+    InternalError,
+    TectumError,
+    Unavailable,
+    invalid,
+)
 from tectum.images import put_image
 from tectum.inputs import Frame
+from tectum.reopening import Outage
 from tectum.results import FrameResult, ResponseInfo
-from tectum.sending import RAW, Sending, sending
+from tectum.sending import RAW, Sending
 from tectum.v1 import model_pb2, stream_pb2
-from tectum.vocabulary import (
-    Priority,
-    VectorKindName,
-    VectorTypeName,
-)
 
 PATH = "/tectum.v1.PerceptionService/StreamPerception"
 """The rpc."""
 RESPONSE = stream_pb2.StreamPerceptionResponse
 """What comes back."""
-MAX_LIFESPAN = 60.0
-"""Seconds a frame may stay useful (StreamSetup.lifespan)."""
-
-
-class StreamOptions(InferenceOptions, total=False):
-    """What a stream shall answer, and how. At least one of `embed` and `latent_actions`.
-
-    Of the options every call takes, `priority` is CONTROL unless said otherwise, `timeout` is
-    how many seconds to wait for the worker to accept the stream (no client's default applies),
-    and `retries` is not used: a lost stream is opened anew.
-    """
-
-    embed: bool
-    """Answer with each frame's vector."""
-    latent_actions: bool
-    """Answer with the latent action from one model interval earlier."""
-    decode_actions: bool
-    """With each latent action, decode the robot's own actions."""
-    kind: VectorKindName | None
-    """What kind of vector. None: the first of joint, pooled and tokens that the model has."""
-    dtype: VectorTypeName
-    """Element type for vectors to travel in. Left out: float32."""
-    dimensions: int | None
-    """Keep only the first so many of a vector, renormalised. None: all."""
-    lifespan: float | None
-    """Seconds a frame stays useful after it was captured, at most 60. None: 1 s."""
-    own_clock: bool
-    """Whether frames' `captured_at` is on this computer's clock, `time.time()`: how far the
-    worker's lies from it is then found out, at the beginning and now and then, so that ages are
-    right whatever the clocks say. False: it is on the worker's already. Left out: True."""
-    send: str
-    """How pixels travel. `raw`: as they are. `resized`: brought to the model's size here, as the
-    worker would do it, also once a model is reloaded that reads pictures otherwise. `jpeg:90`: as
-    JPEG of that quality, 1 to 100, which loses something; needs Pillow (`tectum[jpeg]`). What a
-    newer frame replaces costs nothing. Pictures that are files travel as they are. Left out: raw.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +46,6 @@ class StreamReady:
     """The model that will answer; its timings are empty."""
     worker_time: float
     """The worker's clock when it accepted, seconds since 1970."""
-
-
-def setup(options: StreamOptions, defaults: Defaults) -> stream_pb2.StreamPerceptionRequest:
-    """The stream's first message.
-
-    Raises:
-        InvalidInput: an option lies outside what it allows, or nothing is asked for.
-    """
-    embed, latent_actions = options.get("embed", False), options.get("latent_actions", False)
-    if not (embed or latent_actions):
-        raise invalid("embed", "nothing is asked for; allowed: embed, latent_actions, or both")
-    if options.get("decode_actions", False) and not latent_actions:
-        raise invalid("decode_actions", "allowed: only together with latent_actions")
-    priority = options.get("priority", Priority.CONTROL)
-    message = stream_pb2.StreamSetup(
-        options=request_options(options, defaults, priority),
-        embed=embed,
-        vector=requests.vector_options(
-            options.get("kind"), options.get("dtype", "float32"), options.get("dimensions")
-        ),
-        latent_actions=latent_actions,
-        decode_actions=options.get("decode_actions", False),
-        tell_input=sending(options.get("send", "raw")).resizes,
-    )
-    lifespan = options.get("lifespan")
-    if lifespan is not None:
-        message.lifespan.CopyFrom(duration(_lifespan(lifespan), "lifespan"))
-    return stream_pb2.StreamPerceptionRequest(setup=message)
 
 
 @dataclass(slots=True)
@@ -182,6 +112,13 @@ class Conversation:
     """The worker's acceptance. None: it has not been read yet."""
     failure: Exception | None = None
     """Why this side broke the stream off. None: it did not."""
+    outage: Outage = field(default_factory=Outage)
+    """What to do where the stream is lost."""
+    accepted: bool = False
+    """Whether the worker ever accepted it."""
+    lost: int = 0
+    """Frames that were under way when the stream was lost; they get no answer."""
+    _under_way: set[int] = field(default_factory=set)
     _last_id: int = -1
     _last_capture: float | None = None
     _opened_at: float = 0.0
@@ -218,7 +155,7 @@ class Conversation:
                 )
             message.captured_at.CopyFrom(timestamp(captured_at, "captured_at"))
         if frame.lifespan is not None:
-            message.lifespan.CopyFrom(duration(_lifespan(frame.lifespan), "lifespan"))
+            message.lifespan.CopyFrom(duration(requests.lifespan(frame.lifespan), "lifespan"))
         requests.check_size(request, self.max_message_bytes, message)
         self.slot.put(request)
         self._last_id = frame_id
@@ -235,6 +172,7 @@ class Conversation:
         if (which == "ready") == (self.ready is not None) or which is None:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
+            self._under_way.discard(response.result.frame_id)
             return results.frame_result(response.result)
         if which == "clock":
             sent, received, answered = (
@@ -259,7 +197,32 @@ class Conversation:
             received = timestamp_seconds(ready.received_time)
             self.clock.hear(sample(self._opened_at, received, answered, heard))
         self.ready = StreamReady(results.response_info(ready.info), answered)
+        self.accepted = True
+        self.outage.over()
         return None
+
+    @property
+    def reopens(self) -> bool:
+        """Whether it may outlive a call that it is sent over."""
+        return self.accepted and self.outage.patience > 0
+
+    def pause_before_reopening(self, error: TectumError, dice: float) -> float | None:
+        """Seconds to wait before the stream is opened anew.
+
+        Args:
+            error: What ended it.
+            dice: Uniform in [0, 1).
+
+        Returns:
+            None: it has ended, and the error is to be raised.
+        """
+        if not self.accepted or self.slot.closed:
+            return None
+        self.lost += len(self._under_way)
+        self._under_way.clear()
+        self.ready, self._read_as, self.failure = None, None, None
+        self.clock = Clock()  # another worker may answer
+        return self.outage.pause(error, time.monotonic(), dice)
 
     def opening_with(self, setup: stream_pb2.StreamPerceptionRequest) -> None:
         """Say in a setup when it leaves, which is now."""
@@ -281,7 +244,10 @@ class Conversation:
             probe = stream_pb2.ClockProbe(client_time=timestamp(max(0.0, self.now()), "probe"))
             return stream_pb2.StreamPerceptionRequest(probe=probe)
         message, best = self.slot.take(), self.clock.best
-        if message is not None and best is not None and message.frame.HasField("captured_at"):
+        if message is None:
+            return None
+        self._under_way.add(message.frame.frame_id)
+        if best is not None and message.frame.HasField("captured_at"):
             message.frame.clock_offset.CopyFrom(signed_duration(best.offset))
         return message
 
@@ -319,43 +285,3 @@ class Conversation:
         """The error for an answer that contradicts the contract."""
         message = f"the worker's answer cannot be read: {error}"
         return InternalError(message, request_id=self.request_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """A stream with everything decided, before it has a transport."""
-
-    setup: stream_pb2.StreamPerceptionRequest
-    """The first message."""
-    conversation: Conversation
-    metadata: tuple[tuple[str, str], ...]
-    patience: float
-    """Seconds to wait for the worker to accept the stream."""
-
-
-def opening(options: StreamOptions, defaults: Defaults) -> Opening:
-    """Decide everything about a stream.
-
-    Raises:
-        InvalidInput: an option lies outside what it allows.
-    """
-    check_names(options, StreamOptions)
-    request_id, metadata = credentials(options, defaults)
-    patience = timeout(options.get("timeout"))
-    return Opening(
-        setup=setup(options, defaults),
-        conversation=Conversation(
-            request_id,
-            defaults.max_message_bytes,
-            options.get("own_clock", True),
-            sending(options.get("send", "raw")),
-        ),
-        metadata=metadata,
-        patience=LONGEST_WAIT[Priority.CONTROL] if patience is None else patience,
-    )
-
-
-def _lifespan(value: float) -> float:
-    if not value <= MAX_LIFESPAN:
-        raise invalid("lifespan", f"found {value!r} s; allowed: above 0, at most {MAX_LIFESPAN} s")
-    return value

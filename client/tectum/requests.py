@@ -37,6 +37,8 @@ from tectum.vocabulary import (
 
 # T frames or steps, A action dimensions, S state dimensions, K candidates
 
+MAX_LIFESPAN = 60.0
+"""Seconds a frame may stay useful (StreamSetup.lifespan)."""
 MAX_TOP_K = 20
 """Candidates for a hidden token (ReconstructRequest.top_k)."""
 
@@ -62,6 +64,13 @@ def text(value: str, field: str, *, empty: bool = False) -> str:
         raise invalid(field, "found an empty text; allowed: text", reason="FIELD_MISSING")
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise invalid(field, "found NUL or half a surrogate pair; allowed: Unicode text")
+    return value
+
+
+def lifespan(value: float) -> float:
+    """Seconds that a frame may stay useful."""
+    if not value <= MAX_LIFESPAN:
+        raise invalid("lifespan", f"found {value!r} s; allowed: above 0, at most {MAX_LIFESPAN} s")
     return value
 
 

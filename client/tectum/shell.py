@@ -15,7 +15,6 @@ import grpc
 
 from tectum import calls
 from tectum.calls import Answer, Call, Defaults, Plan
-from tectum.conversation import Opening, StreamOptions, opening
 from tectum.errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -24,6 +23,7 @@ from tectum.errors import (
     Unavailable,
     invalid,
 )
+from tectum.opening import Opening, StreamOptions, opening
 from tectum.vocabulary import Priority
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"

@@ -3,6 +3,7 @@
 `conversation.py` decides what is said; here are the waiting and the cancelling.
 """
 
+import random
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,11 @@ from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import Conversation, Opening, StreamReady
-from tectum.errors import ClientClosed
+from tectum.conversation import StreamReady
+from tectum.errors import ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inputs import Frame
+from tectum.opening import Opening
 from tectum.results import FrameResult
 from tectum.starter import Starter
 from tectum.v1 import stream_pb2
@@ -25,9 +27,17 @@ _Request = stream_pb2.StreamPerceptionRequest
 class Outbox:
     """Hands frames from any thread to the one that sends; only the newest waits."""
 
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
+    def __init__(
+        self, rpcs: "grpc.StreamStreamMultiCallable[Any, Any]", opening: Opening, starter: Starter
+    ) -> None:
+        self._rpcs = rpcs
+        self._opening = opening
+        self._starter = starter
+        self._conversation = opening.conversation
         self._changed = threading.Condition()
+        self._closed = threading.Event()
+        self.rpc: Any = None
+        """The call that sends; once a stream was lost, another one."""
 
     def say(self, frame: Frame) -> int:
         """Let a frame wait to be sent; returns its id at once."""
@@ -44,15 +54,44 @@ class Outbox:
 
     def close(self) -> None:
         """No more frames, and what waits is forgotten."""
+        self._closed.set()
         with self._changed:
             self._conversation.slot.close()
-            self._changed.notify()
+            self._changed.notify_all()
 
-    def begin(self, rpcs: "grpc.StreamStreamMultiCallable[Any, Any]", opening: Opening) -> Any:
-        """The call that sends what is said here, as long as it lives."""
-        rpc: Any = rpcs(self.messages(opening.setup), metadata=opening.metadata)
-        if not rpc.add_callback(self.close):
-            self.close()
+    def hang_up(self) -> None:
+        """The same, and end the call."""
+        self.close()
+        if self.rpc is not None:
+            self.rpc.cancel()
+
+    def begin(self) -> None:
+        """Begin the call that sends what is said here, as long as it lives."""
+        self.rpc = self._starter.start(self._begun)
+
+    def begin_again(self, pause: float) -> bool:
+        """Begin another one after so many seconds; False: this was closed by then."""
+        if self._closed.wait(pause):
+            return False
+        self.begin()
+        if self._closed.is_set():  # while it began
+            self.rpc.cancel()
+        return True
+
+    def _begun(self) -> Any:
+        ended = threading.Event()
+        rpc: Any = self._rpcs(self.messages(ended), metadata=self._opening.metadata)
+
+        def end() -> None:
+            ended.set()
+            if self._conversation.reopens:
+                with self._changed:
+                    self._changed.notify_all()
+            else:
+                self.close()
+
+        if not rpc.add_callback(end):
+            end()
         return rpc
 
     def accepted(self) -> None:
@@ -60,23 +99,23 @@ class Outbox:
         with self._changed:
             self._changed.notify()
 
-    def messages(self, setup: _Request) -> Iterator[_Request]:
-        """What the sending thread sends: the set-up, then frames until the end."""
-        conversation = self._conversation
+    def messages(self, ended: threading.Event) -> Iterator[_Request]:
+        """What the sending thread sends: the set-up, then frames until the call's end."""
+        conversation, setup = self._conversation, self._opening.setup
         conversation.opening_with(setup)
         yield setup
         while True:
             with self._changed:
-                message = conversation.to_send()
-                while message is None and not conversation.all_sent:
+                message = None if ended.is_set() else conversation.to_send()
+                while message is None and not (conversation.all_sent or ended.is_set()):
                     self._changed.wait()
-                    message = conversation.to_send()
+                    message = None if ended.is_set() else conversation.to_send()
             if message is None:
                 return
             conversation.dress(message)  # by now no newer one can take its place
             yield message
 
-    def feed(self, frames: Iterable[Frame], rpc: "grpc.Future[Any]") -> None:
+    def feed(self, frames: Iterable[Frame]) -> None:
         """Say every frame of an iterable, then finish; an error in it breaks the stream off."""
         try:
             for frame in frames:
@@ -85,7 +124,7 @@ class Outbox:
             return
         except Exception as error:
             self._conversation.failure = error
-            rpc.cancel()
+            self.hang_up()
         else:
             self.finish()
 
@@ -106,14 +145,13 @@ class Stream:
         starter: Starter,
     ) -> None:
         self._conversation = opening.conversation
-        self._outbox = Outbox(opening.conversation)
+        self._outbox = Outbox(rpcs, opening, starter)
         self._patience = opening.patience
         self._closed = False
-        outbox = self._outbox
-        self._rpc: Any = starter.start(lambda: outbox.begin(rpcs, opening))
+        self._outbox.begin()
         # Neither the feeding nor the sending thread holds the stream, so that one that is simply
         # dropped is collected, and ends.
-        weakref.finalize(self, self._rpc.cancel)
+        weakref.finalize(self, self._outbox.hang_up)
         self._frames = frames
 
     @property
@@ -125,6 +163,11 @@ class Stream:
     def dropped(self) -> int:
         """Frames replaced by newer ones before they left; they get no answer."""
         return self._conversation.slot.dropped
+
+    @property
+    def lost(self) -> int:
+        """Frames that were under way whenever the stream was lost; they get no answer."""
+        return self._conversation.lost
 
     @property
     def clock_offset(self) -> float | None:
@@ -152,8 +195,7 @@ class Stream:
     def close(self) -> None:
         """End the stream now."""
         self._closed = True
-        self._outbox.close()
-        self._rpc.cancel()
+        self._outbox.hang_up()
 
     def __enter__(self) -> Self:
         try:
@@ -188,7 +230,7 @@ class Stream:
         conversation = self._conversation
         patience = None if conversation.ready else self._start_patience()
         try:
-            result = conversation.hear(next(self._rpc))
+            result = conversation.hear(next(self._outbox.rpc))
         except StopIteration:
             if conversation.ready is None:
                 raise conversation.never_accepted() from None
@@ -197,11 +239,13 @@ class Stream:
             self.close()
             raise conversation.unreadable(error) from error
         except grpc.RpcError as error:
-            if conversation.failure is not None:
-                raise conversation.failure from None
-            if self._closed:
+            told = conversation.failure or from_rpc(error, conversation.request_id)
+            if self._reopens(told):
+                return None
+            self._outbox.close()
+            if self._closed and conversation.failure is None:
                 raise StopIteration from None
-            raise from_rpc(error, conversation.request_id) from None
+            raise told from None
         finally:
             if patience is not None:
                 patience.cancel()
@@ -209,18 +253,25 @@ class Stream:
             self._begin_sending()
         return result
 
+    def _reopens(self, error: Exception) -> bool:
+        """Whether the stream, which was lost, is being opened anew."""
+        if not isinstance(error, TectumError):
+            return False
+        dice = random.random()  # noqa: S311 - spreads load, guards nothing
+        pause = self._conversation.pause_before_reopening(error, dice)
+        return pause is not None and self._outbox.begin_again(pause)
+
     def _begin_sending(self) -> None:
         """The worker has accepted the stream: let frames leave."""
         self._outbox.accepted()
         if self._frames is not None:
-            arguments = (self._frames, self._rpc)
-            self._frames = None
+            frames, self._frames = self._frames, None
             threading.Thread(
-                target=self._outbox.feed, args=arguments, name="tectum-feed", daemon=True
+                target=self._outbox.feed, args=(frames,), name="tectum-feed", daemon=True
             ).start()
 
     def _start_patience(self) -> threading.Timer:
-        conversation, cancel, seconds = self._conversation, self._rpc.cancel, self._patience
+        conversation, cancel, seconds = self._conversation, self._outbox.rpc.cancel, self._patience
 
         def give_up() -> None:
             conversation.failure = conversation.too_late(seconds)
