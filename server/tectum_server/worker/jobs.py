@@ -204,17 +204,21 @@ class Job:
 class Renewal(Protocol):
     """Newer content for a job that waits, so that it is computed from the newest there is.
 
-    It is asked for shortly before the job's turn, again and again until that comes.
+    It is asked for shortly before the job's turn, or again and again until that comes.
     """
 
-    async def newest(self) -> tuple[Item, ...]:
-        """What is newer than the job's items, once there is something; of the same operations.
+    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
+        """What is newer than the job's items, of the same operations.
 
         After a cancellation what was not handed over is the caller's own again.
+
+        Args:
+            patient: whether to wait until there is something; else what there is now, which may
+                be nothing: ().
         """
 
     def settled(self, taken: bool) -> None:
-        """Hear what became of what `newest` gave last.
+        """Hear what became of what `newest` gave last, if it gave something.
 
         Args:
             taken: whether it has the place of what the job had before; else it came too late,

@@ -15,6 +15,10 @@ class Source:
         self.settlements: list[bool] = []
         self.withdrawn = 0
         self.fails = False
+        self.patient: bool | None = None
+        """How it was asked last."""
+        self.takes: float | None = None
+        """Not None: what is newer takes a while, also where it is asked for once."""
         self._news: asyncio.Queue[tuple[Item, ...]] = asyncio.Queue()
         self._settled = asyncio.Event()
 
@@ -29,11 +33,14 @@ class Source:
         await self._settled.wait()
         return self.settlements[-1]
 
-    async def newest(self) -> tuple[Item, ...]:
+    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
         """As jobs.Renewal."""
+        self.patient = patient
         self.asked.set()
         if self.fails:
             raise ZeroDivisionError("no such camera")
+        if not patient and self.takes is None and self._news.empty():
+            return ()
         try:
             return await self._news.get()
         except asyncio.CancelledError:

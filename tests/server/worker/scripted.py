@@ -70,10 +70,15 @@ class ScriptedEngine:
         """Ask the job that came last for newer content, and wait until there is some."""
         return self.begin_newest().result(PATIENCE)
 
+    def newest_now(self) -> tuple[Item, ...]:
+        """The same, without waiting for it: none if there is none."""
+        assert self.renewal is not None
+        return self._loop.run(self.renewal.newest(patient=False))
+
     def begin_newest(self) -> Future[tuple[Item, ...]]:
         """The same without waiting."""
         assert self.renewal is not None
-        return self._loop.begin(self.renewal.newest())
+        return self._loop.begin(self.renewal.newest(patient=True))
 
     def settle(self, taken: bool) -> None:
         """Say what became of it."""

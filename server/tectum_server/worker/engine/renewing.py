@@ -1,25 +1,42 @@
-"""Asks for newer content of what is about to run, and goes on asking until it does.
+"""Asks for newer content of what is about to run, so that it is computed from the newest there is.
 
-A live camera's frame may wait for long where there are many of them; what its place in the line is
-computed from is settled as late as can be. Knows when to ask, and nothing of what is asked for.
+A live camera's frame may wait for long where there are many of them. Where batches are short, who
+runs next is asked while the one before still runs, and goes on giving what is newer until it ends.
+Where one is long, its members are asked as it begins, once, and it waits for them a little: each
+newer frame costs a decoding, and many of them would come during the batch before. Knows when to
+ask, and nothing of what is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tectum_server.worker.jobs import Item, Renewal
 
-__all__ = ["Renewed", "ask_after"]
+__all__ = ["Renewed", "ask_after", "asks_ahead", "freshen"]
 
 _log = logging.getLogger(__name__)
 
-_ASK_AT = 0.5
-"""Of what a batch is expected to take: then whoever runs next is asked. Before that, answers would
-be outdone by newer ones, each of which costs a decoding; costs are medians, so that it may be over
-much earlier."""
+_LONG_MS = 500.0
+"""From so many milliseconds on a batch asks as it begins."""
+_WAITS = 0.05
+"""Of what such a batch takes, that it waits for answers at most."""
+_ASK_AT, _AHEAD_MS = 0.5, 250.0
+"""From so much of a batch on, but not longer before its end, whoever runs next is asked. Costs are
+medians, so that it may be over much earlier."""
+_MOST = 8
+"""Answers of one job while another batch runs."""
+
+
+def asks_ahead(expected_ms: float | None) -> bool:
+    """Whether the members of the batch that runs next are asked while another one runs.
+
+    Args:
+        expected_ms: what the next one takes; None: nobody knows yet.
+    """
+    return expected_ms is None or expected_ms < _LONG_MS
 
 
 def ask_after(expected_ms: float | None) -> float:
@@ -28,11 +45,27 @@ def ask_after(expected_ms: float | None) -> float:
     Args:
         expected_ms: what the batch takes; None: nobody knows yet.
     """
-    return 0.0 if expected_ms is None else _ASK_AT * expected_ms / 1000
+    if expected_ms is None:
+        return 0.0
+    return max(_ASK_AT * expected_ms, expected_ms - _AHEAD_MS) / 1000
+
+
+async def freshen(jobs: Sequence[Renewed], expected_ms: float | None) -> None:
+    """Ask the jobs of a batch that begins for what is newer, if it is long enough to wait for it.
+
+    Args:
+        jobs: of the batch.
+        expected_ms: what it takes; None: nobody knows yet.
+    """
+    if asks_ahead(expected_ms) or expected_ms is None:
+        return
+    asking = [task for job in jobs if (task := job.ask_once()) is not None]
+    if asking:
+        await asyncio.wait(asking, timeout=_WAITS * expected_ms / 1000)
 
 
 class Renewed:
-    """A job's content, kept new from its first `ask` to its `close`.
+    """A job's content, kept new from when it is asked for to its `close`.
 
     Args:
         renewal: where newer content is from; None: there is none, and nothing is ever asked.
@@ -45,9 +78,12 @@ class Renewed:
         self._asking: asyncio.Task[None] | None = None
 
     def ask(self) -> None:
-        """Ask for newer content from now on."""
-        if self._renewal is not None and self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask(self._renewal))
+        """Ask for newer content, again and again, from now on."""
+        self._begin(patient=True)
+
+    def ask_once(self) -> asyncio.Task[None] | None:
+        """Ask for what is newer now; None: there is nothing to wait for."""
+        return self._begin(patient=False)
 
     def end(self) -> None:
         """Ask no more: the job runs, or never will."""
@@ -60,11 +96,21 @@ class Renewed:
         if self._asking is not None:
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    async def _ask(self, renewal: Renewal) -> None:
+    def _begin(self, *, patient: bool) -> asyncio.Task[None] | None:
+        if self._renewal is None or self._asking is not None:
+            return None
+        work = self._ask(self._renewal, patient=patient)
+        self._asking = asyncio.get_running_loop().create_task(work)
+        return self._asking
+
+    async def _ask(self, renewal: Renewal, *, patient: bool) -> None:
         try:
-            taken = True
-            while taken:
-                taken = self._take(await renewal.newest())
-                renewal.settled(taken)
+            for _ in range(_MOST if patient else 1):
+                items = await renewal.newest(patient=patient)
+                taken = bool(items) and self._take(items)
+                if items:
+                    renewal.settled(taken)
+                if not taken:
+                    return
         except Exception:
             _log.exception("newer content cannot be had; the job runs with what it has")

@@ -15,21 +15,25 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from tectum.v1 import errors_pb2
-from tectum_core.predictor import CapabilityMissing, Predictor
+from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.batching import (
     Batch,
     Batching,
-    Forecast,
-    Reason,
     Refused,
     Waiting,
 )
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.renewing import Renewed, ask_after
+from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_ahead, freshen
 from tectum_server.worker.engine.running import run_safely
+from tectum_server.worker.engine.telling import (
+    deadline_passed,
+    item_failure,
+    named,
+    out_of_service,
+    refusal,
+)
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import (
@@ -46,14 +50,6 @@ from tectum_server.worker.metrics import EngineMetrics
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger(__name__)
-
-_REASONS = {
-    Reason.QUEUE_FULL: errors_pb2.ERROR_REASON_QUEUE_FULL,
-    Reason.DEADLINE_UNREACHABLE: errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE,
-    Reason.DEADLINE_INFEASIBLE: errors_pb2.ERROR_REASON_DEADLINE_INFEASIBLE,
-    Reason.DEADLINE_PASSED: errors_pb2.ERROR_REASON_DEADLINE_PASSED,
-}
-_PASSED = "the deadline passed before the engine could take the request"
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +153,7 @@ class Scheduler:
             Failure: refused at admission, expired while waiting, or the service has failed.
         """
         if self._failed:
-            raise _out_of_service()
+            raise out_of_service()
         progress = _Progress(
             job=job,
             predictor=predictor,
@@ -207,13 +203,8 @@ class Scheduler:
             self._recorder.came(now_ms, [one.key for one in waiting], job.priority, patience)
         verdict = self._policy.admit(waiting, now_ms, arrived)
         if isinstance(verdict, Refused):
-            after = verdict.retry_after_ms
-            _log.info("refused", extra={**_named(job), "reason": verdict.reason.value})
-            raise Failure(
-                _REASONS[verdict.reason],
-                _why(verdict),
-                retry_after=None if after is None else after / 1000,
-            )
+            _log.info("refused", extra={**named(job), "reason": verdict.reason.value})
+            raise refusal(verdict)
         progress.items = [item.item for item in waiting]
         progress.keys = [item.key for item in waiting]
         for index, number in enumerate(progress.items):
@@ -239,8 +230,15 @@ class Scheduler:
     def _look_ahead(self) -> None:
         """Let what runs next, as things are, be kept new."""
         self._looking_ahead = True
-        for number in self._policy.upcoming(self._now_ms()):
-            self._places[number].progress.renewed.ask()
+        coming = [self._places[number] for number in self._policy.upcoming(self._now_ms())]
+        if coming and asks_ahead(self._expected_ms(coming)):
+            for place in coming:
+                place.progress.renewed.ask()
+
+    def _expected_ms(self, places: list[_Place]) -> float | None:
+        """What a batch of these takes; None: nobody knows yet."""
+        cost = self.costs.cost(places[0].progress.keys[places[0].index])
+        return None if cost is None else cost.of(len(places))
 
     async def _run(self) -> None:
         """Serve; should that ever end by itself, let nobody wait for what will not come."""
@@ -251,7 +249,7 @@ class Scheduler:
             self._failed = True
             for progress in self._under_way:
                 if not progress.done.done():
-                    progress.done.set_exception(_out_of_service())
+                    progress.done.set_exception(out_of_service())
             self._on_failure()
 
     async def _serve(self) -> None:
@@ -268,14 +266,13 @@ class Scheduler:
     async def _run_one(self, batch: Batch) -> None:
         """Compute a batch; nothing of it is held while the next one is waited for."""
         loop = asyncio.get_running_loop()
-        places = [self._places.pop(number) for number in batch.items]
+        places = await self._begun(batch)
+        if not places:
+            self._policy.idle(self._now_ms())
+            return
         started = self._clock()
-        for place in places:
-            place.progress.renewed.end()
-        work = [place.work for place in places]
-        predictor, cost = places[0].progress.predictor, self.costs.cost(batch.key)
-        after = ask_after(None if cost is None else cost.of(len(places)))
-        looking = loop.call_later(after, self._look_ahead)
+        work, predictor = [place.work for place in places], places[0].progress.predictor
+        looking = loop.call_later(ask_after(self._expected_ms(places)), self._look_ahead)
         try:
             answers = await loop.run_in_executor(self._compute, run_safely, predictor, work)
         finally:
@@ -292,6 +289,16 @@ class Scheduler:
             self._deliver(place, answer)
         # Whoever waits goes first: a turn of the loop later, the answers are on their way.
         loop.call_soon(self._observe, places, started, took)
+
+    async def _begun(self, batch: Batch) -> list[_Place]:
+        """Who runs now, with the newest there is; callers may go in the meantime."""
+        known = [self._places[number] for number in batch.items]
+        jobs = {id(place.progress): place.progress.renewed for place in known}
+        await freshen(list(jobs.values()), self._expected_ms(known))
+        for renewed in jobs.values():
+            renewed.end()
+        there = (self._places.pop(number, None) for number in batch.items)
+        return [place for place in there if place is not None]
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""
@@ -322,7 +329,7 @@ class Scheduler:
     def _deliver(self, place: _Place, answer: ItemOutput | Exception) -> None:
         progress = place.progress
         if isinstance(answer, Exception):
-            progress.outputs[place.index] = _failure(answer, progress.job, place.index)
+            progress.outputs[place.index] = item_failure(answer, progress.job, place.index)
         else:
             progress.outputs[place.index] = answer
         if not progress.done.done() and all(found is not None for found in progress.outputs):
@@ -332,8 +339,8 @@ class Scheduler:
         for number in self._policy.expire(self._now_ms()):
             progress = self._places.pop(number).progress
             if not progress.done.done():
-                _log.info("expired while waiting", extra=_named(progress.job))
-                progress.done.set_exception(Failure(_REASONS[Reason.DEADLINE_PASSED], _PASSED))
+                _log.info("expired while waiting", extra=named(progress.job))
+                progress.done.set_exception(deadline_passed())
 
     def _forget(self, items: list[int]) -> None:
         self._policy.cancel(items)
@@ -342,33 +349,6 @@ class Scheduler:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _failure(error: Exception, job: Job, index: int) -> ItemFailure:
-    """An item's failure as its caller is told; what went wrong inside stays in the log."""
-    named = {**_named(job), "item": index}
-    if isinstance(error, Failure):
-        failure = ItemFailure(error.reason, error.message, error.field)
-    elif isinstance(error, CapabilityMissing):
-        failure = ItemFailure(errors_pb2.ERROR_REASON_CAPABILITY_MISSING, str(error))
-    else:
-        _log.error("an item failed in the engine", exc_info=error, extra=named)
-        return ItemFailure(
-            errors_pb2.ERROR_REASON_INTERNAL, "the engine failed on this item; the log says why"
-        )
-    _log.info("an item has no answer", extra={**named, "error": failure.message})
-    return failure
-
-
-def _why(verdict: Refused) -> str:
-    """A refusal as its caller is told: what was found, and what it would take."""
-    match verdict.forecast:
-        case Forecast(left_ms, takes_ms, alone=True):
-            return f"the deadline is {left_ms} ms away; this takes about {takes_ms} ms alone"
-        case Forecast(left_ms, takes_ms):
-            told = f"with what waits now it takes about {takes_ms} ms"
-            return f"the deadline is {left_ms} ms away; {told}"
-    return _PASSED if verdict.reason is Reason.DEADLINE_PASSED else "the queue is full"
 
 
 def _keys(job: Job, predictor: Predictor) -> list[Hashable]:
@@ -382,19 +362,3 @@ def _keys(job: Job, predictor: Predictor) -> list[Hashable]:
         batch_key(model, job.operation_of(index), item, predictor)
         for index, item in enumerate(job.items)
     ]
-
-
-def _named(job: Job) -> dict[str, str]:
-    """Whose it is and what, for the log."""
-    return {"request_id": job.request_id, "model": job.model, "op": _operations(job)}
-
-
-def _operations(job: Job) -> str:
-    """What a job asks for, each operation once."""
-    return "+".join(dict.fromkeys(job.operation_of(index).name for index in range(len(job.items))))
-
-
-def _out_of_service() -> Failure:
-    return Failure(
-        errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE, "the engine has failed and is being restarted"
-    )

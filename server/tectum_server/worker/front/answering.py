@@ -117,10 +117,12 @@ class Answering:
             if seen is not None:
                 seen.forget_pair()
 
-    async def newest(self) -> tuple[Item, ...]:
+    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
         """As jobs.Renewal.newest."""
         while True:
-            frame = await self._newest.newer(self._looked_at)
+            frame = await self._newest.newer(self._looked_at, patient=patient)
+            if frame is None:
+                return ()
             self._looked_at = frame.frame_id
             try:
                 seen = await self._see(frame)

@@ -51,9 +51,16 @@ class Newest:
         frame, self._frame = self._frame, None
         return frame
 
-    async def newer(self, than: int) -> Frame:
-        """The frame that waits, once it has a higher id than that; for ever, if none comes."""
+    async def newer(self, than: int, *, patient: bool) -> Frame | None:
+        """The frame that waits, if it has a higher id than that.
+
+        Args:
+            than: the id.
+            patient: whether to wait until there is one, for ever if none comes; else None.
+        """
         while (frame := self._frame) is None or frame.frame_id <= than:
+            if not patient:
+                return None
             await self._change()
         self._frame = None
         return frame

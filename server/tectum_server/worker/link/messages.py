@@ -63,6 +63,7 @@ class Newer(msgspec.Struct, frozen=True, tag=True):
 
     request: int
     items: tuple[SubmitItem, ...]
+    """Empty: there is nothing newer, and nothing to settle."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -131,9 +132,11 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
 
 
 class Due(msgspec.Struct, frozen=True, tag=True):
-    """A job's turn is near: what is newer is wanted from now on."""
+    """A job's turn is near: what is newer is wanted, from now on or once."""
 
     request: int
+    patient: bool
+    """Whether it can wait until there is something; else a Newer is due at once."""
 
 
 class Settled(msgspec.Struct, frozen=True, tag=True):

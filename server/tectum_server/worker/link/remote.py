@@ -201,7 +201,10 @@ class RemoteEngine:
             self._link.channel.send(Want(name))
 
     def _offer(self, link: _Link, number: int, job: Job, items: tuple[Item, ...]) -> bool:
-        """Send newer items for a job, if there is room for them."""
+        """Send newer items for a job, if there is room for them; none: that there are none."""
+        if not items and link is self._link:
+            link.channel.send(Newer(number, ()))
+            return True
         wanted = packed_bytes([array for item in items for array in item.arrays])
         if link is not self._link or not has_room(
             link.arena.capacity, link.arena.used, wanted, job.priority
@@ -275,7 +278,7 @@ class RemoteEngine:
             return
         if isinstance(message, Due):
             if message.request in link.offering:
-                link.offering[message.request].begin()
+                link.offering[message.request].begin(patient=message.patient)
             return
         if isinstance(message, Settled):
             link.settle(message.request, message.taken)

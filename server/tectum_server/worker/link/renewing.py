@@ -16,6 +16,7 @@ from tectum_server.worker.jobs import Item, Renewal
 __all__ = ["Offering", "Requested"]
 
 _log = logging.getLogger(__name__)
+_FAILED = "newer content cannot be had; the job runs with what it has"
 
 
 class Offering:
@@ -34,10 +35,11 @@ class Offering:
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """The job is due: offer what is newer, from now on."""
+    def begin(self, *, patient: bool) -> None:
+        """The job is due: offer what is newer, from now on; or what there is now, once."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._offer())
+            work = self._offer() if patient else self._offer_once()
+            self._task = asyncio.get_running_loop().create_task(work)
 
     def settle(self, taken: bool) -> None:
         """What the engine did with what was sent last."""
@@ -57,51 +59,66 @@ class Offering:
 
     async def _offer(self) -> None:
         try:
-            while True:
-                items = await self._renewal.newest()
-                self._settled.clear()
-                self._sent = True
-                if not self._send(items):
-                    self.settle(taken=False)
-                    return
+            while self._hand_over(await self._renewal.newest(patient=True)):
                 await self._settled.wait()
         except Exception:
-            _log.exception("newer content cannot be had; the job runs with what it has")
+            _log.exception(_FAILED)
+
+    async def _offer_once(self) -> None:
+        items: tuple[Item, ...] = ()
+        try:
+            items = await self._renewal.newest(patient=False)
+        except Exception:
+            _log.exception(_FAILED)
+        # Nothing, too, is an answer, and waited for.
+        if not items or not self._hand_over(items):
+            self._send(())
+
+    def _hand_over(self, items: tuple[Item, ...]) -> bool:
+        """Whether the engine has them, and will say what becomes of them."""
+        self._settled.clear()
+        self._sent = True
+        if self._send(items):
+            return True
+        self.settle(taken=False)
+        return False
 
 
 class Requested:
     """The engine's end, for one job: a jobs.Renewal whose content comes over the link.
 
     Args:
-        due: tells the front that what is newer is wanted.
+        due: tells the front that what is newer is wanted, and whether that can be waited for.
         settle: tells it what became of what came last.
     """
 
-    def __init__(self, due: Callable[[], None], settle: Callable[[bool], None]) -> None:
+    def __init__(self, due: Callable[[bool], None], settle: Callable[[bool], None]) -> None:
         self._due = due
         self._settle = settle
         self._told = False
         self._coming: asyncio.Future[tuple[Item, ...]] | None = None
 
     def hear(self, items: tuple[Item, ...]) -> None:
-        """Items from the front."""
+        """Items from the front; none: there is nothing newer."""
+        if not items and (self._coming is None or self._coming.done()):
+            return
         if self._coming is None or self._coming.done():
             self._settle(False)
         else:
             self._coming.set_result(items)
 
-    async def newest(self) -> tuple[Item, ...]:
+    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
         """As jobs.Renewal.newest."""
         self._coming = asyncio.get_running_loop().create_future()
         if not self._told:
             self._told = True
-            self._due()
+            self._due(patient)
         try:
             return await self._coming
         except asyncio.CancelledError:
             with suppress(asyncio.CancelledError, asyncio.InvalidStateError):
-                self._coming.result()
-                self._settle(False)  # it came, and will not be looked at
+                if self._coming.result():
+                    self._settle(False)  # it came, and will not be looked at
             raise
 
     def settled(self, taken: bool) -> None:

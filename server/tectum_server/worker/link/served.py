@@ -217,9 +217,9 @@ class _Front:
     def _renew(self, message: Newer) -> None:
         """Hand newer items to the job that was said to be due, if it is there still."""
         renewal = self._renewals.get(message.request)
-        if renewal is None:
+        if renewal is None and message.items:
             self._say(Settled(message.request, taken=False))
-        else:
+        elif renewal is not None:
             renewal.hear(self._items(message.items))
 
     def _say(self, message: Due | Settled) -> None:
@@ -252,7 +252,7 @@ class _Front:
             return await self._packed(message.request, await self._engine.submit(job))
         request = message.request
         renewal = self._renewals[request] = Requested(
-            due=lambda: self._say(Due(request)),
+            due=lambda patient: self._say(Due(request, patient)),
             settle=lambda taken: self._say(Settled(request, taken)),
         )
         try:

@@ -10,7 +10,7 @@ from tests.server.worker.engine.gated import Rig, lengths, refusal, settle
 from tests.server.worker.renewals import Source
 
 from tectum.v1 import errors_pb2
-from tectum_server.worker.engine.renewing import Renewed, ask_after
+from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_ahead, freshen
 from tectum_server.worker.jobs import EmbedImages, Item, Job, Priority
 
 
@@ -21,6 +21,17 @@ def text(words: str) -> Item:
 @given(st.floats(0, 1e6))
 def test_who_runs_next_is_asked_while_the_batch_before_runs(expected_ms: float) -> None:
     assert 0 <= ask_after(expected_ms) <= expected_ms / 1000
+
+
+def test_of_a_long_batch_the_next_is_asked_shortly_before_its_end() -> None:
+    assert ask_after(6000.0) == pytest.approx(5.75)
+    assert ask_after(100.0) == pytest.approx(0.05)
+
+
+def test_only_of_short_batches_the_members_are_asked_ahead() -> None:
+    assert asks_ahead(None)
+    assert asks_ahead(499.0)
+    assert not asks_ahead(500.0)
 
 
 def test_of_a_batch_whose_cost_nobody_knows_the_next_is_asked_at_once() -> None:
@@ -85,6 +96,64 @@ async def test_a_source_that_fails_is_logged_and_harms_nobody(
 
     assert "newer content" in caplog.text
     assert "no such camera" in caplog.text
+
+
+async def test_of_a_camera_that_never_stops_no_more_is_decoded_than_is_of_use() -> None:
+    source, taken = Source(), list[int]()
+    renewed = Renewed(source, lambda _: not taken.append(1))  # type: ignore[func-returns-value]
+    for number in range(100):
+        source.has(text(str(number)))
+
+    renewed.ask()
+    await renewed_until_it_stops(renewed)
+
+    assert len(taken) == 8
+
+
+async def renewed_until_it_stops(renewed: Renewed) -> None:
+    assert renewed._asking is not None
+    await renewed._asking
+
+
+async def test_the_members_of_a_long_batch_are_asked_once_and_waited_for() -> None:
+    sources, taken = [Source() for _ in range(3)], list[str]()
+
+    def take(items: tuple[Item, ...]) -> bool:
+        taken.append(items[0].text)
+        return True
+
+    for number, source in enumerate(sources[:2]):
+        source.has(text(f"{number}"))
+        source.has(text("newer still"))
+    jobs = [Renewed(source, take) for source in sources]
+
+    await freshen([*jobs, Renewed(None, take)], 60_000.0)
+
+    assert taken == ["0", "1"]
+    assert [source.patient for source in sources] == [False] * 3
+    assert [source.settlements for source in sources] == [[True], [True], []]
+
+
+async def test_whoever_does_not_answer_is_waited_for_a_little_and_no_longer() -> None:
+    source = Source()
+    source.takes = 3600.0
+    job = Renewed(source, lambda _: True)
+
+    await asyncio.wait_for(freshen([job], 1000.0), 10)
+    await job.close()
+
+    assert source.withdrawn == 1
+
+
+@pytest.mark.parametrize("expected_ms", [None, 10.0])
+async def test_the_members_of_a_short_batch_are_not_asked_any_more(
+    expected_ms: float | None,
+) -> None:
+    source = Source()
+
+    await freshen([Renewed(source, lambda _: True)], expected_ms)
+
+    assert not source.asked.is_set()
 
 
 # ---------------------------------------------------------------- in a scheduler
@@ -184,11 +253,10 @@ async def test_a_job_whose_cost_is_known_is_asked_only_when_its_turn_is_near(rig
 @pytest.mark.parametrize(
     "items",
     [
-        (),
         (text("one"), text("too many")),
         (Item(text="another kind", operation=EmbedImages("pooled")),),
     ],
-    ids=["none", "more", "of another kind"],
+    ids=["more", "of another kind"],
 )
 async def test_content_of_another_kind_does_not_take_a_jobs_place(
     rig: Rig, items: tuple[Item, ...]
@@ -235,6 +303,48 @@ async def test_a_caller_who_goes_leaves_nothing_that_asks(rig: Rig) -> None:
 
     assert source.withdrawn == 1
     rig.predictor.open()
+
+
+async def long_batches(rig: Rig) -> None:
+    """Let it be known that a batch takes an hour, which passes at once."""
+    rig.predictor.takes = 3600.0
+    rig.predictor.let_go()
+    await rig.submit("teaches what it costs")
+    await rig.predictor.begun()
+
+
+async def test_a_long_batch_is_computed_from_what_is_newest_as_it_begins(rig: Rig) -> None:
+    await long_batches(rig)
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", renewal=source)
+    await settle()
+    asked_before = source.asked.is_set()
+    source.has(text("newest"))
+
+    rig.predictor.open()
+
+    assert lengths(await task) == [len("newest")]
+    assert not asked_before
+    assert source.settlements == [True]
+
+
+async def test_who_goes_as_a_long_batch_begins_is_left_out(rig: Rig) -> None:
+    await long_batches(rig)
+    source = Source()
+    source.takes = 3600.0
+    await rig.busy()
+    gone, stays = rig.submit("gone", renewal=source), rig.submit("stays")
+    await settle()
+    rig.predictor.let_go()
+    await source.asked.wait()
+
+    gone.cancel()
+    rig.predictor.open()
+
+    assert lengths(await stays) == [5]
+    assert rig.predictor.batches[-1] == ["stays"]
+    assert len(rig.scheduler._places) == 0
 
 
 async def test_newer_content_does_not_move_the_deadline(rig: Rig) -> None:

@@ -189,6 +189,25 @@ def test_a_frame_that_fails_in_anothers_place_fails_as_itself(
     assert statuses(stream.finish()) == {1: SUPERSEDED, 2: FAILED}
 
 
+def test_who_asks_once_hears_at_once_whether_there_is_something_newer(
+    camera: Callable[..., Camera], engine: ScriptedEngine
+) -> None:
+    stream = camera()
+    stream.ready()
+    begin(stream, engine)
+    nothing = engine.newest_now()
+    send(stream, 2)
+    send(stream, 3)
+    assert stream.result().status == SUPERSEDED
+
+    (item,) = engine.newest_now()
+    engine.settle(taken=True)
+
+    assert nothing == ()
+    assert (item.arrays[0] == PICTURES[3]).all()
+    assert statuses(ended(stream, engine)) == {1: SUPERSEDED, 3: OK}
+
+
 # ---------------------------------------------------------------- pairs
 
 

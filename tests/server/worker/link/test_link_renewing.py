@@ -29,6 +29,7 @@ class RenewingEngine(HeldEngine):
     """Keeps what waits new from the beginning until it is free."""
 
     takes = True
+    patient = True
 
     async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         content = [job]
@@ -39,9 +40,10 @@ class RenewingEngine(HeldEngine):
             return self.takes
 
         renewed = Renewed(renewal, take)
+        once = None if self.patient else renewed.ask_once()
         renewed.ask()
         try:
-            await self.free.wait()
+            await (self.free.wait() if once is None else asyncio.wait({once}))
             renewed.end()
             return await super().submit(content[-1])
         finally:
@@ -97,8 +99,11 @@ async def test_what_was_outdone_takes_no_memory(renewing: tuple[Rig, RenewingEng
     task, source = await begun(rig)
     alone = rig.used
 
-    for value in range(1, 200):
-        assert await source.has_settled(picture(value % 250))
+    for value in range(1, 9):
+        assert await source.has_settled(picture(value))
+        assert rig.used == alone
+    # So many are enough for one job; then the engine asks no more.
+    assert not await source.has_settled(picture(9))
 
     assert rig.used == alone
     engine.free.set()
@@ -220,14 +225,47 @@ async def test_an_engine_that_dies_gives_it_back_too(
     assert source.withdrawn == 1
 
 
+async def test_where_it_is_asked_for_once_what_there_is_now_is_computed(
+    renewing: tuple[Rig, RenewingEngine],
+) -> None:
+    rig, engine = renewing
+    engine.patient = False
+    engine.free.set()
+    source = Source()
+    source.has(picture(7))
+    source.has(picture(8))
+
+    result = await rig.remote.submit(replace(job(IMAGE), items=(picture(0),)), source)
+
+    assert (seen(result), source.settlements) == ([7], [True])
+    assert source.patient is False
+    assert await used_after_all(rig) == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_that_there_is_nothing_newer_is_an_answer_too(
+    renewing: tuple[Rig, RenewingEngine], fails: bool
+) -> None:
+    rig, engine = renewing
+    engine.patient = False
+    engine.free.set()
+    source = Source()
+    source.fails = fails
+
+    result = await rig.remote.submit(replace(job(IMAGE), items=(picture(0),)), source)
+
+    assert (seen(result), source.settlements) == ([0], [])
+    assert await used_after_all(rig) == 0
+
+
 # ---------------------------------------------------------------- either end alone
 
 
 async def test_what_was_sent_and_not_settled_is_given_back_in_the_end() -> None:
     source = Source()
     offering = Offering(source, lambda _: True)
-    offering.begin()
-    offering.begin()  # it has begun already
+    offering.begin(patient=True)
+    offering.begin(patient=True)  # it has begun already
     source.has(picture(1))
     await asyncio.sleep(0.01)
 
@@ -239,7 +277,7 @@ async def test_what_was_sent_and_not_settled_is_given_back_in_the_end() -> None:
 async def test_an_answer_in_the_same_breath_loses_no_settlement() -> None:
     source = Source()
     offering = Offering(source, lambda _: True)
-    offering.begin()
+    offering.begin(patient=True)
     source.has(picture(1))
     await asyncio.sleep(0.01)
 
@@ -263,7 +301,7 @@ async def test_a_source_that_fails_ends_the_offers(caplog: pytest.LogCaptureFixt
     offering = Offering(source, lambda _: True)
 
     with caplog.at_level(logging.ERROR):
-        offering.begin()
+        offering.begin(patient=True)
         await asyncio.sleep(0.01)
     await offering.close()
 
@@ -272,10 +310,10 @@ async def test_a_source_that_fails_ends_the_offers(caplog: pytest.LogCaptureFixt
 
 async def test_the_front_is_told_once_that_a_job_is_due() -> None:
     said = list[object]()
-    requested = Requested(lambda: said.append("due"), said.append)
+    requested = Requested(lambda _: said.append("due"), said.append)
 
     for value in (1, 2):
-        coming = asyncio.create_task(requested.newest())
+        coming = asyncio.create_task(requested.newest(patient=True))
         await asyncio.sleep(0)
         requested.hear((picture(value),))
         assert (await coming)[0].arrays[0].flat[0] == value
@@ -286,10 +324,10 @@ async def test_the_front_is_told_once_that_a_job_is_due() -> None:
 
 async def test_what_comes_when_nobody_asks_is_not_taken() -> None:
     said = list[object]()
-    requested = Requested(lambda: said.append("due"), said.append)
+    requested = Requested(lambda _: said.append("due"), said.append)
 
     requested.hear((picture(1),))
-    coming = asyncio.create_task(requested.newest())
+    coming = asyncio.create_task(requested.newest(patient=True))
     await asyncio.sleep(0)
     coming.cancel()
     await asyncio.gather(coming, return_exceptions=True)
@@ -300,8 +338,8 @@ async def test_what_comes_when_nobody_asks_is_not_taken() -> None:
 
 async def test_what_came_and_was_not_looked_at_is_not_taken() -> None:
     said = list[object]()
-    requested = Requested(lambda: said.append("due"), said.append)
-    coming = asyncio.create_task(requested.newest())
+    requested = Requested(lambda _: said.append("due"), said.append)
+    coming = asyncio.create_task(requested.newest(patient=True))
     await asyncio.sleep(0)
 
     requested.hear((picture(1),))
