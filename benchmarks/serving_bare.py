@@ -37,13 +37,17 @@ __all__ = ["NAME", "SIDE", "Bare", "bare", "make_bundle"]
 NAME, SIDE = "vit-b-32", 224
 
 
-def make_bundle(folder: Path) -> Path:
-    """A repository with a random ViT-B/32 CLIP-shaped bundle."""
+def make_bundle(folder: Path, width: int = 768) -> Path:
+    """A repository with a random CLIP-shaped bundle: ViT-B/32's, or of another width."""
     tokenizer = Tokenizer.train(["open the drawer", "close the door"], 200)
     config = ModelConfig(
         vision=VisionConfig(
             transformer=TransformerConfig(
-                width=768, depth=12, heads=12, hidden=3072, activation="quick_gelu"
+                width=width,
+                depth=12,
+                heads=width // 64,
+                hidden=4 * width,
+                activation="quick_gelu",
             ),
             image_size=SIDE,
             patch_size=32,

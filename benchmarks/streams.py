@@ -1,9 +1,9 @@
 """Live cameras of many robots, over what the worker can do: is each served, and by its last frame?
 
-A ViT-B/32-shaped bundle; every robot streams JPEG frames of the model's size at 30 Hz, far more
-than the worker answers. Of each answer is noted how old its frame was, by the worker's clock, and
-how many newer frames the robot had sent when the engine began with it. Prints a table and writes
-benchmarks/results/streams.md.
+A bundle of a ViT's shape (S/32 unless --width says otherwise); every robot streams JPEG frames of
+the model's size at 30 Hz, far more than the worker answers. Of each answer is noted how old its
+frame was, by the worker's clock, and how many newer frames the robot had sent when the engine began
+with it. Prints a table and writes benchmarks/results/streams.md.
 
     python benchmarks/streams.py [--robots 32] [--seconds 60]
 """
@@ -90,7 +90,7 @@ async def run(worker: Served, robots: int, seconds: float) -> tuple[list[Robot],
     return fleet, begins, ends
 
 
-def report(fleet: list[Robot], begins: float, ends: float) -> str:
+def report(width: int, fleet: list[Robot], begins: float, ends: float) -> str:
     """A table and a verdict for each thing asked."""
     told = [robot.between(begins, ends) for robot in fleet]
     statuses = Counter(result.status for some in told for _, result in some)
@@ -111,6 +111,7 @@ def report(fleet: list[Robot], begins: float, ends: float) -> str:
     apart = (max(rates) - min(rates)) / mean if mean else float("inf")
     offered = sum(robot.sent(begins, ends) for robot in fleet)
     rows = {
+        "trunk's width": f"{width}",
         "robots, frames a second of all": f"{len(fleet)}, {offered / (ends - begins):.0f}",
         "answered a second, of all": f"{len(good) / (ends - begins):.1f}",
         "of each robot: fewest, mean, most a second": ", ".join(
@@ -153,13 +154,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robots", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60.0, help="that count")
+    parser.add_argument("--width", type=int, default=384, help="of the trunk; B/32 has 768")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/streams.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        repository = make_bundle(Path(folder))
+        repository = make_bundle(Path(folder), given.width)
         with served(repository, NAME, max_streams=given.robots) as worker:
             told = asyncio.run(run(worker, given.robots, given.seconds))
-    text = heading("Live streams over capacity") + "\n" + report(*told)
+    text = heading("Live streams over capacity") + "\n" + report(given.width, *told)
     given.out.write_text(text)
     print(text)
 

@@ -26,8 +26,9 @@ _WAITS = 0.05
 _ASK_AT, _AHEAD_MS = 0.5, 250.0
 """From so much of a batch on, but not longer before its end, whoever runs next is asked. Costs are
 medians, so that it may be over much earlier."""
-_MOST = 8
-"""Answers of one job while another batch runs."""
+_PACE = 0.1
+"""Seconds between two answers of one job while another batch runs, which may take longer than was
+expected."""
 
 
 def asks_ahead(expected_ms: float | None) -> bool:
@@ -105,12 +106,14 @@ class Renewed:
 
     async def _ask(self, renewal: Renewal, *, patient: bool) -> None:
         try:
-            for _ in range(_MOST if patient else 1):
-                items = await renewal.newest(patient=patient)
-                taken = bool(items) and self._take(items)
-                if items:
-                    renewal.settled(taken)
-                if not taken:
+            while items := await renewal.newest(patient=patient):
+                taken = self._take(items)
+                try:
+                    if taken and patient:
+                        await asyncio.sleep(_PACE)
+                finally:
+                    renewal.settled(taken)  # and only then is there something newer
+                if not (taken and patient):
                     return
         except Exception:
             _log.exception("newer content cannot be had; the job runs with what it has")

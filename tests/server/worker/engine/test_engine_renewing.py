@@ -61,8 +61,9 @@ async def test_it_is_asked_again_until_something_is_not_taken() -> None:
     renewed = Renewed(source, take)
     renewed.ask()
     renewed.ask()  # it is asked already
-    for words in ("one", "two", "three", "four"):
-        source.has(text(words))
+    for words in ("one", "two", "three"):
+        await source.has_settled(text(words))
+    source.has(text("four"))
     await settle()
 
     assert given_to == ["one", "two", "three"]
@@ -98,21 +99,32 @@ async def test_a_source_that_fails_is_logged_and_harms_nobody(
     assert "no such camera" in caplog.text
 
 
-async def test_of_a_camera_that_never_stops_no_more_is_decoded_than_is_of_use() -> None:
-    source, taken = Source(), list[int]()
-    renewed = Renewed(source, lambda _: not taken.append(1))  # type: ignore[func-returns-value]
+async def test_of_a_camera_that_never_stops_no_more_is_decoded_than_is_of_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, taken, pauses = Source(), list[str](), list[float]()
+    asleep = asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await asleep.wait()
+
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.asyncio.sleep", pause)
+    renewed = Renewed(source, lambda items: not taken.append(items[0].text))  # type: ignore[func-returns-value]
     for number in range(100):
         source.has(text(str(number)))
 
     renewed.ask()
-    await renewed_until_it_stops(renewed)
+    while not pauses:
+        await turn()
+    await renewed.close()
 
-    assert len(taken) == 8
+    assert (taken, pauses) == (["0"], [0.1])
 
 
-async def renewed_until_it_stops(renewed: Renewed) -> None:
-    assert renewed._asking is not None
-    await renewed._asking
+async def turn() -> None:
+    """Let the others go on, also where nobody sleeps."""
+    await asyncio.get_running_loop().run_in_executor(None, int)
 
 
 async def test_the_members_of_a_long_batch_are_asked_once_and_waited_for() -> None:
