@@ -1,10 +1,10 @@
 """Asks for newer content of what is about to run, so that it is computed from the newest there is.
 
-A live camera's frame may wait for long where there are many of them. Where batches are short, who
-runs next is asked while the one before still runs, and goes on giving what is newer until it ends.
-Where one is long, its members are asked as it begins, once, and it waits for them a little: each
-newer frame costs a decoding, and many of them would come during the batch before. Knows when to
-ask, and nothing of what is asked for.
+A live camera's frame may wait for long where there are many of them. Whoever runs next is asked
+shortly before the batch that runs should end. Where the next one is short, its members go on giving
+what is newer until it begins; where it is long, each is asked once, for each newer frame costs a
+decoding, and it waits a little for those that have not answered. Knows when to ask, and nothing of
+what is asked for.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 
 from tectum_server.worker.jobs import Item, Renewal
 
-__all__ = ["Renewed", "ask_after", "asks_ahead", "freshen"]
+__all__ = ["Renewed", "ask_after", "asks_again", "freshen"]
 
 _log = logging.getLogger(__name__)
 
 _LONG_MS = 500.0
-"""From so many milliseconds on a batch asks as it begins."""
+"""From so many milliseconds on a batch asks its members once, and waits for their answers."""
 _WAITS = 0.05
-"""Of what such a batch takes, that it waits for answers at most."""
+"""Of what it takes, that it waits for them at most."""
 _ASK_AT, _AHEAD_MS = 0.5, 250.0
 """From so much of a batch on, but not longer before its end, whoever runs next is asked. Costs are
 medians, so that it may be over much earlier."""
@@ -31,8 +31,8 @@ _PACE = 0.1
 expected."""
 
 
-def asks_ahead(expected_ms: float | None) -> bool:
-    """Whether the members of the batch that runs next are asked while another one runs.
+def asks_again(expected_ms: float | None) -> bool:
+    """Whether the members of the batch that runs next are asked again and again until it does.
 
     Args:
         expected_ms: what the next one takes; None: nobody knows yet.
@@ -52,13 +52,13 @@ def ask_after(expected_ms: float | None) -> float:
 
 
 async def freshen(jobs: Sequence[Renewed], expected_ms: float | None) -> None:
-    """Ask the jobs of a batch that begins for what is newer, if it is long enough to wait for it.
+    """Wait for the answers of a batch's jobs, if it is long enough for that; ask who was not asked.
 
     Args:
         jobs: of the batch.
         expected_ms: what it takes; None: nobody knows yet.
     """
-    if asks_ahead(expected_ms) or expected_ms is None:
+    if asks_again(expected_ms) or expected_ms is None:
         return
     asking = [task for job in jobs if (task := job.ask_once()) is not None]
     if asking:
@@ -77,14 +77,17 @@ class Renewed:
         self._renewal = renewal
         self._take = take
         self._asking: asyncio.Task[None] | None = None
+        self._again = False
 
     def ask(self) -> None:
         """Ask for newer content, again and again, from now on."""
         self._begin(patient=True)
 
     def ask_once(self) -> asyncio.Task[None] | None:
-        """Ask for what is newer now; None: there is nothing to wait for."""
-        return self._begin(patient=False)
+        """Ask once, if it was not asked yet; None: there is no answer to wait for."""
+        self._begin(patient=False)
+        under_way = self._asking is not None and not (self._again or self._asking.done())
+        return self._asking if under_way else None
 
     def end(self) -> None:
         """Ask no more: the job runs, or never will."""
@@ -97,12 +100,11 @@ class Renewed:
         if self._asking is not None:
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    def _begin(self, *, patient: bool) -> asyncio.Task[None] | None:
-        if self._renewal is None or self._asking is not None:
-            return None
-        work = self._ask(self._renewal, patient=patient)
-        self._asking = asyncio.get_running_loop().create_task(work)
-        return self._asking
+    def _begin(self, *, patient: bool) -> None:
+        if self._renewal is not None and self._asking is None:
+            self._again = patient
+            work = self._ask(self._renewal, patient=patient)
+            self._asking = asyncio.get_running_loop().create_task(work)
 
     async def _ask(self, renewal: Renewal, *, patient: bool) -> None:
         try:

@@ -25,7 +25,7 @@ from tectum_server.worker.engine.batching import (
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_ahead, freshen
+from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
 from tectum_server.worker.engine.running import run_safely
 from tectum_server.worker.engine.telling import (
     deadline_passed,
@@ -231,9 +231,10 @@ class Scheduler:
         """Let what runs next, as things are, be kept new."""
         self._looking_ahead = True
         coming = [self._places[number] for number in self._policy.upcoming(self._now_ms())]
-        if coming and asks_ahead(self._expected_ms(coming)):
-            for place in coming:
-                place.progress.renewed.ask()
+        again = bool(coming) and asks_again(self._expected_ms(coming))
+        for place in coming:
+            renewed = place.progress.renewed
+            renewed.ask() if again else renewed.ask_once()
 
     def _expected_ms(self, places: list[_Place]) -> float | None:
         """What a batch of these takes; None: nobody knows yet."""

@@ -10,7 +10,7 @@ from tests.server.worker.engine.gated import Rig, lengths, refusal, settle
 from tests.server.worker.renewals import Source
 
 from tectum.v1 import errors_pb2
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_ahead, freshen
+from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
 from tectum_server.worker.jobs import EmbedImages, Item, Job, Priority
 
 
@@ -28,10 +28,10 @@ def test_of_a_long_batch_the_next_is_asked_shortly_before_its_end() -> None:
     assert ask_after(100.0) == pytest.approx(0.05)
 
 
-def test_only_of_short_batches_the_members_are_asked_ahead() -> None:
-    assert asks_ahead(None)
-    assert asks_ahead(499.0)
-    assert not asks_ahead(500.0)
+def test_only_the_members_of_short_batches_are_asked_again_and_again() -> None:
+    assert asks_again(None)
+    assert asks_again(499.0)
+    assert not asks_again(500.0)
 
 
 def test_of_a_batch_whose_cost_nobody_knows_the_next_is_asked_at_once() -> None:
@@ -155,6 +155,35 @@ async def test_whoever_does_not_answer_is_waited_for_a_little_and_no_longer() ->
     await job.close()
 
     assert source.withdrawn == 1
+
+
+async def test_who_was_asked_shortly_before_is_waited_for_and_not_asked_twice() -> None:
+    early, late = Source(), Source()
+    late.takes = 3600.0
+    early.has(text("early"))
+    jobs = [Renewed(source, lambda _: True) for source in (early, late)]
+    for job in jobs:
+        job.ask_once()
+    await settle()
+    waiting = asyncio.create_task(freshen(jobs, 600_000.0))
+    await settle()
+
+    still_waits = not waiting.done()
+    late.has(text("late"))
+    await asyncio.wait_for(waiting, 5)
+
+    assert still_waits
+    assert [early.settlements, late.settlements] == [[True], [True]]
+
+
+async def test_who_goes_on_giving_what_is_newer_is_not_waited_for() -> None:
+    job = Renewed(Source(), lambda _: True)
+    job.ask()
+
+    await asyncio.wait_for(freshen([job], 600_000.0), 5)
+
+    assert job.ask_once() is None
+    await job.close()
 
 
 @pytest.mark.parametrize("expected_ms", [None, 10.0])
@@ -331,7 +360,7 @@ async def test_a_long_batch_is_computed_from_what_is_newest_as_it_begins(rig: Ri
     await rig.busy()
     task = rig.submit("old", renewal=source)
     await settle()
-    asked_before = source.asked.is_set()
+    asked_before = source.asked.is_set()  # half an hour before the end, or so it seems
     source.has(text("newest"))
 
     rig.predictor.open()
