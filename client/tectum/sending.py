@@ -52,7 +52,9 @@ class Sending:
             frame.image.encoded = _jpeg(frame.image.raw, self.quality)
         elif self.resizes and read_as is not None and (to := _known(read_as)) is not None:
             images.put_image(frame.image, resized(images.pixels(frame.image.raw), to), "image")
-            frame.resized_for.CopyFrom(read_as)
+            frame.resized.size, frame.resized.resize_to = read_as.size, read_as.resize_to
+            frame.resized.resize_mode = read_as.resize_mode
+            frame.resized.interpolation = read_as.interpolation
 
 
 RAW = Sending()

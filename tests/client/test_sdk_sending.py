@@ -89,7 +89,7 @@ async def test_unless_asked_for_pixels_travel_as_they_are(
 
     assert (frame.image.raw.height, frame.image.raw.width) == (120, 160)
     assert frame.image.raw.data == SMOOTH.tobytes()
-    assert not frame.HasField("resized_for")
+    assert not frame.HasField("resized")
     assert not worker.seen[-1].request.tell_input
 
 
@@ -100,7 +100,9 @@ async def test_resized_pixels_have_the_models_size_and_say_for_what(
 
     read_as = worker.models["tiny"].input.image
     assert worker.seen[-1].request.tell_input
-    assert frame.resized_for == read_as
+    assert (frame.resized.size, frame.resized.resize_to) == (64, 0)
+    assert frame.resized.resize_mode == read_as.resize_mode
+    assert frame.resized.interpolation == read_as.interpolation
     assert (frame.image.raw.height, frame.image.raw.width) == (64, 64)
     assert frame.image.raw.data == resized(SMOOTH, image_input(read_as)).tobytes()
 
@@ -112,8 +114,8 @@ async def test_once_the_model_reads_pictures_otherwise_they_are_resized_for_that
 
     first, second = await sent(worker, open_stream(embed=True, send="resized"), SMOOTH, SMOOTH)
 
-    assert (first.image.raw.height, first.resized_for.size) == (64, 64)
-    assert (second.image.raw.height, second.resized_for.size) == (32, 32)
+    assert (first.image.raw.height, first.resized.size) == (64, 64)
+    assert (second.image.raw.height, second.resized.size) == (32, 32)
 
 
 async def test_for_a_worker_that_does_not_say_what_pictures_become_they_stay_as_they_are(
@@ -124,7 +126,7 @@ async def test_for_a_worker_that_does_not_say_what_pictures_become_they_stay_as_
     (frame,) = await sent(worker, open_stream(embed=True, send="resized"), SMOOTH)
 
     assert frame.image.raw.data == SMOOTH.tobytes()
-    assert not frame.HasField("resized_for")
+    assert not frame.HasField("resized")
 
 
 async def test_as_jpeg_they_are_small_and_nearly_the_same(
@@ -146,7 +148,7 @@ async def test_a_file_travels_as_it_is(worker: FakeWorker, open_stream: Any, way
     (frame,) = await sent(worker, open_stream(embed=True, send=way), file.getvalue())
 
     assert frame.image.encoded == file.getvalue()
-    assert not frame.HasField("resized_for")
+    assert not frame.HasField("resized")
 
 
 def test_what_is_too_wide_for_a_jpeg_is_refused_where_it_is_sent(client: tectum.Client) -> None:
@@ -173,4 +175,4 @@ def test_what_a_newer_worker_does_that_this_sdk_cannot_is_left_to_it(
     Sending(resizes=True).dress(frame, read_as)
 
     assert frame.image.raw == raw
-    assert not frame.HasField("resized_for")
+    assert not frame.HasField("resized")

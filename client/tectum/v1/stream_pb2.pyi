@@ -161,7 +161,7 @@ class StreamFrame(google.protobuf.message.Message):
     CAPTURED_AT_FIELD_NUMBER: builtins.int
     LIFESPAN_FIELD_NUMBER: builtins.int
     CLOCK_OFFSET_FIELD_NUMBER: builtins.int
-    RESIZED_FOR_FIELD_NUMBER: builtins.int
+    RESIZED_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """Names the frame in the answers; rises from frame to frame."""
     @property
@@ -187,10 +187,10 @@ class StreamFrame(google.protobuf.message.Message):
         """
 
     @property
-    def resized_for(self) -> tectum.v1.model_pb2.ImageInput:
-        """What the picture was brought to the model's size for, as it was told. Absent: it was not. A frame
-        for another input than the model has by now is FAILED with SHAPE_MISMATCH, for it would be resized
-        once more and look otherwise; so is one that has not that size.
+    def resized(self) -> Global___Resized:
+        """How the client brought the picture to the model's size. Absent: it did not. A frame that was resized
+        otherwise than the model's pictures are by now is FAILED with SHAPE_MISMATCH, for it would be
+        resized once more and look otherwise; so is one that has not that size.
         """
 
     def __init__(
@@ -201,12 +201,42 @@ class StreamFrame(google.protobuf.message.Message):
         captured_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
         clock_offset: google.protobuf.duration_pb2.Duration | None = ...,
-        resized_for: tectum.v1.model_pb2.ImageInput | None = ...,
+        resized: Global___Resized | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan", "resized_for", b"resized_for"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan", "resized_for", b"resized_for"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan", "resized", b"resized"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan", "resized", b"resized"]) -> None: ...
 
 Global___StreamFrame: typing_extensions.TypeAlias = StreamFrame
+
+@typing.final
+class Resized(google.protobuf.message.Message):
+    """How a picture was brought to a model's size: what ImageInput says of that."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: builtins.int
+    RESIZE_MODE_FIELD_NUMBER: builtins.int
+    RESIZE_TO_FIELD_NUMBER: builtins.int
+    INTERPOLATION_FIELD_NUMBER: builtins.int
+    size: builtins.int
+    """Its rows and columns, pixels."""
+    resize_mode: tectum.v1.model_pb2.ResizeMode.ValueType
+    """How the size was reached."""
+    resize_to: builtins.int
+    """For CENTER_CROP: what the shorter side was brought to. 0 otherwise."""
+    interpolation: tectum.v1.model_pb2.Interpolation.ValueType
+    """How pixels were resampled."""
+    def __init__(
+        self,
+        *,
+        size: builtins.int = ...,
+        resize_mode: tectum.v1.model_pb2.ResizeMode.ValueType = ...,
+        resize_to: builtins.int = ...,
+        interpolation: tectum.v1.model_pb2.Interpolation.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["interpolation", b"interpolation", "resize_mode", b"resize_mode", "resize_to", b"resize_to", "size", b"size"]) -> None: ...
+
+Global___Resized: typing_extensions.TypeAlias = Resized
 
 @typing.final
 class ClockProbe(google.protobuf.message.Message):

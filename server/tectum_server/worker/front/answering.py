@@ -215,12 +215,12 @@ class Answering:
         Raises:
             Failure: they cannot be had, or were brought to another size than the model's.
         """
-        if frame.resized_for is not None and not self._setup.reads_as(frame.resized_for):
+        if frame.resized is not None and not self._setup.resizes_as(frame.resized):
             raise Failure(
                 errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
-                f"resized as {_resizing(frame.resized_for)}; "
+                f"resized as {_resizing(frame.resized)}; "
                 f"the model now reads {_resizing(self._setup.image_input)}",
-                "frame.resized_for",
+                "frame.resized",
             )
         if isinstance(frame.content, image_pb2.Image):
             frame.content = await self._read(frame, frame.content, call)
@@ -253,7 +253,7 @@ class Answering:
         """
         height, width, _ = pixels.shape
         side = self._setup.image_input.size
-        if frame.resized_for is not None and (height, width) != (side, side):
+        if frame.resized is not None and (height, width) != (side, side):
             raise Failure(
                 errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
                 f"{height}×{width} pixels, said to be resized; the model's size is {side}×{side}",
@@ -291,7 +291,7 @@ class Answering:
         return result
 
 
-def _resizing(spec: model_pb2.ImageInput) -> str:
+def _resizing(spec: model_pb2.ImageInput | stream_pb2.Resized) -> str:
     """How a size is reached, in few words."""
     mode = _MODES.get(spec.resize_mode, "no known mode")
     kind = _KINDS.get(spec.interpolation, "no known interpolation")

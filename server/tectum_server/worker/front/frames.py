@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tectum.v1 import errors_pb2, image_pb2, model_pb2, stream_pb2
+from tectum.v1 import errors_pb2, image_pb2, stream_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.images import Pixels
 from tectum_server.worker.front.latents import Interval
@@ -43,8 +43,8 @@ class Frame:
     """What its content takes."""
     clock_offset: float = 0.0
     """Seconds to add to `captured_at` for this worker's clock."""
-    resized_for: model_pb2.ImageInput | None = None
-    """What the client brought its picture to the model's size for; None: it did not."""
+    resized: stream_pb2.Resized | None = None
+    """How the client brought its picture to the model's size; None: it did not."""
     wrong: Failure | None = None
     """Why it can have no answer, if it is known from the beginning."""
     _holders: int = 1
@@ -103,7 +103,7 @@ class Arrivals:
             timed=sent.HasField("captured_at"),
             expires=0.0,
             memory=memory,
-            resized_for=sent.resized_for if sent.HasField("resized_for") else None,
+            resized=sent.resized if sent.HasField("resized") else None,
         )
         lifespan = self._lifespan
         try:

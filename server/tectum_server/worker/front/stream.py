@@ -223,7 +223,7 @@ class PerceptionStream:
             if failure.retry_delay is None:
                 raise
             return setup
-        if setup.asked.tell_input and not setup.reads_as(before.image_input):
+        if setup.asked.tell_input and not setup.resizes_as(before.image_input):
             changed = stream_pb2.InputChanged(image_input=setup.image_input)
             await self._outbox.put(_Response(input_changed=changed))
         place = Answering(self._calls, self._images, setup, self._ring, self._newest, frame)

@@ -53,10 +53,10 @@ class Setup:
         """What the model makes of pictures."""
         return self.call.served.description.input.image
 
-    def reads_as(self, resized_for: model_pb2.ImageInput) -> bool:
-        """Whether a picture that was brought to a model's size for that is as this one has it."""
+    def resizes_as(self, other: stream_pb2.Resized | model_pb2.ImageInput) -> bool:
+        """Whether a picture that was brought to its size so is as this model has it."""
         own = self.image_input
-        return all(getattr(own, name) == getattr(resized_for, name) for name in _RESIZING)
+        return all(getattr(own, name) == getattr(other, name) for name in _RESIZING)
 
     def operations(self, *, paired: bool) -> tuple[Operation, ...]:
         """What is computed of a frame.

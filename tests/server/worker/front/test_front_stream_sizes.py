@@ -28,12 +28,14 @@ def read_as(engine: ScriptedEngine) -> model_pb2.ImageInput:
 
 def sized(
     number: int,
-    resized_for: model_pb2.ImageInput,
+    spec: model_pb2.ImageInput,
     image: Any = FITTING,
     at: float | None = None,
 ) -> stream_pb2.StreamFrame:
+    """A frame that was brought to a model's size as that says."""
     sent = frame(number, at, image=raw(image))
-    sent.resized_for.CopyFrom(resized_for)
+    sent.resized.size, sent.resized.resize_to = spec.size, spec.resize_to
+    sent.resized.resize_mode, sent.resized.interpolation = spec.resize_mode, spec.interpolation
     return sent
 
 
@@ -100,24 +102,9 @@ def test_a_picture_that_was_resized_for_another_model_fails_and_both_ways_are_to
 
     assert [result.status for result in results] == [FAILED, OK]
     error = results[0].error
-    assert (reason(error.reason), error.field) == ("SHAPE_MISMATCH", "frame.resized_for")
+    assert (reason(error.reason), error.field) == ("SHAPE_MISMATCH", "frame.resized")
     assert f"the model now reads {SIDE}×{SIDE} by stretch, bilinear" in error.message
     assert engine.begun.qsize() == 1
-
-
-def test_numbers_that_do_not_say_how_the_size_is_reached_may_differ(
-    camera: Callable[..., Camera], engine: ScriptedEngine
-) -> None:
-    engine.answers(zeros)
-    stream = camera()
-    stream.ready()
-    other = read_as(engine)
-    other.patch_size = 1
-    other.mean[:] = [0.0, 0.0, 0.0]
-
-    stream.send(sized(1, other))
-
-    assert stream.result().status == OK
 
 
 def test_a_picture_that_is_said_to_be_resized_and_is_not_fails(
