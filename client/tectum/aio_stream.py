@@ -44,6 +44,8 @@ class AsyncStream:
         self._patience = opening.patience
         self._closed = False
         self._reading: asyncio.Future[Any] | None = None
+        self._reopens_at: float | None = None
+        """When, on the loop's clock; None: the stream is not lost."""
         self._rpc = self._begun()
         self._frames = frames
         self._feeding: asyncio.Task[None] | None = None
@@ -137,14 +139,16 @@ class AsyncStream:
     async def _hear(self) -> FrameResult | None:
         """The worker's next message; StopAsyncIteration when the stream has ended well."""
         conversation = self._conversation
+        await self._reopen()
         try:
             response = await self._read()
         except TectumError as error:
-            if await self._reopens(error):
+            if self._reopens(error):
                 return None
             self._end()
             raise
         if response is grpc.aio.EOF:
+            self._end()
             if conversation.ready is None:
                 raise conversation.never_accepted()
             raise StopAsyncIteration
@@ -194,17 +198,22 @@ class AsyncStream:
                 raise conversation.broken_off() from None
             raise from_rpc(error, conversation.request_id) from None
 
-    async def _reopens(self, error: TectumError) -> bool:
-        """Whether the stream, which was lost, is being opened anew."""
+    def _reopens(self, error: TectumError) -> bool:
+        """Whether the stream, which was lost, is to be opened anew."""
         dice = random.random()  # noqa: S311 - spreads load, guards nothing
         pause = self._conversation.pause_before_reopening(error, dice)
-        if pause is None:
-            return False
-        await asyncio.sleep(pause)
-        if self._closed:
-            raise StopAsyncIteration
-        self._rpc = self._begun()
-        return True
+        if pause is not None:
+            self._reopens_at = asyncio.get_running_loop().time() + pause
+        return pause is not None
+
+    async def _reopen(self) -> None:
+        """Open a lost stream anew when it is time; waiting for that may be given up and resumed."""
+        if self._reopens_at is None:
+            return
+        await asyncio.sleep(max(0.0, self._reopens_at - asyncio.get_running_loop().time()))
+        if self._conversation.slot.closed:  # in the meantime
+            raise self._conversation.failure or StopAsyncIteration
+        self._reopens_at, self._rpc = None, self._begun()
 
     def _begun(self) -> Any:
         """A call that sends what is said here, as long as it lives."""
@@ -230,8 +239,12 @@ class AsyncStream:
             self._changed.clear()
             message = conversation.to_send()
             if message is not None:
-                if not conversation.dressed(message):
-                    await asyncio.to_thread(conversation.dress, message)
+                try:
+                    if not conversation.dressed(message):
+                        await asyncio.to_thread(conversation.dress, message)
+                except Exception as error:
+                    self._break_off(error)
+                    return
                 yield message
             elif conversation.all_sent:
                 return
@@ -251,8 +264,7 @@ class AsyncStream:
         except ClientClosed:
             return
         except Exception as error:
-            self._conversation.failure = error
-            self._rpc.cancel()
+            self._break_off(error)
         else:
             self.finish()
 
@@ -260,6 +272,12 @@ class AsyncStream:
         """What goes on beside the caller: frames being said, a message being read."""
         both = (self._feeding, self._reading)
         return [one for one in both if one is not None and one is not asyncio.current_task()]
+
+    def _break_off(self, error: Exception) -> None:
+        """End the stream over an error of this side, which is raised where results are read."""
+        self._conversation.failure = error
+        self._end()
+        self._rpc.cancel()
 
     def _end(self) -> None:
         self._conversation.slot.close()

@@ -112,6 +112,8 @@ class Conversation:
     """The worker's acceptance. None: it has not been read yet."""
     failure: Exception | None = None
     """Why this side broke the stream off. None: it did not."""
+    late: DeadlineExceeded | None = None
+    """That the worker did not accept the stream in time. None: it did, or may still."""
     outage: Outage = field(default_factory=Outage)
     """What to do where the stream is lost."""
     accepted: bool = False
@@ -173,6 +175,7 @@ class Conversation:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
             self._under_way.discard(response.result.frame_id)
+            self.outage.over()
             return results.frame_result(response.result)
         if which == "clock":
             sent, received, answered = (
@@ -198,7 +201,7 @@ class Conversation:
             self.clock.hear(sample(self._opened_at, received, answered, heard))
         self.ready = StreamReady(results.response_info(ready.info), answered)
         self.accepted = True
-        self.outage.over()
+        self.outage.accepted(time.monotonic())
         return None
 
     @property
@@ -220,7 +223,7 @@ class Conversation:
             return None
         self.lost += len(self._under_way)
         self._under_way.clear()
-        self.ready, self._read_as, self.failure = None, None, None
+        self.ready, self._read_as, self.late = None, None, None
         self.clock = Clock()  # another worker may answer
         return self.outage.pause(error, time.monotonic(), dice)
 

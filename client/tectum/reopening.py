@@ -11,6 +11,8 @@ LONGEST = 86_400.0
 """Seconds that one outage may last."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between tries where the worker names none: doubled from one try to the next."""
+_STABLE = 5.0
+"""Seconds that an accepted stream must have lasted for its loss to be another outage."""
 
 
 @dataclass(slots=True)
@@ -21,6 +23,7 @@ class Outage:
     """Seconds to go on trying. 0: a lost stream is not opened anew."""
     _since: float | None = None
     _tries: int = 0
+    _accepted: float | None = None
 
     def pause(self, error: TectumError, now: float, dice: float) -> float | None:
         """Seconds to wait before the next try.
@@ -35,6 +38,8 @@ class Outage:
         """
         if not comes_back(error):
             return None
+        if self._accepted is not None and now - self._accepted > _STABLE:
+            self.over()
         self._since = now if self._since is None else self._since
         left = self._since + self.patience - now
         if left <= 0:
@@ -44,9 +49,13 @@ class Outage:
         wanted = usual if error.retry_after is None else error.retry_after
         return min(wanted * (1 + dice / 2), left)
 
+    def accepted(self, now: float) -> None:
+        """The stream was accepted, which ends the outage if it is not lost again at once."""
+        self._accepted = now
+
     def over(self) -> None:
-        """The stream was accepted."""
-        self._since, self._tries = None, 0
+        """A frame was answered."""
+        self._since, self._tries, self._accepted = None, 0, None
 
 
 def comes_back(error: TectumError) -> bool:

@@ -65,6 +65,11 @@ class Outbox:
         if self.rpc is not None:
             self.rpc.cancel()
 
+    def break_off(self, error: Exception) -> None:
+        """End the stream over an error of this side, which is raised where results are read."""
+        self._conversation.failure = error
+        self.hang_up()
+
     def begin(self) -> None:
         """Begin the call that sends what is said here, as long as it lives."""
         self.rpc = self._starter.start(self._begun)
@@ -112,7 +117,11 @@ class Outbox:
                     message = None if ended.is_set() else conversation.to_send()
             if message is None:
                 return
-            conversation.dress(message)  # by now no newer one can take its place
+            try:
+                conversation.dress(message)  # by now no newer one can take its place
+            except Exception as error:
+                self.break_off(error)
+                return
             yield message
 
     def feed(self, frames: Iterable[Frame]) -> None:
@@ -123,8 +132,7 @@ class Outbox:
         except ClientClosed:
             return
         except Exception as error:
-            self._conversation.failure = error
-            self.hang_up()
+            self.break_off(error)
         else:
             self.finish()
 
@@ -232,6 +240,7 @@ class Stream:
         try:
             result = conversation.hear(next(self._outbox.rpc))
         except StopIteration:
+            self._outbox.close()
             if conversation.ready is None:
                 raise conversation.never_accepted() from None
             raise
@@ -239,11 +248,13 @@ class Stream:
             self.close()
             raise conversation.unreadable(error) from error
         except grpc.RpcError as error:
-            told = conversation.failure or from_rpc(error, conversation.request_id)
-            if self._reopens(told):
+            told = conversation.late or from_rpc(error, conversation.request_id)
+            if conversation.failure is None and self._reopens(told):
                 return None
             self._outbox.close()
-            if self._closed and conversation.failure is None:
+            if conversation.failure is not None:
+                raise conversation.failure from None
+            if self._closed:
                 raise StopIteration from None
             raise told from None
         finally:
@@ -253,10 +264,8 @@ class Stream:
             self._begin_sending()
         return result
 
-    def _reopens(self, error: Exception) -> bool:
+    def _reopens(self, error: TectumError) -> bool:
         """Whether the stream, which was lost, is being opened anew."""
-        if not isinstance(error, TectumError):
-            return False
         dice = random.random()  # noqa: S311 - spreads load, guards nothing
         pause = self._conversation.pause_before_reopening(error, dice)
         return pause is not None and self._outbox.begin_again(pause)
@@ -274,7 +283,7 @@ class Stream:
         conversation, cancel, seconds = self._conversation, self._outbox.rpc.cancel, self._patience
 
         def give_up() -> None:
-            conversation.failure = conversation.too_late(seconds)
+            conversation.late = conversation.too_late(seconds)
             cancel()
 
         timer = threading.Timer(seconds, give_up)

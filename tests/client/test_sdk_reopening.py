@@ -44,6 +44,18 @@ def test_pauses_grow_up_to_a_few_seconds_and_begin_anew_with_each_outage() -> No
     assert outage.pause(AWAY, 500.0, 0.0) == pytest.approx(0.1)
 
 
+def test_a_worker_that_accepts_and_is_lost_at_once_uses_up_the_same_patience() -> None:
+    outage, now, tries = Outage(10.0), 0.0, 0
+    while (pause := outage.pause(AWAY, now, 0.0)) is not None and tries < 1000:
+        now, tries = now + pause, tries + 1
+        outage.accepted(now)
+
+    assert now <= 10.0
+    assert tries < 20
+    outage.accepted(now)
+    assert outage.pause(AWAY, now + 60.0, 0.0) == pytest.approx(0.1)  # which was another one
+
+
 def test_a_worker_that_says_when_to_come_back_is_believed() -> None:
     full = tectum.Overloaded("full", retry_after=0.7)
 
@@ -233,6 +245,47 @@ async def test_a_worker_that_does_not_accept_it_again_in_time_is_asked_once_more
     assert (await reading).frame_id == 1
     assert len(worker.seen) >= 3
     await closed(stream)
+
+
+async def test_waiting_for_it_in_small_pieces_opens_it_anew_too(
+    worker: FakeWorker, aclient: tectum.AsyncClient
+) -> None:
+    stream = aclient.stream(embed=True, reconnect=60.0)
+    await accepted(stream)
+    worker.refuse(R.ERROR_REASON_DRAINING)  # which says: in a second
+    stream.send(frame())
+    result = None
+    for _ in range(200):
+        if stream.lost:
+            stream.send(frame())
+        try:
+            result = await asyncio.wait_for(anext(stream), 0.05)
+            break
+        except TimeoutError:
+            continue
+
+    assert result is not None
+    assert result.frame_id > 0
+    await stream.close()
+
+
+@pytest.mark.parametrize("error", [OSError("fell off"), tectum.Unavailable("another one")])
+async def test_an_error_in_the_frames_while_it_is_lost_is_raised(
+    worker: FakeWorker, open_stream: Any, error: Exception
+) -> None:
+    def broken() -> Iterator[tectum.Frame]:
+        yield frame()
+        while not worker.orders.refusals:
+            time.sleep(0.01)
+            yield frame()
+        raise error
+
+    stream = open_stream(broken(), embed=True, reconnect=60.0)
+    await heard(stream)
+    worker.refuse(R.ERROR_REASON_DRAINING, times=50)
+
+    with pytest.raises(type(error), match=str(error)):
+        await asyncio.wait_for(collect(stream), 30)
 
 
 async def test_closing_it_while_it_is_lost_ends_it(worker: FakeWorker, open_stream: Any) -> None:

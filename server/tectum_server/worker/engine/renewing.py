@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from tectum_server.worker.jobs import Item, Renewal
@@ -29,6 +30,8 @@ medians, so that it may be over much earlier."""
 _PACE = 0.1
 """Seconds between two answers of one job while another batch runs, which may take longer than was
 expected."""
+_OLD = 2 * _AHEAD_MS / 1000
+"""Seconds after which a job that was asked once, and does not run yet, is asked anew."""
 
 
 def asks_again(expected_ms: float | None) -> bool:
@@ -51,18 +54,19 @@ def ask_after(expected_ms: float | None) -> float:
     return max(_ASK_AT * expected_ms, expected_ms - _AHEAD_MS) / 1000
 
 
-async def freshen(jobs: Sequence[Renewed], expected_ms: float | None) -> None:
+async def freshen(jobs: Sequence[Renewed], expected_ms: float | None, spare_ms: float) -> None:
     """Wait for the answers of a batch's jobs, if it is long enough for that; ask who was not asked.
 
     Args:
         jobs: of the batch.
         expected_ms: what it takes; None: nobody knows yet.
+        spare_ms: what is left before somebody's answer would be too late.
     """
-    if asks_again(expected_ms) or expected_ms is None:
+    if asks_again(expected_ms) or expected_ms is None or spare_ms <= 0:
         return
     asking = [task for job in jobs if (task := job.ask_once()) is not None]
     if asking:
-        await asyncio.wait(asking, timeout=_WAITS * expected_ms / 1000)
+        await asyncio.wait(asking, timeout=min(_WAITS * expected_ms, spare_ms) / 1000)
 
 
 class Renewed:
@@ -78,6 +82,7 @@ class Renewed:
         self._take = take
         self._asking: asyncio.Task[None] | None = None
         self._again = False
+        self._old_from = 0.0
 
     def ask(self) -> None:
         """Ask for newer content, again and again, from now on."""
@@ -85,6 +90,8 @@ class Renewed:
 
     def ask_once(self) -> asyncio.Task[None] | None:
         """Ask once, if it was not asked yet; None: there is no answer to wait for."""
+        if self._asking is not None and self._asking.done() and time.monotonic() > self._old_from:
+            self._asking = None  # others have gone first
         self._begin(patient=False)
         under_way = self._asking is not None and not (self._again or self._asking.done())
         return self._asking if under_way else None
@@ -103,6 +110,7 @@ class Renewed:
     def _begin(self, *, patient: bool) -> None:
         if self._renewal is not None and self._asking is None:
             self._again = patient
+            self._old_from = time.monotonic() + _OLD
             work = self._ask(self._renewal, patient=patient)
             self._asking = asyncio.get_running_loop().create_task(work)
 
@@ -110,12 +118,9 @@ class Renewed:
         try:
             while items := await renewal.newest(patient=patient):
                 taken = self._take(items)
-                try:
-                    if taken and patient:
-                        await asyncio.sleep(_PACE)
-                finally:
-                    renewal.settled(taken)  # and only then is there something newer
+                renewal.settled(taken)
                 if not (taken and patient):
                     return
+                await asyncio.sleep(_PACE)
         except Exception:
             _log.exception("newer content cannot be had; the job runs with what it has")

@@ -216,7 +216,7 @@ class Scheduler:
 
     def _renew(self, progress: _Progress, items: tuple[Item, ...]) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
-        if not all(number in self._places for number in progress.items):
+        if not self._waits_whole(progress):
             return False
         job = replace(progress.job, items=items)
         try:
@@ -233,8 +233,13 @@ class Scheduler:
         coming = [self._places[number] for number in self._policy.upcoming(self._now_ms())]
         again = bool(coming) and asks_again(self._expected_ms(coming))
         for place in coming:
-            renewed = place.progress.renewed
-            renewed.ask() if again else renewed.ask_once()
+            if self._waits_whole(place.progress):
+                renewed = place.progress.renewed
+                renewed.ask() if again else renewed.ask_once()
+
+    def _waits_whole(self, progress: _Progress) -> bool:
+        """Whether nothing of a job runs or has run, so that it may still become another's."""
+        return all(number in self._places for number in progress.items)
 
     def _expected_ms(self, places: list[_Place]) -> float | None:
         """What a batch of these takes; None: nobody knows yet."""
@@ -294,10 +299,13 @@ class Scheduler:
     async def _begun(self, batch: Batch) -> list[_Place]:
         """Who runs now, with the newest there is; callers may go in the meantime."""
         known = [self._places[number] for number in batch.items]
-        jobs = {id(place.progress): place.progress.renewed for place in known}
-        await freshen(list(jobs.values()), self._expected_ms(known))
-        for renewed in jobs.values():
-            renewed.end()
+        jobs = {id(place.progress): place.progress for place in known}.values()
+        whole = [job.renewed for job in jobs if self._waits_whole(job)]
+        expected = self._expected_ms(known)
+        due_ms = min(place.progress.job.deadline for place in known) * 1000
+        await freshen(whole, expected, due_ms - self._now_ms() - (expected or 0.0))
+        for job in jobs:
+            job.renewed.end()
         there = (self._places.pop(number, None) for number in batch.items)
         return [place for place in there if place is not None]
 

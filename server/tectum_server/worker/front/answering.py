@@ -124,6 +124,9 @@ class Answering:
             if frame is None:
                 return ()
             self._looked_at = frame.frame_id
+            if not self._may_take_it(frame):  # it waits for a place of its own, and is not read
+                self._give_back(frame)
+                continue
             try:
                 seen = await self._see(frame)
             except Failure as failure:
@@ -135,7 +138,7 @@ class Answering:
             except BaseException:
                 self._give_back(frame)
                 raise
-            if self._seen is not None and self._seen.fits(seen) and self._in_time(frame):
+            if self._seen is not None and self._seen.fits(seen):
                 self._offered = seen
                 return seen.items
             seen.forget_pair()
@@ -155,9 +158,11 @@ class Answering:
             seen.forget_pair()
             self._give_back(seen.frame)
 
-    def _in_time(self, frame: Frame) -> bool:
-        """Whether a frame is of use for as long as the place may have to wait."""
-        return frame.expires >= self._call.deadline
+    def _may_take_it(self, frame: Frame) -> bool:
+        """Whether a frame is of use for as long as the place may have to wait, and paired alike."""
+        has = self._ring is not None and self._ring.before(frame) is not None
+        had = self._seen is not None and self._seen.earlier is not None
+        return has == had and frame.expires >= self._call.deadline
 
     def _outdo(self, frame: Frame, failure: Failure | None) -> None:
         frame.drop()
@@ -246,17 +251,17 @@ class Answering:
         return pixels
 
     def _check_size(self, frame: Frame, pixels: Pixels) -> None:
-        """A picture that was resized has the model's size.
+        """A picture that was resized has the size at which the engine resamples nothing.
 
         Raises:
             Failure: it has another.
         """
         height, width, _ = pixels.shape
-        side = self._setup.image_input.size
+        side = self._setup.image_input.resize_to or self._setup.image_input.size
         if frame.resized is not None and (height, width) != (side, side):
             raise Failure(
                 errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
-                f"{height}×{width} pixels, said to be resized; the model's size is {side}×{side}",
+                f"{height}×{width} pixels, said to be resized; that is {side}×{side}",
                 "frame.image",
             )
 

@@ -3,8 +3,9 @@
 Three tasks share a stream. The reader takes frames off the wire and keeps only the
 newest; one it replaces is answered SUPERSEDED. The worker has that frame computed, or one
 that is newer still by then (`answering`). The writer sends answers. All that waits is
-bounded: two frames, a ring of recent ones where pairs are asked for, and an outbox that
-stops the reader, and through flow control the client, when nobody reads.
+bounded: a frame in the engine's line, one offered in its place and one after them, a ring
+of recent ones where pairs are asked for, and an outbox that stops the reader, and through
+flow control the client, when nobody reads.
 
 A model that is reloaded under a stream answers from the next frame on, unless the setup
 rules it out (its pinned spaces, its version, what it asks for): then that frame has
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -223,30 +226,33 @@ class PerceptionStream:
             if failure.retry_delay is None:
                 raise
             return setup
-        if setup.asked.tell_input and not setup.resizes_as(before.image_input):
-            changed = stream_pb2.InputChanged(image_input=setup.image_input)
-            await self._outbox.put(_Response(input_changed=changed))
         place = Answering(self._calls, self._images, setup, self._ring, self._newest, frame)
-        result, ended = None, None
+        last: Callable[[], Awaitable[None]] | None = None
         try:
+            if setup.asked.tell_input and not setup.resizes_as(before.image_input):
+                changed = stream_pb2.InputChanged(image_input=setup.image_input)
+                await self._outbox.put(_Response(input_changed=changed))
             result = await place.result()
         except Failure as failure:
-            ended = failure
+            again = self._tries_again(place.frame, setup, failure, place.frame is not frame)
+            if not (again and self._newest.put_back(place.frame)):
+                place.frame.drop()
+                last = partial(self._told_of, place.frame, None if again else failure)
         except BaseException:
             place.frame.drop()
             raise
-        for outdone, why in place.outdone:
-            await (self._supersede(outdone) if why is None else self._fail(outdone, why))
-        if result is not None:
+        else:
             place.frame.drop()
-            await self._say(result)
-        elif ended is not None:
-            others = place.frame is not frame
-            await self._end(place.frame, setup, ended, of_another=others)
+            last = partial(self._say, result)
+        # Nothing is held any more: a client that does not read may keep this waiting for long.
+        for outdone, why in place.outdone:
+            await self._told_of(outdone, why)
+        if last is not None:
+            await last()
         return setup
 
-    async def _end(self, frame: Frame, setup: Setup, why: Failure, *, of_another: bool) -> None:
-        """A frame has no answer of the engine's: say so, unless it may have another try.
+    def _tries_again(self, frame: Frame, setup: Setup, why: Failure, of_another: bool) -> bool:
+        """Whether a frame that has no answer of the engine's may have another try.
 
         Args:
             frame: the frame.
@@ -256,13 +262,16 @@ class PerceptionStream:
         """
         passed = why.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
         early = passed and of_another and time.monotonic() < frame.expires
-        if early or self._calls.overtaken(setup.call, why):
-            if not self._newest.put_back(frame):
-                frame.drop()
-                await self._supersede(frame)
-            return
-        frame.drop()
-        await (self._stale(frame) if passed else self._fail(frame, why))
+        return early or self._calls.overtaken(setup.call, why)
+
+    async def _told_of(self, frame: Frame, why: Failure | None) -> None:
+        """Say that a frame has no answer: why, or None for one that a newer frame outdid."""
+        if why is None:
+            await self._supersede(frame)
+        elif why.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED:
+            await self._stale(frame)
+        else:
+            await self._fail(frame, why)
 
     def _renewed(self, setup: Setup) -> Setup:
         """The setup; for the model that serves now, if it was reloaded.

@@ -59,7 +59,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Newer(msgspec.Struct, frozen=True, tag=True):
-    """A job's items anew, once it is Due; the next ones only when these are Settled."""
+    """A job's items anew, one answer to each Due."""
 
     request: int
     items: tuple[SubmitItem, ...]
@@ -132,7 +132,7 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
 
 
 class Due(msgspec.Struct, frozen=True, tag=True):
-    """A job's turn is near: what is newer is wanted, from now on or once."""
+    """A job's turn is near: what is newer is wanted."""
 
     request: int
     patient: bool

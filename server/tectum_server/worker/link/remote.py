@@ -26,6 +26,7 @@ from tectum_server.worker.jobs import (
     Job,
     JobResult,
     ModelEntry,
+    Priority,
     Renewal,
 )
 from tectum_server.worker.link.arena import Arena
@@ -169,7 +170,7 @@ class RemoteEngine:
             renewable=renewal is not None,
         )
         if renewal is not None:
-            link.offering[number] = Offering(renewal, partial(self._offer, link, number, job))
+            link.offering[number] = Offering(renewal, partial(self._offer, link, number))
         try:
             result = await self._ask(link, number, message)
         except asyncio.CancelledError:
@@ -200,15 +201,18 @@ class RemoteEngine:
         if self._link is not None:
             self._link.channel.send(Want(name))
 
-    def _offer(self, link: _Link, number: int, job: Job, items: tuple[Item, ...]) -> bool:
-        """Send newer items for a job, if there is room for them; none: that there are none."""
-        if not items and link is self._link:
+    def _offer(self, link: _Link, number: int, items: tuple[Item, ...]) -> bool:
+        """Send newer items for a job, if there is room for them; none: that there are none.
+
+        What is left for BULK is enough for what can be done without.
+        """
+        if number not in link.waiting or link is not self._link:
+            return False  # it is answered: space that it took now would never come back
+        if not items:
             link.channel.send(Newer(number, ()))
             return True
         wanted = packed_bytes([array for item in items for array in item.arrays])
-        if link is not self._link or not has_room(
-            link.arena.capacity, link.arena.used, wanted, job.priority
-        ):
+        if not has_room(link.arena.capacity, link.arena.used, wanted, Priority.BULK):
             return False
         packed = link.pack(number, items)
         if packed is None:

@@ -12,6 +12,9 @@ from tests.server.worker.renewals import Source
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
 from tectum_server.worker.jobs import Item
 
+FAR = 1e9
+"""Milliseconds until somebody's answer would be too late."""
+
 
 def text(words: str) -> Item:
     return Item(text=words)
@@ -138,7 +141,7 @@ async def test_the_members_of_a_long_batch_are_asked_once_and_waited_for() -> No
         source.has(text("newer still"))
     jobs = [Renewed(source, take) for source in sources]
 
-    await freshen([*jobs, Renewed(None, take)], 60_000.0)
+    await freshen([*jobs, Renewed(None, take)], 60_000.0, FAR)
 
     assert taken == ["0", "1"]
     assert [source.patient for source in sources] == [False] * 3
@@ -150,7 +153,7 @@ async def test_whoever_does_not_answer_is_waited_for_a_little_and_no_longer() ->
     source.takes = 3600.0
     job = Renewed(source, lambda _: True)
 
-    await asyncio.wait_for(freshen([job], 1000.0), 10)
+    await asyncio.wait_for(freshen([job], 1000.0, FAR), 10)
     await job.close()
 
     assert source.withdrawn == 1
@@ -164,7 +167,7 @@ async def test_who_was_asked_shortly_before_is_waited_for_and_not_asked_twice() 
     for job in jobs:
         job.ask_once()
     await settle()
-    waiting = asyncio.create_task(freshen(jobs, 600_000.0))
+    waiting = asyncio.create_task(freshen(jobs, 600_000.0, FAR))
     await settle()
 
     still_waits = not waiting.done()
@@ -175,11 +178,39 @@ async def test_who_was_asked_shortly_before_is_waited_for_and_not_asked_twice() 
     assert [early.settlements, late.settlements] == [[True], [True]]
 
 
+@pytest.mark.parametrize("spare_ms", [-5.0, 0.0])
+async def test_where_somebody_would_be_too_late_nobody_is_waited_for(spare_ms: float) -> None:
+    source = Source()
+
+    await asyncio.wait_for(freshen([Renewed(source, lambda _: True)], 600_000.0, spare_ms), 5)
+
+    assert not source.asked.is_set()
+
+
+async def test_who_was_asked_long_ago_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, now = Source(), [100.0]
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.time.monotonic", lambda: now[0])
+    job = Renewed(source, lambda _: True)
+    source.has(text("old"))
+    job.ask_once()
+    await settle()
+    source.has(text("new"))
+
+    job.ask_once()
+    await settle()
+    soon = list(source.settlements)
+    now[0] += 1.0
+    job.ask_once()
+    await settle()
+
+    assert (soon, source.settlements) == ([True], [True, True])
+
+
 async def test_who_goes_on_giving_what_is_newer_is_not_waited_for() -> None:
     job = Renewed(Source(), lambda _: True)
     job.ask()
 
-    await asyncio.wait_for(freshen([job], 600_000.0), 5)
+    await asyncio.wait_for(freshen([job], 600_000.0, FAR), 5)
 
     assert job.ask_once() is None
     await job.close()
@@ -191,6 +222,6 @@ async def test_the_members_of_a_short_batch_are_not_asked_any_more(
 ) -> None:
     source = Source()
 
-    await freshen([Renewed(source, lambda _: True)], expected_ms)
+    await freshen([Renewed(source, lambda _: True)], expected_ms, FAR)
 
     assert not source.asked.is_set()

@@ -165,6 +165,21 @@ def test_nothing_is_told_of_a_reload_that_changes_nothing_or_to_who_did_not_ask(
     assert [first.result.status, second.result.status] == [OK, OK]
 
 
+def test_where_the_centre_is_cut_out_the_picture_has_what_its_shorter_side_is_brought_to(
+    camera: Callable[..., Camera], engine: ScriptedEngine
+) -> None:
+    engine.answers(zeros)
+    cut = {"resize_mode": model_pb2.RESIZE_MODE_CENTER_CROP, "resize_to": SIDE + 8}
+    engine.serves(reloaded(engine.models, **cut))
+    stream = camera()
+    stream.ready()
+
+    stream.send(sized(1, read_as(engine), picture(1, SIDE, SIDE)))
+    stream.send(sized(2, read_as(engine), picture(2, SIDE + 8, SIDE + 8)))
+
+    assert [stream.result().status, stream.result().status] == [FAILED, OK]
+
+
 # ---------------------------------------------------------------- a whole worker
 
 

@@ -197,6 +197,23 @@ async def test_where_there_is_no_room_for_newer_content_the_job_keeps_what_it_ha
     await rig.close()
 
 
+async def test_what_would_be_offered_to_a_job_that_is_answered_takes_no_memory(
+    renewing: tuple[Rig, RenewingEngine],
+) -> None:
+    rig, engine = renewing
+    for _ in range(20):
+        engine.free.clear()
+        task, source = await begun(rig)
+        link = rig.remote._link
+        assert link is not None
+        # In the very turn in which the answer is heard, what is newer is there.
+        rig.remote.then = lambda source=source: source.has(picture(9))
+        engine.free.set()
+        await task
+        rig.remote.then = None
+        assert await used_after_all(rig) == 0
+
+
 async def test_a_caller_who_goes_has_its_content_back(
     renewing: tuple[Rig, RenewingEngine],
 ) -> None:
@@ -305,7 +322,7 @@ async def test_a_source_that_fails_ends_the_offers(caplog: pytest.LogCaptureFixt
     assert "newer content" in caplog.text
 
 
-async def test_the_front_is_told_once_that_a_job_is_due() -> None:
+async def test_the_front_is_told_each_time_that_something_newer_is_due() -> None:
     said = list[object]()
     requested = Requested(lambda _: said.append("due"), said.append)
 
@@ -316,7 +333,7 @@ async def test_the_front_is_told_once_that_a_job_is_due() -> None:
         assert (await coming)[0].arrays[0].flat[0] == value
         requested.settled(taken=True)
 
-    assert said == ["due", True, True]
+    assert said == ["due", True, "due", True]
 
 
 async def test_what_comes_when_nobody_asks_is_not_taken() -> None:
