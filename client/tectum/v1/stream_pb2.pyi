@@ -190,7 +190,8 @@ class StreamFrame(google.protobuf.message.Message):
     def resized(self) -> Global___Resized:
         """How the client brought the picture to the model's size. Absent: it did not. A frame that was resized
         otherwise than the model's pictures are by now is FAILED with SHAPE_MISMATCH, for it would be
-        resized once more and look otherwise; so is one that has not that size.
+        resized once more and look otherwise; so is one of another size: `size`, or `resize_to` on both
+        sides for CENTER_CROP, whose centre the worker cuts out.
         """
 
     def __init__(
@@ -219,7 +220,7 @@ class Resized(google.protobuf.message.Message):
     RESIZE_TO_FIELD_NUMBER: builtins.int
     INTERPOLATION_FIELD_NUMBER: builtins.int
     size: builtins.int
-    """Its rows and columns, pixels."""
+    """The model's rows and columns, pixels."""
     resize_mode: tectum.v1.model_pb2.ResizeMode.ValueType
     """How the size was reached."""
     resize_to: builtins.int
