@@ -5,6 +5,8 @@ The base install has no command line: `main` then says which extra brings it.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 
@@ -30,6 +32,8 @@ def main() -> None:
     # Threads that wait by spinning take the cores from whoever shares them: a start beside other
     # work took a minute instead of ten seconds. Read when torch is loaded, here or in a child.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Nothing that is left needs to be looked through: with torch, that takes a second.
+    atexit.register(gc.freeze)
     try:
         from tectum_cli.app import app
 

@@ -67,6 +67,25 @@ def serve(
     metrics_port: Annotated[
         int, typer.Option(envvar="TECTUM_METRICS_PORT", help="Port of the metrics; 0: none.")
     ] = 9464,
+    engines: Annotated[
+        int,
+        typer.Option(
+            envvar="TECTUM_ENGINES",
+            help="Engine processes that serve the same models; with --device cuda, one for each "
+            "of so many GPUs.",
+            min=1,
+            max=64,
+        ),
+    ] = 1,
+    fronts: Annotated[
+        int,
+        typer.Option(
+            envvar="TECTUM_FRONTS",
+            help="Processes that speak gRPC and read images, on one port.",
+            min=1,
+            max=64,
+        ),
+    ] = 1,
     device: Annotated[
         str, typer.Option(envvar="TECTUM_DEVICE", help="A torch device: cpu, cuda, cuda:1 …")
     ] = "cpu",
@@ -170,6 +189,8 @@ def serve(
         port=port,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
+        engines=engines,
+        fronts=fronts,
         device=device,
         threads=threads,
         precision=precision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +23,22 @@ COMMANDS = sorted(getattr(GROUP, "commands"))  # noqa: B009
 
 def command(name: str) -> object:
     return getattr(GROUP, "commands")[name]  # noqa: B009
+
+
+# ---------------------------------------------------------------- its end
+
+
+def test_as_it_ends_nothing_is_looked_through_for_garbage() -> None:
+    program = """
+import atexit, gc, sys
+atexit.register(lambda: print(len(gc.get_objects()) < 1000 < gc.get_freeze_count()))
+from tectum_cli import main
+sys.argv = ["tectum", "models", "--help"]
+main()"""
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.stdout.endswith("True\n")
 
 
 # ---------------------------------------------------------------- threads

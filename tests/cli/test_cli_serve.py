@@ -28,6 +28,8 @@ VALUES: dict[str, Any] = {
     "allow_anonymous": True,
     "reflection": False,
     "engine": "inline",
+    "engines": 3,
+    "fronts": 2,
     "device": "meta",
     "threads": 3,
     "max_batch": 4,
@@ -84,15 +86,26 @@ def say(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- settings
 
 
+@pytest.mark.parametrize(
+    "processes",
+    [
+        pytest.param({"engines": 1, "fronts": 1}, id="in one process"),
+        pytest.param({"engine": "process"}, id="in several"),
+    ],
+)
 def test_every_setting_can_be_said_by_the_environment(
-    begun: list[WorkerSettings], values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    begun: list[WorkerSettings],
+    values: dict[str, Any],
+    processes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    say(monkeypatch, values)
+    said = {**values, **processes}  # not all of them go together
+    say(monkeypatch, said)
 
     result = invoke("serve")
 
     assert result.exit_code == 0, result.output
-    assert begun[0].model_dump() == values
+    assert begun[0].model_dump() == said
     assert result.stderr == ""
     defaults = WorkerSettings(repository="models", models=("one",)).model_dump()
     assert [name for name in defaults if VALUES[name] == defaults[name]] == []
@@ -136,6 +149,8 @@ def test_a_variable_that_does_not_hold_is_named(
     ("arguments", "words"),
     [
         (["--engine", "remote"], "--engine: found remote; allowed: process or inline"),
+        (["--engines", 2, "--engine", "inline"], "--engines: found 2; allowed: 1 where engine is"),
+        (["--fronts", 3, "--engine", "inline"], "--fronts: found 3; allowed: 1 where engine is"),
         (["--port", 70000], "--port: found 70000; allowed: at most 65535"),
         (["--log-level", "loud"], "--log-level: found loud; allowed: debug, info, warning or"),
         (["--host", "0.0.0.0"], "--host: found 0.0.0.0, and listening there without tokens lets"),

@@ -62,7 +62,7 @@ class FrontMetrics:
             "tectum_model_info",
             "1 for each space of each model that serves, 0 for one that did.",
             ("model", "version", "space_id"),
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
             registry=registry,
         )
 
@@ -107,7 +107,7 @@ class EngineMetrics:
         )
         self.model_memory = Gauge(
             "tectum_model_memory_bytes",
-            "What a model's weights take in memory; 0 while it has made room.",
+            "What a model's weights take in memory, in all engines; 0 while it has made room.",
             ("model",),
             multiprocess_mode="livesum",
             registry=registry,
@@ -116,7 +116,7 @@ class EngineMetrics:
             "tectum_model_rejected",
             "1 while the version that should serve was rejected, whatever serves instead.",
             ("model",),
-            multiprocess_mode="livesum",
+            multiprocess_mode="livemax",
             registry=registry,
         )
         self._models: set[str] = set()

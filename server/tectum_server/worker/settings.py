@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -64,10 +65,19 @@ class WorkerSettings(BaseModel):
 
     engine: Literal["process", "inline"] = "process"
     """Where the model runs: in a process of its own, or in this one (tests, tiny deployments)."""
+    engines: Annotated[int, Field(ge=1, le=64)] = 1
+    """Engine processes that serve the same models, each with its own queue; a request goes to
+    whichever has least to do before it. With the device `cuda`, engine k has `cuda:k`; else all
+    have the one that is named. An engine that dies leaves the others serving."""
+    fronts: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that speak gRPC and read images, on one port: for where one of them is the
+    bottleneck. A connection stays with one of them, the system's choice. What is said of places,
+    streams and memory holds for each."""
     device: str = "cpu"
     """A torch device, e.g. `cuda:0`."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch's threads for one operator; 0: torch's own choice."""
+    """Torch's threads for one operator; 0: torch's own choice, and where several engines share the
+    processor, an equal part of its cores for each."""
     precision: Literal["float32", "bfloat16", "int8", "auto"] = "float32"
     """What a model's trunks compute in; all else is float32. `auto`: the fastest of float32 and
     bfloat16, each compiled or not, that reproduces the bundle's golden outputs within its own
@@ -86,7 +96,8 @@ class WorkerSettings(BaseModel):
     request_memory_bytes: PositiveInt = 256 * 2**20
     """Bytes that requests under way may hold, twice over: once in the front, for encoded images,
     decoded pixels and the frames that streams keep, and once in the memory shared with the engine,
-    for what waits there."""
+    for what waits there. Of several fronts each has as much, and so has each pair of a front and
+    an engine."""
     response_memory_bytes: PositiveInt = 128 * 2**20
     """Shared memory for answers on their way out."""
 
@@ -99,8 +110,8 @@ class WorkerSettings(BaseModel):
     max_text_bytes: PositiveInt = 4096
     """UTF-8 bytes of one text."""
     max_queued_items: PositiveInt = 256
-    """Items that may wait at once. CONTROL may fill all of these places, INTERACTIVE seven eighths
-    and BULK three quarters: what is left is kept for who cannot wait."""
+    """Items that may wait at once, in each engine. CONTROL may fill all of these places,
+    INTERACTIVE seven eighths and BULK three quarters: what is left is kept for who cannot wait."""
     max_block_ms: PositiveInt | None = None
     """Longest predicted time of a batch with anything but CONTROL in it, milliseconds, while
     CONTROL calls come (one in the last 10 s): batches are not interrupted, so this is how long the
@@ -112,9 +123,10 @@ class WorkerSettings(BaseModel):
     record: str | None = None
     """File to add to, a JSON line for each request (when it came, what of, its class and deadline,
     nothing that it holds) and for each batch, at most 64 MiB; `benchmarks/replay.py` tries other
-    limits on it. None: nothing is recorded."""
+    limits on it. Engines after the first add their number to its name. None: nothing is
+    recorded."""
     max_streams: PositiveInt = 64
-    """Streams open at once."""
+    """Streams open at once, in each front."""
     control_deadline: PositiveFloat = 0.25
     """Seconds a CONTROL call has that sets no deadline."""
     interactive_deadline: PositiveFloat = 10.0
@@ -142,6 +154,13 @@ class WorkerSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _in_processes(self) -> Self:
+        for name in ("engines", "fronts"):
+            if self.engine == "inline" and (count := getattr(self, name)) > 1:
+                raise _wrong(name, f"found {count}; allowed: 1 where engine is inline")
+        return self
+
+    @model_validator(mode="after")
     def _safe_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             given = "tls_certificate" if self.tls_key is None else "tls_key"
@@ -156,23 +175,33 @@ class WorkerSettings(BaseModel):
             )
         return self
 
-    def for_engine(self) -> dict[str, Any]:
-        """What `engine.local.EngineSettings` is made of."""
+    def for_engine(self, number: int = 0) -> dict[str, Any]:
+        """What `engine.local.EngineSettings` is made of, of one of the engines."""
+        several = self.engines > 1
+        device = f"cuda:{number}" if several and self.device == "cuda" else self.device
+        threads = self.threads
+        if several and not threads and device == "cpu":
+            threads = max(_cores() // self.engines, 1)
         return {
             "repository": self.repository,
             "models": self.models,
-            "device": self.device,
+            "device": device,
             "precision": self.precision,
             "compiled": self.compiled,
-            "threads": self.threads,
+            "threads": threads,
             "max_batch": 1 if self.invariant else self.max_batch,
             "max_queued_items": self.max_queued_items,
             "max_block_ms": self.max_block_ms,
             "kept_share": self.kept_share,
-            "record": self.record or "",
+            "record": f"{self.record}.{number}" if self.record and number else self.record or "",
             "model_memory_bytes": self.model_memory_bytes,
             "watch": self.watch,
         }
+
+    @property
+    def places(self) -> int:
+        """Items that may be under way at once in one front: as many as all engines' queues hold."""
+        return self.max_queued_items * self.engines
 
     @property
     def address(self) -> str:
@@ -185,6 +214,13 @@ def _wrong(field: str, description: str) -> PydanticCustomError:
     """What does not hold of one setting because of another."""
     told = {"field": field, "description": description}
     return PydanticCustomError("together", "{description}", told)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _loopback(host: str) -> bool:

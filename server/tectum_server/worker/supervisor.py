@@ -1,57 +1,68 @@
-"""The worker's first process: starts a front and an engine, keeps them alive, ends them in order.
+"""The worker's first process: starts fronts and engines, keeps them alive, ends them in order.
 
-Holds neither grpc nor torch. An engine that dies is replaced, under the front's living
-connections, by one with what served last; the front's death ends the worker. SIGTERM or
-Ctrl-C drains: the front finishes what it accepted, then the engine stops, and the worker
-exits 0; what is not finished within `drain_timeout` is told to go elsewhere, and the worker's
-end is an error.
+Holds neither grpc nor torch. An engine that dies is replaced, under the fronts' living
+connections, by one with what served last; a front that dies is replaced on the same port, before
+engines that have lost nothing. SIGTERM or Ctrl-C drains: the fronts finish what they accepted,
+then the engines stop, and the worker exits 0; what is not finished within `drain_timeout` is told
+to go elsewhere, and the worker's end is an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import signal
-import sys
 import tempfile
-from collections.abc import Callable
+from asyncio.subprocess import Process
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from tectum_server.listening import cannot_listen
+from tectum_server.worker.children import KILL_AFTER, end, hear, spawn
 from tectum_server.worker.metrics import forget_process, serve_metrics, share_metrics
 from tectum_server.worker.settings import WorkerSettings
 
 __all__ = ["CannotServe", "Supervisor", "expose_metrics", "not_finished"]
 
 _log = logging.getLogger(__name__)
+_FRONT = "tectum_server.worker.front.process"
+_ENGINE = "tectum_server.worker.engine.process"
 _RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE_SECONDS = 30.0
-_KILL_AFTER = 5.0
 
 _ALLOCATION = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-"""glibc's settings for the engine, unless the operator has others. It keeps what a batch needed for
+"""glibc's settings for an engine, unless the operator has others. It keeps what a batch needed for
 the next one: else every batch gives back its activations and takes them again page by page."""
 
 _LONGEST_SOCKET = 100
 """Bytes in a Unix socket's path; Linux takes 107, others a few less."""
 
 
-_TOLD_OF_DROPPED = 200
-"""Bytes of a line that was too long, for the log."""
-
-
 class CannotServe(RuntimeError):
     """The worker could not start, or not finish what it had accepted; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Child:
+    """A process that is kept alive."""
+
+    name: str
+    module: str
+    """What runs in it."""
+    told: Callable[[], dict[str, Any]]
+    """What one that begins now is told."""
+    after: asyncio.Event
+    """What the first of them waits for."""
 
 
 class Supervisor:
@@ -59,17 +70,24 @@ class Supervisor:
 
     Args:
         settings: the worker's.
-        on_ready: called with the gRPC port once a model serves.
+        on_ready: called with the gRPC port once every front and every engine serves.
     """
 
     def __init__(self, settings: WorkerSettings, on_ready: Callable[[int], None]) -> None:
         self._settings = settings
         self._on_ready = on_ready
+        self._living: dict[str, Process] = {}
+        self._awaited = {*_names("front", settings.fronts), *_names("engine", settings.engines)}
+        """Who has never served."""
         self._stop = asyncio.Event()
-        self._engine: asyncio.subprocess.Process | None = None
-        self._served_once = False
+        self._begun = asyncio.Event()
+        self._listens = asyncio.Event()
+        """A front has the port: other fronts join it there, and engines have somebody to serve."""
+        self._serves = asyncio.Event()
+        """An engine has the models: what it has tried and compiled, others find in the cache."""
+        self._port: int | None = None
         self._served: tuple[str, ...] | None = None
-        """What served last, after an admin's changes; the next engine begins with it."""
+        """What an engine served last, after an admin's changes; the next one begins with it."""
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -87,148 +105,128 @@ class Supervisor:
     async def _run(self, folder: Path) -> None:
         metrics = folder / "metrics"
         metrics.mkdir()
-        environment = share_metrics(metrics)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         expose_metrics(self._settings, None)
-        socket_path = folder / "engine.sock"
-        front = await self._spawn(
-            "tectum_server.worker.front.process",
-            {"settings": self._settings.model_dump(mode="json"), "socket": str(socket_path)},
-            environment,
-        )
-        port = await self._port_of(front)
-        if port is None:
-            return
-        keeping = asyncio.create_task(self._keep_engine(socket_path, environment, metrics))
-        watching = asyncio.create_task(self._watch(front, port))
+        fronts, engines = self._children(folder)
+        keeping = [asyncio.create_task(self._keep(child, metrics)) for child in fronts + engines]
         stopping = asyncio.create_task(self._stop.wait())
+        self._begun.set()
         try:
-            await asyncio.wait({keeping, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop.set()  # from here on, a child that ends does so because it was told to
-            await self._end(front, self._settings.drain_timeout + _KILL_AFTER)
-            if self._engine is not None:
-                await self._end(self._engine, _KILL_AFTER)
-            # Each of them ends by now; so neither's error is lost, whichever came first.
-            ended = await asyncio.gather(keeping, watching, stopping, return_exceptions=True)
-        for outcome in ended:
+            self._listens.set()
+            self._serves.set()
+            ended = await self._end(fronts, self._settings.drain_timeout + KILL_AFTER)
+            await self._end(engines, KILL_AFTER)
+            # Each of them ends by now; so no error is lost, whichever came first.
+            outcomes = await asyncio.gather(*keeping, stopping, return_exceptions=True)
+        for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        if front.returncode:
+        if any(front.returncode for front in ended):
             raise not_finished(self._settings)
 
-    async def _keep_engine(
-        self, socket_path: Path, environment: dict[str, str], metrics: Path
-    ) -> None:
-        """Run the engine, again and again, until told to stop."""
-        told = {
-            **self._settings.for_engine(),
-            "socket": str(socket_path),
+    def _children(self, folder: Path) -> tuple[list[_Child], list[_Child]]:
+        """Fronts and engines; the first of each before the others."""
+        names = _names("engine", self._settings.engines)
+        sockets = [folder / f"{name}.sock" for name in names]
+        after = [self._listens] + [self._serves] * (len(names) - 1)
+        engines = [
+            _Child(
+                name, _ENGINE, partial(self._tell_engine, number, sockets[number]), after[number]
+            )
+            for number, name in enumerate(names)
+        ]
+        tell = partial(self._tell_front, sockets)
+        names = _names("front", self._settings.fronts)
+        after = [self._begun] + [self._listens] * (len(names) - 1)
+        fronts = [_Child(name, _FRONT, tell, after[number]) for number, name in enumerate(names)]
+        return fronts, engines
+
+    def _tell_front(self, sockets: Sequence[Path]) -> dict[str, Any]:
+        return {
+            "settings": self._settings.model_dump(mode="json"),
+            "sockets": [str(socket) for socket in sockets],
+            "port": self._port,
+        }
+
+    def _tell_engine(self, number: int, socket: Path) -> dict[str, Any]:
+        """To begin with what served last, as far as it loads, or else with all that was asked."""
+        asked = self._settings.models
+        again = {"models": self._served, "asked": asked}
+        return {
+            **self._settings.for_engine(number),
+            **({"models": asked, "asked": None} if self._served is None else again),
+            "socket": str(socket),
             "log_level": self._settings.log_level,
         }
-        failures = 0
+
+    async def _keep(self, child: _Child, metrics: Path) -> None:
+        """Run a child, again and again, until told to stop.
+
+        Raises:
+            CannotServe: it ended before it had ever served.
+        """
+        failures, loop = 0, asyncio.get_running_loop()
+        await child.after.wait()
         while not self._stop.is_set():
-            socket_path.unlink(missing_ok=True)  # noqa: ASYNC240 - once a restart
-            started = asyncio.get_running_loop().time()
-            self._engine = await self._spawn(
-                "tectum_server.worker.engine.process",
-                {**told, **self._to_load()},
-                {**_ALLOCATION, **environment},
-            )
-            if self._stop.is_set():  # nobody has seen this one
-                await self._end(self._engine, _KILL_AFTER)
-            why = await self._listen(self._engine)
-            code = await self._engine.wait()
-            forget_process(self._engine.pid, metrics)
+            started = loop.time()
+            process = await self._start(child, metrics)
+            why = await self._listen(child.name, process)
+            code = await process.wait()
+            del self._living[child.name]
+            forget_process(process.pid, metrics)
             if self._stop.is_set():
                 return
-            if not self._served_once:
-                raise CannotServe(why or "the engine could not load its models; its log says why")
-            lasted = asyncio.get_running_loop().time() - started
-            failures = 0 if lasted > _STABLE_SECONDS else failures + 1
+            if child.name in self._awaited:
+                raise CannotServe(why or f"the {child.name} could not start; its log says why")
+            failures = 0 if loop.time() - started > _STABLE_SECONDS else failures + 1
             pause = _RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)]
             about = {"code": code, "reason": why, "restart_in_seconds": pause}
-            _log.error("the engine died", extra=about)
+            _log.error("the %s died", child.name, extra=about)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 
-    def _to_load(self) -> dict[str, Any]:
-        """What an engine begins with: what served last, or else what the settings ask for."""
-        asked = self._settings.models
-        if self._served is None:
-            return {"models": asked, "asked": None}
-        return {"models": self._served, "asked": asked}
+    async def _start(self, child: _Child, metrics: Path) -> Process:
+        environment = share_metrics(metrics)
+        if child.module == _ENGINE:
+            environment = {**_ALLOCATION, **environment}
+        process = self._living[child.name] = await spawn(child.module, child.told(), environment)
+        if self._stop.is_set():  # nobody has seen this one
+            await end(process, KILL_AFTER)
+        return process
 
-    async def _listen(self, engine: asyncio.subprocess.Process) -> str:
-        """Note what serves until the engine ends; gives why it could not, if it said so."""
+    async def _listen(self, name: str, process: Process) -> str:
+        """Note what a child comes to until it ends; gives why it could not, if it said so."""
         why = ""
-        while said := await _hear(engine):
+        while said := await hear(process):
             match said:
+                case {"port": int() as port}:
+                    self._port = port
+                    self._listens.set()
+                case {"ready": True}:
+                    self._has_come(name)
                 case {"models": list() as models}:
                     self._served = tuple(map(str, models))
+                    self._serves.set()
+                    self._has_come(name)
                 case {"error": str() as why}:
                     pass
         return why
 
-    async def _port_of(self, front: asyncio.subprocess.Process) -> int | None:
-        """Where the front listens; None if the end came before it did."""
-        said = await _hear(front)
-        if "port" not in said:
-            with suppress(TimeoutError):  # it ends by itself; a signal meanwhile is only noise
-                await asyncio.wait_for(front.wait(), _KILL_AFTER)
-            await self._end(front, _KILL_AFTER)
-            if self._stop.is_set():
-                return None
-            why = said.get("error", "the front could not start; its log says why")
-            raise CannotServe(str(why))
-        return int(str(said["port"]))
+    def _has_come(self, name: str) -> None:
+        """A child serves; once all do, the operator is told."""
+        waited = bool(self._awaited)
+        self._awaited.discard(name)
+        if waited and not self._awaited and self._port is not None:
+            self._on_ready(self._port)
 
-    async def _watch(self, front: asyncio.subprocess.Process, port: int) -> None:
-        """Say when a model serves; fail if the front ends by itself."""
-        if (await _hear(front)).get("ready"):
-            self._served_once = True
-            self._on_ready(port)
-        while await _hear(front):  # nothing more is expected, but a full pipe would stop the front
-            pass
-        code = await front.wait()
-        if not self._stop.is_set():
-            raise CannotServe(f"the front ended with code {code}; its log says why")
-
-    async def _spawn(
-        self, module: str, told: dict[str, Any], environment: dict[str, str]
-    ) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            # A terminal's Ctrl-C is for this process, which ends its children in order.
-            start_new_session=True,
-        )
-        if process.stdin is None:
-            raise AssertionError("stdin was asked for")
-        process.stdin.write((json.dumps(told) + "\n").encode())
-        with suppress(ConnectionError):  # it has ended already, and its end says so
-            await process.stdin.drain()
-        if process.stdin.is_closing():
-            with suppress(ConnectionError):  # why it closes is asked, or asyncio logs it
-                await process.stdin.wait_closed()
-        return process
-
-    @staticmethod
-    async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
-        """SIGTERM, and SIGKILL for who does not listen."""
-        if process.returncode is not None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(patience):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    async def _end(self, children: Sequence[_Child], patience: float) -> list[Process]:
+        """End those that live, all at once."""
+        living = [self._living[child.name] for child in children if child.name in self._living]
+        await asyncio.gather(*(end(process, patience) for process in living))
+        return living
 
 
 def not_finished(settings: WorkerSettings) -> CannotServe:
@@ -255,45 +253,12 @@ def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None)
         raise CannotServe(str(cannot_listen(what, error, "--metrics-host", flag))) from error
 
 
-async def _hear(process: asyncio.subprocess.Process) -> dict[str, object]:
-    """The next thing the process says; nothing if it has ended."""
-    if process.stdout is None:
-        raise AssertionError("stdout was asked for")
-    while line := await _next_line(process.stdout):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if isinstance(found, dict):
-            return found
-        # A library's, no word of ours.
-        _log.debug("a child wrote", extra={"line": line.decode(errors="replace")})
-    return {}
-
-
-async def _next_line(said: asyncio.StreamReader) -> bytes:
-    """The next line that the reader has room for, the last one perhaps cut; nothing at the end.
-
-    A longer one is a library's, no word of ours: it is read to its end and dropped.
-    """
-    begins, dropped = b"", 0
-    while True:
-        try:
-            line = await said.readuntil()
-        except asyncio.LimitOverrunError as error:
-            part = await said.readexactly(error.consumed)
-            begins, dropped = begins or part[:_TOLD_OF_DROPPED], dropped + len(part)
-            continue
-        except asyncio.IncompleteReadError as error:
-            line = error.partial
-        if not dropped:
-            return line
-        about = {"bytes": dropped + len(line), "begins": begins.decode(errors="replace")}
-        _log.warning("a child's line was too long", extra=about)
-        begins, dropped = b"", 0
-
-
 def _temporary() -> str | None:
     """The usual temporary folder, None, unless a Unix socket in it has too long a path."""
-    longest = Path(tempfile.gettempdir(), "tectum-worker-xxxxxxxx", "engine.sock")
+    longest = Path(tempfile.gettempdir(), "tectum-worker-xxxxxxxx", "engine-999.sock")
     return None if len(os.fsencode(longest)) <= _LONGEST_SOCKET else "/tmp"  # noqa: S108
+
+
+def _names(what: str, count: int) -> list[str]:
+    """What fronts, or engines, are called in the log."""
+    return [what] if count == 1 else [f"{what}-{number}" for number in range(count)]

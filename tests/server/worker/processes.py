@@ -85,10 +85,20 @@ class Processes:
                 found[int(entry.name)] = command.decode()
         return found
 
+    def those(self, module: str) -> list[int]:
+        """The process ids of those that run this, oldest first."""
+        return sorted(pid for pid, command in self.children().items() if module in command)
+
     def child(self, module: str) -> int:
-        """The process id of one of them."""
-        (pid,) = [pid for pid, command in self.children().items() if module in command]
+        """The process id of the only one."""
+        (pid,) = self.those(module)
         return pid
+
+    def another(self) -> Caller:
+        """One more client, like the first."""
+        first = self._clients[0]
+        self._clients.append(Caller(first.port, first.token))
+        return self._clients[-1]
 
     def scrape(self) -> str:
         """The metrics of all processes."""

@@ -73,7 +73,7 @@ class Caller:
     """A client of one worker."""
 
     def __init__(self, port: int, token: str = "") -> None:
-        self.port = port
+        self.port, self.token = port, token
         self.metadata = [("authorization", f"Bearer {token}")] if token else []
         self.channel = grpc.insecure_channel(
             f"127.0.0.1:{port}",

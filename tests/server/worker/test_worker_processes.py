@@ -308,7 +308,8 @@ def test_a_temporary_folder_may_have_a_longer_path_than_a_socket(
 def test_a_front_whose_supervisor_goes_before_any_model_serves_ends_too(tmp_path: Path) -> None:
     told = {
         "settings": {"repository": "nowhere", "models": ["arm"], "port": 0},
-        "socket": str(tmp_path / "engine.sock"),
+        "sockets": [str(tmp_path / "engine.sock")],
+        "port": None,
     }
     with subprocess.Popen(
         [sys.executable, "-m", FRONT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

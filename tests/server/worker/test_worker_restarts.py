@@ -186,6 +186,21 @@ def test_a_process_begins_without_what_is_anothers_or_for_models_that_it_may_not
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.parametrize("module", [ENGINE, FRONT])
+def test_what_is_imported_is_no_work_for_the_garbage_collector(module: str) -> None:
+    program = f"""
+import atexit, gc, {module} as process
+began = len(gc.get_objects())
+atexit.register(lambda: print(len(gc.get_objects()) < began / 10 < gc.get_freeze_count()))
+process.main()"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_no_work_brings_it_there_either(worker: Processes, admin: Caller) -> None:
     assert admin.ask("EmbedImages", images()).results
 

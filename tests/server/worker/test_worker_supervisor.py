@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tectum_server.worker.children import _next_line, hear
 from tectum_server.worker.settings import WorkerSettings
-from tectum_server.worker.supervisor import Supervisor, _hear, _next_line
+from tectum_server.worker.supervisor import Supervisor
 
 LIMIT = 8
 
@@ -48,8 +49,8 @@ async def test_a_line_that_is_too_long_is_passed_over_with_a_warning(
         f"""import os; os.write(1, b'{{"models": ["arm"]}}\\n' + b'x' * 200_000 + {end!r})"""
     )
 
-    assert await _hear(process) == {"models": ["arm"]}
-    assert await _hear(process) == {}
+    assert await hear(process) == {"models": ["arm"]}
+    assert await hear(process) == {}
     await process.wait()
 
     (record,) = caplog.records
@@ -61,8 +62,8 @@ async def test_a_line_that_is_too_long_is_passed_over_with_a_warning(
 async def test_what_comes_after_it_is_heard() -> None:
     process = await child("""print('{"models": ["leg"]}' * 20_000 + '\\n{"models": ["arm"]}')""")
 
-    assert await _hear(process) == {"models": ["arm"]}
-    assert await _hear(process) == {}
+    assert await hear(process) == {"models": ["arm"]}
+    assert await hear(process) == {}
     await process.wait()
 
 
@@ -84,13 +85,30 @@ def test_every_line_that_there_is_room_for_comes_whole_and_no_other(
 
 async def test_a_front_that_goes_on_writing_is_not_stopped_by_a_full_pipe() -> None:
     settings = WorkerSettings(repository="models", models=("arm",))
-    ready = list[int]()
-    supervisor = Supervisor(settings, ready.append)
-    supervisor.stop()  # so that its end is none of its faults
+    supervisor = Supervisor(settings, list[int]().append)
     front = await child(
         """print('{"ready": true}'); print('a library has much to say\\n' * 50_000)"""
     )
 
-    await asyncio.wait_for(supervisor._watch(front, 50051), 30)
+    why = await asyncio.wait_for(supervisor._listen("front", front), 30)
 
-    assert (ready, front.returncode) == ([50051], 0)
+    assert (why, await front.wait()) == ("", 0)
+
+
+async def test_the_operator_is_told_once_when_all_serve() -> None:
+    settings = WorkerSettings(repository="models", models=("arm",), fronts=2, engines=2)
+    ready = list[int]()
+    supervisor = Supervisor(settings, ready.append)
+    children = {
+        "front-0": """print('{"port": 7}\\n{"ready": true}')""",
+        "front-1": """print('{"port": 7}\\n{"ready": true}')""",
+        "engine-1": """print('{"models": ["arm"]}')""",
+    }
+
+    for name, program in children.items():
+        await supervisor._listen(name, await child(program))
+    before = list(ready)
+    for _ in range(2):
+        await supervisor._listen("engine-0", await child("""print('{"models": ["arm"]}')"""))
+
+    assert (before, ready) == ([], [7])

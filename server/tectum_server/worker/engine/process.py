@@ -22,7 +22,7 @@ from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.link.served import serve_engine
 from tectum_server.worker.metrics import EngineMetrics
-from tectum_server.worker.supervised import say, told
+from tectum_server.worker.supervised import say, settle, told
 
 __all__ = ["main"]
 
@@ -66,6 +66,7 @@ def _tell(engine: LocalEngine) -> None:
 
 def main() -> int:
     """Run until the supervisor says stop."""
+    settle()
     given = told()
     set_up_logs("worker.engine", given.pop("log_level"))
     socket_path = Path(given.pop("socket"))

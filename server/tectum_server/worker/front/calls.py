@@ -288,7 +288,7 @@ class Calls:
         Raises:
             Failure: QUEUE_FULL.
         """
-        places = self.settings.max_queued_items
+        places = self.settings.places
         if not has_room(places, self._items, count, priority):
             raise Failure(
                 errors_pb2.ERROR_REASON_QUEUE_FULL,

@@ -91,8 +91,11 @@ class Front:
         self._ready = asyncio.Event()
         self._server = self._build()
 
-    async def start(self) -> int:
+    async def start(self, joins: bool = False) -> int:
         """Listen; gives the port.
+
+        Args:
+            joins: whether other fronts of this worker may have the port already.
 
         Raises:
             CannotListen: the port is taken, the host foreign, or the TLS files are none.
@@ -101,7 +104,7 @@ class Front:
         settings = self._settings
         try:
             # Asked first: where it fails, grpc writes lines of its own to standard error.
-            if wrong := what_is_wrong(settings.host, settings.port):
+            if not joins and (wrong := what_is_wrong(settings.host, settings.port)):
                 raise cannot_listen(settings.address, wrong, "--host", "--port")
             port = self._bind()
         except RuntimeError as error:  # grpc's, which does not say why
@@ -162,13 +165,13 @@ class Front:
                 ("grpc.max_metadata_size", 16 * 1024),
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
-                # Two workers on one port would share callers by chance.
-                ("grpc.so_reuseport", 0),
+                # Two workers on one port would share callers by chance; fronts of one do.
+                ("grpc.so_reuseport", int(self._settings.fronts > 1)),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
             ],
             maximum_concurrent_rpcs=(
-                self._settings.max_streams + self._settings.max_queued_items + _SPARE_RPCS
+                self._settings.max_streams + self._settings.places + _SPARE_RPCS
             ),
         )
         perception_pb2_grpc.add_PerceptionServiceServicer_to_server(

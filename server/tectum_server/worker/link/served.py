@@ -51,6 +51,7 @@ _Work = Callable[[], Coroutine[None, None, _Last]]
 async def serve_engine(engine: Engine, path: Path) -> None:
     """Accept fronts on a Unix socket until cancelled."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - an engine that was killed has left it
     listener.bind(str(path))
     path.chmod(0o600)  # noqa: ASYNC240 - once, before anybody is served
     listener.listen()

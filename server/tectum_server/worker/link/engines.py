@@ -1,0 +1,197 @@
+"""A front's end of several engines: each job goes to the one that has least to do before it.
+
+An engine orders what it has; between engines, this only chooses. A job that was in flight when
+its engine died fails, and is not given to another: it may be what killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from tectum.v1 import errors_pb2
+from tectum_server.worker.failure import Failure
+from tectum_server.worker.jobs import Engine, Job, JobResult, ModelEntry, Priority, Renewal
+from tectum_server.worker.link.merging import merged
+
+__all__ = ["Engines"]
+
+_FULL = frozenset(
+    {errors_pb2.ERROR_REASON_QUEUE_FULL, errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE}
+)
+"""Refusals of one engine that need not be another's."""
+_TRIES = 2
+"""Engines that a job is offered to: where the one with least to do has no room, most have none."""
+
+
+class _Member:
+    """One engine, and what this front has asked of it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._items = dict.fromkeys(Priority, 0)
+
+    def version_of(self, name: str) -> str | None:
+        """The version that serves; None: none."""
+        entry = self.engine.models.get(name)
+        return entry.version if entry is not None and entry.state == "ready" else None
+
+    def before(self, priority: Priority) -> tuple[int, int]:
+        """Items that go before a new one of this class, and those that it overtakes."""
+        ahead = sum(count for other, count in self._items.items() if other <= priority)
+        return ahead, sum(self._items.values()) - ahead
+
+    @contextmanager
+    def busy(self, job: Job) -> Iterator[None]:
+        """While a job is this one's."""
+        self._items[job.priority] += len(job.items)
+        try:
+            yield
+        finally:
+            self._items[job.priority] -= len(job.items)
+
+
+class Engines:
+    """jobs.Engine of one or more that serve the same.
+
+    Args:
+        engines: at least one.
+        watched: whether they follow their repository by themselves, and take no version's name.
+    """
+
+    def __init__(self, engines: Sequence[Engine], *, watched: bool = False) -> None:
+        self._members = [_Member(engine) for engine in engines]
+        self._watched = watched
+        self._turns = itertools.count()
+        self._models: dict[str, ModelEntry] = {}
+        self._listeners: list[Callable[[], None]] = []
+        for engine in engines:
+            engine.on_change(self._refresh)
+        self._refresh()
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """The models by name: of all engines that are there."""
+        return self._models
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `models` has changed."""
+        self._listeners.append(listener)
+
+    def off_change(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`."""
+        self._listeners.remove(listener)
+
+    def want(self, name: str) -> None:
+        """As jobs.Engine.want; every engine is asked that lacks it."""
+        for member in self._members:
+            if member.version_of(name) is None:
+                member.engine.want(name)
+
+    async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
+        """As jobs.Engine.submit."""
+        *others, last = self._in_order(job)[:_TRIES]
+        for member in others:
+            try:
+                return await self._submit(member, job, renewal)
+            except Failure as failure:
+                if failure.reason not in _FULL:
+                    raise
+        return await self._submit(last, job, renewal)
+
+    async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
+        """As jobs.Engine.load_model: in one engine, and once it serves there in all others.
+
+        Raises:
+            Failure: what the first raises, with nothing changed; ENGINE_UNAVAILABLE: not all
+                engines are there; or what another one raises, which is named.
+        """
+        first, *others = self._all()
+        entry = await first.load_model(name, version, make_default)
+        same = version if self._watched else entry.version
+        outcomes = await asyncio.gather(
+            *(engine.load_model(name, same, make_default) for engine in others),
+            return_exceptions=True,
+        )
+        _raise_first("loaded", outcomes)
+        return entry
+
+    async def unload_model(self, name: str) -> None:
+        """As jobs.Engine.unload_model, in all engines.
+
+        Raises:
+            Failure: what the first raises, with nothing changed; ENGINE_UNAVAILABLE: not all
+                engines are there; or what another one raises, which is named.
+        """
+        first, *others = self._all()
+        await first.unload_model(name)
+        outcomes = await asyncio.gather(
+            *(engine.unload_model(name) for engine in others), return_exceptions=True
+        )
+        _raise_first("unloaded", outcomes)
+
+    async def _submit(self, member: _Member, job: Job, renewal: Renewal | None) -> JobResult:
+        with member.busy(job):
+            return await member.engine.submit(job, renewal)
+
+    def _in_order(self, job: Job) -> list[_Member]:
+        """Who could compute a job, least to do first; those that cannot only if none can.
+
+        Of several alike each has its turn: else all fronts would begin with the same.
+        """
+        count, turn = len(self._members), next(self._turns)
+        able = [self._ability(member, job) for member in self._members]
+        order = sorted(
+            (number for number in range(count) if able[number] == max(able)),
+            key=lambda n: (self._members[n].before(job.priority), (n - turn) % count),
+        )
+        return [self._members[number] for number in order]
+
+    @staticmethod
+    def _ability(member: _Member, job: Job) -> int:
+        """How near an engine is to what a job needs: to have the model, in its version."""
+        version = member.version_of(job.model)
+        if version is None:
+            return int(bool(member.engine.models))
+        return 3 if job.version in ("", version) else 2
+
+    def _all(self) -> list[Engine]:
+        """Every engine; what an admin changes, changes in all or in none.
+
+        Raises:
+            Failure: ENGINE_UNAVAILABLE, one of them is away.
+        """
+        away = sum(not member.engine.models for member in self._members)
+        if away and len(self._members) > 1:
+            raise Failure(
+                errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE,
+                f"{away} of {len(self._members)} engines are starting or being restarted; models "
+                "are loaded and unloaded where all are there",
+            )
+        return [member.engine for member in self._members]
+
+    def _refresh(self) -> None:
+        self._models = merged([member.engine.models for member in self._members], self._models)
+        for listener in list(self._listeners):
+            listener()
+
+
+def _raise_first(done: str, outcomes: Sequence[object]) -> None:
+    """Raise why one of the other engines, by its number, has not done as the first has.
+
+    Raises:
+        Failure: the first such one's.
+    """
+    for number, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, Failure):
+            raise Failure(
+                outcome.reason,
+                f"{done} in the first of {len(outcomes) + 1} engines, but engine-{number} says: "
+                f"{outcome.message}",
+                outcome.field,
+                outcome.retry_after,
+            )
+        if isinstance(outcome, BaseException):
+            raise outcome
