@@ -30,28 +30,17 @@ from safetensors.torch import load_file, save_file
 import tectum
 from machine import heading
 from served import Served, served
-from tectum_cli.load.pictures import drawn
+from small import NAME, PICTURE, write_small
 from tectum_cli.load.report import percentile
-from tectum_core.architecture import ModelConfig, TransformerConfig, VisionConfig
 from tectum_core.bundle import Repository
-from tectum_core.preprocess import ImagePreprocessing
-from tectum_core.untrained import write_untrained
 from trend import trend
 
-NAME, SIDE, SEEDS = "small", 96, 6
+SEEDS = 6
 CALLERS, CONTROL_HZ, STREAMS, STREAM_HZ = 4, 10.0, 2, 10.0
 INTERACTIVE_S, CONTROL_S, LIFESPAN_S = 10.0, 2.0, 2.0
 CORRUPT_EVERY, SETTLED, PATIENCE = 20, 20, 120.0
 """Every so manieth publication is corrupt; memory is looked at after so many; seconds for each."""
-(PICTURE,) = drawn(SIDE, SIDE, 1, seed=0)
 POOLED: Literal["pooled"] = "pooled"
-MODEL = ModelConfig(
-    vision=VisionConfig(
-        transformer=TransformerConfig(width=192, depth=6, heads=3, hidden=768),
-        image_size=SIDE,
-        patch_size=16,
-    )
-)
 
 
 # ---------------------------------------------------------------- bundles
@@ -107,7 +96,7 @@ class Shop:
     def stock(self) -> None:
         """Make the sound bundles, and publish the first."""
         for seed in range(SEEDS):
-            write_untrained(self.bundle(seed), MODEL, ImagePreprocessing(size=SIDE), seed=seed)
+            write_small(self.bundle(seed), seed)
         self.publish(0)
 
     def bundle(self, seed: int) -> Path:

@@ -11,6 +11,7 @@ needed and not held: what waits holds its message and nothing else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from tectum_server.worker.metrics import FrontMetrics
 
 __all__ = ["ImageReader", "Opened", "Pixels"]
 
+_log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 _T = TypeVar("_T")
 _AT_ONCE = 4 * 2**20
@@ -163,6 +165,8 @@ class ImageReader:
                 decode(data, max_pixels=self._max_pixels)  # which refuses it, and knows the words
         except ImageError as error:
             return _failure(error, field)
+        except Exception:
+            return _fault(field)
         return Opened(image, field, header.height, header.width)
 
     def _open_raw(self, image: image_pb2.Image, field: str) -> Opened | Failure:
@@ -197,6 +201,8 @@ class ImageReader:
             pixels = decode(one.image.encoded, max_pixels=self._max_pixels)
         except ImageError as error:
             return _failure(error, one.field), 0.0
+        except Exception:
+            return _fault(one.field), 0.0
         took = time.perf_counter() - started
         self._metrics.decode_duration.observe(took)
         return _placed(pixels, one), took
@@ -223,3 +229,10 @@ def _failure(error: ImageError, field: str) -> Failure:
     else:
         reason = errors_pb2.ERROR_REASON_IMAGE_UNSUPPORTED
     return Failure(reason, str(error), f"{field}.encoded")
+
+
+def _fault(field: str) -> Failure:
+    """For a fault of the decoder's, or no memory: it is this picture's alone."""
+    _log.exception("a picture could not be read")
+    words = "the worker failed to read it; its log says why"
+    return Failure(errors_pb2.ERROR_REASON_INTERNAL, words, f"{field}.encoded")

@@ -20,10 +20,11 @@ from tests.server.worker.asking import (
     timed,
     vector,
 )
-from tests.server.worker.messages import array, build, raw, reason
+from tests.server.worker.messages import array, build, encoded, raw, reason
 from tests.server.worker.serving import Caller
 
 from tectum.v1 import embed_pb2
+from tectum_server.worker.front import images as reading
 
 LACKING = {
     "texts": ("EmbedTexts", texts()),
@@ -72,6 +73,24 @@ def test_a_poisoned_image_in_thirty_two_leaves_thirty_one_answers(worker: Caller
         np.testing.assert_allclose(
             array(results[place].embedding.values), array(wanted.embedding.values), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("step", ["probe", "decode"])
+def test_a_picture_at_which_the_decoder_fails_costs_only_itself(
+    worker: Caller, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, bad = getattr(reading, step), encoded(picture(1))
+
+    def faulty(data: bytes, **limits: int) -> object:
+        if data == bad.encoded:
+            raise MemoryError
+        return inner(data, **limits)
+
+    monkeypatch.setattr(reading, step, faulty)
+    good, told = worker.ask("EmbedImages", images(encoded(picture(2)), bad)).results
+
+    assert good.HasField("embedding")
+    assert (reason(told.error.reason), told.error.field) == ("INTERNAL", "images[1].encoded")
 
 
 def test_a_bad_text_or_clip_costs_only_itself(worker: Caller) -> None:

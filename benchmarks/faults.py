@@ -1,0 +1,376 @@
+"""What a worker's faults cost those who have no part in them.
+
+A small bundle behind `tectum serve`. Eight callers ask for one picture after the other and take
+what they are told, four more try again until they are answered, a robot streams, and somebody looks
+at the worker's health. Meanwhile, one after the other, everything happens that should not: the
+engine is killed; the front is; a picture has the engine raise, run out of memory, crash; one has
+the decoder do so; a thousand clients vanish in the middle of their calls; a robot never reads its
+answers. What no real input brings about is put into the processes by `faulty/sitecustomize.py`.
+Prints a table and writes benchmarks/results/faults.md.
+
+    python benchmarks/faults.py [--clients 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.progress import track
+
+import tectum
+from faulty.sitecustomize import MARKS
+from machine import heading
+from served import Served, served
+from small import NAME, PICTURE, SIDE, publish_small
+from tectum_cli.load.pictures import encoded
+
+CALLERS, PATIENT, STREAM_HZ, LOOK = 8, 4, 10.0, 0.02
+DEADLINE, LONG_DEADLINE, LIFESPAN = 10.0, 60.0, 2.0
+"""Seconds: of a call, of one that the SDK tries again, of a frame."""
+BEFORE, AFTER, LATEST = 2.0, 2.0, 90.0
+"""Seconds before a fault and after its end; within which the worker serves again."""
+HEALTH_WITHIN = 1.0
+_AWAY = {"ENGINE_UNAVAILABLE", "Unavailable"}
+"""What callers are told while the engine is away, or the front."""
+HERE = Path(__file__).parent
+POOLED: Literal["pooled"] = "pooled"
+
+
+# ---------------------------------------------------------------- who has no part in it
+
+
+@dataclass
+class Bystanders:
+    """What callers were told, by when they asked."""
+
+    told: list[tuple[float, float, str]] = field(default_factory=list)
+    """When a call began and ended, and how."""
+    patient: list[tuple[float, float, str]] = field(default_factory=list)
+    """Of those who try again."""
+    frames: list[tuple[float, str]] = field(default_factory=list)
+    lost: str = ""
+    """Why the stream ended, if it did by itself."""
+    health: list[tuple[float, bool]] = field(default_factory=list)
+    """Every change, and the first look."""
+
+    async def call(self, client: tectum.AsyncClient, done: asyncio.Event) -> None:
+        """Ask until done."""
+        while not done.is_set():
+            self.told.append(await _one(client, timeout=DEADLINE, retries=0))
+            if self.told[-1][2] != "OK":
+                await asyncio.sleep(0.02)
+
+    async def insist(self, client: tectum.AsyncClient, done: asyncio.Event) -> None:
+        """Ask until done, each time until there is an answer.
+
+        The SDK tries again, but not where the worker cannot even be reached: then this does.
+        """
+        while not done.is_set():
+            began = time.monotonic()
+            while True:
+                _, ended, what = await _one(client, timeout=LONG_DEADLINE, retries=10)
+                if what not in _AWAY or ended - began > LONG_DEADLINE:
+                    break
+                await asyncio.sleep(0.1)
+            self.patient.append((began, ended, what))
+
+    async def stream(self, client: tectum.AsyncClient, done: asyncio.Event) -> None:
+        """A robot's camera, whose stream is opened anew when it is lost."""
+
+        async def frames() -> AsyncIterator[tectum.Frame]:
+            while not done.is_set():
+                yield tectum.Frame(PICTURE, captured_at=time.time())
+                await asyncio.sleep(1 / STREAM_HZ)
+
+        options: dict[str, Any] = {"kind": POOLED, "lifespan": LIFESPAN, "reconnect": LATEST}
+        try:
+            async with client.stream(frames(), embed=True, **options) as stream:
+                async for result in stream:
+                    self.frames.append((time.monotonic(), result.status.value))
+        except tectum.TectumError as error:
+            self.lost = str(error)
+
+    async def watch(self, address: str, done: asyncio.Event) -> None:
+        """Look at the health again and again, over connections of its own."""
+        async with tectum.AsyncClient(address) as client:
+            while not done.is_set():
+                try:
+                    told = await client.health(timeout=0.5, retries=0)
+                    healthy = told is tectum.Health.SERVING
+                except tectum.TectumError:
+                    healthy = False
+                if not self.health or self.health[-1][1] != healthy:
+                    self.health.append((time.monotonic(), healthy))
+                await asyncio.sleep(LOOK)
+
+    def turned(self, healthy: bool, after: float) -> float | None:
+        """When health became so, at or after a moment."""
+        return next((when for when, what in self.health if what == healthy and when >= after), None)
+
+
+async def _one(client: tectum.AsyncClient, **options: Any) -> tuple[float, float, str]:
+    began = time.monotonic()
+    try:
+        await client.embed_images([PICTURE], kind=POOLED, **options)
+    except tectum.TectumError as error:
+        return began, time.monotonic(), error.reason or type(error).__name__
+    return began, time.monotonic(), "OK"
+
+
+# ---------------------------------------------------------------- what happens
+
+
+@dataclass
+class Scene:
+    """A worker, and clients of it that bring faults about."""
+
+    worker: Served
+    client: tectum.AsyncClient
+    clients: int
+
+
+async def killed(scene: Scene, role: str) -> str:
+    """A process is gone from one moment to the next."""
+    os.kill(scene.worker.pids()[role], signal.SIGKILL)
+    return ""
+
+
+async def marked(scene: Scene, mark: int, at: str) -> str:
+    """A picture at which a process fails, between two good ones."""
+    bad = np.full((SIDE, SIDE, 3), mark, np.uint8)
+    picture = encoded(bad, "png") if at == "front" else bad
+    try:
+        batch = await scene.client.embed_images(
+            [PICTURE, picture, PICTURE], kind=POOLED, timeout=DEADLINE, retries=0
+        )
+    except tectum.TectumError as error:
+        return f"the call: {error.reason or type(error).__name__}"
+    failed = [f"{index} {error.reason}" for index, error in sorted(batch.errors.items())]
+    return f"of its three pictures failed: {', '.join(failed) or 'none'}"
+
+
+async def vanished(scene: Scene) -> str:
+    """Clients are killed in the middle of their calls."""
+    groups = 4
+    command = [sys.executable, str(HERE / "vanishing.py"), scene.worker.address]
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *command, str(scene.clients // groups), stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(groups)
+    ]
+    connections = 0
+    for process in processes:
+        assert process.stdout is not None
+        connections += int(await process.stdout.readline())
+    waiting = scene.worker.total("tectum_queue_depth")
+    for process in processes:
+        process.kill()
+        await process.wait()
+    began = time.monotonic()
+    while scene.worker.total("tectum_queue_depth") > CALLERS + PATIENT + 1:
+        if time.monotonic() - began > LATEST:
+            return "their calls are still in the queue"
+        await asyncio.sleep(0.01)
+    took = time.monotonic() - began
+    return f"{connections} connections, {waiting:.0f} calls waiting; {took:.2f} s later none was"
+
+
+async def never_read(scene: Scene) -> str:
+    """A robot sends frames and reads nothing, for a while."""
+    command = [sys.executable, str(HERE / "vanishing.py"), scene.worker.address, "--deaf", "6"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    sent = int((await process.stdout.read()).split()[-1])
+    await process.wait()
+    return f"{sent} frames sent, none of the answers read"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens, and what it may cost."""
+
+    name: str
+    happens: Callable[[Scene], Awaitable[str]]
+    takes: Literal["", "engine", "front"] = ""
+    """Which process goes; its callers are told so, and others serve again by themselves."""
+
+
+def faults() -> list[Fault]:
+    """All of them, in the order that they happen."""
+    found = [Fault("the engine is killed", lambda s: killed(s, "engine"), "engine")]
+    words = {"raise": "raises", "memory": "runs out of memory", "crash": "crashes"}
+    for what, mark in MARKS.items():
+        takes: Literal["", "engine"] = "engine" if what == "crash" else ""
+        name = f"a picture at which the engine {words[what]}"
+        found.append(Fault(name, lambda s, m=mark: marked(s, m, "engine"), takes))  # type: ignore[misc]
+    for what, mark in MARKS.items():
+        gone: Literal["", "front"] = "front" if what == "crash" else ""
+        name = f"a picture at which the decoder {words[what]}"
+        found.append(Fault(name, lambda s, m=mark + 10: marked(s, m, "front"), gone))  # type: ignore[misc]
+    found.append(Fault("clients that vanish in the middle of their calls", vanished))
+    found.append(Fault("a robot that never reads its answers", never_read))
+    found.append(Fault("the front is killed", lambda s: killed(s, "front"), "front"))
+    return found
+
+
+# ---------------------------------------------------------------- one after the other
+
+
+@dataclass
+class Cost:
+    """What a fault cost those who have no part in it."""
+
+    fault: Fault
+    said: str
+    answers: Counter[str]
+    """Of calls that were under way at some moment of it."""
+    patient: Counter[str]
+    longest: float
+    """Seconds that any of them was not told anything."""
+    unhealthy_after: float | None
+    healthy_after: float | None
+    frames: int
+    """Answers that the robot had in the two seconds after it."""
+
+    @property
+    def holds(self) -> dict[str, bool]:
+        """What must hold of such a fault."""
+        gone = bool(self.fault.takes)
+        told = {"OK", *_AWAY} if gone else {"OK"}
+        return {
+            "no call hangs": self.longest < DEADLINE and "DEADLINE_PASSED" not in self.answers,
+            "every other call is answered": self.answers.keys() <= told,
+            "who tries again is served in the end": self.patient.keys() <= {"OK"},
+            "health tells of it within 1 s, and again when it is over": (
+                self.unhealthy_after is not None
+                and self.unhealthy_after <= HEALTH_WITHIN
+                and self.healthy_after is not None
+            )
+            if gone
+            else self.unhealthy_after is None,
+            "the robot goes on": self.frames > 0,
+        }
+
+
+async def suffered(scene: Scene, seen: Bystanders, fault: Fault) -> Cost:
+    """Let it happen, and wait until all is as before."""
+    await asyncio.sleep(BEFORE)
+    began = time.monotonic()
+    said = await fault.happens(scene)
+    happened = time.monotonic()
+    if fault.takes:
+        await _again(lambda: seen.turned(False, began) is not None, HEALTH_WITHIN + 2)
+        dark = seen.turned(False, began)
+        await _again(lambda: seen.turned(True, dark or began) is not None, LATEST)
+    await _again(lambda: bool(seen.told) and seen.told[-1][2] == "OK", LATEST)
+    over = time.monotonic()
+    await asyncio.sleep(AFTER)
+    dark = seen.turned(False, began)
+    light = None if dark is None else seen.turned(True, dark)
+    during = [one for one in seen.told if one[1] >= began and one[0] <= over]
+    patient = [one for one in seen.patient if one[1] >= began and one[0] <= over]
+    return Cost(
+        fault,
+        said,
+        Counter(what for _, _, what in during),
+        Counter(what for _, _, what in patient),
+        max(ended - started for started, ended, _ in during),
+        None if dark is None else dark - began,
+        None if light is None else light - began,
+        sum(when > max(over, happened) and status == "ok" for when, status in seen.frames),
+    )
+
+
+async def _again(condition: Callable[[], bool], patience: float) -> None:
+    """Wait until it is so, or long enough."""
+    ends = time.monotonic() + patience
+    while not condition() and time.monotonic() < ends:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.005)
+
+
+async def run(worker: Served, clients: int) -> tuple[list[Cost], Bystanders]:
+    """All faults, under load."""
+    seen, done = Bystanders(), asyncio.Event()
+    async with (
+        tectum.AsyncClient(worker.address) as client,
+        tectum.AsyncClient(worker.address) as other,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(CALLERS):
+            group.create_task(seen.call(client, done))
+        for _ in range(PATIENT):
+            group.create_task(seen.insist(client, done))
+        group.create_task(seen.stream(client, done))
+        group.create_task(seen.watch(worker.address, done))
+        scene = Scene(worker, other, clients)
+        try:
+            costs = [
+                await suffered(scene, seen, fault)
+                for fault in track(faults(), "faults", transient=True)
+            ]
+        finally:
+            done.set()
+    return costs, seen
+
+
+def report(costs: Sequence[Cost], seen: Bystanders) -> str:
+    """A table, what each fault's own caller was told, and verdicts."""
+    lines = [
+        "| fault | other calls meanwhile | of callers that try again | longest ms | "
+        "health false after ms | true again after s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for cost in costs:
+        answers, patient = (
+            ", ".join(f"{n} {what}" for what, n in counts.most_common())
+            for counts in (cost.answers, cost.patient)
+        )
+        dark = "–" if cost.unhealthy_after is None else f"{1000 * cost.unhealthy_after:.0f}"
+        light = "–" if cost.healthy_after is None else f"{cost.healthy_after:.1f}"
+        lines.append(
+            f"| {cost.fault.name} | {answers} | {patient} | {1000 * cost.longest:.0f} | {dark} | "
+            f"{light} |"
+        )
+    lines += ["", *(f"- {cost.fault.name}: {cost.said}" for cost in costs if cost.said), ""]
+    for what in costs[0].holds:
+        failing = [cost.fault.name for cost in costs if not cost.holds[what]]
+        told = f"FAIL ({', '.join(failing)})" if failing else "PASS"
+        lines.append(f"- {what}: {told}")
+    lines.append(f"- the robot's stream: {f'FAIL ({seen.lost})' if seen.lost else 'PASS'}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=1000, help="that vanish")
+    parser.add_argument("--out", type=Path, default=HERE / "results/faults.md")
+    given = parser.parse_args()
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(HERE / "faulty"), os.environ.get("PYTHONPATH")))
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        repository, log = publish_small(Path(folder)), Path(folder, "log")
+        settings = {"max_batch": 8, "max_queued_items": 2 * given.clients + 256}
+        with served(repository, NAME, log=log, **settings) as worker:
+            costs, seen = asyncio.run(run(worker, given.clients))
+    text = heading("What faults cost") + "\n" + report(costs, seen)
+    given.out.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
