@@ -176,12 +176,13 @@ def report(legs: Sequence[Leg]) -> str:
     for one in legs:
         looks = round(60 / LOOK)
         memory = ", ".join(one.memory[role].told(looks) for role in ("engine", "front"))
-        lines.append(
-            f"| {one.cap} | {one.block_ms} | {one.items} | {one.seconds:.0f} | "
-            f"{one.capacity:.1f} | {one.goodput:.2f} | {1000 * one.control_deadline:.0f} | "
-            f"{one.control.in_time:.4f} | {one.control.calls} | {one.refused_ms:.1f} | {one.everything.late_p99_ms:.1f} | "
-            f"{memory} |"
-        )
+        cells = [
+            f"{one.cap} | {one.block_ms} | {one.items} | {one.seconds:.0f} | {one.capacity:.1f}",
+            f"{one.goodput:.2f} | {1000 * one.control_deadline:.0f} | {one.control.in_time:.4f}",
+            f"{one.control.calls} | {one.refused_ms:.1f} | {one.everything.late_p99_ms:.1f}",
+            memory,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     chosen = [one for one in legs if one.cap == CHOSEN and one.seconds == legs[-1].seconds]
     lines.append("")
     for one in legs:
