@@ -280,7 +280,7 @@ class AsyncStream:
         self._rpc.cancel()
 
     def _end(self) -> None:
-        self._conversation.slot.close()
+        self._conversation.close()
         self._changed.set()
 
 

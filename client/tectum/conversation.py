@@ -30,6 +30,7 @@ from tectum.inputs import Frame
 from tectum.reopening import Outage
 from tectum.results import FrameResult, ResponseInfo
 from tectum.sending import RAW, Sending
+from tectum.sharing import SharedPlaces
 from tectum.v1 import model_pb2, stream_pb2
 
 PATH = "/tectum.v1.PerceptionService/StreamPerception"
@@ -80,6 +81,12 @@ class Slot:
         """Whether a frame does."""
         return self._waiting is not None
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Of the frame that waits; 0: none does, or not as pixels."""
+        raw = None if self._waiting is None else self._waiting.frame.image.raw
+        return 0 if raw is None else raw.height * raw.width * 3
+
     def take(self) -> stream_pb2.StreamPerceptionRequest | None:
         """The frame that waits, which then waits no more. None: none does."""
         message, self._waiting = self._waiting, None
@@ -127,6 +134,10 @@ class Conversation:
     _answers_probes: bool = False
     _read_as: model_pb2.ImageInput | None = None
     """What the worker makes of pictures, where it was asked."""
+    _may_share: bool = False
+    """Whether the worker can be asked for shared memory, and was not yet."""
+    _places: SharedPlaces | None = None
+    """What it gave."""
 
     def say(self, frame: Frame) -> int:
         """Let a frame wait to be sent.
@@ -175,6 +186,8 @@ class Conversation:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
             self._under_way.discard(response.result.frame_id)
+            if self._places is not None:
+                self._places.free(response.result.frame_id)
             self.outage.over()
             return results.frame_result(response.result)
         if which == "clock":
@@ -188,6 +201,9 @@ class Conversation:
             )
             self.clock.hear(sample(sent, received, answered, heard))
             return None
+        if which == "shared_memory":
+            self._places = None if self.slot.closed else SharedPlaces.open(response.shared_memory)
+            return None
         if which == "input_changed":
             self._read_as = response.input_changed.image_input
             return None
@@ -195,6 +211,7 @@ class Conversation:
         if ready.HasField("image_input"):
             self._read_as = ready.image_input
         answered = timestamp_seconds(ready.worker_time)
+        self._may_share = self.sending.shares and ready.shares_memory
         self._answers_probes = self.own_clock and ready.HasField("received_time")
         if self._answers_probes:
             received = timestamp_seconds(ready.received_time)
@@ -219,6 +236,7 @@ class Conversation:
         Returns:
             None: it has ended, and the error is to be raised.
         """
+        self._share_no_more()
         if not self.accepted or self.slot.closed:
             return None
         self.lost += len(self._under_way)
@@ -226,6 +244,16 @@ class Conversation:
         self.ready, self._read_as, self.late = None, None, None
         self.clock = Clock()  # another worker may answer
         return self.outage.pause(error, time.monotonic(), dice)
+
+    def close(self) -> None:
+        """Nothing is said any more, and what waits is forgotten."""
+        self.slot.close()
+        self._share_no_more()
+
+    def _share_no_more(self) -> None:
+        places, self._places, self._may_share = self._places, None, False
+        if places is not None:
+            places.close()
 
     def opening_with(self, setup: stream_pb2.StreamPerceptionRequest) -> None:
         """Say in a setup when it leaves, which is now."""
@@ -246,6 +274,10 @@ class Conversation:
             self.clock.asked(asked)
             probe = stream_pb2.ClockProbe(client_time=timestamp(max(0.0, self.now()), "probe"))
             return stream_pb2.StreamPerceptionRequest(probe=probe)
+        if self._may_share and (size := self.slot.pixel_bytes):
+            self._may_share = False
+            share = stream_pb2.SharedMemoryRequest(place_bytes=size)
+            return stream_pb2.StreamPerceptionRequest(share=share)
         message, best = self.slot.take(), self.clock.best
         if message is None:
             return None
@@ -257,12 +289,13 @@ class Conversation:
     def dressed(self, message: stream_pb2.StreamPerceptionRequest) -> bool:
         """Whether what is to be sent travels as it is; else `dress` it, which may take a while."""
         raw = message.WhichOneof("message") == "frame" and message.frame.image.HasField("raw")
-        return self.sending == RAW or not raw
+        nothing_to_do = self.sending == RAW or (self.sending.shares and self._places is None)
+        return nothing_to_do or not raw
 
     def dress(self, message: stream_pb2.StreamPerceptionRequest) -> None:
         """Make of a frame what shall travel, in place."""
         if not self.dressed(message):
-            self.sending.dress(message.frame, self._read_as)
+            self.sending.dress(message.frame, self._read_as, self._places)
 
     @property
     def all_sent(self) -> bool:

@@ -1,4 +1,4 @@
-"""How a stream's pixels travel: raw, brought to the model's size first, or as JPEG.
+"""How a stream's pixels travel: raw, in shared memory, brought to the model's size, or as JPEG.
 
 Done where frames leave, so that one which a newer one replaces costs nothing. Pictures that are
 files already travel as they are.
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from tectum import images, models
 from tectum.errors import invalid
 from tectum.resizing import resized
+from tectum.sharing import SharedPlaces
 from tectum.v1 import image_pb2, model_pb2, stream_pb2
 from tectum.vocabulary import Interpolation, ResizeMode
 
 _JPEG_SIDE = 65_500
 """Pixels, as libjpeg has it."""
-_ALLOWED = 'allowed: "raw", "resized", or "jpeg:Q" with a quality Q of 1 to 100'
+_ALLOWED = 'allowed: "raw", "shared", "resized", or "jpeg:Q" with a quality Q of 1 to 100'
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Sending:
     """Whether pixels are brought to the model's size first."""
     quality: int | None = None
     """Of JPEG. None: pixels stay pixels."""
+    shares: bool = False
+    """Whether they lie in the worker's shared memory, where it gives some to this host."""
 
     def check(self, image: image_pb2.Image) -> None:
         """Refuse a picture that cannot travel so.
@@ -39,16 +42,27 @@ class Sending:
             found = f"found {height}×{width} pixels"
             raise invalid("image", f"{found}; allowed as JPEG: at most {_JPEG_SIDE} a side")
 
-    def dress(self, frame: stream_pb2.StreamFrame, read_as: model_pb2.ImageInput | None) -> None:
+    def dress(
+        self,
+        frame: stream_pb2.StreamFrame,
+        read_as: model_pb2.ImageInput | None,
+        places: SharedPlaces | None = None,
+    ) -> None:
         """Make of a frame with pixels what shall travel.
 
         Args:
             frame: the message, in place.
             read_as: what the worker said pictures become; None: nothing, and none is resized.
+            places: the shared memory that it gave; None: none.
         """
         if not frame.image.HasField("raw"):
             return
-        if self.quality is not None:
+        if places is not None:
+            shared = places.put(frame.frame_id, frame.image.raw)
+            if shared is not None:
+                frame.ClearField("image")
+                frame.shared.CopyFrom(shared)
+        elif self.quality is not None:
             frame.image.encoded = _jpeg(frame.image.raw, self.quality)
         elif self.resizes and read_as is not None and (to := _known(read_as)) is not None:
             images.put_image(frame.image, resized(images.pixels(frame.image.raw), to), "image")
@@ -75,9 +89,9 @@ def sending(send: str) -> Sending:
             needs = 'JPEG needs Pillow: pip install "tectum[jpeg]"'
             raise invalid("send", f"found {send!r}; {needs}") from None
         return Sending(quality=int(jpeg[1]))
-    if send not in ("raw", "resized"):
+    if send not in ("raw", "resized", "shared"):
         raise invalid("send", f"found {send!r}; {_ALLOWED}")
-    return Sending(resizes=send == "resized")
+    return Sending(resizes=send == "resized", shares=send == "shared")
 
 
 def _known(read_as: model_pb2.ImageInput) -> models.ImageInput | None:

@@ -56,7 +56,7 @@ class Outbox:
         """No more frames, and what waits is forgotten."""
         self._closed.set()
         with self._changed:
-            self._conversation.slot.close()
+            self._conversation.close()
             self._changed.notify_all()
 
     def hang_up(self) -> None:

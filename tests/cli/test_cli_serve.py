@@ -36,6 +36,7 @@ VALUES: dict[str, Any] = {
     "decode_threads": 5,
     "request_memory_bytes": 1001,
     "response_memory_bytes": 1002,
+    "shared_memory_bytes": 1006,
     "max_items": 6,
     "max_message_bytes": 1003,
     "max_pixels": 1004,

@@ -51,6 +51,7 @@ async def sent(
     ("said", "meant"),
     [
         ("raw", RAW),
+        ("shared", Sending(shares=True)),
         ("resized", Sending(resizes=True)),
         ("jpeg:1", Sending(quality=1)),
         ("jpeg:100", Sending(quality=100)),
@@ -62,7 +63,7 @@ def test_each_way_has_a_name(said: str, meant: Sending) -> None:
 
 @pytest.mark.parametrize("said", ["", "jpeg", "jpeg:0", "jpeg:101", "jpeg:90 ", "png", None, 90])
 def test_another_name_is_refused_and_the_ways_are_named(said: Any, client: tectum.Client) -> None:
-    with pytest.raises(tectum.InvalidInput, match=r'send: .*"raw", "resized", or "jpeg:Q"'):
+    with pytest.raises(tectum.InvalidInput, match=r'send: .*"raw", "shared", "resized", or "jp'):
         client.stream(embed=True, send=said)
 
     with pytest.raises(tectum.InvalidInput):

@@ -162,11 +162,12 @@ class StreamFrame(google.protobuf.message.Message):
     LIFESPAN_FIELD_NUMBER: builtins.int
     CLOCK_OFFSET_FIELD_NUMBER: builtins.int
     RESIZED_FIELD_NUMBER: builtins.int
+    SHARED_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """Names the frame in the answers; rises from frame to frame."""
     @property
     def image(self) -> tectum.v1.image_pb2.Image:
-        """The picture; required."""
+        """The picture; required, unless `shared` is there."""
 
     @property
     def captured_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -194,6 +195,10 @@ class StreamFrame(google.protobuf.message.Message):
         sides for CENTER_CROP, whose centre the worker cuts out.
         """
 
+    @property
+    def shared(self) -> Global___SharedPixels:
+        """Where its pixels lie, instead of `image`."""
+
     def __init__(
         self,
         *,
@@ -203,11 +208,40 @@ class StreamFrame(google.protobuf.message.Message):
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
         clock_offset: google.protobuf.duration_pb2.Duration | None = ...,
         resized: Global___Resized | None = ...,
+        shared: Global___SharedPixels | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan", "resized", b"resized"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan", "resized", b"resized"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "image", b"image", "lifespan", b"lifespan", "resized", b"resized", "shared", b"shared"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["captured_at", b"captured_at", "clock_offset", b"clock_offset", "frame_id", b"frame_id", "image", b"image", "lifespan", b"lifespan", "resized", b"resized", "shared", b"shared"]) -> None: ...
 
 Global___StreamFrame: typing_extensions.TypeAlias = StreamFrame
+
+@typing.final
+class SharedPixels(google.protobuf.message.Message):
+    """Pixels as RawImage has them, in shared memory (SharedMemory)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: builtins.int
+    HEIGHT_FIELD_NUMBER: builtins.int
+    WIDTH_FIELD_NUMBER: builtins.int
+    place: builtins.int
+    """Which of its places; the first is 0. A place that a frame was sent in is the client's again once that
+    frame is answered.
+    """
+    height: builtins.int
+    """Rows, pixels; at least 1. height × width × 3 is at most SharedMemory.place_bytes."""
+    width: builtins.int
+    """Columns, pixels; at least 1."""
+    def __init__(
+        self,
+        *,
+        place: builtins.int = ...,
+        height: builtins.int = ...,
+        width: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["height", b"height", "place", b"place", "width", b"width"]) -> None: ...
+
+Global___SharedPixels: typing_extensions.TypeAlias = SharedPixels
 
 @typing.final
 class Resized(google.protobuf.message.Message):
@@ -261,6 +295,24 @@ class ClockProbe(google.protobuf.message.Message):
 Global___ClockProbe: typing_extensions.TypeAlias = ClockProbe
 
 @typing.final
+class SharedMemoryRequest(google.protobuf.message.Message):
+    """Asks for shared memory for frames, so that a client on the worker's host need not send pixels."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLACE_BYTES_FIELD_NUMBER: builtins.int
+    place_bytes: builtins.int
+    """Bytes of the largest frame that shall lie there, at most 3 × Limits.max_pixels."""
+    def __init__(
+        self,
+        *,
+        place_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["place_bytes", b"place_bytes"]) -> None: ...
+
+Global___SharedMemoryRequest: typing_extensions.TypeAlias = SharedMemoryRequest
+
+@typing.final
 class StreamPerceptionRequest(google.protobuf.message.Message):
     """What a stream's client sends: a setup, then frames, and among them what asks for the clock."""
 
@@ -269,6 +321,7 @@ class StreamPerceptionRequest(google.protobuf.message.Message):
     SETUP_FIELD_NUMBER: builtins.int
     FRAME_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
     @property
     def setup(self) -> Global___StreamSetup:
         """First and only first."""
@@ -281,16 +334,21 @@ class StreamPerceptionRequest(google.protobuf.message.Message):
     def probe(self) -> Global___ClockProbe:
         """At any time after the setup; each is answered once, and counts as no frame."""
 
+    @property
+    def share(self) -> Global___SharedMemoryRequest:
+        """At most once, where StreamReady says that there is some; answered by SharedMemory."""
+
     def __init__(
         self,
         *,
         setup: Global___StreamSetup | None = ...,
         frame: Global___StreamFrame | None = ...,
         probe: Global___ClockProbe | None = ...,
+        share: Global___SharedMemoryRequest | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["setup", "frame", "probe"] | None: ...
+    def HasField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup", "share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup", "share", b"share"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["setup", "frame", "probe", "share"] | None: ...
 
 Global___StreamPerceptionRequest: typing_extensions.TypeAlias = StreamPerceptionRequest
 
@@ -304,6 +362,9 @@ class StreamReady(google.protobuf.message.Message):
     WORKER_TIME_FIELD_NUMBER: builtins.int
     RECEIVED_TIME_FIELD_NUMBER: builtins.int
     IMAGE_INPUT_FIELD_NUMBER: builtins.int
+    SHARES_MEMORY_FIELD_NUMBER: builtins.int
+    shares_memory: builtins.bool
+    """This worker gives shared memory for frames to those who ask (SharedMemoryRequest)."""
     @property
     def info(self) -> tectum.v1.call_pb2.ResponseInfo:
         """The model that will answer, until it is reloaded: each answer says which one made it. Its timings
@@ -329,11 +390,49 @@ class StreamReady(google.protobuf.message.Message):
         worker_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         received_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         image_input: tectum.v1.model_pb2.ImageInput | None = ...,
+        shares_memory: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["image_input", b"image_input", "info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["image_input", b"image_input", "info", b"info", "received_time", b"received_time", "worker_time", b"worker_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["image_input", b"image_input", "info", b"info", "received_time", b"received_time", "shares_memory", b"shares_memory", "worker_time", b"worker_time"]) -> None: ...
 
 Global___StreamReady: typing_extensions.TypeAlias = StreamReady
+
+@typing.final
+class SharedMemory(google.protobuf.message.Message):
+    """Shared memory for the frames of this stream, and of no other; its user may open it, nobody else."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MARK_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    PLACE_BYTES_FIELD_NUMBER: builtins.int
+    PLACES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Of a POSIX shared memory object, as shm_open takes it. The name is gone a few seconds after this, or
+    with the stream, and the memory with who has it open. Empty: there is none left, or none that is
+    large enough; frames travel in messages.
+    """
+    mark: builtins.bytes
+    """What it begins with; who finds something else opened another one, on another host."""
+    offset: builtins.int
+    """Where place 0 begins, bytes from its beginning; the next ones follow without a gap."""
+    place_bytes: builtins.int
+    """Bytes of each place, as asked for."""
+    places: builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        mark: builtins.bytes = ...,
+        offset: builtins.int = ...,
+        place_bytes: builtins.int = ...,
+        places: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mark", b"mark", "name", b"name", "offset", b"offset", "place_bytes", b"place_bytes", "places", b"places"]) -> None: ...
+
+Global___SharedMemory: typing_extensions.TypeAlias = SharedMemory
 
 @typing.final
 class InputChanged(google.protobuf.message.Message):
@@ -463,6 +562,7 @@ class StreamPerceptionResponse(google.protobuf.message.Message):
     RESULT_FIELD_NUMBER: builtins.int
     CLOCK_FIELD_NUMBER: builtins.int
     INPUT_CHANGED_FIELD_NUMBER: builtins.int
+    SHARED_MEMORY_FIELD_NUMBER: builtins.int
     @property
     def ready(self) -> Global___StreamReady:
         """First and once."""
@@ -479,6 +579,10 @@ class StreamPerceptionResponse(google.protobuf.message.Message):
     def input_changed(self) -> Global___InputChanged:
         """Between frames' answers, if it was asked for."""
 
+    @property
+    def shared_memory(self) -> Global___SharedMemory:
+        """For SharedMemoryRequest."""
+
     def __init__(
         self,
         *,
@@ -486,9 +590,10 @@ class StreamPerceptionResponse(google.protobuf.message.Message):
         result: Global___FrameResult | None = ...,
         clock: Global___ClockReply | None = ...,
         input_changed: Global___InputChanged | None = ...,
+        shared_memory: Global___SharedMemory | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["clock", b"clock", "input_changed", b"input_changed", "message", b"message", "ready", b"ready", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["clock", b"clock", "input_changed", b"input_changed", "message", b"message", "ready", b"ready", "result", b"result"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["ready", "result", "clock", "input_changed"] | None: ...
+    def HasField(self, field_name: typing.Literal["clock", b"clock", "input_changed", b"input_changed", "message", b"message", "ready", b"ready", "result", b"result", "shared_memory", b"shared_memory"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["clock", b"clock", "input_changed", b"input_changed", "message", b"message", "ready", b"ready", "result", b"result", "shared_memory", b"shared_memory"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["ready", "result", "clock", "input_changed", "shared_memory"] | None: ...
 
 Global___StreamPerceptionResponse: typing_extensions.TypeAlias = StreamPerceptionResponse

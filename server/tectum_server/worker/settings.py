@@ -101,6 +101,11 @@ class WorkerSettings(BaseModel):
     response_memory_bytes: PositiveInt = 128 * 2**20
     """Shared memory for answers on their way out."""
 
+    shared_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """POSIX shared memory that each front may give to streams of clients on this host that run as
+    the same user: six frames of each, under a name of the worker's that is gone when they have it.
+    0: none."""
+
     max_items: PositiveInt = 64
     """Items in one request."""
     max_message_bytes: PositiveInt = 64 * 2**20

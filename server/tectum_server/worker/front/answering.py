@@ -19,6 +19,7 @@ from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.frames import Frame, Ring
 from tectum_server.worker.front.images import ImageReader, Pixels
 from tectum_server.worker.front.newest import Newest
+from tectum_server.worker.front.sharing import SharedPicture
 from tectum_server.worker.front.stream_setup import Setup
 from tectum_server.worker.jobs import EmbedImages, Item, ItemFailure, ItemOutput, Operation
 
@@ -227,7 +228,10 @@ class Answering:
                 f"the model now reads {_resizing(self._setup.image_input)}",
                 "frame.resized",
             )
-        if isinstance(frame.content, image_pb2.Image):
+        if isinstance(frame.content, SharedPicture):
+            reading = call.for_frame(call.deadline, frame.memory)
+            frame.content = await self._images.copied(frame.content, reading, "frame.shared")
+        elif isinstance(frame.content, image_pb2.Image):
             frame.content = await self._read(frame, frame.content, call)
         self._check_size(frame, frame.content)
         return frame.content

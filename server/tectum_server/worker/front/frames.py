@@ -15,6 +15,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.images import Pixels
 from tectum_server.worker.front.latents import Interval
 from tectum_server.worker.front.memory import Share
+from tectum_server.worker.front.sharing import SharedPicture, SharedPlaces
 from tectum_server.worker.front.wire import out_of_range, read_offset, read_seconds, read_timestamp
 
 __all__ = ["Arrivals", "Frame", "Ring", "read_lifespan"]
@@ -31,8 +32,8 @@ class Frame:
     """
 
     frame_id: int
-    content: image_pb2.Image | Pixels
-    """As sent until it is decoded; then its pixels alone."""
+    content: image_pb2.Image | SharedPicture | Pixels
+    """As sent until it is read; then its pixels alone."""
     captured_at: float
     """Seconds since the epoch, on the camera's clock."""
     timed: bool
@@ -78,13 +79,20 @@ class Arrivals:
         self._last_id = -1
         self._last_time: float | None = None
 
-    def read(self, sent: stream_pb2.StreamFrame, size: int, memory: Share) -> Frame:
+    def read(
+        self,
+        sent: stream_pb2.StreamFrame,
+        size: int,
+        memory: Share,
+        places: SharedPlaces | None = None,
+    ) -> Frame:
         """The next frame.
 
         Args:
             sent: as it came.
             size: bytes that it takes so.
             memory: from which it shall take them.
+            places: where its pixels may lie; None: nowhere.
 
         Raises:
             Failure: the stream cannot go on, for this frame's answer could not be told from
@@ -113,6 +121,8 @@ class Arrivals:
                 frame.clock_offset = read_offset(sent.clock_offset, "frame.clock_offset")
             lifespan = read_lifespan(sent, self._lifespan, "frame.lifespan")
             memory.take_message(size, "frame")
+            if sent.HasField("shared"):
+                frame.content = _shared(sent, places)
         except Failure as failure:
             frame.wrong = failure.with_traceback(None)  # which would hold the frame
         frame.expires = time.monotonic() + lifespan - frame.age
@@ -208,3 +218,16 @@ def read_lifespan(
     if not message.HasField("lifespan"):
         return default
     return read_seconds(message.lifespan, field, at_most=_LONGEST_LIFESPAN)
+
+
+def _shared(sent: stream_pb2.StreamFrame, places: SharedPlaces | None) -> SharedPicture:
+    """Where a frame's pixels lie.
+
+    Raises:
+        Failure: nowhere, or it has others as well.
+    """
+    if places is None:
+        raise out_of_range("frame.shared", "allowed: with shared memory that the worker gave")
+    if sent.HasField("image"):
+        raise out_of_range("frame.shared", "allowed: without an image beside it")
+    return places.picture(sent.shared)

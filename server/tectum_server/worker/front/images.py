@@ -26,6 +26,7 @@ from tectum_core.image import ImageError, TooLarge, Unreadable, decode, probe
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.decoding import UrgentFirst
+from tectum_server.worker.front.sharing import SharedPicture
 from tectum_server.worker.metrics import FrontMetrics
 
 __all__ = ["ImageReader", "Opened", "Pixels"]
@@ -141,6 +142,21 @@ class ImageReader:
                 for one in images
             ]
         return [one.result() if isinstance(one, asyncio.Task) else one for one in found]
+
+    async def copied(self, picture: SharedPicture, call: Call, field: str) -> Pixels:
+        """Pixels that lie in shared memory, which take memory of the call's from now on.
+
+        Raises:
+            Failure: they are not there, or no room for them.
+        """
+        call.memory.take({field: picture.nbytes})
+        try:
+            if picture.nbytes <= _AT_ONCE:
+                return picture.read()
+            return await self._beside(picture.read, call)
+        except BaseException:
+            call.memory.give_back(picture.nbytes)
+            raise
 
     async def _beside(self, work: Callable[[], _T], call: Call) -> _T:
         """Do work on a thread, when it is this call's turn."""

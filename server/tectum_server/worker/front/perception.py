@@ -19,6 +19,7 @@ from tectum_server.worker.front.call import Call, Context
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.clips import read_clips
 from tectum_server.worker.front.images import ImageReader
+from tectum_server.worker.front.sharing import Sharing
 from tectum_server.worker.front.stream import PerceptionStream
 from tectum_server.worker.front.texts import checked_text
 from tectum_server.worker.front.vectors import VectorRequest
@@ -31,9 +32,10 @@ __all__ = ["Perception"]
 class Perception(perception_pb2_grpc.PerceptionServiceServicer):
     """The service. Every method goes through `calls`, which see to all that is common."""
 
-    def __init__(self, calls: Calls, images: ImageReader) -> None:
+    def __init__(self, calls: Calls, images: ImageReader, sharing: Sharing) -> None:
         self._calls = calls
         self._images = images
+        self._sharing = sharing
 
     async def EmbedImages(  # noqa: N802 - the contract's names
         self, request: embed_pb2.EmbedImagesRequest, context: Context
@@ -105,7 +107,7 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
         self, _: Any, context: Context
     ) -> None:
         """A live camera; see `stream`, which reads and writes through the context."""
-        stream = PerceptionStream(self._calls, self._images, context)
+        stream = PerceptionStream(self._calls, self._images, self._sharing, context)
         await stream.run()
 
     async def _embed_images(

@@ -23,6 +23,7 @@ from tectum_server.worker.front.health import Health
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.models import Models
 from tectum_server.worker.front.perception import Perception
+from tectum_server.worker.front.sharing import Sharing
 from tectum_server.worker.front.unpacking import Unpacking
 from tectum_server.worker.jobs import Engine
 from tectum_server.worker.metrics import FrontMetrics
@@ -153,6 +154,7 @@ class Front:
 
     def _build(self) -> grpc.aio.Server:
         limit = self._settings.max_message_bytes + _SLACK_BYTES
+        sharing = Sharing(self._settings.shared_memory_bytes, self._settings.max_pixels)
         server = grpc.aio.server(
             interceptors=[
                 Admission(*_SERVICES, self._access, self._calls),
@@ -175,7 +177,7 @@ class Front:
             ),
         )
         perception_pb2_grpc.add_PerceptionServiceServicer_to_server(
-            Perception(self._calls, self._images), server
+            Perception(self._calls, self._images, sharing), server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(
             Models(self._calls, self._catalogue), server

@@ -1,8 +1,8 @@
 """StreamPerception: one live camera, one setup, and every frame gets exactly one answer.
 
-Three tasks share a stream. The reader takes frames off the wire and keeps only the
-newest; one it replaces is answered SUPERSEDED. The worker has that frame computed, or one
-that is newer still by then (`answering`). The writer sends answers. All that waits is
+Three tasks share a stream. One takes frames off the wire and keeps only the newest
+(`incoming`). One has that frame computed, or one that is newer still by then (`answering`): this
+one. One sends answers (`outgoing`). All that waits is
 bounded: a frame in the engine's line, one offered in its place and one after them, a ring
 of recent ones where pairs are asked for, and an outbox that stops the reader, and through
 flow control the client, when nobody reads.
@@ -20,11 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from tectum.v1 import errors_pb2, stream_pb2
-from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.answering import Answering
 from tectum_server.worker.front.call import (
@@ -33,28 +29,19 @@ from tectum_server.worker.front.call import (
     metadata_of,
     read_priority,
     request_id_of,
-    shutting_down,
 )
 from tectum_server.worker.front.calls import Calls
-from tectum_server.worker.front.frames import Arrivals, Frame, Ring, read_lifespan
+from tectum_server.worker.front.frames import Frame, Ring, read_lifespan
 from tectum_server.worker.front.images import ImageReader
+from tectum_server.worker.front.incoming import Incoming
 from tectum_server.worker.front.newest import Newest
-from tectum_server.worker.front.status import item_error
+from tectum_server.worker.front.outgoing import Outgoing
+from tectum_server.worker.front.sharing import Sharing
 from tectum_server.worker.front.stream_setup import Setup
-from tectum_server.worker.front.unpacking import Packed
-from tectum_server.worker.front.wire import out_of_range
 from tectum_server.worker.jobs import Priority
 
 __all__ = ["PerceptionStream"]
 
-_SETUP_SECONDS = 5.0
-"""So long a stream may hold its place before it has said what it wants."""
-_OUTBOX = 64
-_PROBE_BYTES = 64
-"""Of a message that asks for the clock: nothing of it is counted against the worker's memory."""
-_HANGING_UP = 0.02
-"""Seconds from the end of what a client says to its cancellation, if it has hung up: grpc tells the
-one and then the other, and a call that is over by then would count as one that went well."""
 _Response = stream_pb2.StreamPerceptionResponse
 
 
@@ -64,19 +51,23 @@ class PerceptionStream:
     Args:
         calls: the corridor all calls share.
         images: reads frames.
+        sharing: shared memory for them, if there is some.
         context: the stream's own.
     """
 
-    def __init__(self, calls: Calls, images: ImageReader, context: Context) -> None:
+    def __init__(
+        self, calls: Calls, images: ImageReader, sharing: Sharing, context: Context
+    ) -> None:
         self._calls = calls
         self._images = images
         self._context = context
+        self._shares_memory = sharing.offered
         request_id = request_id_of(metadata_of(context))
         self._record = Record("StreamPerception", request_id, priority=Priority.CONTROL)
         self._newest = Newest()
         self._ring: Ring | None = None
-        self._set_up_at = Timestamp()
-        self._outbox: asyncio.Queue[_Response | None] = asyncio.Queue(_OUTBOX)
+        self._out = Outgoing(calls, context, self._record)
+        self._in = Incoming(calls, images, sharing, context, self._newest, self._out)
 
     async def run(self) -> None:
         """Serve the stream to its end."""
@@ -84,26 +75,11 @@ class PerceptionStream:
 
     async def _converse(self) -> None:
         with self._calls.one_more_stream():
-            try:
-                async with asyncio.timeout(_SETUP_SECONDS):
-                    first = await self._receive()
-            except TimeoutError:
-                raise Failure(
-                    errors_pb2.ERROR_REASON_FIELD_MISSING,
-                    f"a stream begins with its setup; none came within {_SETUP_SECONDS:g} s",
-                    "setup",
-                ) from None
-            self._set_up_at.GetCurrentTime()
-            if first is not None:
-                await self._serve(self._set_up(first))
+            asked = await self._in.setup()
+            if asked is not None:
+                await self._serve(self._set_up(asked))
 
-    def _set_up(self, packed: Packed) -> Setup:
-        first, _ = self._calls.unpack(packed, "setup")
-        if first.WhichOneof("message") != "setup":
-            raise Failure(
-                errors_pb2.ERROR_REASON_FIELD_MISSING, "a stream begins with its setup", "setup"
-            )
-        asked = first.setup
+    def _set_up(self, asked: stream_pb2.StreamSetup) -> Setup:
         if not asked.embed and not asked.latent_actions:
             raise Failure(
                 errors_pb2.ERROR_REASON_FIELD_MISSING,
@@ -115,25 +91,20 @@ class PerceptionStream:
         return Setup.of(asked, call)
 
     async def _serve(self, setup: Setup) -> None:
-        arrivals = Arrivals(read_lifespan(setup.asked))
-        ready = stream_pb2.StreamReady(info=setup.call.info(), received_time=self._set_up_at)
-        ready.info.ClearField("timings")
-        ready.worker_time.GetCurrentTime()
-        if setup.asked.tell_input:
-            ready.image_input.CopyFrom(setup.image_input)
-        await self._context.write(_Response(ready=ready))
+        lifespan = read_lifespan(setup.asked)
+        await self._context.write(_Response(ready=self._ready(setup)))
         if setup.interval is not None:
             self._ring = Ring(setup.interval)
             self._calls.memory.on_shortage.add(self._ring.forget_the_useless)
-        writer = asyncio.create_task(self._write())
-        reader = asyncio.create_task(self._read(arrivals))
+        writer = asyncio.create_task(self._out.send())
+        reader = asyncio.create_task(self._in.read(lifespan, setup.call, self._ring))
         over: Failure | None = None
         try:
             try:
                 await self._work(setup)
             except Failure as failure:
                 over = failure
-            await self._outbox.put(None)
+            await self._out.end()
             await writer  # what was answered is sent, also where the stream fails
             if over is not None:
                 raise over
@@ -146,53 +117,23 @@ class PerceptionStream:
             finally:
                 self._forget_all()
 
+    def _ready(self, setup: Setup) -> stream_pb2.StreamReady:
+        """That the stream is accepted, and how it will be answered."""
+        ready = stream_pb2.StreamReady(info=setup.call.info(), received_time=self._in.set_up_at)
+        ready.info.ClearField("timings")
+        ready.worker_time.GetCurrentTime()
+        ready.shares_memory = self._shares_memory
+        if setup.asked.tell_input:
+            ready.image_input.CopyFrom(setup.image_input)
+        return ready
+
     def _forget_all(self) -> None:
         """Hold no frame any more."""
         self._newest.clear()
         if self._ring is not None:
             self._calls.memory.on_shortage.discard(self._ring.forget_the_useless)
             self._ring.clear()
-
-    async def _read(self, arrivals: Arrivals) -> None:
-        """Frames off the wire; the newest waits, the one it replaces is answered."""
-        try:
-            while await self._read_one(arrivals):
-                pass
-        finally:
-            self._newest.end()
-
-    async def _read_one(self, arrivals: Arrivals) -> bool:
-        """Whether there was one; nothing of it is held while the next is waited for."""
-        packed = await self._receive()
-        if packed is None:
-            return False
-        request, size = self._calls.unpack(packed, "frame")
-        if request.WhichOneof("message") == "probe":
-            if size > _PROBE_BYTES:
-                raise out_of_range("probe", f"at most {_PROBE_BYTES} bytes, found {size}")
-            reply = stream_pb2.ClockReply()
-            reply.client_time.seconds = request.probe.client_time.seconds
-            reply.client_time.nanos = request.probe.client_time.nanos
-            reply.received_time.GetCurrentTime()
-            await self._outbox.put(_Response(clock=reply))
-            return True
-        if request.WhichOneof("message") != "frame":
-            raise out_of_range("message", "after the setup come frames and probes alone")
-        spare = self._ring.shrink if self._ring is not None else None
-        memory = self._calls.memory.share(self._record.priority, spare)
-        frame = arrivals.read(request.frame, size, memory)
-        del packed, request  # the frame alone knows when it is gone
-        if frame.wrong is not None:
-            frame.drop()
-            await self._fail(frame, frame.wrong)
-            return True
-        if self._ring is not None:
-            self._ring.add(frame)
-        replaced = self._newest.put(frame)
-        if replaced is not None:
-            replaced.drop()
-            await self._supersede(replaced)
-        return True
+        self._in.close()
 
     async def _work(self, setup: Setup) -> None:
         """The newest frame, again and again, until the client is done and none waits.
@@ -216,13 +157,13 @@ class PerceptionStream:
         """Answer a frame, or a newer one in its place; gives the setup for the next one."""
         if time.monotonic() >= frame.expires:
             frame.drop()
-            await self._stale(frame)
+            await self._out.stale(frame)
             return setup
         try:
             setup, before = self._renewed(setup), setup
         except Failure as failure:
             frame.drop()
-            await self._fail(frame, failure)
+            await self._out.failed(frame, failure)
             if failure.retry_delay is None:
                 raise
             return setup
@@ -231,22 +172,22 @@ class PerceptionStream:
         try:
             if setup.asked.tell_input and not setup.resizes_as(before.image_input):
                 changed = stream_pb2.InputChanged(image_input=setup.image_input)
-                await self._outbox.put(_Response(input_changed=changed))
+                await self._out.put(_Response(input_changed=changed))
             result = await place.result()
         except Failure as failure:
             again = self._tries_again(place.frame, setup, failure, place.frame is not frame)
             if not (again and self._newest.put_back(place.frame)):
                 place.frame.drop()
-                last = partial(self._told_of, place.frame, None if again else failure)
+                last = partial(self._out.without, place.frame, None if again else failure)
         except BaseException:
             place.frame.drop()
             raise
         else:
             place.frame.drop()
-            last = partial(self._say, result)
+            last = partial(self._out.answer, result)
         # Nothing is held any more: a client that does not read may keep this waiting for long.
         for outdone, why in place.outdone:
-            await self._told_of(outdone, why)
+            await self._out.without(outdone, why)
         if last is not None:
             await last()
         return setup
@@ -264,15 +205,6 @@ class PerceptionStream:
         early = passed and of_another and time.monotonic() < frame.expires
         return early or self._calls.overtaken(setup.call, why)
 
-    async def _told_of(self, frame: Frame, why: Failure | None) -> None:
-        """Say that a frame has no answer: why, or None for one that a newer frame outdid."""
-        if why is None:
-            await self._supersede(frame)
-        elif why.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED:
-            await self._stale(frame)
-        else:
-            await self._fail(frame, why)
-
     def _renewed(self, setup: Setup) -> Setup:
         """The setup; for the model that serves now, if it was reloaded.
 
@@ -288,60 +220,3 @@ class PerceptionStream:
         if self._ring is not None and fresh.interval is not None:
             self._ring.interval = fresh.interval
         return fresh
-
-    async def _supersede(self, frame: Frame) -> None:
-        self._calls.metrics.superseded_frames.inc()
-        await self._answer(frame, stream_pb2.FRAME_STATUS_SUPERSEDED)
-
-    async def _stale(self, frame: Frame) -> None:
-        self._calls.metrics.stale_frames.inc()
-        await self._answer(frame, stream_pb2.FRAME_STATUS_STALE)
-
-    async def _fail(self, frame: Frame, failure: Failure) -> None:
-        self._calls.count_refusal(failure)
-        await self._answer(frame, stream_pb2.FRAME_STATUS_FAILED, item_error(failure, "frame"))
-
-    async def _answer(
-        self,
-        frame: Frame,
-        status: stream_pb2.FrameStatus.ValueType,
-        error: errors_pb2.ItemError | None = None,
-    ) -> None:
-        age = duration(frame.age)
-        await self._say(
-            stream_pb2.FrameResult(frame_id=frame.frame_id, status=status, error=error, age=age)
-        )
-
-    async def _say(self, result: stream_pb2.FrameResult) -> None:
-        status = stream_pb2.FrameStatus.Name(result.status)
-        self._record.frames[status.removeprefix("FRAME_STATUS_").lower()] += 1
-        await self._outbox.put(_Response(result=result))
-
-    async def _receive(self) -> Packed | None:
-        """The next message; None at the client's end of the stream.
-
-        Raises:
-            Failure: DRAINING, for a client that says nothing is not waited for.
-        """
-        if self._calls.draining:
-            raise shutting_down()
-        reading = asyncio.ensure_future(self._context.read())
-        draining = asyncio.create_task(self._calls.until_draining())
-        try:
-            await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                raise shutting_down()
-            message = reading.result()
-        finally:
-            reading.cancel()
-            draining.cancel()
-        ended = message is grpc.aio.EOF
-        if ended:
-            await asyncio.sleep(_HANGING_UP)
-        return None if ended else message
-
-    async def _write(self) -> None:
-        while (response := await self._outbox.get()) is not None:
-            if response.HasField("clock"):
-                response.clock.sent_time.GetCurrentTime()
-            await self._context.write(response)

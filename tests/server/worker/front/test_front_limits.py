@@ -11,8 +11,8 @@ from tests.server.worker.scripted import ScriptedEngine, zeros
 from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import stream_pb2
+from tectum_server.worker.front import incoming
 from tectum_server.worker.front import server as serving
-from tectum_server.worker.front import stream as streaming
 
 Setup = stream_pb2.StreamSetup
 
@@ -20,7 +20,7 @@ Setup = stream_pb2.StreamSetup
 def test_a_stream_that_says_nothing_takes_a_place_from_its_beginning(
     fronted: Callable[..., Fronted], engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "_SETUP_SECONDS", 3600)
+    monkeypatch.setattr(incoming, "_SETUP_SECONDS", 3600)
     front = fronted(max_streams=1)
     silent = Camera(front.client, None)
     until(lambda: front.front._calls._streams == 1)
@@ -35,7 +35,7 @@ def test_a_stream_that_says_nothing_takes_a_place_from_its_beginning(
 def test_a_stream_that_goes_on_saying_nothing_is_ended(
     front: Fronted, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "_SETUP_SECONDS", 0.05)
+    monkeypatch.setattr(incoming, "_SETUP_SECONDS", 0.05)
 
     ended = Camera(front.client, None).failed()
 
