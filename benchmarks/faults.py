@@ -21,112 +21,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.progress import track
 
 import tectum
+from bystanders import AWAY, DEADLINE, LATEST, POOLED, Bystanders
 from faulty.sitecustomize import MARKS
 from machine import heading
 from served import Served, served
 from small import NAME, PICTURE, SIDE, publish_small
 from tectum_cli.load.pictures import encoded
 
-CALLERS, PATIENT, STREAM_HZ, LOOK = 8, 4, 10.0, 0.02
-DEADLINE, LONG_DEADLINE, LIFESPAN = 10.0, 60.0, 2.0
-"""Seconds: of a call, of one that the SDK tries again, of a frame."""
-BEFORE, AFTER, LATEST = 2.0, 2.0, 90.0
-"""Seconds before a fault and after its end; within which the worker serves again."""
+CALLERS, PATIENT = 8, 4
+BEFORE, AFTER = 2.0, 2.0
+"""Seconds before a fault and after its end."""
 HEALTH_WITHIN = 1.0
-_AWAY = {"ENGINE_UNAVAILABLE", "Unavailable"}
-"""What callers are told while the engine is away, or the front."""
 HERE = Path(__file__).parent
-POOLED: Literal["pooled"] = "pooled"
-
-
-# ---------------------------------------------------------------- who has no part in it
-
-
-@dataclass
-class Bystanders:
-    """What callers were told, by when they asked."""
-
-    told: list[tuple[float, float, str]] = field(default_factory=list)
-    """When a call began and ended, and how."""
-    patient: list[tuple[float, float, str]] = field(default_factory=list)
-    """Of those who try again."""
-    frames: list[tuple[float, str]] = field(default_factory=list)
-    lost: str = ""
-    """Why the stream ended, if it did by itself."""
-    health: list[tuple[float, bool]] = field(default_factory=list)
-    """Every change, and the first look."""
-
-    async def call(self, client: tectum.AsyncClient, done: asyncio.Event) -> None:
-        """Ask until done."""
-        while not done.is_set():
-            self.told.append(await _one(client, timeout=DEADLINE, retries=0))
-            if self.told[-1][2] != "OK":
-                await asyncio.sleep(0.02)
-
-    async def insist(self, client: tectum.AsyncClient, done: asyncio.Event) -> None:
-        """Ask until done, each time until there is an answer.
-
-        The SDK tries again, but not where the worker cannot even be reached: then this does.
-        """
-        while not done.is_set():
-            began = time.monotonic()
-            while True:
-                _, ended, what = await _one(client, timeout=LONG_DEADLINE, retries=10)
-                if what not in _AWAY or ended - began > LONG_DEADLINE:
-                    break
-                await asyncio.sleep(0.1)
-            self.patient.append((began, ended, what))
-
-    async def stream(self, client: tectum.AsyncClient, done: asyncio.Event) -> None:
-        """A robot's camera, whose stream is opened anew when it is lost."""
-
-        async def frames() -> AsyncIterator[tectum.Frame]:
-            while not done.is_set():
-                yield tectum.Frame(PICTURE, captured_at=time.time())
-                await asyncio.sleep(1 / STREAM_HZ)
-
-        options: dict[str, Any] = {"kind": POOLED, "lifespan": LIFESPAN, "reconnect": LATEST}
-        try:
-            async with client.stream(frames(), embed=True, **options) as stream:
-                async for result in stream:
-                    self.frames.append((time.monotonic(), result.status.value))
-        except tectum.TectumError as error:
-            self.lost = str(error)
-
-    async def watch(self, address: str, done: asyncio.Event) -> None:
-        """Look at the health again and again, over connections of its own."""
-        async with tectum.AsyncClient(address) as client:
-            while not done.is_set():
-                try:
-                    told = await client.health(timeout=0.5, retries=0)
-                    healthy = told is tectum.Health.SERVING
-                except tectum.TectumError:
-                    healthy = False
-                if not self.health or self.health[-1][1] != healthy:
-                    self.health.append((time.monotonic(), healthy))
-                await asyncio.sleep(LOOK)
-
-    def turned(self, healthy: bool, after: float) -> float | None:
-        """When health became so, at or after a moment."""
-        return next((when for when, what in self.health if what == healthy and when >= after), None)
-
-
-async def _one(client: tectum.AsyncClient, **options: Any) -> tuple[float, float, str]:
-    began = time.monotonic()
-    try:
-        await client.embed_images([PICTURE], kind=POOLED, **options)
-    except tectum.TectumError as error:
-        return began, time.monotonic(), error.reason or type(error).__name__
-    return began, time.monotonic(), "OK"
 
 
 # ---------------------------------------------------------------- what happens
@@ -140,14 +55,18 @@ class Scene:
     client: tectum.AsyncClient
     clients: int
 
+    async def waiting(self) -> float:
+        """Items in the engine's queue."""
+        return await asyncio.to_thread(self.worker.total, "tectum_queue_depth")
 
-async def killed(scene: Scene, role: str) -> str:
+
+async def killed(scene: Scene, role: str) -> tuple[str, bool]:
     """A process is gone from one moment to the next."""
     os.kill(scene.worker.pids()[role], signal.SIGKILL)
-    return ""
+    return "", True
 
 
-async def marked(scene: Scene, mark: int, at: str) -> str:
+async def marked(scene: Scene, mark: int, at: str, alone: bool) -> tuple[str, bool]:
     """A picture at which a process fails, between two good ones."""
     bad = np.full((SIDE, SIDE, 3), mark, np.uint8)
     picture = encoded(bad, "png") if at == "front" else bad
@@ -156,12 +75,14 @@ async def marked(scene: Scene, mark: int, at: str) -> str:
             [PICTURE, picture, PICTURE], kind=POOLED, timeout=DEADLINE, retries=0
         )
     except tectum.TectumError as error:
-        return f"the call: {error.reason or type(error).__name__}"
+        why = error.reason or type(error).__name__
+        return f"the call: {why}", why in AWAY and not alone
     failed = [f"{index} {error.reason}" for index, error in sorted(batch.errors.items())]
-    return f"of its three pictures failed: {', '.join(failed) or 'none'}"
+    told = f"of its three pictures failed: {', '.join(failed) or 'none'}"
+    return told, alone and failed == ["1 INTERNAL"]
 
 
-async def vanished(scene: Scene) -> str:
+async def vanished(scene: Scene) -> tuple[str, bool]:
     """Clients are killed in the middle of their calls."""
     groups = 4
     command = [sys.executable, str(HERE / "vanishing.py"), scene.worker.address]
@@ -172,30 +93,34 @@ async def vanished(scene: Scene) -> str:
         for _ in range(groups)
     ]
     connections = 0
-    for process in processes:
-        assert process.stdout is not None
-        connections += int(await process.stdout.readline())
-    waiting = scene.worker.total("tectum_queue_depth")
-    for process in processes:
-        process.kill()
-        await process.wait()
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            connections += int(await process.stdout.readline() or 0)
+        waiting = await scene.waiting()
+    finally:
+        for process in processes:
+            process.kill()
+            await process.wait()
     began = time.monotonic()
-    while scene.worker.total("tectum_queue_depth") > CALLERS + PATIENT + 1:
+    while await scene.waiting() > CALLERS + PATIENT + 1:
         if time.monotonic() - began > LATEST:
-            return "their calls are still in the queue"
-        await asyncio.sleep(0.01)
+            return "their calls are still in the queue", False
+        await asyncio.sleep(0.02)
     took = time.monotonic() - began
-    return f"{connections} connections, {waiting:.0f} calls waiting; {took:.2f} s later none was"
+    told = f"{connections} connections, {waiting:.0f} calls waiting; {took:.2f} s later none was"
+    return told, waiting > scene.clients / 2 and connections == groups * (scene.clients // groups)
 
 
-async def never_read(scene: Scene) -> str:
+async def never_read(scene: Scene) -> tuple[str, bool]:
     """A robot sends frames and reads nothing, for a while."""
     command = [sys.executable, str(HERE / "vanishing.py"), scene.worker.address, "--deaf", "6"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
-    sent = int((await process.stdout.read()).split()[-1])
+    told = (await process.stdout.read()).split()
     await process.wait()
-    return f"{sent} frames sent, none of the answers read"
+    sent = int(told[-1]) if told else 0
+    return f"{sent} frames sent, none of the answers read", sent > 0
 
 
 @dataclass(frozen=True)
@@ -203,7 +128,8 @@ class Fault:
     """Something that happens, and what it may cost."""
 
     name: str
-    happens: Callable[[Scene], Awaitable[str]]
+    happens: Callable[[Scene], Awaitable[tuple[str, bool]]]
+    """Brings it about; gives what came of it, and whether that is as it should be."""
     takes: Literal["", "engine", "front"] = ""
     """Which process goes; its callers are told so, and others serve again by themselves."""
 
@@ -215,11 +141,11 @@ def faults() -> list[Fault]:
     for what, mark in MARKS.items():
         takes: Literal["", "engine"] = "engine" if what == "crash" else ""
         name = f"a picture at which the engine {words[what]}"
-        found.append(Fault(name, lambda s, m=mark: marked(s, m, "engine"), takes))  # type: ignore[misc]
+        found.append(Fault(name, lambda s, m=mark, a=not takes: marked(s, m, "engine", a), takes))  # type: ignore[misc]
     for what, mark in MARKS.items():
         gone: Literal["", "front"] = "front" if what == "crash" else ""
         name = f"a picture at which the decoder {words[what]}"
-        found.append(Fault(name, lambda s, m=mark + 10: marked(s, m, "front"), gone))  # type: ignore[misc]
+        found.append(Fault(name, lambda s, m=mark + 10, a=not gone: marked(s, m, "front", a), gone))  # type: ignore[misc]
     found.append(Fault("clients that vanish in the middle of their calls", vanished))
     found.append(Fault("a robot that never reads its answers", never_read))
     found.append(Fault("the front is killed", lambda s: killed(s, "front"), "front"))
@@ -235,6 +161,7 @@ class Cost:
 
     fault: Fault
     said: str
+    as_it_should: bool
     answers: Counter[str]
     """Of calls that were under way at some moment of it."""
     patient: Counter[str]
@@ -249,11 +176,13 @@ class Cost:
     def holds(self) -> dict[str, bool]:
         """What must hold of such a fault."""
         gone = bool(self.fault.takes)
-        told = {"OK", *_AWAY} if gone else {"OK"}
+        told = {"OK", *AWAY} if gone else {"OK"}
         return {
+            "what happens to it is its own": self.as_it_should,
             "no call hangs": self.longest < DEADLINE and "DEADLINE_PASSED" not in self.answers,
-            "every other call is answered": self.answers.keys() <= told,
-            "who tries again is served in the end": self.patient.keys() <= {"OK"},
+            "every other call is answered": bool(self.answers) and self.answers.keys() <= told,
+            "who tries again is served in the end": self.patient.keys() == {"OK"}
+            and self.patient.total() >= PATIENT,
             "health tells of it within 1 s, and again when it is over": (
                 self.unhealthy_after is not None
                 and self.unhealthy_after <= HEALTH_WITHIN
@@ -269,7 +198,7 @@ async def suffered(scene: Scene, seen: Bystanders, fault: Fault) -> Cost:
     """Let it happen, and wait until all is as before."""
     await asyncio.sleep(BEFORE)
     began = time.monotonic()
-    said = await fault.happens(scene)
+    said, as_it_should = await fault.happens(scene)
     happened = time.monotonic()
     if fault.takes:
         await _again(lambda: seen.turned(False, began) is not None, HEALTH_WITHIN + 2)
@@ -277,6 +206,13 @@ async def suffered(scene: Scene, seen: Bystanders, fault: Fault) -> Cost:
         await _again(lambda: seen.turned(True, dark or began) is not None, LATEST)
     await _again(lambda: bool(seen.told) and seen.told[-1][2] == "OK", LATEST)
     over = time.monotonic()
+    # Whoever asked before it was over is told something by then, or hangs.
+    await _again(lambda: min(seen.begun.values()) > over, DEADLINE + 2)
+    hangs = time.monotonic() - min(seen.begun.values())
+    await _again(
+        lambda: sum(end >= began and start <= over for start, end, _ in seen.patient) >= PATIENT,
+        LATEST,
+    )
     await asyncio.sleep(AFTER)
     dark = seen.turned(False, began)
     light = None if dark is None else seen.turned(True, dark)
@@ -285,9 +221,10 @@ async def suffered(scene: Scene, seen: Bystanders, fault: Fault) -> Cost:
     return Cost(
         fault,
         said,
+        as_it_should,
         Counter(what for _, _, what in during),
         Counter(what for _, _, what in patient),
-        max(ended - started for started, ended, _ in during),
+        max(hangs, *(ended - started for started, ended, _ in during)),
         None if dark is None else dark - began,
         None if light is None else light - began,
         sum(when > max(over, happened) and status == "ok" for when, status in seen.frames),

@@ -45,7 +45,7 @@ CAPS, CHOSEN, ITEMS = (1, 2, 4, 8), 4, 8
 """Pictures in the largest batch that CONTROL may have to wait for; pictures of a batch request."""
 LOAD, CONTROL_SHARE, DEADLINE = 10.0, 0.01, 2.0
 CALLERS, MOST_OPEN, LOOK = 48, 2048, 0.5
-GOODPUT, IN_TIME, REFUSED_MS = 0.9, 0.995, 20.0
+GOODPUT, IN_TIME, REFUSED_MS, UNSENT = 0.9, 0.995, 20.0, 0.01
 CONTROL, INTERACTIVE = Priority.CONTROL, Priority.INTERACTIVE
 OP = "embed_images"
 
@@ -73,6 +73,10 @@ class Leg:
     def goodput(self) -> float:
         """Of what the worker can do."""
         return self.everything.goodput / self.capacity
+
+    def share(self, outcome: Outcome) -> float:
+        """Of all calls."""
+        return self.everything.outcomes.get(outcome.value, 0) / self.everything.calls
 
     @property
     def refused_ms(self) -> float:
@@ -170,8 +174,8 @@ def report(legs: Sequence[Leg]) -> str:
     lines = [
         "| cap, pictures | max_block_ms | pictures a call | s | can, pictures/s | goodput ÷ can | "
         "CONTROL deadline ms | CONTROL in time | of calls | refused after ms, p99 | "
-        "driver late ms, p99 | MiB a minute, ± 2 SE: engine, front |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "driver late ms, p99 | unsent | expired | MiB a minute, ± 2 SE: engine, front |",
+        "|" + " --- |" * 14,
     ]
     for one in legs:
         looks = round(60 / LOOK)
@@ -180,6 +184,7 @@ def report(legs: Sequence[Leg]) -> str:
             f"{one.cap} | {one.block_ms} | {one.items} | {one.seconds:.0f} | {one.capacity:.1f}",
             f"{one.goodput:.2f} | {1000 * one.control_deadline:.0f} | {one.control.in_time:.4f}",
             f"{one.control.calls} | {one.refused_ms:.1f} | {one.everything.late_p99_ms:.1f}",
+            f"{one.share(Outcome.UNSENT):.4f} | {one.share(Outcome.EXPIRED):.4f}",
             memory,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -196,6 +201,9 @@ def report(legs: Sequence[Leg]) -> str:
         ),
         f"refusals are told within {REFUSED_MS:g} ms, p99": all(
             one.refused_ms <= REFUSED_MS for one in chosen
+        ),
+        f"the driver sent all but {UNSENT:.0%}": all(
+            one.share(Outcome.UNSENT) <= UNSENT for one in chosen
         ),
         "memory does not grow, within two standard errors": all(
             slope.about_zero for one in chosen for slope in one.memory.values()

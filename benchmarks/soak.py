@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.progress import Progress
@@ -61,6 +62,8 @@ class Look:
     """Mappings of shared memory."""
     tasks: int = -1
     """Of asyncio's; -1: not asked."""
+    names: Counter[str] = field(default_factory=Counter)
+    """Of threads."""
 
     def more_than(self, other: Look) -> dict[str, int]:
         """What there is more of than there was, memory apart."""
@@ -80,6 +83,7 @@ def look(pid: int, counting: Path | None = None) -> Look:
         len(list(Path(f"/proc/{pid}/fd").iterdir())),
         sum("memfd:" in line or "/dev/shm/" in line for line in maps.splitlines()),
         -1 if counting is None else _tasks(pid, counting),
+        Counter(path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/comm")),
     )
 
 
@@ -109,7 +113,7 @@ class Load:
     """By what was asked, and how it ended."""
     frames: Counter[str] = field(default_factory=Counter)
     hung: list[str] = field(default_factory=list)
-    """What was not told anything long after its deadline."""
+    """What had twenty seconds and was told nothing."""
 
     def __post_init__(self) -> None:
         self._dice = random.Random(0)
@@ -147,6 +151,15 @@ class Load:
             )
         return found
 
+    @property
+    def is_served(self) -> bool:
+        """Whether all kinds were answered, none by a fault, and no stream ended by itself."""
+        kinds = {what for what, _ in self.told} - {"nonsense"}
+        answered = all(self.told[what, "answered"] for what in kinds)
+        faults = sum(n for (_, how), n in self.told.items() if how in ("INTERNAL", "InternalError"))
+        ended = any(status.startswith("ended") for status in self.frames)
+        return bool(kinds) and answered and not faults and not ended and self.frames["ok"] > 0
+
     async def call(self, done: asyncio.Event) -> None:
         """Ask for one thing after the other."""
         async with tectum.AsyncClient(self.address, retries=0) as client:
@@ -170,19 +183,19 @@ class Load:
             await asyncio.sleep(self._dice.random() * 0.02)
             work.cancel()
         try:
-            async with asyncio.timeout(2 * DEADLINE):
-                answer = await work
+            answer = await work
             failed = getattr(answer, "errors", None)
             how = "some items failed" if failed else "answered"
+        except tectum.DeadlineExceeded as error:
+            how = error.reason or type(error).__name__
+            if options["timeout"] == DEADLINE and not error.reason:
+                self.hung.append(what)  # the worker has said nothing
         except tectum.TectumError as error:
             how = error.reason or type(error).__name__
         except asyncio.CancelledError:
             if not work.cancelled():
                 raise
             how = "given up"
-        except TimeoutError:
-            self.hung.append(what)
-            how = "hung"
         self.told[what, how] += 1
 
     async def drop_in(self, done: asyncio.Event) -> None:
@@ -199,7 +212,9 @@ class Load:
                 return
             ends = time.monotonic() + self._dice.uniform(*LIVES)
             async with tectum.AsyncClient(self.address) as client:
-                stream = client.stream(self._frames(ends, done), embed=True, lifespan=1.0)
+                send = "shared" if number % 4 < 2 else "raw"
+                frames = self._frames(ends, done)
+                stream = client.stream(frames, embed=True, lifespan=1.0, send=send)
                 try:
                     async with stream:
                         async for result in stream:
@@ -280,6 +295,14 @@ def report(load: Load, seen: Seen) -> str:
     told = ", ".join(f"{n} {status}" for status, n in load.frames.most_common())
     lines += [f"| frames of streams | {told} |", ""]
     lines += [
+        "| MiB, means of fifths |" + "   |" * 5,
+        "|" + " --- |" * 6,
+    ]
+    for role, looks in seen.during.items():
+        fifths = (fmean(one.memory for one in part) for part in _fifths(looks))
+        lines.append(f"| {role} | {' | '.join(f'{mean:.1f}' for mean in fifths)} |")
+    lines += [
+        "",
         "| process | MiB at first, at last | MiB an hour, ± 2 SE | tasks, threads, descriptors, "
         "shared mappings in rest: before | after |",
         "| --- | --- | --- | --- | --- |",
@@ -295,14 +318,22 @@ def report(load: Load, seen: Seen) -> str:
         )
         more = seen.after[role].more_than(seen.before[role])
         left += [f"{count} {name} in the {role}" for name, count in more.items()]
+        names = seen.after[role].names - seen.before[role].names
+        left += [f"thread {name} in the {role}" for name in names.elements()]
     told = f"FAIL ({', '.join(left)})" if left else "PASS"
     lines += [
         "",
         f"- memory does not grow, within two standard errors: {'PASS' if flat else 'FAIL'}",
         f"- nothing is left over: {told}",
         f"- no call hangs: {f'FAIL ({len(load.hung)})' if load.hung else 'PASS'}",
+        f"- whatever can be answered is: {'PASS' if load.is_served else 'FAIL'}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _fifths(looks: Sequence[Look]) -> list[Sequence[Look]]:
+    edges = [round(n * len(looks) / 5) for n in range(6)]
+    return [looks[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 def _rest(one: Look) -> str:
@@ -323,7 +354,8 @@ def main(given: Sequence[str] | None = None) -> None:
             filter(None, (str(HERE / "counting"), os.environ.get("PYTHONPATH")))
         )
         log = Path(folder, "log")
-        with served(embedded.repository(), embedded.NAME, log=log) as worker:
+        settings = {"shared_memory_bytes": 64 * 2**20}
+        with served(embedded.repository(), embedded.NAME, log=log, **settings) as worker:
             load, seen = asyncio.run(run(worker, asked.minutes, Path(folder)))
     text = heading(f"Mixed load for {asked.minutes:g} minutes") + "\n" + report(load, seen)
     asked.out.write_text(text)

@@ -136,6 +136,10 @@ class Conversation:
     """What the worker makes of pictures, where it was asked."""
     _may_share: bool = False
     """Whether the worker can be asked for shared memory, and was not yet."""
+    _shares: int = 0
+    """Bytes of a place that it was asked for. 0: it was not, or has answered."""
+    _has_opened: bool = False
+    """Whether it is to be told that what it gave is open."""
     _places: SharedPlaces | None = None
     """What it gave."""
 
@@ -186,8 +190,8 @@ class Conversation:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
             self._under_way.discard(response.result.frame_id)
-            if self._places is not None:
-                self._places.free(response.result.frame_id)
+            if (places := self._places) is not None:  # another thread may let go of them
+                places.free(response.result.frame_id)
             self.outage.over()
             return results.frame_result(response.result)
         if which == "clock":
@@ -202,7 +206,7 @@ class Conversation:
             self.clock.hear(sample(sent, received, answered, heard))
             return None
         if which == "shared_memory":
-            self._places = None if self.slot.closed else SharedPlaces.open(response.shared_memory)
+            self._open_places(response.shared_memory)
             return None
         if which == "input_changed":
             self._read_as = response.input_changed.image_input
@@ -250,8 +254,18 @@ class Conversation:
         self.slot.close()
         self._share_no_more()
 
+    def _open_places(self, told: stream_pb2.SharedMemory) -> None:
+        asked, self._shares = self._shares, 0
+        if not asked:
+            raise ValueError("a stream told of shared memory that it was not asked for")
+        self._places = SharedPlaces.open(told, asked)
+        self._has_opened = self._places is not None
+        if self.slot.closed:  # meanwhile
+            self._share_no_more()
+
     def _share_no_more(self) -> None:
-        places, self._places, self._may_share = self._places, None, False
+        places, self._places = self._places, None
+        self._may_share, self._shares, self._has_opened = False, 0, False
         if places is not None:
             places.close()
 
@@ -267,6 +281,10 @@ class Conversation:
         that arrives while it is writing. Before a frame, now and then, goes what asks for the
         worker's clock: who sends no frames does not need it.
         """
+        if self._has_opened:
+            self._has_opened = False
+            opened = stream_pb2.SharedMemoryOpened()
+            return stream_pb2.StreamPerceptionRequest(opened=opened)
         if self.ready is None or not self.slot.waits:
             return None
         asked = time.monotonic()
@@ -275,7 +293,7 @@ class Conversation:
             probe = stream_pb2.ClockProbe(client_time=timestamp(max(0.0, self.now()), "probe"))
             return stream_pb2.StreamPerceptionRequest(probe=probe)
         if self._may_share and (size := self.slot.pixel_bytes):
-            self._may_share = False
+            self._may_share, self._shares = False, size
             share = stream_pb2.SharedMemoryRequest(place_bytes=size)
             return stream_pb2.StreamPerceptionRequest(share=share)
         message, best = self.slot.take(), self.clock.best

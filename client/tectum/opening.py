@@ -48,9 +48,9 @@ class StreamOptions(InferenceOptions, total=False):
     worker's lies from it is then found out, at the beginning and now and then, so that ages are
     right whatever the clocks say. False: it is on the worker's already. Left out: True."""
     send: str
-    """How pixels travel. `raw`: as they are. `shared`: as they are, and where this is the worker's
-    host and the worker gives shared memory (`TECTUM_SHARED_MEMORY_BYTES`), they lie there and are
-    not sent at all, but for those of frames larger than the first. `resized`: brought to the
+    """How pixels travel. `raw`: as they are. `shared`: where this is the worker's host and the
+    worker gives shared memory (`TECTUM_SHARED_MEMORY_BYTES`), frames no larger than the first lie
+    there and are not sent, once it is given; else as they are. `resized`: brought to the
     model's size here, as the worker would do it, also once a model is reloaded that reads pictures
     otherwise. `jpeg:90`: as JPEG of that quality, 1 to 100, which loses something; needs Pillow
     (`tectum[jpeg]`). What a newer frame replaces costs nothing. Pictures that are files travel as

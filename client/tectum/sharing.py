@@ -7,6 +7,7 @@ descriptor, never to a mapping: nothing that is done to the memory ends this pro
 
 import os
 import re
+import stat
 import threading
 from collections import deque
 from pathlib import Path
@@ -15,7 +16,7 @@ from tectum.v1 import image_pb2, stream_pb2
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 - Linux's own for POSIX shared memory
 _NAME = re.compile(r"/tectum-[0-9a-f]{32}")
-_SHORTEST_MARK = 16
+_SHORTEST_MARK, _MOST_PLACES, _LONGEST_HEADER = 16, 64, 2**20
 
 
 class SharedPlaces:
@@ -29,21 +30,29 @@ class SharedPlaces:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, told: stream_pb2.SharedMemory) -> "SharedPlaces | None":
-        """What the worker has told of. None: it is not to be had here."""
-        if not _NAME.fullmatch(told.name) or len(told.mark) < _SHORTEST_MARK:
+    def open(cls, told: stream_pb2.SharedMemory, asked: int) -> "SharedPlaces | None":
+        """What the worker has told of.
+
+        Args:
+            told: Its words.
+            asked: Bytes of a place that it was asked for.
+
+        Returns:
+            None: it is not to be had here, or is not as it must be.
+        """
+        if not _NAME.fullmatch(told.name) or told.place_bytes != asked or asked < 1:
             return None
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        if not 1 <= told.places <= _MOST_PLACES or told.offset > _LONGEST_HEADER:
+            return None
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(_FOLDER / told.name[1:], flags)
         except OSError:
             return None
-        size = told.offset + told.places * told.place_bytes
-        begins = os.pread(descriptor, len(told.mark), 0)
-        if begins != told.mark or os.fstat(descriptor).st_size < size:
-            os.close(descriptor)
-            return None
-        return cls(descriptor, told)
+        if _is_what_was_told_of(descriptor, told):
+            return cls(descriptor, told)
+        os.close(descriptor)
+        return None
 
     def put(self, frame_id: int, raw: image_pb2.RawImage) -> stream_pb2.SharedPixels | None:
         """Let a frame's pixels lie there.
@@ -60,7 +69,10 @@ class SharedPlaces:
             if self._descriptor is None or not self._free or len(data) > self._bytes:
                 return None
             place = self._free.popleft()
-            wrote = os.pwrite(self._descriptor, data, self._offset + place * self._bytes)
+            try:
+                wrote = os.pwrite(self._descriptor, data, self._offset + place * self._bytes)
+            except OSError:  # somebody has made it smaller, and there is no more room
+                wrote = 0
             if wrote != len(data):
                 self._free.append(place)
                 return None
@@ -80,3 +92,16 @@ class SharedPlaces:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
+
+
+def _is_what_was_told_of(descriptor: int, told: stream_pb2.SharedMemory) -> bool:
+    """Whether it is a file of this user's, large enough, that begins with the worker's mark."""
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            return False
+        begins = os.pread(descriptor, len(told.mark), 0)
+    except OSError:
+        return False
+    large_enough = found.st_size >= told.offset + told.places * told.place_bytes
+    return large_enough and len(told.mark) >= _SHORTEST_MARK and begins == told.mark

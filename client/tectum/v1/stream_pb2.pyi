@@ -302,7 +302,7 @@ class SharedMemoryRequest(google.protobuf.message.Message):
 
     PLACE_BYTES_FIELD_NUMBER: builtins.int
     place_bytes: builtins.int
-    """Bytes of the largest frame that shall lie there, at most 3 × Limits.max_pixels."""
+    """Bytes of the largest frame that shall lie there, at least 1."""
     def __init__(
         self,
         *,
@@ -311,6 +311,18 @@ class SharedMemoryRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["place_bytes", b"place_bytes"]) -> None: ...
 
 Global___SharedMemoryRequest: typing_extensions.TypeAlias = SharedMemoryRequest
+
+@typing.final
+class SharedMemoryOpened(google.protobuf.message.Message):
+    """The client has its shared memory open."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___SharedMemoryOpened: typing_extensions.TypeAlias = SharedMemoryOpened
 
 @typing.final
 class StreamPerceptionRequest(google.protobuf.message.Message):
@@ -322,6 +334,7 @@ class StreamPerceptionRequest(google.protobuf.message.Message):
     FRAME_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     SHARE_FIELD_NUMBER: builtins.int
+    OPENED_FIELD_NUMBER: builtins.int
     @property
     def setup(self) -> Global___StreamSetup:
         """First and only first."""
@@ -338,6 +351,12 @@ class StreamPerceptionRequest(google.protobuf.message.Message):
     def share(self) -> Global___SharedMemoryRequest:
         """At most once, where StreamReady says that there is some; answered by SharedMemory."""
 
+    @property
+    def opened(self) -> Global___SharedMemoryOpened:
+        """Once that is open. Where neither this nor a frame that lies there comes within 5 s, the worker takes
+        it back.
+        """
+
     def __init__(
         self,
         *,
@@ -345,10 +364,11 @@ class StreamPerceptionRequest(google.protobuf.message.Message):
         frame: Global___StreamFrame | None = ...,
         probe: Global___ClockProbe | None = ...,
         share: Global___SharedMemoryRequest | None = ...,
+        opened: Global___SharedMemoryOpened | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup", "share", b"share"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "probe", b"probe", "setup", b"setup", "share", b"share"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["setup", "frame", "probe", "share"] | None: ...
+    def HasField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "opened", b"opened", "probe", b"probe", "setup", b"setup", "share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["frame", b"frame", "message", b"message", "opened", b"opened", "probe", b"probe", "setup", b"setup", "share", b"share"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["setup", "frame", "probe", "share", "opened"] | None: ...
 
 Global___StreamPerceptionRequest: typing_extensions.TypeAlias = StreamPerceptionRequest
 
@@ -409,9 +429,9 @@ class SharedMemory(google.protobuf.message.Message):
     PLACE_BYTES_FIELD_NUMBER: builtins.int
     PLACES_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Of a POSIX shared memory object, as shm_open takes it. The name is gone a few seconds after this, or
-    with the stream, and the memory with who has it open. Empty: there is none left, or none that is
-    large enough; frames travel in messages.
+    """Of a POSIX shared memory object, as shm_open takes it. The name is gone once it is open; the memory
+    with the stream, which makes it empty. Empty: there is none left, or none that is large enough;
+    frames travel in messages.
     """
     mark: builtins.bytes
     """What it begins with; who finds something else opened another one, on another host."""

@@ -68,11 +68,12 @@ class WorkerSettings(BaseModel):
     engines: Annotated[int, Field(ge=1, le=64)] = 1
     """Engine processes that serve the same models, each with its own queue; a request goes to
     whichever has least to do before it. With the device `cuda`, engine k has `cuda:k`; else all
-    have the one that is named. An engine that dies leaves the others serving."""
+    have the one that is named. An engine that dies leaves the others serving. What is said of
+    queues and of models' memory holds for each."""
     fronts: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that speak gRPC and read images, on one port: for where one of them is the
-    bottleneck. A connection stays with one of them, the system's choice. What is said of places,
-    streams and memory holds for each."""
+    bottleneck. A connection stays with one of them, the system's choice. What is said of threads
+    that read images, of streams and of memory holds for each."""
     device: str = "cpu"
     """A torch device, e.g. `cuda:0`."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -99,7 +100,7 @@ class WorkerSettings(BaseModel):
     for what waits there. Of several fronts each has as much, and so has each pair of a front and
     an engine."""
     response_memory_bytes: PositiveInt = 128 * 2**20
-    """Shared memory for answers on their way out."""
+    """Shared memory for answers on their way out, of each pair of a front and an engine."""
 
     shared_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """POSIX shared memory that each front may give to streams of clients on this host that run as

@@ -12,7 +12,10 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["say", "settle", "told"]
+__all__ = ["UNFINISHED", "say", "settle", "told"]
+
+UNFINISHED = 5
+"""A front's exit code where draining left calls unfinished."""
 
 
 def told() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from tectum_server.listening import cannot_listen
 from tectum_server.worker.children import KILL_AFTER, end, hear, spawn
 from tectum_server.worker.metrics import forget_process, serve_metrics, share_metrics
 from tectum_server.worker.settings import WorkerSettings
+from tectum_server.worker.shared_names import beginning, sweep
+from tectum_server.worker.supervised import UNFINISHED
 
 __all__ = ["CannotServe", "Supervisor", "expose_metrics", "not_finished"]
 
@@ -63,6 +66,8 @@ class _Child:
     """What one that begins now is told."""
     after: asyncio.Event
     """What the first of them waits for."""
+    shared: str = ""
+    """How its shared memory is called; empty: it makes none."""
 
 
 class Supervisor:
@@ -86,8 +91,8 @@ class Supervisor:
         self._serves = asyncio.Event()
         """An engine has the models: what it has tried and compiled, others find in the cache."""
         self._port: int | None = None
-        self._served: tuple[str, ...] | None = None
-        """What an engine served last, after an admin's changes; the next one begins with it."""
+        self._served: dict[str, tuple[str, ...]] = {}
+        """What each engine served last, after an admin's changes."""
 
     def stop(self) -> None:
         """Begin to drain."""
@@ -124,8 +129,21 @@ class Supervisor:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        if any(front.returncode for front in ended):
+        for front in ended:
+            self._judge(front)
+
+    def _judge(self, front: Process) -> None:
+        """Let pass a front that ended as it was told to.
+
+        Raises:
+            CannotServe: it left calls unfinished, or did not end by itself.
+        """
+        if front.returncode == UNFINISHED:
             raise not_finished(self._settings)
+        # SIGTERM: it was told before it had begun to listen to that.
+        if front.returncode not in (0, -signal.SIGTERM):
+            code = front.returncode
+            raise CannotServe(f"a front ended with code {code} as it drained; its log says why")
 
     def _children(self, folder: Path) -> tuple[list[_Child], list[_Child]]:
         """Fronts and engines; the first of each before the others."""
@@ -138,26 +156,32 @@ class Supervisor:
             )
             for number, name in enumerate(names)
         ]
-        tell = partial(self._tell_front, sockets)
-        names = _names("front", self._settings.fronts)
-        after = [self._begun] + [self._listens] * (len(names) - 1)
-        fronts = [_Child(name, _FRONT, tell, after[number]) for number, name in enumerate(names)]
+        fronts = list[_Child]()
+        for name in _names("front", self._settings.fronts):
+            begins, first = beginning(), not fronts
+            tell = partial(self._tell_front, sockets, begins)
+            begun = self._begun if first else self._listens
+            fronts.append(_Child(name, _FRONT, tell, begun, begins))
         return fronts, engines
 
-    def _tell_front(self, sockets: Sequence[Path]) -> dict[str, Any]:
+    def _tell_front(self, sockets: Sequence[Path], begins: str) -> dict[str, Any]:
         return {
             "settings": self._settings.model_dump(mode="json"),
             "sockets": [str(socket) for socket in sockets],
             "port": self._port,
+            "shared": begins,
         }
 
     def _tell_engine(self, number: int, socket: Path) -> dict[str, Any]:
-        """To begin with what served last, as far as it loads, or else with all that was asked."""
-        asked = self._settings.models
-        again = {"models": self._served, "asked": asked}
+        """What to begin with: what others serve, or served last; else what was asked for."""
+        asked, names = self._settings.models, _names("engine", self._settings.engines)
+        own = names.pop(number)
+        others = [name for name in names if name in self._living]
+        told = [self._served[name] for name in [*others, own, *names] if name in self._served]
+        again = {"models": told[0], "asked": asked} if told else {"models": asked, "asked": None}
         return {
             **self._settings.for_engine(number),
-            **({"models": asked, "asked": None} if self._served is None else again),
+            **again,
             "socket": str(socket),
             "log_level": self._settings.log_level,
         }
@@ -171,12 +195,14 @@ class Supervisor:
         failures, loop = 0, asyncio.get_running_loop()
         await child.after.wait()
         while not self._stop.is_set():
-            started = loop.time()
-            process = await self._start(child, metrics)
-            why = await self._listen(child.name, process)
-            code = await process.wait()
-            del self._living[child.name]
-            forget_process(process.pid, metrics)
+            started, code = loop.time(), 0
+            try:
+                process = await self._start(child, metrics)
+                why = await self._listen(child.name, process)
+                code = await process.wait()
+                self._forget(child, process, metrics)
+            except OSError as error:  # the system has no process to give
+                why = f"it cannot be started: {error}"
             if self._stop.is_set():
                 return
             if child.name in self._awaited:
@@ -187,6 +213,13 @@ class Supervisor:
             _log.error("the %s died", child.name, extra=about)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
+
+    def _forget(self, child: _Child, process: Process, metrics: Path) -> None:
+        """It has ended: what only a living one may have is gone."""
+        del self._living[child.name]
+        forget_process(process.pid, metrics)
+        if child.shared:
+            sweep(child.shared)
 
     async def _start(self, child: _Child, metrics: Path) -> Process:
         environment = share_metrics(metrics)
@@ -208,7 +241,7 @@ class Supervisor:
                 case {"ready": True}:
                     self._has_come(name)
                 case {"models": list() as models}:
-                    self._served = tuple(map(str, models))
+                    self._served[name] = tuple(map(str, models))
                     self._serves.set()
                     self._has_come(name)
                 case {"error": str() as why}:

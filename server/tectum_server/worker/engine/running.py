@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.operations import run_batch
 from tectum_server.worker.failure import Failure
@@ -25,9 +27,14 @@ def run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> Answ
     """Run a batch; if it fails, run its halves, so that one bad item fails alone.
 
     One bad item costs the others about two more batches: the first, then ever smaller halves.
+
+    Raises:
+        torch.AcceleratorError: the device has failed, for this process for good.
     """
     try:
         outputs = run_batch(predictor, work)
+    except torch.AcceleratorError:
+        raise
     except Exception as error:
         if len(work) == 1:
             return Answers([error], clean=False)

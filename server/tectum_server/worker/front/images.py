@@ -214,14 +214,14 @@ class ImageReader:
             return _raw(one), 0.0
         started = time.perf_counter()
         try:
-            pixels = decode(one.image.encoded, max_pixels=self._max_pixels)
+            pixels = _placed(decode(one.image.encoded, max_pixels=self._max_pixels), one)
         except ImageError as error:
             return _failure(error, one.field), 0.0
         except Exception:
             return _fault(one.field), 0.0
         took = time.perf_counter() - started
         self._metrics.decode_duration.observe(took)
-        return _placed(pixels, one), took
+        return pixels, took
 
 
 def _raw(one: Opened) -> Pixels:

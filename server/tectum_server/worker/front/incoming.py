@@ -32,7 +32,7 @@ _HANGING_UP = 0.02
 """Seconds from the end of what a client says to its cancellation, if it has hung up: grpc tells the
 one and then the other, and a call that is over by then would count as one that went well."""
 _NAMED_SECONDS = 5.0
-"""So long shared memory has a name, if its client does not use it earlier."""
+"""So long shared memory waits for its client to open it; then it is taken back."""
 _Response = stream_pb2.StreamPerceptionResponse
 
 
@@ -65,6 +65,7 @@ class Incoming:
         self._outgoing = outgoing
         self._has_shared = False
         self._places: SharedPlaces | None = None
+        self._waiting: asyncio.TimerHandle | None = None
         self.set_up_at = Timestamp()
         """When the setup had come."""
 
@@ -114,8 +115,11 @@ class Incoming:
 
     def close(self) -> None:
         """Let go of the shared memory; no frame is read any more."""
-        if self._places is not None:
-            self._places.close()
+        places, self._places = self._places, None
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if places is not None:
+            self._sharing.take_back(places)
 
     async def _read_one(self, arrivals: Arrivals, call: Call, ring: Ring | None) -> bool:
         """Whether there was one; nothing of it is held while the next is waited for."""
@@ -130,6 +134,10 @@ class Incoming:
             case "share":
                 await self._share(request.share)
                 return True
+            case "opened":
+                if self._places is not None:
+                    self._places.is_used()
+                return True
             case "frame":
                 pass
             case _:
@@ -139,7 +147,11 @@ class Incoming:
         frame = arrivals.read(request.frame, size, memory, self._places)
         del packed, request  # the frame alone knows when it is gone
         if ring is not None and frame.wrong is None:
-            await self._copy(frame, call)
+            try:
+                await self._copy(frame, call)
+            except BaseException:
+                frame.drop()
+                raise
         if frame.wrong is not None:
             frame.drop()
             await self._outgoing.failed(frame, frame.wrong)
@@ -165,16 +177,24 @@ class Incoming:
         """Give shared memory for frames, if there is some left.
 
         Raises:
-            Failure: it is asked for once more, or for places that none may have.
+            Failure: it is asked for once more, or for places of no size.
         """
         if self._has_shared:
             raise out_of_range("share", "a stream asks for it once")
+        if not asked.place_bytes:
+            raise out_of_range("share.place_bytes", "at least 1, found 0")
         self._has_shared = True
-        places = self._places = self._sharing.open(asked.place_bytes)
+        places = self._places = await self._sharing.open(asked.place_bytes)
         if places is not None:
-            asyncio.get_running_loop().call_later(_NAMED_SECONDS, places.hide)
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.call_later(_NAMED_SECONDS, self._close_unless_used)
         told = stream_pb2.SharedMemory() if places is None else places.told()
         await self._outgoing.put(_Response(shared_memory=told))
+
+    def _close_unless_used(self) -> None:
+        """Take back what its client has not opened, and nobody can any more."""
+        if self._places is not None and not self._places.used:
+            self.close()
 
     async def _copy(self, frame: Frame, call: Call) -> None:
         """Read what lies in shared memory of a frame that later ones may be paired with.

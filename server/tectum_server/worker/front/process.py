@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -22,12 +23,16 @@ from tectum_server.worker.front.server import Front
 from tectum_server.worker.link.engines import Engines
 from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.settings import WorkerSettings
-from tectum_server.worker.supervised import say, settle, told
+from tectum_server.worker.supervised import UNFINISHED, say, settle, told
 
 __all__ = ["main"]
 
+_LINK_SECONDS = 2.0
 
-async def _run(settings: WorkerSettings, sockets: Sequence[Path], port: int | None) -> int:
+
+async def _run(
+    settings: WorkerSettings, sockets: Sequence[Path], port: int | None, shared: str
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -40,13 +45,15 @@ async def _run(settings: WorkerSettings, sockets: Sequence[Path], port: int | No
     engines = [RemoteEngine(socket, requests, responses) for socket in sockets]
     try:
         joined = Engines(engines, watched=settings.watch > 0)
-        front = Front(settings, joined, CollectorRegistry())
+        front = Front(settings, joined, CollectorRegistry(), shared)
+        for engine in engines:
+            engine.start()
+        if joins:  # the system gives it connections at once, which others could serve
+            await _linked(joined)
         port = await front.start(joins)
     except (ValueError, OSError) as error:  # the port is taken, or a file is not as it should be
         say({"error": str(error)})
         return 4
-    for engine in engines:
-        engine.start()
     say({"port": port})
     ready, stopping = loop.create_task(front.ready()), loop.create_task(stop.wait())
     await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -56,7 +63,17 @@ async def _run(settings: WorkerSettings, sockets: Sequence[Path], port: int | No
     await stopping
     given_up = await front.stop()
     await asyncio.gather(*(engine.close() for engine in engines))
-    return 5 if given_up else 0
+    return UNFINISHED if given_up else 0
+
+
+async def _linked(engines: Engines) -> None:
+    """Wait until they say what they serve, for a while: there may be none at the moment."""
+    linked = asyncio.Event()
+    engines.on_change(linked.set)
+    if not engines.models:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(linked.wait(), _LINK_SECONDS)
+    engines.off_change(linked.set)
 
 
 def main() -> int:
@@ -66,7 +83,7 @@ def main() -> int:
     settings = WorkerSettings.model_validate_json(json.dumps(given["settings"]))
     set_up_logs("worker.front", settings.log_level)
     sockets = [Path(socket) for socket in given["sockets"]]
-    return asyncio.run(_run(settings, sockets, given["port"]))
+    return asyncio.run(_run(settings, sockets, given["port"], given["shared"]))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from tectum_server.worker.front.unpacking import Unpacking
 from tectum_server.worker.jobs import Engine
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
+from tectum_server.worker.shared_names import beginning
 
 __all__ = ["Front"]
 
@@ -72,13 +73,21 @@ class Front:
         settings: the worker's.
         engine: what computes.
         registry: where metrics live.
+        shared: how shared memory for frames is called in the beginning; None: as it likes.
     """
 
     def __init__(
-        self, settings: WorkerSettings, engine: Engine, registry: CollectorRegistry
+        self,
+        settings: WorkerSettings,
+        engine: Engine,
+        registry: CollectorRegistry,
+        shared: str | None = None,
     ) -> None:
         metrics = FrontMetrics(registry)
         self._settings = settings
+        self._sharing = Sharing(
+            settings.shared_memory_bytes, settings.max_pixels, shared or beginning()
+        )
         self._images = ImageReader(settings.decode_threads, settings.max_pixels, metrics)
         catalogue = Catalogue(engine, settings, metrics)
         self._access = Access(settings.tokens)
@@ -140,6 +149,7 @@ class Front:
                     await self._calls.in_flight.idle()
         await self._server.stop(grace=_GRACE_SECONDS)
         self._images.close()
+        self._sharing.close()
         return given_up
 
     async def _settle(self) -> None:
@@ -154,7 +164,6 @@ class Front:
 
     def _build(self) -> grpc.aio.Server:
         limit = self._settings.max_message_bytes + _SLACK_BYTES
-        sharing = Sharing(self._settings.shared_memory_bytes, self._settings.max_pixels)
         server = grpc.aio.server(
             interceptors=[
                 Admission(*_SERVICES, self._access, self._calls),
@@ -177,7 +186,7 @@ class Front:
             ),
         )
         perception_pb2_grpc.add_PerceptionServiceServicer_to_server(
-            Perception(self._calls, self._images, sharing), server
+            Perception(self._calls, self._images, self._sharing), server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(
             Models(self._calls, self._catalogue), server

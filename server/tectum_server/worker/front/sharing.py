@@ -7,23 +7,25 @@ client that makes the object smaller costs itself a frame, and not this process 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tectum.v1 import errors_pb2, stream_pb2
+from tectum_server.worker import shared_names
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.wire import out_of_range
 
 __all__ = ["SharedPicture", "SharedPlaces", "Sharing"]
 
-_FOLDER = Path("/dev/shm")  # noqa: S108 - Linux's own for POSIX shared memory, which has no other
 _PLACES = 6
 """One frame waits, one is in the engine's line, one is offered in its place, one is on its way; and
 two whose answers are."""
@@ -38,42 +40,66 @@ class Sharing:
     Args:
         capacity: bytes; 0: none.
         max_pixels: of one frame.
+        begins: how all names begin.
     """
 
-    def __init__(self, capacity: int, max_pixels: int) -> None:
+    def __init__(self, capacity: int, max_pixels: int, begins: str) -> None:
         self._capacity = capacity
         self._max_pixels = max_pixels
+        self._begins = begins
         self._used = 0
+        # The system takes its time to find memory, and to have it back.
+        self._thread = ThreadPoolExecutor(1, "share")
 
     @property
     def offered(self) -> bool:
         """Whether there is any, for any stream."""
-        return self._capacity > 0 and _FOLDER.is_dir()
+        return self._capacity > 0 and shared_names.FOLDER.is_dir()
 
-    def open(self, place_bytes: int) -> SharedPlaces | None:
-        """Places for a stream's frames; None if there is no more room.
+    async def open(self, place_bytes: int) -> SharedPlaces | None:
+        """Places for a stream's frames; None if there is no more room, or none so large.
 
         Args:
-            place_bytes: of each.
-
-        Raises:
-            Failure: FIELD_OUT_OF_RANGE.
+            place_bytes: of each, at least 1.
         """
-        most = 3 * self._max_pixels
-        if not 0 < place_bytes <= most:
-            raise out_of_range("share.place_bytes", f"1 to {most}, found {place_bytes}")
         size = _HEADER + _PLACES * place_bytes
-        if not self.offered or self._used + size > self._capacity:
+        if not self.offered or place_bytes > 3 * self._max_pixels:
             return None
-        try:
-            places = SharedPlaces(self, place_bytes, size)
-        except OSError:  # the system has no room, or lets nobody
+        if self._used + size > self._capacity:
             return None
         self._used += size
-        return places
+        making = asyncio.get_running_loop().run_in_executor(
+            self._thread, SharedPlaces.make, shared_names.fresh(self._begins), place_bytes
+        )
+        try:
+            return await asyncio.shield(making)
+        except OSError:  # the system has no room, or lets nobody
+            self._used -= size
+            return None
+        except asyncio.CancelledError:
+            making.add_done_callback(self._unwanted)
+            raise
 
-    def closed(self, size: int) -> None:
-        """Hear that so many bytes are free again."""
+    def take_back(self, places: SharedPlaces) -> None:
+        """Have a stream's places again; what is being read of them is waited for, elsewhere."""
+        places.hide()
+        try:
+            closing = asyncio.get_running_loop().run_in_executor(self._thread, places.close)
+        except RuntimeError:  # the front has ended
+            places.close()
+        else:
+            closing.add_done_callback(lambda _: self._free(places.size))
+
+    def close(self) -> None:
+        """Give no more; what is to be closed is closed."""
+        self._thread.shutdown()
+
+    def _unwanted(self, made: asyncio.Future[SharedPlaces]) -> None:
+        """Take back what was made for a stream that has ended meanwhile."""
+        if not made.cancelled() and made.exception() is None:
+            self.take_back(made.result())
+
+    def _free(self, size: int) -> None:
         self._used -= size
 
 
@@ -81,32 +107,51 @@ class SharedPlaces:
     """One stream's.
 
     Args:
-        sharing: what they are part of.
+        name: of the object.
+        descriptor: by which it is open.
         place_bytes: of each place.
-        size: of all, and what comes before.
-
-    Raises:
-        OSError: the system does not give them.
+        mark: what it begins with.
     """
 
-    def __init__(self, sharing: Sharing, place_bytes: int, size: int) -> None:
-        self._sharing = sharing
+    def __init__(self, name: str, descriptor: int, place_bytes: int, mark: bytes) -> None:
+        self._name = name
+        self._descriptor = descriptor
         self._place_bytes = place_bytes
-        self._size = size
+        self._mark = mark
         self._lock = threading.Lock()
         self._hidden = self._closed = False
-        self._mark = secrets.token_bytes(_MARK)
-        self._name = f"tectum-{secrets.token_hex(16)}"
+        self.used = False
+        """Whether its client has it open."""
+
+    @classmethod
+    def make(cls, name: str, place_bytes: int) -> Self:
+        """A new object, all of whose memory is there.
+
+        Raises:
+            OSError: the system does not give it.
+        """
+        path, mark = shared_names.FOLDER / name, secrets.token_bytes(_MARK)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(_FOLDER / self._name, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
         try:
             # Now, and all of it: later, there might be no room where it is written to.
-            os.posix_fallocate(self._descriptor, 0, size)
-            os.pwrite(self._descriptor, self._mark, 0)
+            os.posix_fallocate(descriptor, 0, _HEADER + _PLACES * place_bytes)
+            os.pwrite(descriptor, mark, 0)
         except OSError:
-            self.hide()
-            os.close(self._descriptor)
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
             raise
+        return cls(name, descriptor, place_bytes, mark)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return _HEADER + _PLACES * self._place_bytes
+
+    def is_used(self) -> None:
+        """Its client has it open, and needs its name no more."""
+        self.used = True
+        self.hide()
 
     def told(self) -> stream_pb2.SharedMemory:
         """As the client is told."""
@@ -123,15 +168,16 @@ class SharedPlaces:
         if not self._hidden:
             self._hidden = True
             with suppress(FileNotFoundError):
-                (_FOLDER / self._name).unlink()
+                (shared_names.FOLDER / self._name).unlink()
 
     def close(self) -> None:
-        """Let go of it; what is being read is waited for."""
+        """Let go of it and empty it, whoever has it open; what is being read is waited for."""
         self.hide()
         with self._lock:
             self._closed = True
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
-        self._sharing.closed(self._size)
 
     def read(self, offset: int, into: NDArray[np.uint8]) -> None:
         """Fill an array.
@@ -149,12 +195,12 @@ class SharedPlaces:
             )
 
     def picture(self, sent: stream_pb2.SharedPixels) -> SharedPicture:
-        """Where a frame's pixels lie; who says so has the memory open, and needs its name no more.
+        """Where a frame's pixels lie; who says so has the memory open.
 
         Raises:
             Failure: nowhere in these places.
         """
-        self.hide()
+        self.is_used()
         if sent.place >= _PLACES:
             found = f"0 to {_PLACES - 1}, found {sent.place}"
             raise out_of_range("frame.shared.place", found)

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import Engine, Job, JobResult, ModelEntry, Priority, Renewal
+from tectum_server.worker.jobs import (
+    Engine,
+    ItemFailure,
+    Job,
+    JobResult,
+    ModelEntry,
+    Priority,
+    Renewal,
+)
 from tectum_server.worker.link.merging import merged
 
 __all__ = ["Engines"]
@@ -22,6 +30,10 @@ _FULL = frozenset(
     {errors_pb2.ERROR_REASON_QUEUE_FULL, errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE}
 )
 """Refusals of one engine that need not be another's."""
+_NOT_FOUND = errors_pb2.ERROR_REASON_MODEL_NOT_FOUND
+_FAULT = errors_pb2.ERROR_REASON_INTERNAL
+_DOUBT = 1.0
+"""Seconds that an engine comes last after a job of which nothing but faults came."""
 _TRIES = 2
 """Engines that a job is offered to: where the one with least to do has no room, most have none."""
 
@@ -29,8 +41,10 @@ _TRIES = 2
 class _Member:
     """One engine, and what this front has asked of it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self.engine = engine
+        self._clock = clock
+        self._doubt: float | None = None
         self._items = dict.fromkeys(Priority, 0)
 
     def version_of(self, name: str) -> str | None:
@@ -38,19 +52,32 @@ class _Member:
         entry = self.engine.models.get(name)
         return entry.version if entry is not None and entry.state == "ready" else None
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether its last job failed for a fault of its own, and not long ago.
+
+        One that fails at once would otherwise always have least to do, and be given all there is.
+        """
+        return self._doubt is not None and self._clock() < self._doubt
+
     def before(self, priority: Priority) -> tuple[int, int]:
         """Items that go before a new one of this class, and those that it overtakes."""
         ahead = sum(count for other, count in self._items.items() if other <= priority)
         return ahead, sum(self._items.values()) - ahead
 
-    @contextmanager
-    def busy(self, job: Job) -> Iterator[None]:
-        """While a job is this one's."""
+    async def submit(self, job: Job, renewal: Renewal | None) -> JobResult:
+        """Have it compute a job, and note whether it can."""
         self._items[job.priority] += len(job.items)
         try:
-            yield
+            result = await self.engine.submit(job, renewal)
+        except Failure as failure:
+            self._doubt = self._clock() + _DOUBT if failure.reason == _FAULT else self._doubt
+            raise
         finally:
             self._items[job.priority] -= len(job.items)
+        faulty = all(isinstance(o, ItemFailure) and o.reason == _FAULT for o in result.outputs)
+        self._doubt = self._clock() + _DOUBT if faulty else None
+        return result
 
 
 class Engines:
@@ -59,10 +86,17 @@ class Engines:
     Args:
         engines: at least one.
         watched: whether they follow their repository by themselves, and take no version's name.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, engines: Sequence[Engine], *, watched: bool = False) -> None:
-        self._members = [_Member(engine) for engine in engines]
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        *,
+        watched: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._members = [_Member(engine, clock) for engine in engines]
         self._watched = watched
         self._turns = itertools.count()
         self._models: dict[str, ModelEntry] = {}
@@ -95,11 +129,11 @@ class Engines:
         *others, last = self._in_order(job)[:_TRIES]
         for member in others:
             try:
-                return await self._submit(member, job, renewal)
+                return await member.submit(job, renewal)
             except Failure as failure:
                 if failure.reason not in _FULL:
                     raise
-        return await self._submit(last, job, renewal)
+        return await last.submit(job, renewal)
 
     async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
         """As jobs.Engine.load_model: in one engine, and once it serves there in all others.
@@ -126,15 +160,22 @@ class Engines:
                 engines are there; or what another one raises, which is named.
         """
         first, *others = self._all()
-        await first.unload_model(name)
+        unknown: Failure | None = None
+        try:
+            await first.unload_model(name)
+        except Failure as failure:
+            if failure.reason != errors_pb2.ERROR_REASON_MODEL_NOT_FOUND:
+                raise
+            unknown = failure  # it may be left in others, of a time before
         outcomes = await asyncio.gather(
             *(engine.unload_model(name) for engine in others), return_exceptions=True
         )
-        _raise_first("unloaded", outcomes)
-
-    async def _submit(self, member: _Member, job: Job, renewal: Renewal | None) -> JobResult:
-        with member.busy(job):
-            return await member.engine.submit(job, renewal)
+        lacking = [isinstance(o, Failure) and o.reason == _NOT_FOUND for o in outcomes]
+        if unknown is not None and all(lacking):
+            raise unknown
+        _raise_first(
+            "unloaded", [None if lacks else o for lacks, o in zip(lacking, outcomes, strict=True)]
+        )
 
     def _in_order(self, job: Job) -> list[_Member]:
         """Who could compute a job, least to do first; those that cannot only if none can.
@@ -145,7 +186,11 @@ class Engines:
         able = [self._ability(member, job) for member in self._members]
         order = sorted(
             (number for number in range(count) if able[number] == max(able)),
-            key=lambda n: (self._members[n].before(job.priority), (n - turn) % count),
+            key=lambda n: (
+                self._members[n].in_doubt,
+                self._members[n].before(job.priority),
+                (n - turn) % count,
+            ),
         )
         return [self._members[number] for number in order]
 

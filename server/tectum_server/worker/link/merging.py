@@ -34,12 +34,18 @@ def merged(
     for name in names:
         entries = [catalogue[name] for catalogue in catalogues if name in catalogue]
         chosen = _chosen(entries, before.get(name))
-        rejections = [entry.rejection for entry in entries if entry.rejection is not None]
+        # Of a version that serves, an engine's failure to load it too is no rejection.
+        serving = chosen.version if chosen.state == "ready" else None
+        rejections = [
+            entry.rejection
+            for entry in (chosen, *entries)
+            if entry.rejection is not None and entry.rejection.version != serving
+        ]
         found[name] = msgspec.structs.replace(
             chosen,
             default=name in leader and leader[name].default,
             memory_bytes=sum(entry.memory_bytes for entry in entries),
-            rejection=chosen.rejection or next(iter(rejections), None),
+            rejection=next(iter(rejections), None),
         )
     return found
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
@@ -60,6 +61,8 @@ class GatedPredictor:
         for text in texts:
             if text == "poison":
                 raise ZeroDivisionError("poison")
+            if text == "device":
+                raise torch.AcceleratorError("device-side assert triggered")
             if text == "unable":
                 raise CapabilityMissing("this model has no such part")
             if text == "wrong":

@@ -130,6 +130,22 @@ async def test_a_fault_in_the_loop_leaves_nobody_waiting_and_is_told(
         await rig.scheduler.close()
 
 
+async def test_a_device_that_has_failed_ends_the_engine_for_another_to_begin() -> None:
+    told: list[str] = []
+    rig = Rig(on_failure=lambda: told.append("failed"))
+    rig.predictor.open()
+    (poisoned,) = (await rig.submit("poison")).outputs
+    before = list(told)
+
+    reasons = [(await refusal(rig.submit(text))).reason for text in ("device", "later")]
+
+    assert isinstance(poisoned, ItemFailure)  # any other fault is its item's
+    assert (before, told) == ([], ["failed"])
+    assert reasons == [errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE] * 2
+    async with asyncio.timeout(10):
+        await rig.scheduler.close()
+
+
 # ---------------------------------------------------------------- what the log says
 
 

@@ -25,7 +25,6 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.front import latents, reconstruction, rollouts, similarity
 from tectum_server.worker.front.call import Call, Record
 from tectum_server.worker.front.perception import Perception
-from tectum_server.worker.front.sharing import Sharing
 
 MANY = 100_000
 EMPTY = image_pb2.Image()
@@ -145,7 +144,7 @@ ROWS: dict[str, tuple[Message, str, str]] = {
 def work_of(front: Fronted) -> dict[str, Work]:
     """What answers each request."""
     calls, reader = front.front._calls, front.front._images
-    perception = Perception(calls, reader, Sharing(0, 1))
+    perception = Perception(calls, reader, front.front._sharing)
 
     def plain(function: Any) -> Work:
         return lambda request, call: function(request, call, calls, reader)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +16,8 @@ from tests.bundles import picture
 from tests.server.worker.messages import reason
 
 from tectum.v1 import stream_pb2
+from tectum_server.worker import shared_names
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front import sharing
 from tectum_server.worker.front.sharing import SharedPlaces, Sharing
 
 PIXELS = picture(1, 20, 30)
@@ -25,25 +28,34 @@ Opening = Callable[..., SharedPlaces]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where these tests' shared memory lies."""
-    monkeypatch.setattr(sharing, "_FOLDER", tmp_path)
+    monkeypatch.setattr(shared_names, "FOLDER", tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def opened(folder: Path) -> Iterator[Opening]:
     """Open places; they are closed in the end."""
-    shared, found = Sharing(1 << 20, 1000), list[SharedPlaces]()
+    found = list[SharedPlaces]()
 
     def open_places(place_bytes: int = PLACE) -> SharedPlaces:
-        places = shared.open(place_bytes)
-        assert places is not None
-        found.append(places)
-        return places
+        found.append(SharedPlaces.make(shared_names.fresh("tectum-x"), place_bytes))
+        return found[-1]
 
     yield open_places
     for places in found:
         if not places._closed:
             places.close()
+
+
+def left(folder: Path) -> list[str]:
+    """The names that are there."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def given_back(shared: Sharing) -> None:
+    """Wait until all that is to be closed is."""
+    while shared._used:
+        await asyncio.sleep(0.001)
 
 
 def write(places: SharedPlaces, folder: Path, place: int, data: bytes) -> None:
@@ -93,7 +105,7 @@ def test_its_name_is_gone_once_it_is_used_or_closed(opened: Opening, folder: Pat
 
     assert len(set(names)) == 2
     assert one == {names[1][1:]}
-    assert list(folder.iterdir()) == []
+    assert (used.used, list(folder.iterdir())) == (True, [])
     assert used.picture(at(0)).read().shape == (20, 30, 3)  # who has it open keeps it
 
 
@@ -130,49 +142,104 @@ def test_memory_that_was_made_smaller_or_closed_costs_a_frame_and_no_more(
         assert reason(caught.value.reason) == "SHAPE_MISMATCH"
 
 
-def test_there_is_only_so_much_and_it_comes_back(folder: Path) -> None:
+async def test_there_is_only_so_much_and_it_comes_back(folder: Path) -> None:
     size = 4096 + 6 * PLACE
-    shared = Sharing(2 * size, 1000)
+    shared = Sharing(2 * size, 1000, "tectum-x")
 
-    first, second, third = (shared.open(PLACE) for _ in range(3))
+    first, second, third = [await shared.open(PLACE) for _ in range(3)]
     assert first is not None
     assert second is not None
-    first.close()
-    again = shared.open(PLACE)
+    shared.take_back(first)
+    while (again := await shared.open(PLACE)) is None:
+        await asyncio.sleep(0.001)
 
     assert third is None
-    assert again is not None
-    again.close()
-    second.close()
-    assert list(folder.iterdir()) == []
+    assert (first.size, second.size, again.size) == (size, size, size)
+    for places in (again, second):
+        shared.take_back(places)
+    await given_back(shared)
+    assert left(folder) == []
+    shared.close()
 
 
-@pytest.mark.parametrize("place_bytes", [0, 3001])
-def test_places_are_as_large_as_a_picture_may_be(folder: Path, place_bytes: int) -> None:
-    with pytest.raises(Failure) as caught:
-        Sharing(1 << 20, 1000).open(place_bytes)
+async def test_who_asks_for_larger_places_than_a_picture_may_be_is_given_none(
+    folder: Path,
+) -> None:
+    shared = Sharing(1 << 20, 1000, "tectum-x")
 
-    assert caught.value.field == "share.place_bytes"
-    assert "1 to 3000" in caught.value.message
+    assert await shared.open(3001) is None
+    assert await shared.open(3000) is not None
+    shared.close()
 
 
-def test_where_there_is_none_none_is_offered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    off, on = Sharing(0, 1000), Sharing(1 << 20, 1000)
+async def test_where_there_is_none_none_is_offered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off, on = Sharing(0, 1000, "x"), Sharing(1 << 20, 1000, "x")
     offered = off.offered, on.offered
-    monkeypatch.setattr(sharing, "_FOLDER", folder / "nowhere")
+    monkeypatch.setattr(shared_names, "FOLDER", folder / "nowhere")
 
     assert offered == (False, True)
-    assert off.open(PLACE) is None
+    assert await off.open(PLACE) is None
     assert not on.offered
 
 
-def test_where_the_system_has_no_room_none_is_given_and_nothing_is_left(
+async def test_where_the_system_has_no_room_none_is_given_and_nothing_is_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
+    shared = Sharing(1 << 20, 1000, "tectum-x")
 
-    assert Sharing(1 << 20, 1000).open(PLACE) is None
-    assert list(folder.iterdir()) == []
+    assert await shared.open(PLACE) is None
+    assert shared._used == 0
+    assert left(folder) == []
+    shared.close()
+
+
+async def test_who_goes_while_it_is_being_made_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, going = os.posix_fallocate, threading.Event()
+
+    def slow(*given: int) -> None:
+        going.wait(30)
+        inner(*given)
+
+    monkeypatch.setattr(os, "posix_fallocate", slow)
+    shared = Sharing(1 << 20, 1000, "tectum-x")
+    opening = asyncio.ensure_future(shared.open(PLACE))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+
+    going.set()
+    await given_back(shared)
+
+    assert left(folder) == []
+    shared.close()
+
+
+async def test_it_is_empty_for_whoever_still_has_it_open(folder: Path) -> None:
+    shared = Sharing(1 << 20, 1000, "tectum-x")
+    places = await shared.open(PLACE)
+    assert places is not None
+    with (folder / places.told().name[1:]).open("rb") as held:
+        shared.take_back(places)
+        await given_back(shared)
+
+        assert os.fstat(held.fileno()).st_size == 0
+    shared.close()
+
+
+def test_what_a_front_has_left_is_swept_by_how_its_names_begin(folder: Path) -> None:
+    mine, other = shared_names.beginning(), shared_names.beginning()
+    for begins in (mine, mine, other):
+        (folder / shared_names.fresh(begins)).touch()
+
+    shared_names.sweep(mine)
+
+    assert [path.name.startswith(other) for path in folder.iterdir()] == [True]
+    assert re.fullmatch("tectum-[0-9a-f]{32}", shared_names.fresh(mine))

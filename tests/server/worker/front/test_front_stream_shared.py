@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,9 @@ from tests.server.worker.messages import reason
 from tests.server.worker.scripted import ScriptedEngine, zeros
 from tests.server.worker.serving import Camera, Fronted, until
 
-import tectum
 from tectum.sharing import SharedPlaces
 from tectum.v1 import image_pb2, stream_pb2
+from tectum_server.worker.front import images, incoming, sharing
 
 FIRST, SECOND, THIRD = (picture(seed, 40, 50) for seed in (1, 2, 3))
 SHM = Path("/dev/shm")
@@ -40,7 +41,7 @@ class Robot:
         self.camera.say(stream_pb2.StreamPerceptionRequest(share=asked))
         response: stream_pb2.StreamPerceptionResponse = next(self.camera.call)
         self.told = response.shared_memory
-        self.places = SharedPlaces.open(self.told)
+        self.places = SharedPlaces.open(self.told, place_bytes)
 
     def show(self, number: int, pixels: NDArray[np.uint8], at: float | None = None) -> None:
         """Send a frame that lies there."""
@@ -113,6 +114,13 @@ def test_smaller_frames_lie_there_too(robot: Robot, engine: ScriptedEngine) -> N
 def test_a_frame_that_a_newer_one_replaces_is_never_read(
     robot: Robot, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    inner, read = sharing.SharedPlaces.read, list[int]()
+
+    def noted(self: sharing.SharedPlaces, offset: int, into: NDArray[np.uint8]) -> None:
+        read.append((offset - 4096) // FIRST.nbytes)
+        inner(self, offset, into)
+
+    monkeypatch.setattr(sharing.SharedPlaces, "read", noted)
     robot.show(1, FIRST)
     first = engine.begun.get(timeout=30)
     robot.show(2, SECOND)
@@ -126,6 +134,7 @@ def test_a_frame_that_a_newer_one_replaces_is_never_read(
     assert [(one.frame_id, one.status) for one in rest] == [(1, OK), (3, OK)]
     np.testing.assert_array_equal(first.items[0].arrays[0], FIRST)
     np.testing.assert_array_equal(engine.begun.get(timeout=30).items[0].arrays[0], THIRD)
+    assert read == [0, 2]
 
 
 def test_a_frame_is_paired_with_what_an_earlier_one_showed_although_its_place_is_used_again(
@@ -222,13 +231,13 @@ def test_memory_that_is_made_smaller_costs_frames_and_not_the_worker(
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_stream_that_asks_once_more_or_for_too_much_ends(
+def test_a_stream_that_asks_once_more_or_for_nothing_ends(
     robots: Callable[..., Robot], again: bool
 ) -> None:
     robot = robots()
     if again:
         robot.share()
-    asked = stream_pb2.SharedMemoryRequest(place_bytes=FIRST.nbytes if again else 2**40)
+    asked = stream_pb2.SharedMemoryRequest(place_bytes=FIRST.nbytes if again else 0)
 
     robot.camera.say(stream_pb2.StreamPerceptionRequest(share=asked))
     told = robot.camera.failed()
@@ -237,64 +246,86 @@ def test_a_stream_that_asks_once_more_or_for_too_much_ends(
     assert told.fields == (("share",) if again else ("share.place_bytes",))
 
 
-# ---------------------------------------------------------------- through the SDK
-
-
-def frames_of(engine: ScriptedEngine) -> list[NDArray[np.uint8]]:
-    """What the engine was asked, so far."""
-    return [engine.begun.get(timeout=30).items[0].arrays[0] for _ in range(engine.begun.qsize())]
-
-
-def test_the_sdk_shares_what_it_can_and_sends_the_rest(
-    fronted: Callable[..., Fronted], engine: ScriptedEngine
-) -> None:
-    front = fronted(shared_memory_bytes=1 << 20)
-    engine.answers(zeros)
-    large = picture(5, 80, 90)  # than the first, by which places are measured
-    shown = [FIRST, SECOND, large, THIRD, *([FIRST, SECOND] * 6)]
-    with (
-        tectum.Client(f"127.0.0.1:{front.port}") as client,
-        client.stream(embed=True, send="shared") as stream,
-    ):
-        for pixels in shown:
-            stream.send(tectum.Frame(pixels))
-            assert next(stream).status == "ok"
-        held = stream._conversation._places
-        assert held is not None
-        stream.finish()
-        assert list(stream) == []
-
-    for found, pixels in zip(frames_of(engine), shown, strict=True):
-        np.testing.assert_array_equal(found, pixels)
-    assert held._descriptor is None  # it lets go of the memory
-
-
-async def test_so_does_its_twin(fronted: Callable[..., Fronted], engine: ScriptedEngine) -> None:
-    front = fronted(shared_memory_bytes=1 << 20)
-    engine.answers(zeros)
-    async with (
-        tectum.AsyncClient(f"127.0.0.1:{front.port}") as client,
-        client.stream(embed=True, send="shared") as stream,
-    ):
-        for pixels in (FIRST, SECOND, THIRD):
-            stream.send(tectum.Frame(pixels))
-            assert (await anext(stream)).status == "ok"
-        assert stream._conversation._places is not None
-
-    for found, pixels in zip(frames_of(engine), (FIRST, SECOND, THIRD), strict=True):
-        np.testing.assert_array_equal(found, pixels)
-
-
-def test_from_a_worker_that_gives_none_frames_travel_as_ever(
-    front: Fronted, engine: ScriptedEngine
+def test_places_that_are_too_large_are_not_given_and_the_stream_goes_on(
+    robot: Robot, robots: Callable[..., Robot], engine: ScriptedEngine
 ) -> None:
     engine.answers(zeros)
-    with (
-        tectum.Client(f"127.0.0.1:{front.port}") as client,
-        client.stream(embed=True, send="shared") as stream,
-    ):
-        stream.send(tectum.Frame(FIRST))
-        assert next(stream).status == "ok"
-        assert stream._conversation._places is None
+    other = robots()
 
-    np.testing.assert_array_equal(frames_of(engine)[0], FIRST)
+    other.share(2**40)
+    other.camera.send(frame(1))
+
+    assert other.places is None
+    assert other.result().status == OK
+
+
+def test_what_its_client_does_not_open_is_taken_back(
+    fronted: Callable[..., Fronted], engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "_NAMED_SECONDS", 0.1)
+    engine.answers(zeros)
+    front = fronted(shared_memory_bytes=4096 + 6 * FIRST.nbytes)
+    elsewhere, here = Robot(front), list[Robot]()
+    elsewhere.share()
+    assert elsewhere.places is not None
+    elsewhere.places.close()  # as if it were another host's
+
+    def given() -> bool:
+        here.append(Robot(front))
+        here[-1].share()
+        if here[-1].places is None:
+            here.pop().close()
+        return bool(here)
+
+    until(given)
+    lost = frame(1, image=None)
+    lost.shared.CopyFrom(stream_pb2.SharedPixels(place=0, height=2, width=2))
+    elsewhere.camera.send(lost)
+    elsewhere.camera.send(frame(2))
+
+    assert [elsewhere.camera.result().status for _ in range(2)] == [FAILED, OK]
+    for robot in (elsewhere, *here):
+        robot.close()
+
+
+def test_what_its_client_says_is_open_is_left_to_it(
+    fronted: Callable[..., Fronted], engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "_NAMED_SECONDS", 0.1)
+    engine.answers(zeros)
+    robot = Robot(fronted(shared_memory_bytes=1 << 20))
+    robot.share()
+    robot.camera.say(stream_pb2.StreamPerceptionRequest(opened=stream_pb2.SharedMemoryOpened()))
+    until(lambda: not (SHM / robot.told.name[1:]).exists())
+    time.sleep(0.3)  # three times as long as it would have waited
+
+    robot.show(1, FIRST)
+
+    assert robot.result().status == OK
+    robot.close()
+
+
+def test_a_client_that_goes_while_its_frame_is_read_leaves_no_memory_taken(
+    fronted: Callable[..., Fronted], engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, reading, going = sharing.SharedPicture.read, threading.Event(), threading.Event()
+
+    def slow(self: sharing.SharedPicture) -> NDArray[np.uint8]:
+        reading.set()
+        going.wait(30)
+        return inner(self)
+
+    monkeypatch.setattr(images, "_AT_ONCE", 0)
+    monkeypatch.setattr(sharing.SharedPicture, "read", slow)
+    front = fronted(shared_memory_bytes=1 << 20)
+    robot = Robot(front, latent_actions=True)
+    robot.share()
+    robot.show(1, FIRST, time.time())
+    assert reading.wait(30)
+
+    robot.close()
+    until(lambda: front.front._calls._streams == 0)
+    going.set()
+
+    until(lambda: front.front._calls.memory.used == 0)
+    assert front.front._calls.memory.used == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
     EmbedImages,
     Item,
+    ItemFailure,
     Job,
     JobResult,
     ModelEntry,
@@ -32,6 +34,8 @@ class OneOfSeveral(HeldEngine):
         super().__init__()
         self.told: list[tuple[str, ...]] = []
         self.full: errors_pb2.ErrorReason.ValueType | None = None
+        self.lacks: set[str] = set()
+        self.faulty = False
         self.serves(version)
 
     def serves(self, version: str = "") -> None:
@@ -46,7 +50,10 @@ class OneOfSeveral(HeldEngine):
             raise Failure(self.full, "full", retry_after=2.5)
         if not self.models:
             raise Failure(errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE, "away")
-        return await super().submit(job, renewal)
+        result = await super().submit(job, renewal)
+        fault = ItemFailure(errors_pb2.ERROR_REASON_INTERNAL, "a fault")
+        outputs = (fault,) * len(job.items) if self.faulty else result.outputs
+        return replace(result, outputs=outputs)
 
     async def load_model(self, name: str, version: str, make_default: bool) -> ModelEntry:
         self.told.append(("load", name, version))
@@ -54,6 +61,8 @@ class OneOfSeveral(HeldEngine):
 
     async def unload_model(self, name: str) -> None:
         self.told.append(("unload", name))
+        if name in self.lacks:
+            raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, f"no {name}", "name")
 
 
 def a_job(priority: Priority = INTERACTIVE, items: int = 1, version: str = "") -> Job:
@@ -190,6 +199,40 @@ async def test_any_other_failure_is_the_jobs_own() -> None:
     assert sum(len(member.told) for member in members) == 1
 
 
+async def test_an_engine_of_which_nothing_but_faults_come_is_tried_now_and_then() -> None:
+    members, now = [OneOfSeveral() for _ in range(4)], 0.0
+    engines = Engines(members, clock=lambda: now)
+    for member in members:
+        member.free.set()
+    members[2].faulty = True
+
+    for _ in range(100):  # ten seconds of jobs, one after the other
+        await engines.submit(a_job(items=2))
+        now += 0.1
+    given = [member.begun.qsize() for member in members]
+    members[2].faulty = False
+    now += 1
+    for _ in range(100):
+        await engines.submit(a_job(items=2))
+    again = [member.begun.qsize() - was for member, was in zip(members, given, strict=True)]
+
+    assert given[2] <= 10  # once a second at most, though it always has least to do
+    assert again == [25] * 4
+
+
+async def test_one_fault_among_answers_casts_no_doubt() -> None:
+    members = [OneOfSeveral(), OneOfSeveral()]
+    engines = Engines(members, clock=lambda: 0.0)
+    for member in members:
+        member.free.set()
+        member.faulty = True
+
+    for _ in range(10):  # all are in doubt, as all are where it is the pictures' fault
+        await engines.submit(a_job())
+
+    assert [member.begun.qsize() for member in members] == [5, 5]
+
+
 async def test_an_engine_that_is_away_is_passed_over_and_all_of_them_are_an_error() -> None:
     members = [OneOfSeveral(), OneOfSeveral()]
     engines = Engines(members)
@@ -238,6 +281,21 @@ async def test_a_model_is_loaded_in_one_engine_and_then_the_same_in_all_others()
     ]
     assert [member.told for member in watching] == [[("load", "leg", "")]] * 2
     assert [member.told[1:] for member in members] == [[("unload", "leg")]] * 3
+
+
+async def test_a_model_is_unloaded_wherever_it_is_and_unknown_only_if_it_is_nowhere() -> None:
+    members = [OneOfSeveral() for _ in range(3)]
+    engines = Engines(members)
+    members[0].lacks = members[2].lacks = {"leg"}
+
+    await engines.unload_model("leg")
+    members[1].lacks = {"leg"}
+    with pytest.raises(Failure) as caught:
+        await engines.unload_model("leg")
+
+    assert [len(member.told) for member in members] == [2, 2, 2]
+    assert caught.value.reason == errors_pb2.ERROR_REASON_MODEL_NOT_FOUND
+    assert caught.value.message == "no leg"
 
 
 async def test_what_the_first_rejects_no_other_is_told() -> None:

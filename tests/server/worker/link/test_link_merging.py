@@ -114,6 +114,24 @@ def test_memory_is_that_of_all_and_a_rejection_anywhere_is_told() -> None:
     assert (found["arm"].memory_bytes, found["arm"].rejection) == (20, rejection)
 
 
+@given(catalogues)
+def test_a_version_that_serves_is_not_told_to_be_rejected(engines: Sequence[Catalogue]) -> None:
+    rejecting = [
+        {"arm": msgspec.structs.replace(one["arm"], rejection=Rejection(version, "no", 1.0))}
+        for one, version in zip([e for e in engines if e], ["v1", "v2", "v3", "v1", "v2"])  # noqa: B905
+    ]
+
+    found = merged(rejecting, {}).get("arm")
+
+    told = [one["arm"].rejection for one in rejecting]
+    if found is not None and found.state == "ready":
+        others = [one for one in told if one is not None and one.version != found.version]
+        assert bool(found.rejection) == bool(others)
+        assert found.rejection is None or found.rejection.version != found.version
+    elif found is not None:
+        assert found.rejection in told
+
+
 def test_there_is_one_default_that_of_the_first_engine_that_is_there() -> None:
     first = {"arm": entry("arm", "v1", default=True), "leg": entry("leg", "v1")}
     second = {"arm": entry("arm", "v1"), "leg": entry("leg", "v1", default=True)}
