@@ -88,7 +88,10 @@ async def vanished(scene: Scene) -> tuple[str, bool]:
     command = [sys.executable, str(HERE / "vanishing.py"), scene.worker.address]
     processes = [
         await asyncio.create_subprocess_exec(
-            *command, str(scene.clients // groups), stdout=asyncio.subprocess.PIPE
+            *command,
+            str(scene.clients // groups),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )
         for _ in range(groups)
     ]
@@ -97,6 +100,12 @@ async def vanished(scene: Scene) -> tuple[str, bool]:
         for process in processes:
             assert process.stdout is not None
             connections += int(await process.stdout.readline() or 0)
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(b"now\n")
+        for process in processes:
+            assert process.stdout is not None
+            await process.stdout.readline()
         waiting = await scene.waiting()
     finally:
         for process in processes:

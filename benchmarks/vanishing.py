@@ -30,6 +30,8 @@ def vanish(address: str, count: int) -> None:
     channels = [grpc.insecure_channel(address, options=_OWN) for _ in range(count)]
     for channel in channels:
         grpc.channel_ready_future(channel).result(60)
+    print(len(channels), flush=True)
+    sys.stdin.readline()
     calls = [
         perception_pb2_grpc.PerceptionServiceStub(channel).EmbedImages.future(request, timeout=60)
         for channel in channels
