@@ -14,7 +14,7 @@ from small import PICTURE
 
 __all__ = ["AWAY", "DEADLINE", "LATEST", "POOLED", "Bystanders"]
 
-STREAM_HZ, LOOK = 10.0, 0.02
+STREAM_HZ, LOOK, PROBE = 10.0, 0.02, 2.0
 DEADLINE, LONG_DEADLINE, LIFESPAN, LATEST = 10.0, 60.0, 2.0, 90.0
 """Seconds: of a call, of one tried again, of a frame; within which a worker serves again."""
 AWAY = {"ENGINE_UNAVAILABLE", "Unavailable"}
@@ -83,7 +83,7 @@ class Bystanders:
         async with tectum.AsyncClient(address) as client:
             while not done.is_set():
                 try:
-                    told = await client.health(timeout=0.5, retries=0)
+                    told = await client.health(timeout=PROBE, retries=0)
                     healthy = told is tectum.Health.SERVING
                 except tectum.TectumError:
                     healthy = False

@@ -1,8 +1,8 @@
 """Clients that do not behave, in a process that can be killed: started by `faults.py`.
 
-python benchmarks/vanishing.py ADDRESS COUNT      each has a connection of its own and asks for
-                                                  one picture; says how many have asked, and
-                                                  waits for its end
+python benchmarks/vanishing.py ADDRESS COUNT      each has a connection of its own and, once a
+                                                  line comes, asks for one picture; says how
+                                                  many connect and ask, and waits for its end
 python benchmarks/vanishing.py ADDRESS --deaf S   streams frames for so many seconds and reads
                                                   nothing; says how many it has sent
 """
