@@ -310,6 +310,7 @@ def test_a_front_whose_supervisor_goes_before_any_model_serves_ends_too(tmp_path
         "settings": {"repository": "nowhere", "models": ["arm"], "port": 0},
         "sockets": [str(tmp_path / "engine.sock")],
         "port": None,
+        "shared": "tectum-x",
     }
     with subprocess.Popen(
         [sys.executable, "-m", FRONT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
