@@ -136,20 +136,20 @@ class EngineMetrics:
             self.queue_depth.labels(priority.name.lower()).set(depth.get(priority, 0))
 
 
-def serve_metrics(host: str, port: int, registry: CollectorRegistry | None) -> None:
+def serve_metrics(host: str, port: int, source: CollectorRegistry | Path) -> None:
     """Answer scrapes on a thread.
 
     Args:
         host, port: where.
-        registry: this process's; None: the multiprocess files of all processes.
+        source: this process's registry, or the folder in which all processes write theirs.
 
     Raises:
         OSError: the port is taken.
     """
-    if registry is None:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    start_http_server(port, host, registry)
+    if isinstance(source, Path):
+        folder, source = source, CollectorRegistry()
+        MultiProcessCollector(source, str(folder))  # type: ignore[no-untyped-call]
+    start_http_server(port, host, source)
 
 
 def forget_process(pid: int, folder: Path) -> None:

@@ -110,8 +110,7 @@ class Supervisor:
     async def _run(self, folder: Path) -> None:
         metrics = folder / "metrics"
         metrics.mkdir()
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-        expose_metrics(self._settings, None)
+        expose_metrics(self._settings, metrics)
         fronts, engines = self._children(folder)
         keeping = [asyncio.create_task(self._keep(child, metrics)) for child in fronts + engines]
         stopping = asyncio.create_task(self._stop.wait())
@@ -270,8 +269,8 @@ def not_finished(settings: WorkerSettings) -> CannotServe:
     )
 
 
-def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None) -> None:
-    """Answer scrapes where the settings say, if they do; `registry` as in `serve_metrics`.
+def expose_metrics(settings: WorkerSettings, source: CollectorRegistry | Path) -> None:
+    """Answer scrapes where the settings say, if they do; `source` as in `serve_metrics`.
 
     Raises:
         CannotServe: nothing can listen there.
@@ -280,7 +279,7 @@ def expose_metrics(settings: WorkerSettings, registry: CollectorRegistry | None)
     if not port:
         return
     try:
-        serve_metrics(host, port, registry)
+        serve_metrics(host, port, source)
     except OSError as error:
         what, flag = f"port {port} for metrics", "--metrics-port (0: none)"
         raise CannotServe(str(cannot_listen(what, error, "--metrics-host", flag))) from error

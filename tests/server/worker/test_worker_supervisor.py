@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -126,10 +127,12 @@ async def test_a_worker_that_is_stopped_as_it_starts_ends_well(
     seconds: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     silent = "import time; time.sleep(60)"  # SIGTERM ends it, before it listens to that
+    before = dict(os.environ)
 
     found = await stopped_after(seconds, monkeypatch, tmp_path, silent)
 
     assert found._living == {}
+    assert dict(os.environ) == before  # what others begin later is none of this worker's
 
 
 @pytest.mark.parametrize(
