@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -77,7 +78,7 @@ class Sharing:
             self._used -= size
             return None
         except asyncio.CancelledError:
-            making.add_done_callback(self._unwanted)
+            making.add_done_callback(partial(self._unwanted, size))
             raise
 
     def take_back(self, places: SharedPlaces) -> None:
@@ -94,9 +95,11 @@ class Sharing:
         """Give no more; what is to be closed is closed."""
         self._thread.shutdown()
 
-    def _unwanted(self, made: asyncio.Future[SharedPlaces]) -> None:
-        """Take back what was made for a stream that has ended meanwhile."""
-        if not made.cancelled() and made.exception() is None:
+    def _unwanted(self, size: int, made: asyncio.Future[SharedPlaces]) -> None:
+        """Take back what was made, or could not be, for a stream that has ended meanwhile."""
+        if made.cancelled() or made.exception() is not None:
+            self._free(size)
+        else:
             self.take_back(made.result())
 
     def _free(self, size: int) -> None:

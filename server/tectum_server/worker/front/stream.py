@@ -2,10 +2,9 @@
 
 Three tasks share a stream. One takes frames off the wire and keeps only the newest
 (`incoming`). One has that frame computed, or one that is newer still by then (`answering`): this
-one. One sends answers (`outgoing`). All that waits is
-bounded: a frame in the engine's line, one offered in its place and one after them, a ring
-of recent ones where pairs are asked for, and an outbox that stops the reader, and through
-flow control the client, when nobody reads.
+one. One sends answers (`outgoing`). All that waits is bounded: a frame in the engine's line, one
+offered in its place and one after them, a ring of recent ones where pairs are asked for, and an
+outbox that stops the reader, and through flow control the client, when nobody reads.
 
 A model that is reloaded under a stream answers from the next frame on, unless the setup
 rules it out (its pinned spaces, its version, what it asks for): then that frame has

@@ -164,7 +164,7 @@ class Engines:
         try:
             await first.unload_model(name)
         except Failure as failure:
-            if failure.reason != errors_pb2.ERROR_REASON_MODEL_NOT_FOUND:
+            if failure.reason != _NOT_FOUND:
                 raise
             unknown = failure  # it may be left in others, of a time before
         outcomes = await asyncio.gather(

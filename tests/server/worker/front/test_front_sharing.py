@@ -199,13 +199,16 @@ async def test_where_the_system_has_no_room_none_is_given_and_nothing_is_left(
     shared.close()
 
 
+@pytest.mark.parametrize("room", [True, False])
 async def test_who_goes_while_it_is_being_made_leaves_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, room: bool
 ) -> None:
     inner, going = os.posix_fallocate, threading.Event()
 
     def slow(*given: int) -> None:
         going.wait(30)
+        if not room:
+            raise OSError(28, "No space left on device")
         inner(*given)
 
     monkeypatch.setattr(os, "posix_fallocate", slow)
