@@ -2,8 +2,9 @@
 
 The same client asks both with the same bytes in turns within one run: `tectum serve` with a small
 bundle, and a grpc.aio server that does nothing (`echoing.py`), its answers as long as the worker's.
-With so many callers it counts calls a second, with one it times each. Neither client nor echo makes
-messages of the bytes. Prints a table and writes benchmarks/results/frontend.md.
+With so many callers it counts calls a second, and what processor time each process takes for a
+call; with one it times each. Neither client nor echo makes messages of the bytes. Prints a table
+and writes benchmarks/results/frontend.md.
 
     python benchmarks/frontend.py [--rounds 10] [--seconds 3]
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +29,7 @@ import grpc
 from rich.progress import track
 
 from machine import heading
-from served import Served, free_port, served
+from served import Served, free_port, processor_seconds, served
 from tectum.v1 import call_pb2, embed_pb2, image_pb2
 from tectum_cli.load.pictures import drawn
 from tectum_core.architecture import ModelConfig, TransformerConfig, VisionConfig
@@ -44,7 +46,7 @@ SHARE, MORE = 0.5, 0.001
 (PICTURE,) = drawn(SIDE, SIDE, 1, seed=0)
 MODEL = ModelConfig(
     vision=VisionConfig(
-        transformer=TransformerConfig(width=128, depth=2, heads=2, hidden=256),
+        transformer=TransformerConfig(width=64, depth=2, heads=1, hidden=128),
         image_size=SIDE,
         patch_size=16,
     )
@@ -66,6 +68,16 @@ def request() -> bytes:
     return message.SerializeToString()
 
 
+@dataclass(frozen=True)
+class Leg:
+    """What many callers found."""
+
+    rate: float
+    """Calls a second."""
+    busy: dict[str, float]
+    """Seconds of processor time for a call, by process."""
+
+
 class Asking:
     """One server, asked with the same bytes again and again."""
 
@@ -78,8 +90,9 @@ class Asking:
         answer: bytes = await self._call(self._asked, timeout=60)
         return answer
 
-    async def rate(self, seconds: float) -> float:
-        """Calls a second of callers that ask again at once."""
+    async def many(self, seconds: float, pids: Mapping[str, int]) -> Leg:
+        """So many callers that ask again at once; told is what these processes take for it."""
+        before = {name: processor_seconds(pid) for name, pid in pids.items()}
         started, done = time.perf_counter(), 0
 
         async def caller() -> None:
@@ -89,7 +102,10 @@ class Asking:
                 done += 1
 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
-        return done / (time.perf_counter() - started)
+        rate = done / (time.perf_counter() - started)
+        return Leg(
+            rate, {name: (processor_seconds(pids[name]) - before[name]) / done for name in pids}
+        )
 
     async def alone(self, seconds: float) -> list[float]:
         """Seconds of each call of one caller."""
@@ -105,45 +121,50 @@ class Asking:
 class Found:
     """What was measured, round by round."""
 
-    echo: list[float] = field(default_factory=list)
-    worker: list[float] = field(default_factory=list)
-    """Calls a second."""
+    echo: list[Leg] = field(default_factory=list)
+    worker: list[Leg] = field(default_factory=list)
     batch: list[float] = field(default_factory=list)
     echo_alone: list[float] = field(default_factory=list)
     worker_alone: list[float] = field(default_factory=list)
     forward: list[float] = field(default_factory=list)
-    """Seconds, each the median of a round."""
+    paced: list[float] = field(default_factory=list)
+    """Seconds, each the median of a round; `paced`: the forward as often as one caller asks."""
 
 
 @contextmanager
-def echoing(size: int) -> Iterator[int]:
-    """The echo, in a process of its own; gives its port."""
+def echoing(size: int) -> Iterator[tuple[int, int]]:
+    """The echo, in a process of its own; gives its port, and the process' number."""
     port = free_port()
     command = [sys.executable, str(HERE / "echoing.py"), str(port), str(size)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        yield port
+        yield port, process.pid
     finally:
         process.kill()
         process.wait()
 
 
-def forwards(repository: Path) -> Callable[[float], float]:
-    """Times the predictor alone, from the picture to its vector: a function of how long."""
+def forwards(repository: Path) -> Callable[[float, float], float]:
+    """Times the predictor alone, from the picture to its vector: for how long, with what pauses.
+
+    After a pause of some milliseconds caches are cold: the same work takes longer.
+    """
     located, _ = Repository(repository).locate(NAME)
     predictor = Predictor(read_bundle(located, NAME))
 
-    def timed(seconds: float) -> float:
+    def timed(seconds: float, pause: float) -> float:
         started, took = time.perf_counter(), list[float]()
         while not took or time.perf_counter() - started < seconds:
+            if pause:
+                time.sleep(pause)
             began = time.perf_counter()
             predictor.embed_images([PICTURE], "pooled")
             took.append(time.perf_counter() - began)
         return statistics.median(took)
 
-    timed(0.5)
+    timed(0.5, 0.0)
     return timed
 
 
@@ -153,20 +174,25 @@ async def run(worker: Served, repository: Path, rounds: int, seconds: float) -> 
     async with grpc.aio.insecure_channel(worker.address) as one:
         ours = Asking(one, asked)
         size = len(await ours.once())
-        with echoing(size) as port:
+        with echoing(size) as (port, pid):
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as other:
                 theirs = Asking(other, asked)
+                echo = {"client": os.getpid(), "echo": pid}
+                processes = {"client": os.getpid(), **worker.pids()}
                 for asking in (ours, theirs):
-                    await asking.rate(seconds)
+                    await asking.many(seconds, {})
                 for _ in track(range(rounds), "rounds", transient=True):
-                    found.echo.append(await theirs.rate(seconds))
+                    found.echo.append(await theirs.many(seconds, echo))
                     before = _batches(worker)
-                    found.worker.append(await ours.rate(seconds))
+                    found.worker.append(await ours.many(seconds, processes))
                     after = _batches(worker)
                     found.batch.append((after[1] - before[1]) / (after[0] - before[0]))
-                    found.forward.append(forward(seconds / 6))
+                    found.forward.append(forward(seconds / 6, 0.0))
                     found.echo_alone.append(statistics.median(await theirs.alone(seconds / 6)))
-                    found.worker_alone.append(statistics.median(await ours.alone(seconds / 6)))
+                    alone = statistics.median(await ours.alone(seconds / 6))
+                    found.worker_alone.append(alone)
+                    pause = max(alone - found.forward[-1], 0.001)
+                    found.paced.append(forward(seconds / 6, pause))
     return found
 
 
@@ -178,7 +204,9 @@ def _batches(worker: Served) -> tuple[float, float]:
 
 def report(found: Found) -> str:
     """A table and verdicts; ratios and differences are of each round, and then their medians."""
-    shares = [ours / theirs for ours, theirs in zip(found.worker, found.echo, strict=True)]
+    shares = [
+        ours.rate / theirs.rate for ours, theirs in zip(found.worker, found.echo, strict=True)
+    ]
     more = [
         worker - echo - forward
         for worker, echo, forward in zip(
@@ -186,12 +214,15 @@ def report(found: Found) -> str:
         )
     ]
     rows: dict[str, tuple[Sequence[float], float, str]] = {
-        f"echo, {CALLERS} callers, calls/s": (found.echo, 1, ".0f"),
-        f"worker, {CALLERS} callers, calls/s": (found.worker, 1, ".0f"),
+        f"echo, {CALLERS} callers, calls/s": ([leg.rate for leg in found.echo], 1, ".0f"),
+        f"worker, {CALLERS} callers, calls/s": ([leg.rate for leg in found.worker], 1, ".0f"),
         "worker ÷ echo": (shares, 1, ".2f"),
         "pictures a batch": (found.batch, 1, ".1f"),
+        **_busy("echo", found.echo),
+        **_busy("worker", found.worker),
         "echo, one caller, ms": (found.echo_alone, 1000, ".2f"),
-        "forward alone, ms": (found.forward, 1000, ".2f"),
+        "forward alone, again and again, ms": (found.forward, 1000, ".2f"),
+        "forward alone, as often as one caller asks, ms": (found.paced, 1000, ".2f"),
         "worker, one caller, ms": (found.worker_alone, 1000, ".2f"),
         "worker − echo − forward, ms": (more, 1000, ".2f"),
     }
@@ -206,6 +237,18 @@ def report(found: Found) -> str:
         f"- median ≤ echo + forward + 1 ms: {'PASS' if beyond <= MORE else 'FAIL'}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _busy(name: str, legs: Sequence[Leg]) -> dict[str, tuple[Sequence[float], float, str]]:
+    """Rows: processor time for a call, by process."""
+    return {
+        f"{name}, {CALLERS} callers: {process}, processor ms/call": (
+            [leg.busy[process] for leg in legs],
+            1000,
+            ".2f",
+        )
+        for process in legs[0].busy
+    }
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tectum
 
-__all__ = ["Served", "free_port", "served"]
+__all__ = ["Served", "free_port", "processor_seconds", "served"]
 
 _ROLES = {
     "engine": "tectum_server.worker.engine.process",
@@ -131,3 +131,12 @@ def _status(pid: int, field: str) -> float:
         return 0.0
     found = re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has had, all its threads together; 0 once it is gone."""
+    try:
+        numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")

@@ -120,6 +120,8 @@ class EngineMetrics:
             registry=registry,
         )
         self._models: set[str] = set()
+        self._depths = [self.queue_depth.labels(one.name.lower()) for one in Priority]
+        self._depth: dict[int, int] = {}
 
     def tell_models(self, models: Mapping[str, ModelEntry]) -> None:
         """What there is of each model; of those that are gone, nothing."""
@@ -132,8 +134,11 @@ class EngineMetrics:
 
     def set_depth(self, depth: Mapping[int, int]) -> None:
         """Waiting items by priority."""
-        for priority in Priority:
-            self.queue_depth.labels(priority.name.lower()).set(depth.get(priority, 0))
+        for priority, gauge in zip(Priority, self._depths, strict=True):
+            count = depth.get(priority, 0)
+            if count != self._depth.get(priority):
+                self._depth[priority] = count
+                gauge.set(count)
 
 
 def serve_metrics(host: str, port: int, source: CollectorRegistry | Path) -> None:

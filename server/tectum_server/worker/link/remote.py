@@ -262,13 +262,12 @@ class RemoteEngine:
         try:
             await asyncio.get_running_loop().sock_connect(sock, str(self._path))
             socket.send_fds(sock, [b"S"], [requests.descriptor, responses.descriptor])
-            reader, writer = await asyncio.open_unix_connection(sock=sock)
-            decoder = msgspec.msgpack.Decoder(FromEngine)
-            channel: Channel[FromEngine, FromFront] = Channel(reader, writer, decoder)
-            close = channel.close  # the transport owns the socket now
+            channel: Channel[FromEngine, FromFront] = await Channel.over(
+                sock, msgspec.msgpack.Decoder(FromEngine)
+            )
+            close = channel.close  # which owns the socket now
             self._link = link = _Link(channel, requests, responses)
-            while True:
-                self._hear(link, await channel.receive())
+            await channel.hear(partial(self._hear, link))
         finally:
             self._lose()
             close()

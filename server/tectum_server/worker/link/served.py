@@ -87,9 +87,8 @@ async def _serve_front(engine: Engine, sock: socket.socket) -> None:
         sock.close()
         return
     requests, responses = (Segment.adopt(descriptor) for descriptor in descriptors)
-    reader, writer = await asyncio.open_unix_connection(sock=sock)
-    channel: Channel[FromFront, FromEngine] = Channel(
-        reader, writer, msgspec.msgpack.Decoder(FromFront)
+    channel: Channel[FromFront, FromEngine] = await Channel.over(
+        sock, msgspec.msgpack.Decoder(FromFront)
     )
     front = _Front(engine, channel, requests, responses)
     try:
@@ -140,8 +139,7 @@ class _Front:
     async def converse(self) -> None:
         """Hear the front until it goes."""
         self._announce()
-        while True:
-            self._hear(await self._channel.receive())
+        await self._channel.hear(self._hear)
 
     def close(self) -> None:
         """Withdraw what this front still waits for."""

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -89,20 +90,40 @@ ENGINE: list[FromEngine] = [
 ]
 
 
-Pair = tuple[Channel[FromEngine, FromFront], Channel[FromFront, FromEngine]]
+Front = Channel[FromEngine, FromFront]
+Engine = Channel[FromFront, FromEngine]
+Pair = tuple[Front, Engine]
+Heard = TypeVar("Heard")
 
 
 async def ends() -> Pair:
     """A front's end and an engine's, joined."""
-    sides = socket.socketpair()
-    streams = [await asyncio.open_unix_connection(sock=side) for side in sides]
-    front: Channel[FromEngine, FromFront] = Channel(
-        *streams[0], msgspec.msgpack.Decoder(FromEngine)
-    )
-    engine: Channel[FromFront, FromEngine] = Channel(
-        *streams[1], msgspec.msgpack.Decoder(FromFront)
-    )
+    ours, theirs = socket.socketpair()
+    front: Front = await Channel.over(ours, msgspec.msgpack.Decoder(FromEngine))
+    engine: Engine = await Channel.over(theirs, msgspec.msgpack.Decoder(FromFront))
     return front, engine
+
+
+async def engine_end(sock: socket.socket) -> Engine:
+    """The engine's end of a socket."""
+    return await Channel.over(sock, msgspec.msgpack.Decoder(FromFront))
+
+
+async def heard(channel: Channel[Heard, Any], count: int) -> list[Heard]:
+    """The next so many messages."""
+    found: list[Heard] = []
+    there = asyncio.Event()
+
+    def hear(message: Heard) -> None:
+        found.append(message)
+        if len(found) == count:
+            there.set()
+
+    hearing = asyncio.ensure_future(channel.hear(hear))
+    async with asyncio.timeout(10):
+        await there.wait()
+    hearing.cancel()
+    return found
 
 
 @pytest.fixture
@@ -117,14 +138,14 @@ async def pair() -> AsyncIterator[Pair]:
 async def test_whatever_a_front_says_arrives(pair: Pair, message: FromFront) -> None:
     pair[0].send(message)
 
-    assert await pair[1].receive() == message
+    assert await heard(pair[1], 1) == [message]
 
 
 @pytest.mark.parametrize("message", ENGINE, ids=lambda m: type(m).__name__)
 async def test_whatever_an_engine_says_arrives(pair: Pair, message: FromEngine) -> None:
     pair[1].send(message)
 
-    assert await pair[0].receive() == message
+    assert await heard(pair[0], 1) == [message]
 
 
 @given(st.lists(st.integers(0, 2**63), max_size=30), st.integers(1, 20_000))
@@ -134,9 +155,9 @@ def test_messages_arrive_one_by_one_in_order_however_large(numbers: list[int], s
         for number in numbers:
             front.send(Load(number, "x" * size, "", False))
 
-        heard = [await engine.receive() for _ in numbers]
+        told = await heard(engine, len(numbers)) if numbers else []
 
-        assert heard == [Load(number, "x" * size, "", False) for number in numbers]
+        assert told == [Load(number, "x" * size, "", False) for number in numbers]
         front.close()
         engine.close()
 
@@ -147,20 +168,17 @@ async def test_the_other_ends_going_is_a_connection_error(pair: Pair) -> None:
     pair[0].close()
 
     with pytest.raises(ConnectionError, match="the other end has gone"):
-        await pair[1].receive()
+        await pair[1].hear(lambda _: None)
 
 
 async def test_an_end_in_the_middle_of_a_message_is_one_too() -> None:
     ours, theirs = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
-    channel: Channel[FromFront, FromEngine] = Channel(
-        reader, writer, msgspec.msgpack.Decoder(FromFront)
-    )
+    channel = await engine_end(ours)
     theirs.sendall(struct.pack("<I", 100) + b"half")
     theirs.close()
 
     with pytest.raises(ConnectionError, match="the other end has gone"):
-        await channel.receive()
+        await channel.hear(lambda _: None)
     channel.close()
 
 
@@ -173,7 +191,7 @@ async def test_what_the_other_end_would_not_take_is_not_sent(
         pair[0].send(Load(1, "x" * 1000, "", False))
     pair[0].send(Load(2, "x" * 900, "", False))
 
-    assert await pair[1].receive() == Load(2, "x" * 900, "", False)
+    assert await heard(pair[1], 1) == [Load(2, "x" * 900, "", False)]
 
 
 @pytest.mark.parametrize(
@@ -186,13 +204,61 @@ async def test_what_the_other_end_would_not_take_is_not_sent(
 )
 async def test_what_is_not_genuine_is_an_error(data: bytes, error: type[Exception]) -> None:
     ours, theirs = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
-    channel: Channel[FromFront, FromEngine] = Channel(
-        reader, writer, msgspec.msgpack.Decoder(FromFront)
-    )
+    channel = await engine_end(ours)
     theirs.sendall(data)
 
     with pytest.raises(error):
-        await channel.receive()
+        await channel.hear(lambda _: None)
     theirs.close()
     channel.close()
+
+
+async def test_what_is_said_before_the_end_is_heard_and_then_that_it_ends(pair: Pair) -> None:
+    told: list[FromFront] = []
+    pair[0].send(Cancel(1))
+    pair[0].send(Cancel(2))
+    pair[0].close()
+
+    with pytest.raises(ConnectionError):
+        await pair[1].hear(told.append)
+
+    assert told == [Cancel(1), Cancel(2)]
+
+
+async def test_nothing_is_read_before_somebody_listens(pair: Pair) -> None:
+    payload = "x" * 2**20
+    for number in range(8):
+        pair[0].send(Load(number, payload, "", False))
+
+    await asyncio.sleep(0.1)
+
+    assert len(pair[1]._arrived) == 0
+    assert len(await heard(pair[1], 8)) == 8
+
+
+async def test_a_message_that_cannot_be_handled_ends_the_hearing(pair: Pair) -> None:
+    def refuse(message: FromFront) -> None:
+        told.append(message)
+        raise ValueError("it makes no sense")
+
+    told: list[FromFront] = []
+    pair[0].send(Cancel(1))
+    pair[0].send(Cancel(2))
+
+    with pytest.raises(ValueError, match="it makes no sense"):
+        await pair[1].hear(refuse)
+    pair[0].send(Cancel(3))
+    await asyncio.sleep(0.05)
+
+    assert told == [Cancel(1)]
+
+
+async def test_what_is_said_to_who_has_gone_is_dropped(pair: Pair) -> None:
+    pair[1].close()
+    with pytest.raises(ConnectionError):
+        await pair[0].hear(lambda _: None)
+
+    pair[0].send(Cancel(1))
+    await asyncio.sleep(0.05)
+
+    assert pair[0]._outgoing == []
