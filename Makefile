@@ -16,6 +16,8 @@ JUDGED := data/judged/test/meta/info.json
 JUDGED_WANDERING := data/judged-wandering/test/meta/info.json
 # Rows of `make gates` that learn from them.
 WANDERERS := world-model
+# Servers that ours is measured beside.
+PEERS := infinity litserve mosec ray triton
 UP := TECTUM_MAKE=1 $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)
 
 .PHONY: help
@@ -106,6 +108,19 @@ train-tiny: setup $(WORLD) ## Train the embedded model anew (see the recipe for 
 .PHONY: bench
 bench: setup ## Measure serving against the bare forward pass.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/serving.py
+
+.PHONY: peers
+peers: setup $(PEERS:%=.venv-%/.ready) ## Measure serving beside other servers, each in an environment of its own (hours).
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/peers.py
+
+.venv-%/.ready: benchmarks/peer/requirements/%.txt
+	@echo "filling .venv-$* with a server to measure beside: a few minutes, once" >&2
+	$(PYTHON) -m venv .venv-$*
+	$(if $(TORCH_INDEX),.venv-$*/bin/pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
+	.venv-$*/bin/pip install --quiet --constraint constraints.txt torch
+	.venv-$*/bin/pip install --quiet --requirement benchmarks/peer/requirements/core.txt --requirement $<
+	.venv-$*/bin/pip uninstall --quiet --yes torchvision timm
+	@touch $@
 
 .PHONY: bench-gpu
 bench-gpu: setup ## Measure the large recipes' training on this machine's GPU.

@@ -55,7 +55,7 @@ class Answer:
 class Ask(Protocol):
     """Makes one call and says what it came to; never raises for what a server may answer."""
 
-    async def __call__(self, question: Question, left: float | None) -> Answer:
+    async def __call__(self, question: Question, left: float | None, /) -> Answer:
         """Ask.
 
         Args:
