@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import torch
 from rich.progress import track
 
 from machine import heading
@@ -260,9 +261,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each leg of many callers")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in the engine")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, here and there")
     parser.add_argument("--out", type=Path, default=HERE / "results/frontend.md")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         repository = publish(Path(folder))
         log = Path(folder, "log")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gates_rules import Above, Beside, Beyond, Own, Rising, Rule, Shown, Times
-from gates_tasks import ALONE, MIXES, OBJECTIVES
+from gates_tasks import ALONE, MIXES, OBJECTIVES, SHARES
 from tectum_train.evaluation import gates, gates_trunk
 
 __all__ = [
@@ -319,11 +319,15 @@ _ALONE = tuple(
     Row(f"{kind}-alone", "multi-task-small", (Shown(OBJECTIVES[kind].measure),), changes)
     for kind, changes in ALONE.items()
 )
+_SHARES = tuple(
+    Row(name, "multi-task-small", (Shown(OBJECTIVES[kind].measure),), changes)
+    for name, (kind, changes) in SHARES.items()
+)
 _TOGETHER = tuple(
-    Row(name, "multi-task-small", (rule,), changes) for name, (rule, changes) in MIXES.items()
+    Row(name, "multi-task-small", rules, changes) for name, (rules, changes) in MIXES.items()
 )
 
-ROWS = (*_CONTRASTIVE, *_MASKED, *_PREDICTIVE, *_ALONE, *_TOGETHER)
+ROWS = (*_CONTRASTIVE, *_MASKED, *_PREDICTIVE, *_ALONE, *_SHARES, *_TOGETHER)
 
 
 def named(name: str) -> Row:

@@ -19,6 +19,7 @@ __all__ = [
     "Above",
     "Beside",
     "Beyond",
+    "Divided",
     "Kept",
     "Line",
     "Others",
@@ -312,6 +313,11 @@ class Task:
     rises: bool = False
     """Whether more is better; else it is an error."""
 
+    def gain(self, found: Measure, other: Measure) -> float:
+        """How much better one is than another, of the other."""
+        more = (found.value - other.value) / max(abs(other.value), _LEAST)
+        return more if self.rises else -more
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -343,9 +349,36 @@ class Kept:
         gains, lines = [], list[Line]()
         for task in self.tasks:
             found, alone = find(own, task.measure), find(others[task.row], task.measure)
-            gain = (found.value - alone.value) / max(abs(alone.value), _LEAST)
-            gains.append(gain if task.rises else -gain)
+            gains.append(task.gain(found, alone))
             controls = {"alone": alone.value, "relative gain": gains[-1]}
             lines.append(Line(found.name, found.value, controls, gains[-1] >= self.worst))
         total = mean(gains)
         return [Line("Δm", total, {}, total >= self.least), *lines]
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Beside one run of each task alone that share the operations of the mix; no verdict on it.
+
+    What a team asks that has so much to spend and wants one model or several.
+    """
+
+    tasks: tuple[Task, ...]
+    """Each with the row of its share."""
+    words: str = ""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Each task's."""
+        return tuple(task.row for task in self.tasks)
+
+    def judge(self, own: Sequence[Measure], others: Others, /) -> list[Line]:
+        """Δm, then each task's share among its controls."""
+        count, gains, lines = len(self.tasks), [], list[Line]()
+        for task in self.tasks:
+            found, alone = find(own, task.measure), find(others[task.row], task.measure)
+            gains.append(task.gain(found, alone))
+            controls = {f"alone for 1/{count} of it": alone.value}
+            lines.append(Line(found.name, found.value, controls, None))
+        name = f"Δm beside {count} models of one task each that share the operations"
+        return [Line(name, mean(gains), {}, None), *lines]

@@ -165,7 +165,7 @@ def _runs(row: Row, results: Results) -> list[Found]:
 
 def _judge(row: Row, results: Results) -> _Judged:
     """Every gate over every seed that there is; the first thing that is missing for a verdict."""
-    found, waits, held_to = dict[int, list[Line]](), list[str](), dict[str, Set[str]]()
+    found, waits, held_to = dict[int, list[Line]](), list[str](), dict[tuple[str, str], Set[str]]()
     for run in _runs(row, results):
         others = {
             name: results[name, run.seed].measures
@@ -178,7 +178,8 @@ def _judge(row: Row, results: Results) -> _Judged:
         lines, ceiling = list[Line](), results.get((CEILING, run.seed))
         for rule in row.rules:
             if missing := [name for name in rule.rows if name not in others]:
-                waits.append(f"waits for {', '.join(missing)}, seed {run.seed}")
+                if rule.words:  # else it is only shown beside them
+                    waits.append(f"waits for {', '.join(missing)}, seed {run.seed}")
                 continue
             try:
                 lines += [
@@ -188,11 +189,11 @@ def _judge(row: Row, results: Results) -> _Judged:
             except Unmeasured as why:
                 waits.append(f"not measured: {why}")
         waits += [_again(line.what, run.seed) for line in lines if line.outdated]
-        once = _once(lines)
-        for line in (one for one in once if one.passed is not None):
-            if line.controls.keys() != held_to.setdefault(line.what, line.controls.keys()):
+        for line in (one for one in lines if one.passed is not None):
+            gated = line.what, line.gate
+            if line.controls.keys() != held_to.setdefault(gated, line.controls.keys()):
                 waits.append(_again(line.what, run.seed))
-        found[run.seed] = [_beside(line, run, ceiling) for line in once]
+        found[run.seed] = [_beside(line, run, ceiling) for line in _once(lines)]
     for rule in row.rules:
         if isinstance(rule, Beside):
             _judge_together(rule, found)

@@ -6,9 +6,11 @@ what the mix spends, by another number of steps.
 
 from __future__ import annotations
 
-from gates_rules import Kept, Task
+from dataclasses import replace
 
-__all__ = ["ALONE", "MFLOP", "MIXES", "OBJECTIVES", "STEPS", "steps_of"]
+from gates_rules import Divided, Kept, Rule, Task
+
+__all__ = ["ALONE", "MFLOP", "MIXES", "OBJECTIVES", "SHARES", "STEPS", "steps_of"]
 
 STEPS = 260
 """Of the mix, as its recipe has it."""
@@ -55,8 +57,8 @@ def steps_of(row: str) -> int:
     return round(STEPS * MFLOP["multi-task"] / MFLOP.get(row, MFLOP["multi-task"]))
 
 
-def _steps(row: str) -> tuple[str, ...]:
-    steps = steps_of(row)
+def _steps(row: str, share: int = 1) -> tuple[str, ...]:
+    steps = round(steps_of(row) / share)
     return (f"schedule.steps={steps}", f"schedule.warmup_steps={max(10, steps // 10)}")
 
 
@@ -67,27 +69,45 @@ def _of(*kinds: str) -> str:
 ALONE = {kind: (_of(kind), "tasks=null", *_steps(f"{kind}-alone")) for kind in OBJECTIVES}
 """Each task by itself: what is changed, by its kind."""
 
+_DIVIDED = {"sixth": (6, tuple(OBJECTIVES)), "third": (3, _THREE)}
+SHARES = {
+    f"{kind}-{word}": (kind, (_of(kind), "tasks=null", *_steps(f"{kind}-alone", share)))
+    for word, (share, kinds) in _DIVIDED.items()
+    for kind in kinds
+}
+"""Each task by itself for its share of what a mix of six or of three costs: its kind and what is
+changed, by row."""
+
 _ALL, _SOME = Kept(tuple(OBJECTIVES.values())), Kept(tuple(OBJECTIVES[k] for k in _THREE))
+
+
+def _divided(word: str) -> Divided:
+    _, kinds = _DIVIDED[word]
+    return Divided(tuple(replace(OBJECTIVES[kind], row=f"{kind}-{word}") for kind in kinds))
+
+
+_SIX: tuple[Rule, ...] = (_ALL, _divided("sixth"))
+_FEW: tuple[Rule, ...] = (_SOME, _divided("third"))
 _EQUAL = (_of(*OBJECTIVES), "tasks.normalise=initial")
 _ONE = "tasks.sharing={kind: distance, strength: 10, served: image_text}"
 
 MIXES = {
-    "multi-task": (_ALL, ()),
-    "equal": (_ALL, _EQUAL),
-    "distance": (_SOME, (_of(*_THREE), _ONE, *_steps("distance"))),
+    "multi-task": (_SIX, ()),
+    "equal": (_SIX, _EQUAL),
+    "distance": (_FEW, (_of(*_THREE), _ONE, *_steps("distance"))),
     "cross-stitch": (
-        _SOME,
+        _FEW,
         (_of(*_THREE), "tasks.sharing={kind: cross_stitch}", *_steps("cross-stitch")),
     ),
     "alternating": (
-        _ALL,
+        _SIX,
         (f"tasks.alternate={{pattern: [{', '.join(OBJECTIVES)}]}}", *_steps("alternating")),
     ),
-    "uncertainty": (_ALL, ("tasks.weighting={kind: uncertainty}", *_EQUAL)),
+    "uncertainty": (_SIX, ("tasks.weighting={kind: uncertainty}", *_EQUAL)),
     "grad-norm": (
-        _ALL,
+        _SIX,
         ("tasks.weighting={kind: grad_norm, every: 10}", *_EQUAL, *_steps("grad-norm")),
     ),
-    "dwa": (_ALL, ("tasks.weighting={kind: dwa, window: 40}", *_EQUAL)),
+    "dwa": (_SIX, ("tasks.weighting={kind: dwa, window: 40}", *_EQUAL)),
 }
-"""All tasks together, or three of them: the rule and what is changed, by row."""
+"""All tasks together, or three of them: the rules and what is changed, by row."""

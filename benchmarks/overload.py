@@ -45,6 +45,8 @@ CAPS, CHOSEN, ITEMS = (1, 2, 4, 8), 4, 8
 """Pictures in the largest batch that CONTROL may have to wait for; pictures of a batch request."""
 LOAD, CONTROL_SHARE, DEADLINE = 10.0, 0.01, 2.0
 CALLERS, MOST_OPEN, LOOK = 48, 2048, 0.5
+ONCE = 0.001
+"""Seconds of a closed loop in which no second call begins."""
 GOODPUT, IN_TIME, REFUSED_MS, UNSENT = 0.9, 0.995, 20.0, 0.01
 CONTROL, INTERACTIVE = Priority.CONTROL, Priority.INTERACTIVE
 OP = "embed_images"
@@ -96,9 +98,7 @@ async def alone(worker: Served, items: int, calls: int) -> tuple[float, float]:
     async with asked(worker, items) as (_, ask):
         took, computed = list[float](), list[float]()
         for number in range(calls + 2):
-            results = await closed_loop(lambda: Question(OP, CONTROL, None), ask, 1, 0.0)
-            if not results:  # it asks at least once
-                raise AssertionError("a closed loop of no time asks nothing")
+            results = await closed_loop(lambda: Question(OP, CONTROL, None), ask, 1, ONCE)
             if number >= 2:
                 took += [one.took for one in results]
                 computed += [one.answer.compute or 0.0 for one in results]

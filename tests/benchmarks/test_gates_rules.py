@@ -12,6 +12,7 @@ from gates_rules import (
     Above,
     Beside,
     Beyond,
+    Divided,
     Kept,
     Own,
     Rising,
@@ -208,3 +209,18 @@ def test_what_alone_learns_nothing_does_not_outweigh_the_others() -> None:
     total, _ = rule.judge([Measure("R²", 0.04)], {"alone": [Measure("R²", 0.0)]})
 
     assert total.value == pytest.approx(0.8)
+
+
+def test_beside_runs_that_share_what_the_mix_costs_nothing_is_judged() -> None:
+    rule = Divided((Task("R@1", "words", rises=True), Task("error", "pixels")))
+    shares = {"words": [Measure("R@1", 0.5)], "pixels": [Measure("error", 1.0)]}
+
+    total, *tasks = rule.judge([Measure("R@1", 0.6), Measure("error", 0.9)], shares)
+
+    assert total.what == "Δm beside 2 models of one task each that share the operations"
+    assert total.value == pytest.approx((0.2 + 0.1) / 2)
+    assert [task.controls for task in tasks] == [
+        {"alone for 1/2 of it": 0.5},
+        {"alone for 1/2 of it": 1.0},
+    ]
+    assert {line.passed for line in (total, *tasks)} == {None}

@@ -10,7 +10,7 @@ from tests.checkout import ROOT
 
 from gates_planning import AFTER, NAME, Arm, Planned, Training, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
-from gates_rules import Beside, Own, Shown, Times
+from gates_rules import Beside, Divided, Kept, Own, Shown, Task, Times
 from gates_run import Found
 from gates_table import SEEDS, Results, judged, numbers, table
 from tectum_train.evaluation.measure import Measure
@@ -118,6 +118,19 @@ def test_what_is_only_shown_and_was_not_measured_voids_no_verdict() -> None:
 
     assert judged(row, results) == "PASS"
     assert "| painted | not measured |  |  |" in whole([row], results)
+
+
+def test_what_is_only_shown_beside_rows_that_were_not_run_voids_no_verdict() -> None:
+    tasks = (Task("R@1", "whole", rises=True),)
+    shown = Divided((Task("R@1", "half", rises=True),))
+    row = Row("mix", "r", (Kept(tasks), shown))
+    results = {**runs("mix", 0.5, 0.5, 0.5), **runs("whole", 0.4, 0.4, 0.4), **runs("half", 0.2)}
+
+    said = whole([row], results)
+
+    assert judged(row, results) == "PASS"
+    assert "alone for 1/1 of it 0.200" in said
+    assert judged(row, {**runs("mix", 0.5), **runs("whole", 0.9)}) == "FAIL (1 of 1 run)"
 
 
 def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:

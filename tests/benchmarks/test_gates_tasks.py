@@ -13,15 +13,15 @@ from tests.training.tiny import job
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from gates_rows import ROWS, Row
+from gates_rows import ROWS, Row, named
 from gates_run import Places, recipe_of
-from gates_tasks import MFLOP, MIXES, OBJECTIVES, STEPS, steps_of
+from gates_tasks import MFLOP, MIXES, OBJECTIVES, SHARES, STEPS, steps_of
 from tectum_train.engine.stepping import take_step
 from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import read_recipe
 
 BATCH = 8
-MANY = [row for row in ROWS if row.recipe == "multi-task-small"]
+MANY = [row for row in ROWS if row.recipe == "multi-task-small" and row.name not in SHARES]
 
 
 class Counting(TorchDispatchMode):
@@ -97,12 +97,28 @@ def test_each_costs_as_many_operations(
     assert steps == steps_of(row.name)
 
 
+@pytest.mark.parametrize("mix", MIXES)
+def test_one_run_of_each_task_for_its_share_costs_together_what_the_mix_costs(mix: str) -> None:
+    rule, divided = MIXES[mix][0]
+    whole, shares = (
+        [recipe_of(named(name), 0, Places()).schedule.steps for name in one.rows]
+        for one in (rule, divided)
+    )
+
+    spent = sum(share / alone for share, alone in zip(shares, whole, strict=True))
+
+    assert [SHARES[name][0] for name in divided.rows] == [
+        name.removesuffix("-alone") for name in rule.rows
+    ]
+    assert spent == pytest.approx(1, rel=0.01)
+
+
 @pytest.mark.parametrize("mix", ["multi-task", "distance"])
 def test_the_rule_finds_each_task_in_a_run_with_one_trunk_or_with_several(
     mix: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    rule, several = MIXES[mix][0], mix == "distance"
-    kinds = [kind for kind, task in OBJECTIVES.items() if task in rule.tasks]
+    (rule, divided), several = MIXES[mix][0], mix == "distance"
+    kinds = [kind for kind, task in OBJECTIVES.items() if task in rule.tasks]  # type: ignore[attr-defined]
     sharing = {"kind": "distance", "served": "image_text"} if several else None
     recipe = job(
         tiny_data, tmp_path, objectives=[{"kind": kind} for kind in kinds],
@@ -112,6 +128,8 @@ def test_the_rule_finds_each_task_in_a_run_with_one_trunk_or_with_several(
 
     found = evaluate_run(trained(recipe), fitting_splits(recipe, quiet), "cpu", quiet)
 
+    beside, *_ = divided.judge(found, dict.fromkeys(divided.rows, found))
+    assert (beside.value, beside.passed) == (0, None)
     total, *tasks = rule.judge(found, dict.fromkeys(rule.rows, found))
     assert total.value == 0
     assert len(tasks) == len(kinds) == (3 if several else 6)
