@@ -45,7 +45,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 .PHONY: test
 test: setup ## Run the tests.
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: setup ## Lint, format, types, import rules, stubs, contract, containers' files.

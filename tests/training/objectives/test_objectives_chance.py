@@ -65,6 +65,17 @@ def test_an_untrained_models_loss_is_near_chance_where_nothing_is_alike(
     kind: str, settings: Any
 ) -> None:
     """At temperature 1: at a sharp one the chance likeness of untrained vectors counts for more."""
+    losses, chances = zip(
+        *(_untrained(kind, settings, seed) for seed in range(6)), strict=True
+    )  # of one draw of a head's weights vectors may happen to lie otherwise
+
+    assert len(set(chances)) == 1
+    assert sum(losses) / len(losses) == pytest.approx(chances[0], rel=0.1)
+
+
+def _untrained(kind: str, settings: Any, seed: int) -> tuple[float, float]:
+    """An untrained objective's loss, and chance."""
+    torch.manual_seed(seed)  # heads are drawn
     learner = model()
     assert learner.joint is not None
     with torch.no_grad():
@@ -72,7 +83,6 @@ def test_an_untrained_models_loss_is_near_chance_where_nothing_is_alike(
     objective = objective_for(
         READ.validate_python({"kind": kind, **settings}), learner, tokenizer()
     )
-
     for step in range(4):  # in which queues fill with such vectors
         made = batch(8, seed=step)
         made.task = torch.arange(8) + 8 * step
@@ -80,9 +90,8 @@ def test_an_untrained_models_loss_is_near_chance_where_nothing_is_alike(
         made.views = torch.stack([made.earlier, batch(8, seed=100 + step).earlier], dim=1)
         outcome = objective(made)
         objective.after_step()
-
     assert outcome.chance is not None
-    assert outcome.loss.item() == pytest.approx(outcome.chance, rel=0.1)
+    return outcome.loss.item(), outcome.chance
 
 
 def test_the_first_loss_of_words_and_labels_is_near_chance() -> None:

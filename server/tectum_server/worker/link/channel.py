@@ -64,7 +64,7 @@ class Channel(asyncio.Protocol, Generic[_In, _Out]):
         self._outgoing += (_LENGTH.pack(len(payload)), payload)
 
     async def hear(self, listener: Callable[[_In], None]) -> None:
-        """Call `listener` with each message as it comes; nothing is read before.
+        """Call `listener` with each message as it comes; what came before waits.
 
         Raises:
             ConnectionError: the other end has gone, as it does in the end.
@@ -72,6 +72,7 @@ class Channel(asyncio.Protocol, Generic[_In, _Out]):
             Exception: the listener's; it hears no more.
         """
         self._listener = listener
+        self._heard(b"")
         self._transport.resume_reading()
         raise await self._ended
 
@@ -83,26 +84,30 @@ class Channel(asyncio.Protocol, Generic[_In, _Out]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """As asyncio.Protocol."""
-        if self._ended.done():
-            return
-        try:
+        if self._listener is None:  # asyncio itself begins to read, whatever it was told before
+            self._transport.pause_reading()
             self._arrived += data
-            self._read()
-        except Exception as error:
-            self._end(error)
+        else:
+            self._heard(data)
 
     def connection_lost(self, _: Exception | None) -> None:
         """As asyncio.Protocol."""
         self._end(ConnectionError("the other end has gone"))
 
-    def _read(self) -> None:
-        """Hear every message that is there as a whole."""
-        if self._listener is None:
-            raise AssertionError("nothing is read before somebody listens")
+    def _heard(self, data: bytes) -> None:
+        """Take what has arrived, and hear every message that is there as a whole."""
+        if self._ended.done() or self._listener is None:
+            return
+        try:
+            self._arrived += data
+            self._read(self._listener)
+        except Exception as error:
+            self._end(error)
+
+    def _read(self, listener: Callable[[_In], None]) -> None:
         arrived, at = self._arrived, 0
         while len(arrived) >= at + _LENGTH.size:
             (length,) = _LENGTH.unpack_from(arrived, at)
@@ -112,7 +117,7 @@ class Channel(asyncio.Protocol, Generic[_In, _Out]):
             if len(arrived) < begins + length:
                 break
             at = begins + length
-            self._listener(self._decoder.decode(memoryview(arrived)[begins:at]))
+            listener(self._decoder.decode(memoryview(arrived)[begins:at]))
         del arrived[:at]
 
     def _flush(self) -> None:
