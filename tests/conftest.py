@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,3 +89,13 @@ def repository(
     Repository(root).publish(full_folder, "full")
     Repository(root).publish(bare_folder, "bare")
     return root
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """Evaluation fits each probe of few labels once, not five times: where it is not the matter."""
+    from tectum_train.evaluation import neighbours
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "_DRAWS", 1)
+        yield

@@ -92,7 +92,8 @@ def _picture_of(path: Path) -> Picture | Unreadable:
 def _frames_of(path: Path, every: int) -> Iterator[Picture | Unreadable]:
     with needs("cli"):
         import av
-    number = -1
+        from av.video.reformatter import VideoReformatter
+    number, converter = -1, VideoReformatter()  # one for all frames: to set it up takes longest
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -102,7 +103,8 @@ def _frames_of(path: Path, every: int) -> Iterator[Picture | Unreadable]:
             stream.thread_type = "AUTO"
             for number, frame in enumerate(container.decode(stream)):
                 if number % every == 0:
-                    pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    converted = converter.reformat(frame, format="rgb24")
+                    pixels = np.asarray(converted.to_ndarray(), np.uint8)
                     yield Picture(path, pixels, number, float(frame.time or 0.0))
     except (av.FFmpegError, OSError) as error:
         why = getattr(error, "strerror", None) or "cannot be decoded"

@@ -30,6 +30,7 @@ from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.measure import Measure
 from tectum_train.recipe import expanded, read_recipe
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 ANOTHER = Measure("another", 0.5)
 
 

@@ -20,7 +20,8 @@ from tectum_train.engine.stepping import take_step
 from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import read_recipe
 
-BATCH = 8
+pytestmark = pytest.mark.usefixtures("few_draws")
+BATCH = 4
 MANY = [row for row in ROWS if row.recipe == "multi-task-small" and row.name not in SHARES]
 
 

@@ -19,6 +19,8 @@ from tectum_train import export
 from tectum_train.engine import checkpoint
 from tectum_train.engine.progress import RunProgress
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 @pytest.fixture
 def recipe(tiny_data: Path, tmp_path: Path) -> Path:

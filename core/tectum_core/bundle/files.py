@@ -29,6 +29,7 @@ from tectum_core.architecture import ModelConfig
 from tectum_core.bundle.config import BundleConfig
 from tectum_core.bundle.spaces import Space, spaces_of
 from tectum_core.model import PerceptionModel
+from tectum_core.model.outline import outline
 from tectum_core.model.world_model import older_layout
 from tectum_core.tokenizer import Tokenizer
 
@@ -296,11 +297,9 @@ def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel
 
 def _expected_shapes(config: ModelConfig, name: str) -> dict[str, tuple[int, ...]]:
     """Of every tensor that the weights must hold."""
-    outline = _outline(config, name)
-    shapes = {key: tuple(tensor.shape) for key, tensor in outline.state_dict().items()}
-    tables = sum(
-        b.numel() * b.element_size() for k, b in outline.named_buffers() if k not in shapes
-    )
+    empty = _outline(config, name)
+    shapes = {key: tuple(tensor.shape) for key, tensor in empty.state_dict().items()}
+    tables = sum(b.numel() * b.element_size() for k, b in empty.named_buffers() if k not in shapes)
     if tables > _LARGEST_TABLES:
         raise BundleError(
             f"{name}: {CONFIG}: tables of {tables} bytes; allowed are {_LARGEST_TABLES}"
@@ -315,8 +314,7 @@ def _outline(config: ModelConfig, name: str) -> PerceptionModel:
         BundleError: no such model can be built.
     """
     try:
-        with torch.device("meta"):
-            return PerceptionModel(config)
+        return outline(config)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # sizes beyond 64 bits
         raise BundleError(f"{name}: {CONFIG}: no such model can be built: {error}") from error
 

@@ -26,9 +26,10 @@ class ActionBins(nn.Module):
         super().__init__()
         self.config = config
         limit, count = config.limit, config.count
-        edges = torch.linspace(-limit, limit, count + 1).expand(dimensions, -1)
-        self.register_buffer("edges", edges[:, 1:-1].clone())
-        self.register_buffer("centres", (edges[:, 1:] + edges[:, :-1]) / 2)
+        with torch.device("cpu"):  # an outline has these few numbers too
+            edges = torch.linspace(-limit, limit, count + 1).expand(dimensions, -1)
+            self.register_buffer("edges", edges[:, 1:-1].clone())
+            self.register_buffer("centres", (edges[:, 1:] + edges[:, :-1]) / 2)
 
     @torch.no_grad()
     def fit(self, actions: Tensor) -> None:

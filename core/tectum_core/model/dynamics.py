@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tectum_core.architecture import ConvolutionDynamicsConfig, TransformerDynamicsConfig
+from tectum_core.model.initial import small_normal
 from tectum_core.model.transformer import Transformer
 from tectum_core.model.vision import patchify, unpatchify
 
-__all__ = ["ConvolutionDynamics", "TransformerDynamics", "begin_at_zero"]
+__all__ = ["ConvolutionDynamics", "TransformerDynamics"]
 
 _GROUPS = 8
 
@@ -49,10 +50,10 @@ class TransformerDynamics(nn.Module):
         values = 3 * config.patch_size**2
         features = values if config.source == "pixels" else trunk_width
         count = (side // config.patch_size) ** 2
-        self.positions = nn.Parameter(torch.randn(1, count, self.width) * 0.02)
+        self.positions = small_normal(1, count, self.width)
         # One token for a patch of both frames: what moved is compared in place.
         self.embed_pair = nn.Linear(2 * features, self.width)
-        self.queries = nn.Parameter(torch.randn(1, tokens, self.width) * 0.02)
+        self.queries = small_normal(1, tokens, self.width)
         self.inverse = Transformer(config.transformer)
         self.inverse_norm = nn.LayerNorm(self.width, eps=config.transformer.norm_eps)
         self.embed_earlier = nn.Linear(features, self.width)
@@ -170,10 +171,3 @@ class _Level(nn.Module):
             x = x * (1 + scale) + shift
         x = F.gelu(x)
         return x + self.second(x)
-
-
-def begin_at_zero(paint: nn.Linear | nn.Conv2d) -> None:
-    """Let forward dynamics begin by predicting no change, which is nearly right everywhere."""
-    nn.init.zeros_(paint.weight)
-    if paint.bias is not None:
-        nn.init.zeros_(paint.bias)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from tectum_core.architecture import ActionConfig, FusionConfig
 from tectum_core.model.action_bins import ActionBins
+from tectum_core.model.initial import small_normal
 from tectum_core.model.transformer import Transformer
 
 __all__ = ["ActionEncoder", "Context", "Fusion", "straight"]
@@ -46,8 +47,8 @@ class ActionEncoder(nn.Module):
     def __init__(self, config: ActionConfig, width: int) -> None:
         super().__init__()
         self.embed = nn.Linear(config.dimensions, width)
-        self.hidden = nn.Parameter(torch.randn(width) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1, config.max_steps, width) * 0.02)
+        self.hidden = small_normal(width)
+        self.positions = small_normal(1, config.max_steps, width)
         self.embed_state = (
             nn.Linear(config.state_dimensions, width) if config.state_dimensions else None
         )
@@ -89,10 +90,7 @@ class Fusion(nn.Module):
         self.from_image = nn.Linear(vision_width, width)
         self.from_text = nn.Linear(text_width, width)
         self.modality = nn.ParameterDict(
-            {
-                name: nn.Parameter(torch.randn(width) * 0.02)
-                for name in ("image", "text", "action", "state")
-            }
+            {name: small_normal(width) for name in ("image", "text", "action", "state")}
         )
         self.actions = None if actions is None else ActionEncoder(actions, width)
         self.transformer = Transformer(config.transformer)

@@ -24,7 +24,8 @@ from tectum_core.architecture import (
     VisionConfig,
 )
 from tectum_core.model.bottleneck import Bottled, bottleneck_for, code_width, latent_width, said
-from tectum_core.model.dynamics import ConvolutionDynamics, TransformerDynamics, begin_at_zero
+from tectum_core.model.dynamics import ConvolutionDynamics, TransformerDynamics
+from tectum_core.model.initial import begin_at_zero
 
 __all__ = ["LatentActionModel"]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tectum_core.architecture import PixelDecoderConfig, VisionConfig
+from tectum_core.model.initial import small_normal
 from tectum_core.model.transformer import Transformer
 from tectum_core.model.vision import sincos_positions
 
@@ -71,7 +72,7 @@ class PixelDecoder(nn.Module):
         self.config = config
         width = config.transformer.width
         self.embed = nn.Linear(vision.transformer.width, width)
-        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.mask_token = small_normal(width)
         table = sincos_positions(width, vision.steps, vision.grid)
         self.register_buffer("positions", table[None], persistent=False)
         if config.text_context:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tectum_core.architecture import TextConfig
+from tectum_core.model.initial import small_normal
 from tectum_core.model.transformer import Transformer
 
 __all__ = ["TextOutput", "TextTransformer"]
@@ -34,7 +35,7 @@ class TextTransformer(nn.Module):
         self.config = config
         width = config.transformer.width
         self.embed = nn.Embedding(config.vocabulary_size, width)
-        self.positions = nn.Parameter(torch.randn(1, config.max_tokens, width) * 0.01)
+        self.positions = small_normal(1, config.max_tokens, width, std=0.01)
         self.transformer = Transformer(config.transformer)
         self.final_norm = nn.LayerNorm(width, eps=config.transformer.norm_eps)
         nn.init.normal_(self.embed.weight, std=0.02)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tectum_core.architecture import TransformerConfig
+from tectum_core.model.initial import small_normal
 
 __all__ = ["Attention", "AttentionPool", "Block", "Transformer"]
 
@@ -179,7 +180,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.randn(1, 1, config.width) * config.width**-0.5)
+        self.query = small_normal(1, 1, config.width, std=config.width**-0.5)
         self.attention = nn.MultiheadAttention(config.width, config.heads, batch_first=True)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = _Mlp(config)

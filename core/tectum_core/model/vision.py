@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tectum_core.architecture import VisionConfig
+from tectum_core.model.initial import small_normal
 from tectum_core.model.stem import ConvolutionStem
 from tectum_core.model.transformer import AttentionPool, Transformer
 
@@ -85,6 +86,8 @@ def sincos_positions(width: int, steps: int, grid: int) -> Tensor:
     """
     if width % 4:
         raise ValueError(f"sincos positions need a width that 4 divides, not {width}")
+    if torch.get_default_device().type == "meta":  # its shape alone is asked for
+        return torch.empty(steps * grid * grid, width)
     side = torch.arange(grid, dtype=torch.float64)
     rows, columns = torch.meshgrid(side, side, indexing="ij")
     # MAE puts the column's half first.
@@ -171,9 +174,9 @@ class VisionTransformer(nn.Module):
         )
         self.prefix = config.class_token + config.registers
         if self.prefix:
-            self.prefix_tokens = nn.Parameter(torch.randn(1, self.prefix, width) * 0.02)
+            self.prefix_tokens = small_normal(1, self.prefix, width)
         if config.positions == "learnt":
-            self.positions = nn.Parameter(torch.randn(1, config.patches, width) * 0.02)
+            self.positions = small_normal(1, config.patches, width)
         else:
             table = sincos_positions(width, config.steps, config.grid)
             self.register_buffer("positions", table[None], persistent=False)

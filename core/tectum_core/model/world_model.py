@@ -31,7 +31,7 @@ from tectum_core.architecture import (
     WorldModelConfig,
 )
 from tectum_core.model.bottleneck import latent_width
-from tectum_core.model.dynamics import begin_at_zero
+from tectum_core.model.initial import begin_at_zero, small_normal
 from tectum_core.model.transformer import Block, Transformer
 from tectum_core.model.vision import VisionOutput, unpatchify
 
@@ -81,8 +81,8 @@ class WorldModel(nn.Module):
         self.action_width = action_width(config, actions, latent)
         width, eps = config.transformer.width, config.transformer.norm_eps
         self.embed = nn.Linear(self.latent_width, width)
-        self.places = nn.Parameter(torch.randn(1, 1, self.grid**2, width) * 0.02)
-        self.moments = nn.Parameter(torch.randn(1, config.history, 1, width) * 0.02)
+        self.places = small_normal(1, 1, self.grid**2, width)
+        self.moments = small_normal(1, config.history, 1, width)
         self.embed_action = _acted(self.action_width, width) if self.action_width else None
         self.blocks = nn.ModuleList(
             _SpaceTime(config.transformer) for _ in range(config.transformer.depth)
@@ -222,7 +222,7 @@ class _LatentDecoder(nn.Module):
         self.grid, self.side = grid, vision.grid // grid
         self.patch_size = vision.patch_size
         self.embed = nn.Linear(vision.transformer.width, config.width)
-        self.places = nn.Parameter(torch.randn(1, vision.patches, config.width) * 0.02)
+        self.places = small_normal(1, vision.patches, config.width)
         self.transformer = Transformer(config)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.paint = nn.Linear(config.width, 3 * vision.patch_size**2)

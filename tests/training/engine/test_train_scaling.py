@@ -44,9 +44,13 @@ def samples(tiny_data: Path) -> Samples:
 
 
 def shown(recipe: Recipe, samples: Samples, scaling: ActionScaling | None) -> Batch:
-    """Many samples' numbers, as batches have them."""
+    """Many samples' numbers, as batches have them; their pictures keep their colours."""
+    plain = {"colour": 0.0, "hue": 0.0, "grey": 0.0, "blur": 0.0}
     large = recipe.model_copy(
-        update={"schedule": recipe.schedule.model_copy(update={"batch_size": 2400})}
+        update={
+            "schedule": recipe.schedule.model_copy(update={"batch_size": 2400}),
+            "augmentation": recipe.augmentation.model_copy(update=plain),
+        }
     )
     return BatchMaker(large, samples, None, scaling, torch.device("cpu")).make(0)
 

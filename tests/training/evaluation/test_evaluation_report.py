@@ -30,6 +30,7 @@ from tectum_train.evaluation.report import as_json, evaluate
 from tectum_train.export import as_bundle
 from tectum_train.world import World
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 LATENT, SHARES = "latent action (6) over 0.125 s →", ("2.5", "10.0", "100.0")
 WHOLE = [
     "frame → task, R@1",

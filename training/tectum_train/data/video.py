@@ -21,6 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from tectum_train.data.errors import MissingFile, VideoError
@@ -84,7 +85,7 @@ def decode_in_order(
             if position <= last:
                 raise VideoError(f"{path}: two frames at position {last}, or one out of order")
             last = position
-            yield position, _to_rgb(frame)
+            yield position, decoder.rgb(frame)
 
 
 class VideoReader:
@@ -153,7 +154,7 @@ class VideoReader:
             self._upcoming = position + 1
             if position in remaining:
                 remaining.discard(position)
-                found[position] = _to_rgb(frame)
+                found[position] = self._decoder.rgb(frame)
             if not remaining:
                 return found
             if position > min(remaining) + _MAX_REORDER:
@@ -218,6 +219,8 @@ class _Decoder:
         self.path = path
         self.fps = fps
         self.size = size
+        # One for all frames: each frame's own would be set up anew, which takes ten times as long.
+        self._converter = VideoReformatter()
         self._open()
 
     def _open(self) -> None:
@@ -264,6 +267,11 @@ class _Decoder:
             raise VideoError(f"{self.path}: cannot seek to {seconds:.3f} s: {error}") from error
         return self._decode()
 
+    def rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Convert to uint8[H, W, 3]."""
+        converted = self._converter.reformat(frame, format="rgb24")
+        return np.asarray(converted.to_ndarray(), np.uint8)
+
     def close(self) -> None:
         self._container.close()
 
@@ -282,11 +290,6 @@ class _Decoder:
                 yield round(seconds * self.fps), frame
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"{self.path} cannot be decoded: {error}") from error
-
-
-def _to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Convert to uint8[H, W, 3]."""
-    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def _runs(positions: Sequence[int]) -> Iterator[list[int]]:
