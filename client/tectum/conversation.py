@@ -25,7 +25,7 @@ from tectum.errors import (
     Unavailable,
     invalid,
 )
-from tectum.images import put_image
+from tectum.images import describe, put_image
 from tectum.inputs import Frame
 from tectum.reopening import Outage
 from tectum.results import FrameResult, ResponseInfo
@@ -155,6 +155,11 @@ class Conversation:
             ClientClosed: the stream has ended.
         """
         self.slot.check()
+        given: object = frame  # who checks no types may give the picture itself
+        if not isinstance(given, Frame):
+            found = f"found {describe(given)}"
+            allowed = "tectum.Frame, such as Frame(picture, captured_at=time.time())"
+            raise invalid("frame", f"{found}; allowed: {allowed}", reason="SHAPE_MISMATCH")
         frame_id = self._last_id + 1 if frame.frame_id is None else frame.frame_id
         if not self._last_id < frame_id < 2**64:
             raise invalid("frame_id", f"found {frame_id} after {self._last_id}; allowed: rising")

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -133,6 +134,20 @@ def test_a_frame_that_was_not_accepted_takes_no_number() -> None:
         conversation.say(tectum.Frame(b""))
 
     assert conversation.say(tectum.Frame(SMALL)) == 0
+
+
+async def test_a_picture_that_is_no_frame_is_refused_by_name(
+    client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    async def pictures() -> AsyncIterator[Any]:
+        yield SMALL
+
+    for stream in (client.stream([SMALL], embed=True), aclient.stream(pictures(), embed=True)):  # type: ignore[list-item]
+        with pytest.raises(tectum.InvalidInput) as caught:
+            await collect(stream)
+        told = f"frame: found uint8[{SMALL.shape[0]}"
+        assert str(caught.value).startswith(told)
+        assert "allowed: tectum.Frame, such as Frame(picture, captured_at=" in str(caught.value)
 
 
 @pytest.mark.parametrize(

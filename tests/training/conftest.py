@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from tests.training.ranks import Ranks
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights and inputs that a test draws are the same in every run."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with `train` and `test`, and room for decoded frames; never write into it."""

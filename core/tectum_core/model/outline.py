@@ -7,7 +7,8 @@ all the rest of torch. So nothing is computed there: initial values are left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from tectum_core.architecture import ModelConfig
 from tectum_core.model.perception import PerceptionModel
 
-__all__ = ["outline"]
+__all__ = ["outline", "outlined"]
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -35,12 +36,19 @@ class _WithoutValues(TorchFunctionMode):
         return func(*args, **given)
 
 
+@contextmanager
+def outlined() -> Iterator[None]:
+    """Whatever modules are built in here have shapes and no memory."""
+    with torch.device("meta"), _WithoutValues():
+        yield
+
+
 def outline(config: ModelConfig) -> PerceptionModel:
-    """Build a model on the `meta` device.
+    """Build a model's outline.
 
     Raises:
         RuntimeError, TypeError, ValueError, OverflowError: no such model can be built, or its sizes
             are beyond 64 bits.
     """
-    with torch.device("meta"), _WithoutValues():
+    with outlined():
         return PerceptionModel(config)

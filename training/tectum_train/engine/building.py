@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
 from tectum_core.bundle import BundleConfig, Part, TrainingSummary
 from tectum_core.model import PerceptionModel
+from tectum_core.model.outline import outlined
 from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
@@ -100,7 +100,7 @@ def check_parts(recipe: Recipe) -> None:
             batch as a whole is given pieces of it (`schedule.micro_batch`).
         ValueError: an objective lacks a part of the model, or a file.
     """
-    with torch.device("meta"):
+    with outlined():
         model = PerceptionModel(recipe.model)
         text = recipe.model.text
         tokenizer = None if text is None else Tokenizer.train((), text.vocabulary_size)
