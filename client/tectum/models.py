@@ -90,6 +90,9 @@ class ClipInput:
     frame_interval: float
     """Seconds between frames."""
     tubelet_frames: int
+    """Frames in one tubelet."""
+    patch_size: int
+    """Side of one tubelet, pixels of the model's input; not always that of a picture's patches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +308,12 @@ def image_input(message: model_pb2.ImageInput) -> ImageInput:
 
 
 def _clip_input(message: model_pb2.ClipInput) -> ClipInput:
-    return ClipInput(message.frames, seconds(message.frame_interval), message.tubelet_frames)
+    return ClipInput(
+        message.frames,
+        seconds(message.frame_interval),
+        message.tubelet_frames,
+        message.patch_size,
+    )
 
 
 def _action_input(message: model_pb2.ActionInput) -> ActionInput:

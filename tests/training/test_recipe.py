@@ -79,12 +79,12 @@ def test_words_folders_and_held_out_episodes_do_not_make_another_run(change: str
 
 
 def test_a_mask_is_chosen_by_one_change() -> None:
-    changes = ["objectives.masked_image.mask={kind: importance, hint: 0.25, ratios: [0.6]}"]
+    changes = ["objectives.masked_image.mask={kind: importance, hint: 0.25, ratios: [0.6, 0.9]}"]
 
     (masked,) = read_recipe("mae-small", changes).objectives
 
     assert isinstance(masked, MaskedImageConfig)
-    assert masked.mask == ImportanceMask(hint=0.25, ratios=(0.6,))
+    assert masked.mask == ImportanceMask(hint=0.25, ratios=(0.6, 0.9))
     assert masked.reads == Reads.LATER
 
 

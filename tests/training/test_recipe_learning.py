@@ -197,6 +197,9 @@ def test_a_scale_that_its_loss_would_never_have_is_refused() -> None:
         ({"kind": "image_text"}, "exchange", "gather"),
         ({"kind": "dino", "patch_weight": 0}, "patch_head", "own"),
         ({"kind": "supervised", "classes": {"task_family": 4}}, "hidden", 64),
+        ({"kind": "r3m", "language_weight": 0}, "hidden", 64),
+        ({"kind": "r3m", "language_weight": 0}, "layers", 2),
+        ({"kind": "sim_clr", "layers": 1}, "hidden", 64),
     ],
     ids=str,
 )
@@ -252,3 +255,93 @@ def test_a_warm_up_that_outlasts_the_run_is_refused(warmup: int) -> None:
     told = why({"kind": "masked_image"}, schedule__warmup_steps=warmup)
 
     assert f"warmup_steps: found {warmup}; allowed: fewer than steps (6)" in told
+
+
+# ---------------------------------------------------------------- what decoders do with settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("masked_image", "pixel_decoder"), ("video_mae", "video_decoder")]
+)
+def test_what_a_plain_target_does_not_know_is_refused_by_name(kind: str, part: str) -> None:
+    films = {**vision_alone(), **video()}
+    plain = {**films[part], "normalised_target": False}
+
+    told = why({"kind": kind, "statistics_weight": 0.2}, model={**films, part: plain})
+    floor = why({"kind": kind}, model={**films, part: {**plain, "variance_floor": 0.01}})
+
+    assert f"{kind}.statistics_weight: found 0.2; allowed: where the decoder's norm" in told
+    assert f"model.{part}.variance_floor: found 0.01; allowed: where normalised_target is" in floor
+    assert recipe({"kind": kind}, model={**films, part: plain})
+
+
+def test_words_that_no_clip_is_filled_in_with_are_refused() -> None:
+    films = {**parts(), **video()}
+    films["video_decoder"] = {**films["video_decoder"], "text_context": True}
+
+    assert "model.video_decoder.text_context: found true; allowed: false" in why(
+        {"kind": "video_mae"}, model=films
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "part", "allowed"),
+    [
+        ({"kind": "masked_image", "mask": {"kind": "random", "ratios": [0.5]}}, "pixel_decoder",
+         "found 0.75; allowed: 0.5 to 0.5"),
+        ({"kind": "video_mae", "mask": {"kind": "tube", "ratios": [0.8, 0.9]}}, "video_decoder",
+         "found 0.75; allowed: 0.8 to 0.9"),
+        ({"kind": "masked_action", "ratios": [0.6, 0.9]}, "actions",
+         "found 0.5; allowed: 0.6 to 0.9"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_is_hidden_by_default_is_what_training_hides(
+    one: dict[str, Any], part: str, allowed: str
+) -> None:
+    films = {**parts(), **video()}
+    between = {**films, part: {**films[part], "mask_ratio": 0.5 if "0.5" in allowed[20:] else 0.85}}
+
+    assert f"model.{part}.mask_ratio: {allowed}, as {one['kind']} hides" in why(one, model=films)
+    assert recipe(one, model=between)
+
+
+# ---------------------------------------------------------------- changes that somebody sees
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shift": 1}, {"zoom": 0.1}, {"crop": {}}, {"colour": 0.1}, {"hue": 0.0}, {"grey": 0.1},
+        {"blur": 0.1}, {"flip": {"actions": [], "states": [], "words": {}}},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["sim_clr", "mo_co", "dino"])
+def test_changes_to_frames_that_nobody_sees_are_refused(kind: str, change: dict[str, Any]) -> None:
+    told = why({"kind": kind}, augmentation=change)
+
+    assert f"augmentation.{next(iter(change))}: found " in told
+    assert f"allowed: where an objective sees frames; {kind} see views" in told
+    assert recipe({"kind": kind}, {"kind": "masked_image"}, augmentation=change)
+
+
+def test_changes_to_views_that_nobody_compares_are_refused() -> None:
+    change = {"views": {"colour": 0.8}}
+
+    told = why({"kind": "masked_image"}, augmentation=change)
+
+    assert "augmentation.views.colour: found 0.8; allowed: where an objective compares vi" in told
+    assert recipe({"kind": "masked_image"}, {"kind": "sim_clr"}, augmentation=change)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model": {**parts(), "joint": {"width": 16, "bias": True}}}, "bias: found true"),
+        ({"schedule__steps": True}, "steps: found true"),
+        ({"images": {"size": 32, "mean": [True, 0.5, 0.5]}}, "mean: found [true, 0.5, 0.5]"),
+    ],
+)
+def test_true_is_no_number(change: dict[str, Any], field: str) -> None:
+    assert f"{field}, which is no number" in why({"kind": "masked_image"}, **change)

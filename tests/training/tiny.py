@@ -248,6 +248,9 @@ def job(data: Path, folder: Path, **changes: Any) -> Recipe:
             tree[section] = {**tree[section], leaf: value}
         else:
             tree[section] = value
+    compared = {"sim_clr", "mo_co", "dino"}.issuperset(one["kind"] for one in tree["objectives"])
+    if compared and not changes.keys() & {"augmentation", "augmentation__shift"}:
+        del tree["augmentation"]["shift"]  # they see views, and no frame
     schedule = tree["schedule"]
     if "schedule__warmup_steps" not in changes and "warmup_steps" in schedule:
         schedule["warmup_steps"] = min(schedule["warmup_steps"], schedule["steps"] - 1)

@@ -404,10 +404,13 @@ class ClipInput(google.protobuf.message.Message):
     FRAMES_FIELD_NUMBER: builtins.int
     FRAME_INTERVAL_FIELD_NUMBER: builtins.int
     TUBELET_FRAMES_FIELD_NUMBER: builtins.int
+    PATCH_SIZE_FIELD_NUMBER: builtins.int
     frames: builtins.int
     """Frames in a clip."""
     tubelet_frames: builtins.int
     """Frames in one tubelet."""
+    patch_size: builtins.int
+    """Side of one tubelet, pixels of the model's input; not always that of a picture's patches."""
     @property
     def frame_interval(self) -> google.protobuf.duration_pb2.Duration:
         """Time between frames."""
@@ -418,9 +421,10 @@ class ClipInput(google.protobuf.message.Message):
         frames: builtins.int = ...,
         frame_interval: google.protobuf.duration_pb2.Duration | None = ...,
         tubelet_frames: builtins.int = ...,
+        patch_size: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["frame_interval", b"frame_interval"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["frame_interval", b"frame_interval", "frames", b"frames", "tubelet_frames", b"tubelet_frames"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["frame_interval", b"frame_interval", "frames", b"frames", "patch_size", b"patch_size", "tubelet_frames", b"tubelet_frames"]) -> None: ...
 
 Global___ClipInput: typing_extensions.TypeAlias = ClipInput
 

@@ -105,7 +105,8 @@ class Mask(google.protobuf.message.Message):
     """Absent: RANDOM, or EXPLICIT if `hidden` is given."""
     ratio: builtins.float
     """Share of elements to hide, above 0 and below 1; at least one is hidden and one is seen. Absent:
-    the ratio the model was trained with. Not allowed with EXPLICIT.
+    the model's own, of which training hid as much; of texts what its bundle says, usually 0.15.
+    Not allowed with EXPLICIT.
     """
     seed: builtins.int
     """Seed of the draw: equal seeds hide equal elements. Absent: 0."""

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 __all__ = ["Strict", "TransformerConfig"]
 
 
 class Strict(BaseModel):
-    """Frozen; a misspelt key is an error, and so is what is no number."""
+    """Frozen; a misspelt key is an error, and so is what is no number: `true` is none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_one(cls, given: object) -> object:
+        """Pydantic reads `true` as 1, so that `bias: true` would be a bias of 1."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            several = value if isinstance(value, list | tuple) else (value,)
+            field = cls.model_fields.get(name)
+            if field is None or not any(isinstance(one, bool) for one in several):
+                continue
+            if not _takes_truth(field.annotation):
+                raise ValueError(f"{name}: found {str(value).lower()}, which is no number")
+        return given
+
+
+def _takes_truth(annotation: object) -> bool:
+    """Whether a field's type has `bool` in it, or takes anything."""
+    if annotation is bool or annotation is Any or isinstance(annotation, bool):
+        return True
+    return any(map(_takes_truth, get_args(annotation)))
 
 
 class TransformerConfig(Strict):

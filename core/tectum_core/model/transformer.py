@@ -61,7 +61,8 @@ class Attention(nn.Module):
         if causal and mask is not None:
             length = x.shape[1]
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        mixed = _attended(query, key, value, mask, causal and mask is None)
+        causal = causal and mask is None
+        mixed = _attended(query, key, value, mask, causal, learns=self.training)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def attended(self, x: Tensor, queries: int) -> Tensor:
@@ -90,15 +91,16 @@ class Attention(nn.Module):
 
 
 def _attended(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, *, learns: bool
 ) -> Tensor:
     """Scaled dot-product attention, float[B, H, N, D/H] each.
 
     On a CPU its backward pass takes several times as long in bfloat16 as in float32, so there
-    what learns in bfloat16 attends in float32.
+    what learns in bfloat16 attends in float32; also where no gradient is asked for, or what is
+    made twice (a batch in pieces) would come out otherwise the second time.
     """
     attend = partial(F.scaled_dot_product_attention, attn_mask=mask, is_causal=causal)
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or not query.requires_grad:
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or not learns:
         return attend(query, key, value)
     with torch.autocast("cpu", enabled=False):
         return attend(query.float(), key.float(), value.float()).to(query.dtype)
@@ -196,6 +198,6 @@ class AttentionPool(nn.Module):
             part.unflatten(2, (own.num_heads, -1)).transpose(1, 2)
             for part in (query, *both.chunk(2, dim=2))
         )
-        mixed = _attended(query, key, value, None, causal=False)
+        mixed = _attended(query, key, value, None, causal=False, learns=self.training)
         pooled = own.out_proj(mixed.transpose(1, 2).flatten(2))
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)

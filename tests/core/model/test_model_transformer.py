@@ -71,10 +71,12 @@ def test_what_learns_in_bfloat16_gets_the_gradient_of_float32_within_its_roundin
 
 
 @pytest.mark.parametrize("kind", [Attention, AttentionPool])
+@pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize(("learns", "precision"), [(True, torch.float32), (False, torch.bfloat16)])
 def test_under_bfloat16_on_a_cpu_what_learns_attends_in_float32_and_nothing_else_does(
     kind: type[nn.Module],
     learns: bool,
+    graph: bool,
     precision: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,8 +88,8 @@ def test_under_bfloat16_on_a_cpu_what_learns_attends_in_float32_and_nothing_else
         return whole(query, key, value, *rest, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
-    module = kind(stack())
-    with torch.inference_mode(not learns), torch.autocast("cpu", torch.bfloat16):
+    module = kind(stack()).train(learns)
+    with torch.inference_mode(not graph), torch.autocast("cpu", torch.bfloat16):
         module(tokens())
 
     assert found == [precision] * 3

@@ -19,6 +19,7 @@ from tectum_core.architecture import JointConfig
 from tectum_train.engine.accumulation import backward
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.stepping import take_step
+from tectum_train.heads import perceptron
 from tectum_train.objectives import WeightedSum, objective_for
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
@@ -59,6 +60,13 @@ def test_only_the_weights_of_linear_maps_are_decayed(pooling: str) -> None:
         f"{name}.weight" for name, part in network.named_modules() if isinstance(part, nn.Linear)
     }
     assert linear <= decayed
+
+
+def test_a_map_to_one_number_is_decayed_as_others_are() -> None:
+    decayed, free = groups(perceptron(8, 4, 1, 2))
+
+    assert decayed == {"0.weight", "3.weight"}
+    assert free == {"0.bias", "1.weight", "1.bias", "3.bias"}
 
 
 def test_what_the_model_learns_without_linear_maps_is_there_to_be_found() -> None:

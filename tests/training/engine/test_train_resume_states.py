@@ -26,7 +26,7 @@ REMEMBERING: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [{"kind": "mo_co", "queue": 0, "momentum": 0.6}],
     ),
     "sigmoid": (
-        {"joint": {"width": 16, "bias": True}},
+        {"joint": {"width": 16, "bias": -10.0}},
         [{"kind": "image_text", "loss": "sigmoid"}],
     ),
     "latents of a trunk that learns": (

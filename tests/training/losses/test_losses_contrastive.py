@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tectum_train.losses import contrastive
 from tectum_train.losses.contrastive import (
+    Older,
     batch_info_nce,
     info_nce,
     multi_positive_cross_entropy,
@@ -157,12 +158,16 @@ def test_short_floats_stay_finite_at_the_largest_scale(dtype: torch.dtype) -> No
     left = torch.from_numpy(units(8, 0)).to(dtype).requires_grad_()
     right, group = torch.from_numpy(units(8, 1)).to(dtype), torch.arange(8)
     scale = torch.tensor(100.0)
+    older = Older(right.flip(0), left.detach(), group + 8, group >= 0)
 
     losses = [
         info_nce(left, right, scale, group)[0],
+        info_nce(left, right, scale, group, hardest=2)[0],
+        info_nce(left, right, scale, group, older=older)[0],
         sigmoid_pairs(left, right, scale, torch.tensor(-10.0), group)[0],
         nt_xent(left, right, 0.01)[0],
         queue_info_nce(left, right, right, 0.01)[0],
+        batch_info_nce(left, right, 0.01)[0],
     ]
 
     (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), left)

@@ -131,6 +131,13 @@ def test_predicting_zero_is_relative_one(decoder: Altered) -> None:
     assert float(outcome.metrics["relative"]) == pytest.approx(1.0)
 
 
+def test_pictures_of_one_colour_are_no_endless_error() -> None:
+    outcome = objective(model())(batch(earlier=torch.full_like(batch().earlier, 0.3)))
+
+    assert torch.isfinite(outcome.loss)
+    assert torch.isfinite(outcome.metrics["relative"])
+
+
 # ---------------------------------------------------------------- what is seen
 
 

@@ -27,6 +27,7 @@ from tectum_core.architecture import (
 )
 from tectum_core.model import PerceptionModel
 from tectum_train.engine.optimiser import optimiser_for
+from tectum_train.engine.untrained import unreached
 from tectum_train.objectives import (
     Batch,
     Objective,
@@ -114,6 +115,21 @@ def test_pictures_a_hundred_times_as_bright_are_no_trouble_in_half_the_width(
     assert torch.isfinite(outcome.loss)
     gradients = [one.grad for one in learnt.parameters() if one.grad is not None]
     assert all(bool(torch.isfinite(one).all()) for one in (*gradients, *learnt.buffers()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_asked_what_it_reaches_each_goes_on_as_if_it_had_not_been(kind: str) -> None:
+    learnt = [built(kind, network(kind)) for _ in range(2)]
+    seen = getattr(learnt[0], "model", network(kind))
+
+    unreached(seen, learnt[0], [batch(8, seed=seed) for seed in range(2)])
+
+    told = [one(batch(8, seed=5)).loss.item() for one in learnt]
+    for one in learnt:
+        one.after_step()
+    assert told[0] == told[1]
+    states = [one.state_dict() for one in learnt]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 @pytest.mark.parametrize("kind", KINDS)

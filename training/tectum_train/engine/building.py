@@ -21,6 +21,7 @@ from tectum_train.engine.scaling import scaling_of, shown_actions
 from tectum_train.engine.words import check_sides, sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
+from tectum_train.objectives.mo_co import MoCoConfig
 from tectum_train.recipe import Recipe, RecipeError, expanded
 from tectum_train.tasks import CrossStitch, DwaWeights, ManyTasks, views_of
 
@@ -118,6 +119,7 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         RecipeError: recipe and data contradict each other.
     """
     _check_interval(recipe, samples.dataset.info.fps)
+    _check_queues(recipe, len(samples))
     text = recipe.model.text
     tokenizer = (
         None
@@ -174,6 +176,16 @@ def _objectives(
     for _, part in parts:
         part.check(recipe.images)
     return views, parts
+
+
+def _check_queues(recipe: Recipe, frames: int) -> None:
+    """A queue of keys holds fewer than there are pictures."""
+    for one in recipe.objectives:
+        if isinstance(one, MoCoConfig) and one.queue >= frames:
+            raise RecipeError(
+                f"objectives.mo_co.queue: found {one.queue}; allowed: fewer than the {frames} "
+                "frames to train on, or each picture's own older key would be among its negatives"
+            )
 
 
 def _check_window(recipe: Recipe, epoch: int) -> None:

@@ -27,15 +27,16 @@ def optimiser_for(module: nn.Module, config: OptimiserConfig) -> AdamW:
     }
     scaled = [one for one in module.parameters() if id(one) in own]
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    maps = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
     mixtures = {id(part.units) for part in module.modules() if isinstance(part, Stitched)}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in module.parameters():
         if not parameter.requires_grad or id(parameter) in own:
             continue
-        # Learnt tokens and positions lead with a dimension of one.
-        plain = parameter.dim() < 2 or parameter.shape[0] == 1
-        plain = plain or id(parameter) in embeddings | mixtures
+        # Learnt tokens and positions lead with a dimension of one, as maps to one number do.
+        token = parameter.shape[:1] == (1,) and id(parameter) not in maps
+        plain = parameter.dim() < 2 or token or id(parameter) in embeddings | mixtures
         (free if plain else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},

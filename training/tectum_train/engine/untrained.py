@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -42,16 +43,14 @@ def unreached(
         objective: one of several that share parts and have a trunk each; it is left as it was.
         batches: several, since what a step shows (a picture, words) may be drawn for it.
     """
-    state = {name: value.clone() for name, value in objective.state_dict().items()}
+    # Not all that an objective keeps from step to step is in its state_dict.
+    model, objective = deepcopy((model, objective))
     objective.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[]):
         for batch in batches:
             outcome: Outcome = objective(batch.part(0, min(_FEW, len(batch))))
             outcome.loss.backward()
-    found = tuple(part for part, own in _parts(model) if all(one.grad is None for one in own))
-    objective.zero_grad(set_to_none=True)
-    objective.load_state_dict(state)
-    return found
+    return tuple(part for part, own in _parts(model) if all(one.grad is None for one in own))
 
 
 def _parts(model: PerceptionModel) -> Iterator[tuple[Part, list[nn.Parameter]]]:

@@ -84,6 +84,11 @@ class ObjectiveSettings(Strict):
         return Reads.FRAME
 
     @property
+    def sees_frames(self) -> bool:
+        """Whether it looks at frames as `augmentation` changes them, and not at views alone."""
+        return True
+
+    @property
     def fewest(self) -> int:
         """Samples of a step, of all ranks, below which there is nothing to learn."""
         return 1

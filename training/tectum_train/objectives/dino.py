@@ -92,6 +92,11 @@ class DinoConfig(PartSettings):
     """Weight of KoLeo, once for each whole view."""
 
     @property
+    def sees_frames(self) -> bool:
+        """Views alone."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """Two views, and small ones if there are any."""
         return Reads.VIEWS | Reads.CROPS

@@ -78,7 +78,7 @@ class MaskedImage(Averaged):
         said = decoder(vision(pixels, keep).tokens, keep, text, seen)
         target = decoder.target(patchify(pixels, vision.config.patch_size))
         masked = hidden_patches(said.values, target.values, hidden)
-        zero = all_sum(target.values.square().mean(dim=-1)[hidden].mean())
+        zero = all_sum(target.values.square().mean(dim=-1)[hidden].mean()).clamp(min=1e-6)
         loss = masked
         if said.normalised:
             mean = hidden_patches(said.mean, target.mean, hidden)

@@ -80,7 +80,7 @@ class MaskedLanguage(Averaged):
         metrics = dict[str, Tensor]()
         if bool(all_sum(hidden.sum())):
             metrics["accuracy"] = mean_over_ranks(right.float())
-        return Outcome(loss, metrics, math.log(self.vocabulary))
+        return Outcome(loss, metrics, math.log(logits.shape[-1]))
 
     def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """int64[n, L] of the words as they are shown, and bool[n, L] of those that are hidden."""

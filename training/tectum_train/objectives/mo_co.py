@@ -60,6 +60,11 @@ class MoCoConfig(PartSettings):
     way, which a probe sees through and whoever compares them by their cosines does not."""
 
     @property
+    def sees_frames(self) -> bool:
+        """Views alone."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """Two views."""
         return Reads.VIEWS

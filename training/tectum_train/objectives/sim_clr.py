@@ -36,6 +36,11 @@ class SimClrConfig(PartSettings):
     """Length of the vectors that are contrasted; the trunk's own are what is kept."""
 
     @property
+    def sees_frames(self) -> bool:
+        """Views alone."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """Two views."""
         return Reads.VIEWS

@@ -9,21 +9,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tectum_core.architecture import ModelConfig, VqBottleneck
-from tectum_train.objectives import ObjectiveConfig, PartSettings
+from tectum_core.architecture import (
+    ActionConfig,
+    ModelConfig,
+    PixelDecoderConfig,
+    Strict,
+    VqBottleneck,
+)
+from tectum_train.augment.settings import AugmentationConfig, ViewsConfig
+from tectum_train.masking import ExplicitMask
+from tectum_train.objectives import ObjectiveConfig, PartSettings, Reads
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.latent_action import LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import ActionPredictionConfig, MaskedActionConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
 from tectum_train.objectives.mo_co import MoCoConfig
+from tectum_train.objectives.r3m import R3mConfig
+from tectum_train.objectives.sim_clr import SimClrConfig
+from tectum_train.objectives.video_mae import VideoMaeConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.recipe.sections import ScheduleConfig
 
 __all__ = [
     "check_actions_are_learnt",
+    "check_changes_are_seen",
     "check_codes_can_live",
     "check_each_is_told_apart",
     "check_frozen_patches",
+    "check_own_ratios_are_trained",
     "check_scale",
     "check_settings_are_read",
     "check_steps_are_large_enough",
@@ -141,6 +154,77 @@ def check_settings_are_read(objectives: _Objectives, model: ModelConfig) -> None
         acts = isinstance(one, MaskedActionConfig | ActionPredictionConfig)
         if acts and not (actions and actions.state_dimensions):
             one.refuse("state_share", "where model.actions.state_dimensions is not 0")
+        paints = {"masked_image": decoder, "video_mae": model.video_decoder}.get(one.kind)
+        if paints is not None and not paints.normalised_target:
+            one.refuse("statistics_weight", "where the decoder's normalised_target is true")
+        if isinstance(one, R3mConfig) and not one.language_weight:
+            for name in ("hidden", "layers"):
+                one.refuse(name, "where language_weight is not 0, as no reward is learnt")
+        if isinstance(one, SimClrConfig) and one.layers == 1:
+            one.refuse("hidden", "with 2 layers or more, as one has no hidden ones")
+    if model.video_decoder is not None and model.video_decoder.text_context:
+        raise ValueError(
+            "model.video_decoder.text_context: found true; allowed: false, as clips are filled in "
+            "without words"
+        )
+    for part, paints in (("pixel_decoder", decoder), ("video_decoder", model.video_decoder)):
+        usual = PixelDecoderConfig.model_fields["variance_floor"].default
+        if paints and not paints.normalised_target and paints.variance_floor != usual:
+            raise ValueError(
+                f"model.{part}.variance_floor: found {paints.variance_floor:g}; allowed: where "
+                "normalised_target is true"
+            )
+
+
+def check_own_ratios_are_trained(objectives: _Objectives, model: ModelConfig) -> None:
+    """What is hidden unless a request says how much is no more and no less than in training."""
+    owners: dict[str, tuple[str, float] | None] = {
+        "masked_image": _own_ratio("pixel_decoder", model.pixel_decoder),
+        "video_mae": _own_ratio("video_decoder", model.video_decoder),
+        "masked_action": _own_ratio("actions", model.actions),
+    }
+    for one in objectives:
+        if isinstance(one, MaskedImageConfig | VideoMaeConfig):
+            ratios = () if isinstance(one.mask, ExplicitMask) else one.mask.ratios
+        else:
+            ratios = one.ratios if isinstance(one, MaskedActionConfig) else ()
+        owner = owners.get(one.kind)
+        if owner is not None and ratios and not min(ratios) <= owner[1] <= max(ratios):
+            raise ValueError(
+                f"model.{owner[0]}.mask_ratio: found {owner[1]:g}; allowed: {min(ratios):g} to "
+                f"{max(ratios):g}, as {one.kind} hides; it is what Reconstruct hides by default"
+            )
+
+
+def _own_ratio(
+    part: str, config: PixelDecoderConfig | ActionConfig | None
+) -> tuple[str, float] | None:
+    return None if config is None else (part, config.mask_ratio)
+
+
+def check_changes_are_seen(objectives: _Objectives, augmentation: AugmentationConfig) -> None:
+    """How frames are changed is said where an objective sees them, and of views likewise."""
+    kinds = ", ".join(one.kind for one in objectives)
+    if not any(one.sees_frames for one in objectives):
+        for name, field in AugmentationConfig.model_fields.items():
+            found = getattr(augmentation, name)
+            if name != "views" and found != field.default:
+                raise ValueError(
+                    f"augmentation.{name}: found {_brief(found)}; allowed: where an objective sees "
+                    f"frames; {kinds} see views, which augmentation.views changes"
+                )
+    compared = any(Reads.VIEWS in one.reads or Reads.CROPS in one.reads for one in objectives)
+    for name, field in ViewsConfig.model_fields.items():
+        found, usual = getattr(augmentation.views, name), field.default
+        if found != usual and not compared:
+            raise ValueError(
+                f"augmentation.views.{name}: found {_brief(found)}; allowed: where an objective "
+                f"compares views ({kinds})"
+            )
+
+
+def _brief(value: object) -> object:
+    return value.model_dump() if isinstance(value, Strict) else value
 
 
 def _used(objective: ObjectiveConfig, schedule: ScheduleConfig) -> int:

@@ -20,9 +20,11 @@ from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.paths import content_of, expanded
 from tectum_train.recipe.learning import (
     check_actions_are_learnt,
+    check_changes_are_seen,
     check_codes_can_live,
     check_each_is_told_apart,
     check_frozen_patches,
+    check_own_ratios_are_trained,
     check_scale,
     check_settings_are_read,
     check_steps_are_large_enough,
@@ -190,6 +192,8 @@ class Recipe(Strict):
         check_frozen_patches(objectives)
         check_scale(objectives, model)
         check_settings_are_read(objectives, model)
+        check_own_ratios_are_trained(objectives, model)
+        check_changes_are_seen(objectives, self.augmentation)
         return self
 
     @model_validator(mode="after")

@@ -143,6 +143,7 @@ def _input_spec(
         spec.clip.frames = config.video.frames
         spec.clip.frame_interval.CopyFrom(duration(config.video.frame_interval))
         spec.clip.tubelet_frames = config.video.tubelet_frames
+        spec.clip.patch_size = config.video.patch_size
     actions = bundle.config.actions
     rolls = model_pb2.CAPABILITY_ROLLOUT in capabilities
     world = config.world_model if rolls else None

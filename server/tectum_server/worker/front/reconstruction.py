@@ -54,7 +54,8 @@ async def reconstruct(
 async def _image(request: _Request, call: Call, calls: Calls, images: ImageReader) -> _Response:
     call.served.require(model_pb2.CAPABILITY_RECONSTRUCT_IMAGES)
     text = _condition_text(request, calls)
-    operation = FillImage(read_mask(request.mask, _patches(call)))
+    spec = call.served.description.input.image
+    operation = FillImage(read_mask(request.mask, (spec.size // spec.patch_size) ** 2))
     pixels = await images.read(request.image, call, "image")
     output = await compute_one(calls, call, operation, Item((pixels,), text))
     seen, filled, mask, error = output.arrays
@@ -72,9 +73,10 @@ async def _image(request: _Request, call: Call, calls: Calls, images: ImageReade
 
 async def _clip(request: _Request, call: Call, calls: Calls, images: ImageReader) -> _Response:
     call.served.require(model_pb2.CAPABILITY_RECONSTRUCT_CLIPS)
-    spec = call.served.description.input.clip
-    steps = spec.frames // spec.tubelet_frames
-    operation = FillClip(read_mask(request.mask, steps * _patches(call)))
+    spec = call.served.description.input
+    steps = spec.clip.frames // spec.clip.tubelet_frames
+    tubelets = steps * (spec.image.size // spec.clip.patch_size) ** 2
+    operation = FillClip(read_mask(request.mask, tubelets))
     frames = await read_clip(request.clip, call, images, "clip")
     output = await compute_one(calls, call, operation, Item((frames,)))
     seen, filled, mask, error = output.arrays
@@ -164,12 +166,6 @@ async def _actions(request: _Request, call: Call, calls: Calls, images: ImageRea
             actions=tensor(filled), mask=tensor(hidden), element_error=tensor(error)
         ),
     )
-
-
-def _patches(call: Call) -> int:
-    """Of one picture, or of one step of a clip."""
-    spec = call.served.description.input.image
-    return int((spec.size // spec.patch_size) ** 2)
 
 
 def _condition_text(request: _Request, calls: Calls) -> str:

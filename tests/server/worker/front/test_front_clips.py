@@ -26,9 +26,13 @@ CLIPS = [clip(seed) for seed in range(3)]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the bundle of a short run of VideoMAE, its target normalised by colour."""
+    """A repository with the bundle of a short run of VideoMAE, its target normalised by colour.
+
+    Its tubelets are smaller than the patches of the picture trunk that nobody trained.
+    """
     root = tmp_path_factory.mktemp("clips")
     parts = {**vision_alone(), "pixel_decoder": None, **video()}
+    parts["vision"] |= {"patch_size": 16}
     parts["video_decoder"] |= {"channelwise": True}
     recipe = job(
         write_data(root / "data"), root, name="clips", model=parts,
@@ -56,6 +60,7 @@ def test_it_announces_clips_and_nothing_else(worker: Caller) -> None:
     assert set(model.capabilities) == {
         model_pb2.CAPABILITY_EMBED_CLIPS, model_pb2.CAPABILITY_RECONSTRUCT_CLIPS,
     }  # fmt: skip
+    assert (model.input.image.patch_size, model.input.clip.patch_size) == (16, 8)
     assert (model.input.clip.frames, model.input.clip.tubelet_frames) == (4, 2)
     assert model.input.clip.frame_interval.ToTimedelta().total_seconds() == INTERVAL_STEPS / FPS
     assert {tuple(space.modalities) for space in model.spaces} == {(model_pb2.MODALITY_CLIP,)}
@@ -98,6 +103,21 @@ def test_what_changes_is_hidden_as_training_would(worker: Caller, predictor: Pre
     scores = torch.from_numpy(predictor.clip_change(frames))
     hidden = hinted_mask(scores, 0.75, 0.5, torch.Generator().manual_seed(7))
     assert np.array_equal(array(found.mask).ravel(), hidden.numpy())
+
+
+def test_whichever_tubelets_are_named_are_hidden(worker: Caller) -> None:
+    def asked(hidden: list[int]) -> reconstruct_pb2.ReconstructRequest:
+        return build(
+            reconstruct_pb2.ReconstructRequest,
+            clip={"frames": [raw(frame) for frame in CLIPS[0]]},
+            mask=reconstruct_pb2.Mask(hidden=hidden),
+        )
+
+    found = worker.ask("Reconstruct", asked([*range(1, 31)])).clip
+    told = worker.refused("Reconstruct", asked([*range(33)]))
+
+    assert np.flatnonzero(~array(found.mask)).tolist() == [0, 31]
+    assert "lists 1 to 32 elements, for there are no more; found 33" in str(told)
 
 
 def test_its_hidden_tubes_are_painted_as_the_predictor_does(

@@ -57,9 +57,9 @@ def test_every_kind_of_mask_hides_its_share_of_an_image(
         assert np.flatnonzero(array(found.mask)).tolist() == hidden
 
 
-@pytest.mark.parametrize("kind", [reconstruct_pb2.MASK_KIND_TUBE, reconstruct_pb2.MASK_KIND_RANDOM])
-def test_a_clip_is_reconstructed_frame_by_frame(worker: Caller, kind: Any) -> None:
-    frames = clip(3)
+@pytest.mark.parametrize("name", ["TUBE", "RANDOM", "BLOCK", "IMPORTANCE"])
+def test_a_clip_is_reconstructed_frame_by_frame(worker: Caller, name: str) -> None:
+    kind, frames = reconstruct_pb2.MaskKind.Value(f"MASK_KIND_{name}"), clip(3)
 
     found = reconstruct(
         worker,
@@ -72,7 +72,7 @@ def test_a_clip_is_reconstructed_frame_by_frame(worker: Caller, kind: Any) -> No
     assert int(mask.sum()) == 16
     assert np.array_equal(np.isnan(error), ~mask)
     assert len(found.input) == len(found.reconstruction) == 4
-    if kind == reconstruct_pb2.MASK_KIND_TUBE:
+    if name in ("TUBE", "BLOCK"):
         assert np.array_equal(mask[0], mask[1])
 
 
