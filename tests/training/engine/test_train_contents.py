@@ -51,6 +51,7 @@ def samples(tiny_data: Path) -> Samples:
 def reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """SimCLR as an objective that reads all that batches can contain."""
     monkeypatch.setattr(SimClrConfig, "reads", property(lambda _: ALL))
+    monkeypatch.setattr(SimClrConfig, "sees_frames", property(lambda _: True))
     monkeypatch.setattr(SimClrConfig, "labels", property(lambda _: ("task_family", "layout")))
 
 

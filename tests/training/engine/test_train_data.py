@@ -44,6 +44,15 @@ def test_the_model_has_as_many_actions_and_states_as_the_data(
     )
 
 
+@pytest.mark.parametrize("queue", [240, 4096])
+def test_a_queue_of_keys_holds_fewer_than_there_are_pictures(
+    tiny_data: Path, tmp_path: Path, queue: int
+) -> None:
+    told = refused(tiny_data, tmp_path, objectives=[{"kind": "mo_co", "queue": queue}])
+
+    assert f"objectives.mo_co.queue: found {queue}; allowed: fewer than the 240 frames" in told
+
+
 def test_pictures_alone_are_enough_for_what_reads_no_more(tiny_data: Path, tmp_path: Path) -> None:
     recipe = job(
         tiny_data,

@@ -33,7 +33,7 @@ OBJECTIVES: dict[str, Any] = {
 
 
 def run_of(objective: Any, data: Path, folder: Path) -> Recipe:
-    views = {"crops": 2 if objective["kind"] == "dino" else 0, "crop_size": 16}
+    views = {"crops": 2, "crop_size": 16} if objective["kind"] == "dino" else {}
     return job(
         data, folder, objectives=[objective], model=vision_alone(), augmentation={"views": views}
     )
