@@ -16,7 +16,7 @@ from tectum_train.data import DataError
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import open_samples
 from tectum_train.engine.run import Interrupted
-from tectum_train.recipe import Recipe
+from tectum_train.recipe import Recipe, RecipeError
 
 DINO = {
     "kind": "dino", "prototypes": 16, "hidden": 32, "bottleneck": 8, "momentum_steps": 6,
@@ -76,6 +76,23 @@ def test_a_mirrored_samples_label_is_mirrored(tiny_data: Path, tmp_path: Path) -
     assert torch.equal(all_turned, torch.tensor([1, 0, 3, 2])[plain])
     assert 0 < int((half != plain).sum()) < len(plain)
     assert torch.equal(labels(flip={"share": 1.0, **sides, "labels": {}}), plain)
+
+
+def test_classes_of_tasks_with_sides_must_be_exchanged_by_a_mirror(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    def opened(**labels: Any) -> object:
+        flip = {"actions": [], "states": [], "words": {"left": "right"}, "labels": labels}
+        recipe = job(
+            tiny_data, tmp_path, objectives=[OBJECTIVES["supervised"]],
+            augmentation={"flip": flip}, data__task="task_family",
+        )  # fmt: skip
+        return open_samples(recipe, "train", lambda *_: None)
+
+    for labels in ({}, {"next.success": {0: 1}}):
+        with pytest.raises(RecipeError, match=r"flip\.labels: found no pairs of task_fam"):
+            opened(**labels)
+    assert opened(task_family={0: 1, 3: 2})
 
 
 def test_labels_are_the_data_sets_columns_and_every_metric_is_recorded(

@@ -272,6 +272,35 @@ def test_a_task_scaled_a_hundredfold_is_balanced_again(kind: str) -> None:
     assert ratio == pytest.approx(1.0 if kind == "dwa" else 0.01, rel=0.1)
 
 
+@pytest.mark.parametrize("settings", [{"weighting": {"kind": "grad_norm", "every": 1}}, {}])
+def test_a_loss_is_not_weighed_by_its_size_before_it_has_the_unit_that_it_keeps(
+    settings: dict[str, Any],
+) -> None:
+    network = model()
+    parts = [
+        (1.0, objective_for(READ.validate_python({"kind": kind}), network, tokenizer()))
+        for kind in ("masked_image", "world_model")
+    ]
+    learnt = ManyTasks(
+        parts,
+        [network.vision],
+        tasks(normalise="none" if settings else "initial", **settings),
+    )
+
+    sizes = list[float]()
+    for step in range(2):
+        outcome = learnt(batch(8, seed=step))
+        first = getattr(learnt.weighting, "first", learnt.units.sums)
+        sizes.append(float(outcome.metrics["world_model/loss"]))
+        assert float(first[0]) > 0
+        if step == 0:
+            assert not float(first[1]) > 0
+        learnt.after_step()
+
+    assert float(first[1]) == pytest.approx(sizes[1])
+    assert sizes[1] > 1.5 * sizes[0] or sizes[0] > 1.5 * sizes[1]
+
+
 def test_gradients_are_compared_on_one_trunk() -> None:
     shared = [trunk(1.0), trunk(1.0)]
     parts = [(1.0, Says(str(i), one, 1.0)) for i, one in enumerate(shared)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of, shown_actions
-from tectum_train.engine.words import check_sides, sentences
+from tectum_train.engine.words import check_sided_labels, check_sides, sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
 from tectum_train.objectives.mo_co import MoCoConfig
@@ -84,12 +84,25 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
         progress,
     )
     _check_mirror(recipe, samples)
-    if split == "train" and recipe.augmentation.flip is not None:
-        try:
-            check_sides(recipe.augmentation.flip.words, samples.instructions)
-        except ValueError as error:
-            raise RecipeError(f"augmentation.flip.words: {error}") from error
+    if split == "train":
+        _check_sides(recipe, samples.instructions)
     return samples
+
+
+def _check_sides(recipe: Recipe, instructions: Sequence[str]) -> None:
+    """A mirror exchanges what instructions say to have sides."""
+    flip, task = recipe.augmentation.flip, recipe.data.task
+    if flip is None:
+        return
+    try:
+        check_sides(flip.words, instructions)
+    except ValueError as error:
+        raise RecipeError(f"augmentation.flip.words: {error}") from error
+    if task is not None and any(task in one.labels for one in recipe.objectives):
+        try:
+            check_sided_labels(flip.labels or {}, task, instructions)
+        except ValueError as error:
+            raise RecipeError(f"augmentation.flip.labels: {error}") from error
 
 
 def check_parts(recipe: Recipe) -> None:

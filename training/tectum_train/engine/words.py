@@ -19,7 +19,16 @@ from tectum_train.augment import Draws
 from tectum_train.data.samples import Samples
 from tectum_train.recipe import Recipe
 
-__all__ = ["Spoken", "Words", "check_sides", "heard", "mirrored", "mirrored_tasks", "sentences"]
+__all__ = [
+    "Spoken",
+    "Words",
+    "check_sided_labels",
+    "check_sides",
+    "heard",
+    "mirrored",
+    "mirrored_tasks",
+    "sentences",
+]
 
 _SIDES = ("left", "right", "clockwise", "anticlockwise", "counterclockwise")
 """Words that say a side whatever else is said."""
@@ -124,13 +133,37 @@ def check_sides(words: Mapping[str, str] | None, instructions: Sequence[str]) ->
                 f"found {word!r}, which no instruction says; allowed: words of the instructions, "
                 "or nothing would be mirrored"
             )
-    if words is not None and not words:
-        sided = next(filter(_whole(_SIDES).search, instructions), None)
-        if sided is not None:
-            raise ValueError(
-                f"found {{}}, but an instruction names a side: {sided!r}; allowed: the words that "
-                "are exchanged, such as {left: right}"
-            )
+    sided = _sided(instructions)
+    if words is not None and not words and sided is not None:
+        raise ValueError(
+            f"found {{}}, but an instruction names a side: {sided!r}; allowed: the words that "
+            "are exchanged, such as {left: right}"
+        )
+
+
+def check_sided_labels(
+    labels: Mapping[str, Mapping[int, int]], learnt: str, instructions: Sequence[str]
+) -> None:
+    """That a mirror exchanges classes of what tells tasks, where these have sides.
+
+    Args:
+        labels: classes that it exchanges, of each label.
+        learnt: the label that is the task of the data set's instructions.
+        instructions: what they say.
+
+    Raises:
+        ValueError: one of them names a side, and no class is exchanged.
+    """
+    sided = _sided(instructions)
+    if not labels.get(learnt) and sided is not None:
+        raise ValueError(
+            f"found no pairs of {learnt}, but an instruction names a side: {sided!r}; allowed: the "
+            f"classes that are exchanged, such as {{{learnt}: {{0: 1}}}}"
+        )
+
+
+def _sided(instructions: Sequence[str]) -> str | None:
+    return next(filter(_whole(_SIDES).search, instructions), None)
 
 
 def mirrored_tasks(

@@ -66,6 +66,8 @@ class Outcome:
     averaged before one is divided by the other."""
     sums: Mapping[str, Sums] = field(default_factory=dict)
     """More metrics, made of sums; they are put beside the others."""
+    settled: bool = True
+    """Whether the loss is in the unit that it keeps; who weighs it by its size waits for that."""
 
     def __post_init__(self) -> None:
         made = {key: one.value() for key, one in self.sums.items()}

@@ -129,7 +129,10 @@ class DinoConfig(PartSettings):
                 f"dino.mask_ratio: found {least:g} to {most:g}; allowed: from least to most"
             )
         if not self.patch_weight:
-            self.refuse("patch_head", "with patch_weight above 0 alone")
+            for name in ("patch_head", "masked_share", "mask_ratio"):
+                self.refuse(name, "with patch_weight above 0 alone")
+        if self.centring != "mean":
+            self.refuse("centre_momentum", "with centring 'mean' alone")
         return self
 
 

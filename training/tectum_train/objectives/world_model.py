@@ -138,7 +138,7 @@ class WorldModelObjective(Averaged):
             decoding = known * mean_error(wrong[:, None], inside[:, known : known + 1], came)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
-        return Outcome(loss, metrics, sums=sums)
+        return Outcome(loss, metrics, sums=sums, settled=int(self.steps) > 0)
 
     def counted(self, batch: Batch) -> Tensor:
         """Frames that teacher forcing predicts, of those that came."""

@@ -62,17 +62,19 @@ class ManyTasks(Objective):
         A loss is told as the objective says it, before units and weights.
         """
         active, metrics = self._active(), dict[str, Tensor]()
-        losses, chances = list[Tensor](), list[float | None]()
+        losses, chances, settled = list[Tensor](), list[float | None](), list[bool]()
         for (_, part), runs in zip(self.named_parts(), active, strict=True):
             if not runs:
                 losses.append(torch.zeros((), device=batch.earlier.device))
                 chances.append(None)
+                settled.append(False)
                 continue
             outcome: Outcome = part(batch)
             losses.append(outcome.loss)
             chances.append(outcome.chance)
+            settled.append(outcome.settled)
             metrics |= named(part, outcome)
-        total, more = self._sum(losses, active, chances)
+        total, more = self._sum(losses, active, settled, chances)
         return Outcome(total, metrics | more)
 
     def draw_together(self, rate: float) -> None:
@@ -125,16 +127,20 @@ class ManyTasks(Objective):
         return [name == turn for name in self.names]
 
     def _sum(
-        self, losses: Sequence[Tensor], runs: Sequence[bool], chances: Sequence[float | None]
+        self,
+        losses: Sequence[Tensor],
+        runs: Sequence[bool],
+        settled: Sequence[bool],
+        chances: Sequence[float | None],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is descended, and what there is to tell of it."""
+        """What is descended, and what there is to tell of it; weighed by who has `settled`."""
         told = torch.stack([one.detach() for one in losses])
-        active = torch.tensor(runs, device=told.device)
-        units = self.units.of(told, active, chances)
+        active, heard = (torch.tensor(which, device=told.device) for which in (runs, settled))
+        units = self.units.of(told, heard, chances)
         scaled = [loss / unit for loss, unit in zip(losses, units, strict=True)]
         every = self.config.conflict_every
         reported = bool(every) and int(self.turn) % every == 0
-        wanted = all(runs) and self.weighting.wants_gradients()
+        wanted = all(settled) and self.weighting.wants_gradients()
         gradients = task_gradients(scaled, self._shared()) if reported or wanted else None
         metrics = dict[str, Tensor]()
         if reported and gradients is not None:
@@ -143,7 +149,7 @@ class ManyTasks(Objective):
         with torch.no_grad():
             if wanted and gradients is not None:
                 self.weighting.balance(told / units, lengths(gradients))
-            self.weighting.observe(told / units, active)
+            self.weighting.observe(told / units, heard)
         metrics |= self.counted(units)
         total = self.weighting.total(torch.stack(scaled), active)
         if isinstance(self.config.sharing, Distance):
