@@ -48,7 +48,8 @@ def made() -> Batch:
 
 
 def wide(values: Tensor) -> Numbers:
-    return values.detach().double().numpy()
+    found: Numbers = values.detach().double().numpy()
+    return found
 
 
 def shares(logits: Numbers, temperature: float) -> Numbers:
