@@ -48,13 +48,13 @@ def made() -> Batch:
 
 
 def wide(values: Tensor) -> Numbers:
-    found: Numbers = values.detach().double().numpy()
-    return found
+    return values.detach().double().numpy()
 
 
 def shares(logits: Numbers, temperature: float) -> Numbers:
-    raised = np.exp((logits - logits.max()) / temperature)
-    return raised / raised.sum()
+    raised: Numbers = np.exp((logits - logits.max()) / temperature)
+    found: Numbers = raised / raised.sum()
+    return found
 
 
 def surprise(told: Numbers, logits: Numbers) -> float:
