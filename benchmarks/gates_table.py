@@ -24,6 +24,8 @@ _RULE = (
     "the standard deviation. FAIL, with fewer runs: one gate does not hold, so it cannot pass. "
     "✗: a gate on this number does not hold, in so many of the runs. To "
     "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's. "
+    "A run is another one if its recipe, data or trunk is; code that has changed since makes none, "
+    "and the commits are named above. "
     "Measured by the last checkpoint on episodes of their own (`make judged`), on which nothing "
     "was chosen: places, sentences and looks that no training episode has, twice as many as "
     "recipes were tried on. Two standard errors (2 SE) are of the paired difference to a control, "
