@@ -162,7 +162,7 @@ def _list_recipes(name: str) -> None:
         first = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
         line = f"[bold]{one:<{width}}[/bold]  {escape(first)}"
         cut = console.is_terminal
-        console.print(line, highlight=False, no_wrap=cut, overflow="ellipsis", soft_wrap=not cut)
+        console.print(line, highlight=False, no_wrap=True, overflow="ellipsis", soft_wrap=not cut)
     console.print("\ntectum train --list NAME says all of one: command, time, expected numbers.")
 
 

@@ -53,7 +53,8 @@ def test_what_a_recipe_expects_of_seed_0_is_what_its_gates_run_has_found(name: s
         beside = {**measured["controls"], measured["name"]: measured["value"]}
         for one in filter(None, (line, *controls.split("; "))):
             what, value = NUMBER.match(one).groups()  # type: ignore[union-attr]
-            assert float(value) == pytest.approx(beside[what], rel=0.01, abs=0.02), what
+            digit = 10 ** -len(value.partition(".")[2])
+            assert float(value) == pytest.approx(beside[what], rel=0, abs=0.51 * digit), what
 
 
 @pytest.mark.parametrize("name", recipes.named())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.training.tiny import INTERVAL_STEPS, job, latent_action, parts
+from tests.training.tiny import FPS, INTERVAL_STEPS, job, latent_action, parts, vision_alone
 
 from tectum_core.architecture import ActionConfig
 from tectum_train.engine.run import train
@@ -39,9 +39,50 @@ def test_the_model_has_as_many_actions_and_states_as_the_data(
 
     told = refused(tiny_data, tmp_path, model=parts(actions=actions))
 
+    assert told == "model.actions.dimensions: found 3; allowed: 4, the numbers of action"
+
+
+def test_of_the_state_too(tiny_data: Path, tmp_path: Path) -> None:
+    actions = ActionConfig(dimensions=4, state_dimensions=7, max_steps=8)
+
+    told = refused(tiny_data, tmp_path, model=parts(actions=actions))
+
     assert told == (
-        "tiny on this data set: Value error, actions name (4, 4) dimensions, the model has (3, 4)"
+        "model.actions.state_dimensions: found 7; allowed: 4, the numbers of observation.state"
     )
+
+
+@pytest.mark.parametrize("steps", [20, 400])
+def test_what_lies_apart_in_time_lies_in_one_episode(
+    tiny_data: Path, tmp_path: Path, steps: int
+) -> None:
+    latent = latent_action(interval=steps / FPS, tolerance=0.01)
+    films = {"model": vision_alone(), "objectives": [{"kind": "cpc", "horizons": 1}]}
+
+    pairs = refused(
+        tiny_data, tmp_path, data__pair_steps=[steps], model=parts(latent_action=latent),
+        objectives=[{"kind": "latent_action"}],
+    )  # fmt: skip
+    clips = refused(tiny_data, tmp_path, data__clip={"frames": 4, "steps": steps}, **films)
+
+    allowed = f"found {steps}; allowed: at most 19, as the longest episode has 20 frames"
+    assert pairs.startswith(f"data.pair_steps: {allowed}")
+    assert clips.startswith(f"data.clip.steps: {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ({"observation.state": 3}, "found float32 of shape [4]; allowed: features of one whole"),
+        ({"task_family": 3}, "found 3 for labels from 0 to 3; allowed: more than the largest"),
+    ],
+)
+def test_labels_are_whole_numbers_and_each_is_a_class(
+    tiny_data: Path, tmp_path: Path, classes: dict[str, int], told: str
+) -> None:
+    found = refused(tiny_data, tmp_path, objectives=[{"kind": "supervised", "classes": classes}])
+
+    assert f"objectives.supervised.classes.{next(iter(classes))}: {told}" in found
 
 
 @pytest.mark.parametrize("queue", [240, 4096])

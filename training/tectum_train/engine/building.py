@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,14 +16,23 @@ from tectum_core.preprocess import ActionScaling
 from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.engine.accumulation import division, indivisible
+from tectum_train.engine.agreement import (
+    check_dimensions,
+    check_interval,
+    check_labels,
+    check_mirror,
+    check_mirrored_words,
+    check_queues,
+    check_reach,
+    check_window,
+)
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
 from tectum_train.engine.scaling import scaling_of, shown_actions
-from tectum_train.engine.words import check_sided_labels, check_sides, sentences
+from tectum_train.engine.words import sentences
 from tectum_train.objectives import Objective, WeightedSum, objective_for
 from tectum_train.objectives.masked_language import MaskedLanguageConfig
-from tectum_train.objectives.mo_co import MoCoConfig
 from tectum_train.recipe import Recipe, RecipeError, expanded
-from tectum_train.tasks import CrossStitch, DwaWeights, ManyTasks, views_of
+from tectum_train.tasks import CrossStitch, ManyTasks, views_of
 
 __all__ = ["Run", "build", "check_parts", "open_samples", "servable"]
 
@@ -83,26 +92,10 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
         expanded(recipe.data.cache),
         progress,
     )
-    _check_mirror(recipe, samples)
+    check_mirror(recipe, samples)
     if split == "train":
-        _check_sides(recipe, samples.instructions)
+        check_mirrored_words(recipe, samples.instructions)
     return samples
-
-
-def _check_sides(recipe: Recipe, instructions: Sequence[str]) -> None:
-    """A mirror exchanges what instructions say to have sides."""
-    flip, task = recipe.augmentation.flip, recipe.data.task
-    if flip is None:
-        return
-    try:
-        check_sides(flip.words, instructions)
-    except ValueError as error:
-        raise RecipeError(f"augmentation.flip.words: {error}") from error
-    if task is not None and any(task in one.labels for one in recipe.objectives):
-        try:
-            check_sided_labels(flip.labels or {}, task, instructions)
-        except ValueError as error:
-            raise RecipeError(f"augmentation.flip.labels: {error}") from error
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -131,8 +124,10 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     Raises:
         RecipeError: recipe and data contradict each other.
     """
-    _check_interval(recipe, samples.dataset.info.fps)
-    _check_queues(recipe, len(samples))
+    check_interval(recipe, samples.dataset.info.fps)
+    check_queues(recipe, len(samples))
+    check_reach(recipe, max(episode.length for episode in samples.dataset.episodes))
+    check_labels(recipe, samples)
     text = recipe.model.text
     tokenizer = (
         None
@@ -140,6 +135,7 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         else Tokenizer.train(sentences(recipe, samples.instructions), text.vocabulary_size)
     )
     scaling = None if recipe.model.actions is None else scaling_of(recipe, samples)
+    check_dimensions(recipe, scaling)
     summary = TrainingSummary(
         recipe=recipe.name,
         data=recipe.data.train,
@@ -168,7 +164,7 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     else:
         trunks = list({id(view.vision): view.vision for view in views.values()}.values())
         epoch = math.ceil(len(samples) / recipe.schedule.batch_size)
-        _check_window(recipe, epoch)
+        check_window(recipe, epoch)
         objective = ManyTasks(parts, trunks, recipe.tasks, epoch)
     sharing = None if recipe.tasks is None else recipe.tasks.sharing
     run = Run(recipe, model, tokenizer, scaling, config, folder, objective, begun)
@@ -189,83 +185,3 @@ def _objectives(
     for _, part in parts:
         part.check(recipe.images)
     return views, parts
-
-
-def _check_queues(recipe: Recipe, frames: int) -> None:
-    """A queue of keys holds fewer than there are pictures."""
-    for one in recipe.objectives:
-        if isinstance(one, MoCoConfig) and one.queue >= frames:
-            raise RecipeError(
-                f"objectives.mo_co.queue: found {one.queue}; allowed: fewer than the {frames} "
-                "frames to train on, or each picture's own older key would be among its negatives"
-            )
-
-
-def _check_window(recipe: Recipe, epoch: int) -> None:
-    """Weights by how losses fell from one window to the next need two of them, of whole rounds."""
-    tasks = recipe.tasks
-    if tasks is None or not isinstance(tasks.weighting, DwaWeights):
-        return
-    window, steps = tasks.weighting.window or epoch, recipe.schedule.steps
-    found = (
-        f"tasks.weighting.window: found {window}{'' if tasks.weighting.window else ' (an epoch)'}"
-    )
-    if 2 * window >= steps:
-        raise RecipeError(
-            f"{found}; allowed: less than half of schedule.steps ({steps}), or no weight would "
-            "ever change"
-        )
-    turns = 1 if tasks.alternate is None else len(tasks.alternate.pattern)
-    if window % turns:
-        raise RecipeError(
-            f"{found}; allowed: multiples of {turns}, the length of tasks.alternate.pattern, or "
-            "windows would hold other turns"
-        )
-
-
-def _check_interval(recipe: Recipe, fps: float) -> None:
-    """Frames of pairs and clips lie as far apart as the bundle will say that they should."""
-    model, clip = recipe.model, recipe.data.clip
-    for key, wanted in (
-        ("world_model.interval", model.world_model and model.world_model.interval),
-        ("video.frame_interval", model.video and model.video.frame_interval),
-    ):
-        if clip is not None and wanted and abs(clip.steps / fps / wanted - 1) > 0.01:
-            raise RecipeError(
-                f"data.clip.steps: {clip.steps} steps at {fps:g} a second are "
-                f"{clip.steps / fps:g} s, but model.{key} is {wanted:g} s"
-            )
-    latent = model.latent_action
-    if latent is None:
-        return
-    for steps in recipe.data.pair_steps:
-        if abs(steps / fps - latent.interval) > latent.tolerance + 1e-9:
-            raise RecipeError(
-                f"data.pair_steps: {steps} steps at {fps:g} a second are {steps / fps:g} s, "
-                f"but model.latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
-            )
-
-
-def _check_mirror(recipe: Recipe, samples: Samples) -> None:
-    """What a mirror is said to change are numbers that the data set has."""
-    flip, known = recipe.augmentation.flip, samples.dataset.info.features
-    if flip is None:
-        return
-    if unread := set(flip.labels or {}) - {
-        name for one in recipe.objectives for name in one.labels
-    }:
-        raise RecipeError(
-            f"augmentation.flip.labels: found {min(unread)!r}, which no objective reads as labels"
-        )
-    for key, feature, places in (
-        ("actions", recipe.data.action, flip.actions),
-        ("states", recipe.data.state, flip.states),
-    ):
-        if feature not in known or not places:
-            continue  # what is missing is told by who reads it
-        width = math.prod(known[feature].shape)
-        if max(places) >= width:
-            raise RecipeError(
-                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
-                f"numbers of {feature}"
-            )

@@ -208,7 +208,7 @@ def check_changes_are_seen(objectives: _Objectives, augmentation: AugmentationCo
     if not any(one.sees_frames for one in objectives):
         for name, field in AugmentationConfig.model_fields.items():
             found = getattr(augmentation, name)
-            if name != "views" and found != field.default:
+            if name != "views" and found and found != field.default:
                 raise ValueError(
                     f"augmentation.{name}: found {_brief(found)}; allowed: where an objective sees "
                     f"frames; {kinds} see views, which augmentation.views changes"
@@ -216,7 +216,7 @@ def check_changes_are_seen(objectives: _Objectives, augmentation: AugmentationCo
     compared = any(Reads.VIEWS in one.reads or Reads.CROPS in one.reads for one in objectives)
     for name, field in ViewsConfig.model_fields.items():
         found, usual = getattr(augmentation.views, name), field.default
-        if found != usual and not compared:
+        if found and found != usual and not compared:
             raise ValueError(
                 f"augmentation.views.{name}: found {_brief(found)}; allowed: where an objective "
                 f"compares views ({kinds})"

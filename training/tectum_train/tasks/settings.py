@@ -76,7 +76,7 @@ class GradNormWeights(Strict):
 
 
 class DwaWeights(Strict):
-    """Weights by how fast each loss fell from one window to the next.
+    """Weights by how slowly each loss fell from one window to the next: the less, the more.
 
     Source: Dynamic Weight Average (arXiv:1803.10704).
     """

@@ -1,0 +1,181 @@
+"""What a recipe and a data set must have in common; told before the first step, by the field.
+
+Each raises RecipeError, which says what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tectum_core.preprocess import ActionScaling
+from tectum_train.data.samples import Samples
+from tectum_train.engine.words import check_sided_labels, check_sides
+from tectum_train.objectives import Reads
+from tectum_train.objectives.mo_co import MoCoConfig
+from tectum_train.objectives.supervised import SupervisedConfig
+from tectum_train.recipe import Recipe, RecipeError
+from tectum_train.tasks import DwaWeights
+
+__all__ = [
+    "check_dimensions",
+    "check_interval",
+    "check_labels",
+    "check_mirror",
+    "check_mirrored_words",
+    "check_queues",
+    "check_reach",
+    "check_window",
+]
+
+
+def check_interval(recipe: Recipe, fps: float) -> None:
+    """Frames of pairs and clips lie as far apart as the bundle will say that they should."""
+    model, clip = recipe.model, recipe.data.clip
+    for key, wanted in (
+        ("world_model.interval", model.world_model and model.world_model.interval),
+        ("video.frame_interval", model.video and model.video.frame_interval),
+    ):
+        if clip is not None and wanted and abs(clip.steps / fps / wanted - 1) > 0.01:
+            raise RecipeError(
+                f"data.clip.steps: {clip.steps} steps at {fps:g} a second are "
+                f"{clip.steps / fps:g} s, but model.{key} is {wanted:g} s"
+            )
+    latent = model.latent_action
+    if latent is None:
+        return
+    for steps in recipe.data.pair_steps:
+        if abs(steps / fps - latent.interval) > latent.tolerance + 1e-9:
+            raise RecipeError(
+                f"data.pair_steps: {steps} steps at {fps:g} a second are {steps / fps:g} s, "
+                f"but model.latent_action.interval is {latent.interval:g} ± {latent.tolerance:g} s"
+            )
+
+
+def check_reach(recipe: Recipe, longest: int) -> None:
+    """What lies apart in time lies in one episode, at least in the longest."""
+    reads, clip = [one.reads for one in recipe.objectives], recipe.data.clip
+    apart = {"data.pair_steps": min(recipe.data.pair_steps)} if _any(reads, Reads.LATER) else {}
+    if clip is not None and _any(reads, Reads.CLIP):
+        apart["data.clip.steps"] = clip.steps
+    for key, steps in apart.items():
+        if steps >= longest:
+            raise RecipeError(
+                f"{key}: found {steps}; allowed: at most {longest - 1}, as the longest episode "
+                f"has {longest} frames and nothing would be learnt"
+            )
+
+
+def check_dimensions(recipe: Recipe, scaling: ActionScaling | None) -> None:
+    """The model has as many numbers of actions and states as the data."""
+    actions = recipe.model.actions
+    if actions is None or scaling is None:
+        return
+    for key, found, there, of in (
+        ("dimensions", actions.dimensions, scaling.names, recipe.data.action),
+        ("state_dimensions", actions.state_dimensions, scaling.state_names, recipe.data.state),
+    ):
+        if found != len(there):
+            whose = "" if of is None else f", the numbers of {of}"
+            camera = " and the camera's" if recipe.data.intrinsics and key[0] == "s" else ""
+            raise RecipeError(
+                f"model.actions.{key}: found {found}; allowed: {len(there)}{whose}{camera}"
+            )
+
+
+def check_labels(recipe: Recipe, samples: Samples) -> None:
+    """Labels are one whole number a frame, each of them a class."""
+    for one in recipe.objectives:
+        if not isinstance(one, SupervisedConfig):
+            continue
+        for name, classes in one.classes.items():
+            values, field = samples.column(name), f"objectives.supervised.classes.{name}"
+            if values.ndim != 1 or values.dtype.kind not in "biu":
+                shape = "" if values.ndim == 1 else f" of shape {list(values.shape[1:])}"
+                raise RecipeError(
+                    f"{field}: found {values.dtype}{shape}; allowed: features of one whole number "
+                    "a frame"
+                )
+            least, most = int(values.min()), int(values.max())
+            if least < 0 or most >= classes:
+                raise RecipeError(
+                    f"{field}: found {classes} for labels from {least} to {most}; allowed: more "
+                    "than the largest, and none below 0"
+                )
+
+
+def check_queues(recipe: Recipe, frames: int) -> None:
+    """A queue of keys holds fewer than there are pictures."""
+    for one in recipe.objectives:
+        if isinstance(one, MoCoConfig) and one.queue >= frames:
+            raise RecipeError(
+                f"objectives.mo_co.queue: found {one.queue}; allowed: fewer than the {frames} "
+                "frames to train on, or each picture's own older key would be among its negatives"
+            )
+
+
+def check_window(recipe: Recipe, epoch: int) -> None:
+    """Weights by how losses fell from one window to the next need two of them, of whole rounds."""
+    tasks = recipe.tasks
+    if tasks is None or not isinstance(tasks.weighting, DwaWeights):
+        return
+    window, steps = tasks.weighting.window or epoch, recipe.schedule.steps
+    found = (
+        f"tasks.weighting.window: found {window}{'' if tasks.weighting.window else ' (an epoch)'}"
+    )
+    if 2 * window >= steps:
+        raise RecipeError(
+            f"{found}; allowed: less than half of schedule.steps ({steps}), or no weight would "
+            "ever change"
+        )
+    turns = 1 if tasks.alternate is None else len(tasks.alternate.pattern)
+    if window % turns:
+        raise RecipeError(
+            f"{found}; allowed: multiples of {turns}, the length of tasks.alternate.pattern, or "
+            "windows would hold other turns"
+        )
+
+
+def check_mirror(recipe: Recipe, samples: Samples) -> None:
+    """What a mirror is said to change are numbers that the data set has."""
+    flip, known = recipe.augmentation.flip, samples.dataset.info.features
+    if flip is None:
+        return
+    if unread := set(flip.labels or {}) - {
+        name for one in recipe.objectives for name in one.labels
+    }:
+        raise RecipeError(
+            f"augmentation.flip.labels: found {min(unread)!r}, which no objective reads as labels"
+        )
+    for key, feature, places in (
+        ("actions", recipe.data.action, flip.actions),
+        ("states", recipe.data.state, flip.states),
+    ):
+        if feature not in known or not places:
+            continue  # what is missing is told by who reads it
+        width = math.prod(known[feature].shape)
+        if max(places) >= width:
+            raise RecipeError(
+                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
+                f"numbers of {feature}"
+            )
+
+
+def check_mirrored_words(recipe: Recipe, instructions: Sequence[str]) -> None:
+    """A mirror exchanges what instructions say to have sides."""
+    flip, task = recipe.augmentation.flip, recipe.data.task
+    if flip is None:
+        return
+    try:
+        check_sides(flip.words, instructions)
+    except ValueError as error:
+        raise RecipeError(f"augmentation.flip.words: {error}") from error
+    if task is not None and any(task in one.labels for one in recipe.objectives):
+        try:
+            check_sided_labels(flip.labels or {}, task, instructions)
+        except ValueError as error:
+            raise RecipeError(f"augmentation.flip.labels: {error}") from error
+
+
+def _any(reads: Sequence[Reads], wanted: Reads) -> bool:
+    return any(wanted in one for one in reads)
