@@ -161,8 +161,10 @@ def _list_recipes(name: str) -> None:
     for one, text in said.items():
         first = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
         line = f"[bold]{one:<{width}}[/bold]  {escape(first)}"
-        cut = console.is_terminal
-        console.print(line, highlight=False, no_wrap=True, overflow="ellipsis", soft_wrap=not cut)
+        if console.is_terminal:
+            console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
+        else:
+            console.print(line, highlight=False, soft_wrap=True)
     console.print("\ntectum train --list NAME says all of one: command, time, expected numbers.")
 
 

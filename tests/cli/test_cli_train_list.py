@@ -12,7 +12,11 @@ from tectum_train import recipes
 
 
 @pytest.mark.parametrize("arguments", [["--list"], []])
-def test_recipes_are_listed_a_line_each(arguments: list[str]) -> None:
+def test_recipes_are_listed_a_line_each(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 80)
+
     result = invoke("train", *arguments)
 
     assert result.exit_code == 0
