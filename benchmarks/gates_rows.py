@@ -63,7 +63,7 @@ _PROBES = (Shown(LINEAR), Shown(_FEW_TASKS), Shown(_DENSE), Shown(_POLICY))
 _FIVE = (
     Times("frame → sentence, R@1", "chance", 5),
     Times("sentence → frame, R@1", "chance", 5),
-    Above("frame → task, R@1", ("PCA-256 + logistic", "random init + logistic")),
+    Beyond("frame → task, R@1", ("PCA-256 + logistic", "random init + logistic")),
     Shown("frame → sentence, "),
     Shown("sentence → frame, "),
     Shown("frame → task within same-scene pairs, R@1"),

@@ -383,7 +383,7 @@ def test_a_bundle_is_evaluated_from_its_folder_alone(
 
     assert measures[0].name == "frame → task, R@1"
     names = {measure.name for measure in measures}
-    assert len(names) == len(measures) == 35
+    assert len(names) == len(measures) == 36
     heads = ("masked image", "masked word", "masked actions", "hand in plane", "frozen trunk")
     assert all(any(head in name for name in names) for head in heads)
 

@@ -30,6 +30,7 @@ CARRIED = {
 FEW = {"frame-difference PCA-256": 0.5, "frame-difference PCA, z's width": 0.5}
 WORDS = {"shuffled picture": 0.5, "no picture": 0.5}
 TOLD = {"shuffled instruction": 0.5, "no instruction": 0.5}
+FORESEEN = {"repeating": 1.0, "shuffled actions": 1.0}
 
 
 def chance(controls: Mapping[str, float]) -> dict[str, float]:
@@ -55,8 +56,8 @@ def test_all_pass_at_what_was_demanded() -> None:
     assert gates.motion_is_carried_over(0.40, CARRIED)
     assert gates.latent_codes_are_used(4, 8)
     assert gates.latent_codes_are_varied(2, 8)
-    assert gates.next_latent_is_known(0.80, {"shuffled actions": 0.80 / 0.99 + A_BIT})
-    assert gates.later_latent_is_known(0.99, {"shuffled actions": 1.0 + A_BIT})
+    assert gates.next_latent_is_known(0.80, FORESEEN, chance(FORESEEN))
+    assert gates.later_latent_is_known(0.99 - A_BIT, FORESEEN, chance(FORESEEN))
 
 
 CLIP = {
@@ -217,32 +218,39 @@ def test_what_is_demanded_is_told_in_the_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "controls"),
-    [
-        (0.80 + A_BIT, {"shuffled actions": 1.2}),
-        (0.70, {"shuffled actions": 0.70 / 0.99 - A_BIT}),
-    ],
+    ("error", "change"),
+    [(0.80 + A_BIT, {}), (0.70, {"shuffled actions": 0.71 - A_BIT}), (0.70, {"repeating": 0.70})],
 )
 def test_the_next_latent_wants_a_fifth_less_than_repeating_and_actions_that_matter(
-    error: float, controls: dict[str, float]
+    error: float, change: dict[str, float]
 ) -> None:
-    assert not gates.next_latent_is_known(error, controls)
+    controls = {**FORESEEN, **change}
+
+    assert not gates.next_latent_is_known(error, controls, chance(controls))
 
 
 @pytest.mark.parametrize(
-    ("error", "controls"),
-    [(0.99 + A_BIT, {"shuffled actions": 1.2}), (0.95, {"shuffled actions": 0.95})],
+    ("error", "change"),
+    [(0.99 + A_BIT, {}), (0.95, {"shuffled actions": 0.96 - A_BIT})],
 )
 def test_a_later_latent_wants_less_than_repeating_and_shuffled_actions(
-    error: float, controls: dict[str, float]
+    error: float, change: dict[str, float]
 ) -> None:
-    assert not gates.later_latent_is_known(error, controls)
+    controls = {**FORESEEN, **change}
+
+    assert not gates.later_latent_is_known(error, controls, chance(controls))
 
 
 def test_without_actions_nothing_is_shuffled() -> None:
-    assert gates.next_latent_is_known(0.80, {})
-    assert gates.later_latent_is_known(0.99, {})
-    assert not gates.later_latent_is_known(0.99 + A_BIT, {})
+    alone = {"repeating": 1.0}
+
+    assert gates.next_latent_is_known(0.80, alone, chance(alone))
+    assert gates.later_latent_is_known(0.99 - A_BIT, alone, chance(alone))
+    assert not gates.later_latent_is_known(0.99 + A_BIT, alone, chance(alone))
+
+
+def test_of_a_latent_whose_errors_nobody_knows_nothing_is_held() -> None:
+    assert not gates.later_latent_is_known(0.5, FORESEEN, {})
 
 
 # ---------------------------------------------------------------- latent actions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,12 @@ def alike(episodes: int, features: int, seed: int) -> tuple[Array, NDArray[np.in
     return x, episode, cause
 
 
+def scalings(x: Array) -> list[Callable[[Array], Array]]:
+    """Each feature by its own spread, and all of them by one."""
+    own, common = StandardScaler().fit(x), float(np.sqrt(x.var(axis=0).mean()))
+    return [own.transform, lambda new: (new - x.mean(axis=0)) / common]
+
+
 # ---------------------------------------------------------------- what is set aside
 
 
@@ -65,34 +73,63 @@ def test_of_one_episode_the_last_fifth_is_set_aside() -> None:
 # ---------------------------------------------------------------- ridge
 
 
+def ridges(
+    x: Array, y: Array, episode: NDArray[np.int64], penalties: tuple[float, ...]
+) -> list[tuple[float, int, float]]:
+    """scikit-learn's error on the episodes set aside, by scaling and penalty."""
+    aside = set_aside(episode)
+    found = []
+    for number, scaled in enumerate(scalings(x)):
+        seen = scaled(x)
+        for penalty in penalties:
+            theirs = Ridge(alpha=float((~aside).sum()) * penalty).fit(seen[~aside], y[~aside])
+            error = np.square(theirs.predict(seen[aside]) - y[aside]).mean()
+            found.append((float(error), number, penalty))
+    return found
+
+
 @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
-def test_ridge_is_scikit_learns_on_standardised_features(penalty: float) -> None:
+def test_ridge_is_scikit_learns_on_features_scaled_as_serves_episodes_set_aside(
+    penalty: float,
+) -> None:
     x, y = linear(80, 6, 3, noise=4.0)
-    scaler = StandardScaler().fit(x[:60])
+    episode = each_its_own(60)
+    _, number, _ = min(ridges(x[:60], y[:60], episode, (penalty,)))
+    scaled = scalings(x[:60])[number]
 
-    found = fit_ridge(x[:60], y[:60], x[60:], each_its_own(60), penalties=(penalty,))
+    found = fit_ridge(x[:60], y[:60], x[60:], episode, penalties=(penalty,))
 
-    theirs = Ridge(alpha=60 * penalty).fit(scaler.transform(x[:60]), y[:60])
-    assert np.allclose(found, theirs.predict(scaler.transform(x[60:])), rtol=1e-8)
+    theirs = Ridge(alpha=60 * penalty).fit(scaled(x[:60]), y[:60])
+    assert np.allclose(found, theirs.predict(scaled(x[60:])), rtol=1e-8)
 
 
-def test_the_penalty_is_chosen_on_the_episodes_that_are_set_aside() -> None:
-    penalties = (1.0, 1e-2, 1e-4)
-    x, y = linear(60, 40, 2, noise=60.0)
-    train, aside = StandardScaler().fit_transform(x[:50]), set_aside(each_its_own(50))
-    losses = [
-        np.square(
-            Ridge(alpha=40 * p).fit(train[~aside], y[:50][~aside]).predict(train[aside])
-            - y[:50][aside]
-        ).mean()
-        for p in penalties
-    ]
-    best = penalties[int(np.argmin(losses))]
+def test_scaling_and_penalty_are_chosen_on_the_episodes_that_are_set_aside() -> None:
+    penalties, chosen = (1.0, 1e-2, 1e-4), set[tuple[int, float]]()
+    for seed, noise in ((0, 60.0), (1, 0.0), (2, 300.0), (3, 60.0)):
+        x, y = linear(60, 40, 2, noise, seed)
+        _, number, best = min(ridges(x[:50], y[:50], each_its_own(50), penalties))
+        scaled = scalings(x[:50])[number]
+        chosen.add((number, best))
 
-    found = fit_ridge(x[:50], y[:50], x[50:], each_its_own(50), penalties)
+        found = fit_ridge(x[:50], y[:50], x[50:], each_its_own(50), penalties)
 
-    assert best != penalties[-1]  # with so much noise, a small one overfits
-    assert np.allclose(found, fit_ridge(x[:50], y[:50], x[50:], each_its_own(50), (best,)))
+        theirs = Ridge(alpha=50 * best).fit(scaled(x[:50]), y[:50])
+        assert np.allclose(found, theirs.predict(scaled(x[50:])), rtol=1e-8)
+    assert len({number for number, _ in chosen}) == 2
+    assert len({best for _, best in chosen}) > 1
+
+
+@pytest.mark.parametrize("loud", [True, False])
+def test_a_cause_is_found_where_it_varies_most_and_where_it_varies_least(loud: bool) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(260, 60))
+    x[:, 0] *= 30 if loud else 0.1
+    y = x[:, :1] * (1 / 30 if loud else 10) + 0.5 * draw.normal(size=(260, 1))
+
+    found = fit_ridge(x[:80], y[:80], x[80:], each_its_own(80))
+
+    # Of a variance of 1.25 a fifth is noise.
+    assert r_squared(found, y[80:])[0] > (0.77 if loud else 0.5)
 
 
 def test_what_is_only_remembered_of_an_episode_does_not_choose_ridges_penalty() -> None:
@@ -165,19 +202,44 @@ def test_classes_are_scikit_learns(classes: int) -> None:
     labels = draw.integers(classes, size=150)
     x = (draw.normal(size=(classes, 5)) * 1.5)[labels] + draw.normal(size=(150, 5))
     x = x * [1, 10, 0.1, 1, 1] + 3
-    scaler = StandardScaler().fit(x[:100])
+    aside = set_aside(each_its_own(100))
+
+    # Ours: mean cross-entropy + λ|w|². Theirs: C · summed cross-entropy + |w|²/2.
+    def theirs(seen: Array, own: NDArray[np.int64]) -> LogisticRegression:
+        model = LogisticRegression(C=1 / (2 * len(seen) * 1e-2), tol=1e-10, max_iter=5000)
+        return model.fit(seen, own)
+
+    def right(scaled: Callable[[Array], Array]) -> int:
+        seen = scaled(x[:100])
+        told = theirs(seen[~aside], labels[:100][~aside]).predict(seen[aside])
+        return int((told == labels[:100][aside]).sum())
 
     found = classify(x[:100], labels[:100], x[100:], each_its_own(100), classes, penalties=(1e-2,))
 
-    # Ours: mean cross-entropy + λ|w|². Theirs: C · summed cross-entropy + |w|²/2.
-    theirs = LogisticRegression(C=1 / (2 * 100 * 1e-2), tol=1e-10, max_iter=5000)
-    theirs.fit(scaler.transform(x[:100]), labels[:100])
-    probabilities = theirs.predict_proba(scaler.transform(x[100:]))
+    scaled = max(scalings(x[:100]), key=right)
+    probabilities = theirs(scaled(x[:100]), labels[:100]).predict_proba(scaled(x[100:]))
     if classes == 2:  # theirs has one weight vector, ours two of half its length: |w|² differs
         assert np.array_equal(found.argmax(axis=1), probabilities.argmax(axis=1))
     else:
         assert np.allclose(np.exp(found), probabilities, atol=1e-3)
     assert np.allclose(np.exp(found).sum(axis=1), 1)
+
+
+def test_classes_are_told_by_what_varies_most_where_nothing_else_tells() -> None:
+    draw = np.random.default_rng(0)
+    x, episode = draw.normal(size=(460, 60)), each_its_own(60)
+    x[:, 0] *= 30
+    labels = (x[:, 0] > 0).astype(np.int64)
+
+    found = classify(x[:60], labels[:60], x[60:], episode, 2).argmax(axis=1)
+
+    scaler = StandardScaler().fit(x[:60])
+    alike = [
+        LogisticRegression(C=c, max_iter=5000).fit(scaler.transform(x[:60]), labels[:60])
+        for c in (1e-3, 1e-2, 1e-1, 1.0, 1e1)
+    ]
+    best = max(model.score(scaler.transform(x[60:]), labels[60:]) for model in alike)
+    assert (found == labels[60:]).mean() > best + 0.05
 
 
 def test_classes_far_apart_are_told_apart() -> None:
@@ -193,6 +255,8 @@ def test_the_logistic_penalty_is_right_most_often_on_the_episodes_that_are_set_a
     penalties = (1.0, 1e-1, 1e-2, 1e-5)
     x, episode, cause = alike(40, 20, seed=0)
     asked, _, _ = alike(40, 20, seed=1)
+    scaler = StandardScaler().fit(x)  # so that both scalings are one
+    x, asked = scaler.transform(x), scaler.transform(asked)
     labels, aside = (cause > 0).astype(np.int64), set_aside(episode)
     fitted = [
         classify(x[~aside], labels[~aside], x[aside], each_its_own(int((~aside).sum())), 2, (p,))

@@ -14,7 +14,7 @@ from tests.training.evaluation.scene import context, recorded, world
 
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation.context import NothingToMeasure, second_half
-from tectum_train.evaluation.retrieval import _pair_recall, _recall, measure_retrieval
+from tectum_train.evaluation.retrieval import _told, _told_of_two, measure_retrieval
 
 PARTNERS = {"left": "right", "right": "left", "up": "down", "down": "up", "rest": None}
 
@@ -51,20 +51,20 @@ def test_episodes_of_one_frame_have_no_second_half_and_are_not_measured() -> Non
 def test_recall_is_how_often_the_true_task_is_first() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.1, 0.7], [0.1, 0.6, 0.3], [0.4, 0.5, 0.1]])
 
-    assert _recall(scores, np.array([0, 2, 1, 2])) == 0.75
+    assert _told(scores, np.array([0, 2, 1, 2])).mean() == 0.75
 
 
 def test_within_pairs_only_the_partner_is_an_opponent() -> None:
     # The third family wins everywhere, but it is nobody's partner.
     scores = np.array([[0.5, 0.4, 0.9], [0.5, 0.4, 0.9], [0.1, 0.2, 0.9]])
 
-    assert _pair_recall(scores, np.array([0, 1, 1]), {0: 1, 1: 0}) == pytest.approx(2 / 3)
+    assert _told_of_two(scores, np.array([0, 1, 1]), {0: 1, 1: 0}).mean() == pytest.approx(2 / 3)
 
 
 def test_frames_of_tasks_without_a_partner_are_left_out() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]])
 
-    assert _pair_recall(scores, np.array([0, 2]), {0: 1, 1: 0}) == 1.0
+    assert _told_of_two(scores, np.array([0, 2]), {0: 1, 1: 0}).mean() == 1.0
 
 
 # ---------------------------------------------------------------- the measure
@@ -133,6 +133,8 @@ def test_a_model_that_knows_the_task_passes_and_its_controls_are_told() -> None:
         "proprioception + MLP", "chance",
     }  # fmt: skip
     assert whole.controls.keys() == pairs.controls.keys() == names
+    assert whole.errors.keys() == pairs.errors.keys() == names - {"chance"}
+    assert 0 < whole.errors["random init + logistic"] < 0.8
     assert whole.controls["chance"] == pytest.approx(1 / 5)
     assert pairs.controls["chance"] == 0.5
     assert whole.controls["PCA-256 + logistic"] > 0.9  # these pixels do tell the task

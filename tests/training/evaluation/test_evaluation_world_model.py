@@ -45,7 +45,10 @@ class Foreseer:
         )
         self.model = SimpleNamespace(
             world_model=SimpleNamespace(
-                config=world, latents=lambda vectors: vectors, decode=self.decode
+                config=world,
+                latents=lambda vectors: vectors,
+                normalised=lambda latents: latents,
+                decode=self.decode,
             )
         )
 
@@ -104,18 +107,20 @@ def measured(predict: Predict, samples: Samples | None = None, **changes: Any) -
 def test_who_knows_what_comes_makes_no_error_and_has_to_have_the_actions() -> None:
     found = measured(truth)
 
-    assert [m.name for m in found[:3]] == [
-        f"world model, {seconds:g} s ahead, error ÷ repeating" for seconds in (0.025, 0.05, 0.1)
+    assert [m.name for m in found[:4]] == [
+        f"world model, {seconds:g} s ahead, error ÷ repeating"
+        for seconds in (0.025, 0.05, 0.075, 0.1)
     ]
-    for measure in found[:3]:
+    for measure in found[:4]:
         assert measure.value == pytest.approx(0, abs=1e-9)
         assert measure.controls["shuffled actions"] > 1
         assert measure.passed
 
 
 def test_repeating_costs_one_and_passes_nowhere() -> None:
-    for measure in measured(repeated)[:3]:
+    for measure in measured(repeated)[:4]:
         assert measure.value == pytest.approx(1)
+        assert measure.controls["repeating"] == pytest.approx(1)
         assert measure.controls["shuffled actions"] == pytest.approx(1)
         assert not measure.passed
 
@@ -129,8 +134,28 @@ def test_extrapolation_goes_on_as_it_went() -> None:
         ),
     )
 
-    for measure in measured(repeated, steady)[:3]:
+    for measure in measured(repeated, steady)[:4]:
         assert measure.controls["linear extrapolation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_goes_on_in_a_straight_line_is_brought_back_among_the_latents() -> None:
+    foreseer, data = Foreseer(repeated), moving()
+    foreseer.model.world_model.normalised = lambda latents: latents.clamp(max=100)
+    found = measure_world_model(context(data, data, predictor=foreseer, twin=foreseer))
+
+    plain = measured(repeated)
+
+    for ours, theirs in zip(found[:4], plain[:4], strict=True):
+        name = "linear extrapolation"
+        assert ours.controls[name] < theirs.controls[name]  # light that rose from 100 falls back
+
+
+def test_errors_are_of_differences_paired_by_window_and_clustered_by_episode() -> None:
+    found = measured(truth)[0]
+
+    # An error of nothing: its difference to repeating varies as repeating's own does.
+    assert found.errors.keys() == {"repeating", "linear extrapolation", "shuffled actions"}
+    assert 0 < found.errors["repeating"] < 1
 
 
 def test_windows_lie_in_their_episode_and_tell_what_was_done_in_order() -> None:
@@ -161,7 +186,7 @@ def test_latent_actions_are_read_off_the_frames() -> None:
 def test_without_actions_there_is_nothing_to_shuffle() -> None:
     found = measured(repeated, actions="none", action_steps=None)
 
-    assert found[0].controls.keys() == {"linear extrapolation"}
+    assert found[0].controls.keys() == {"repeating", "linear extrapolation"}
 
 
 def test_pooled_latents_are_measured_alike() -> None:

@@ -59,6 +59,7 @@ __all__ = [
     "PERPLEXITY_RULE",
     "PIXELS",
     "RANDOM_INIT",
+    "REPEATING",
     "TASK_RULE",
     "TOKENS_RULE",
     "TO_FILL",
@@ -119,6 +120,7 @@ ALONE_TOKENS = "o_t alone, trunk tokens PCA-256"
 ALONE_STILL = "o_t alone, z of a still pair"
 PIXELS, RANDOM_INIT = "PCA-256", "random init"
 OTHER_ACTIONS, EXTRAPOLATION = "shuffled actions", "linear extrapolation"
+REPEATING = "repeating"
 
 
 # ---------------------------------------------------------------- frame → task
@@ -372,15 +374,16 @@ def latent_codes_are_varied(perplexity: float, to_fill: float) -> bool:
 # "beats copy-last at every horizon (≥ 20 % below at h=1); error with true action < with shuffled
 # action"
 _NEXT_LATENT = 0.80
-NEXT_LATENT_RULE = f"≤ {_NEXT_LATENT:.2f}, below shuffled actions {BY}"
-LATER_LATENT_RULE = f"below 1 and shuffled actions, each {BY}"
+LATER_LATENT_RULE = f"below repeating and shuffled actions, each {BEYOND}"
+NEXT_LATENT_RULE = f"≤ {_NEXT_LATENT:.2f}, {LATER_LATENT_RULE}"
 
 
-def next_latent_is_known(error: float, controls: Controls) -> bool:
+def next_latent_is_known(error: float, controls: Controls, errors: Controls) -> bool:
     """By the error as a share of repeating's; a model that reads no actions has none to shuffle."""
-    return error <= _NEXT_LATENT and later_latent_is_known(error, controls)
+    return error <= _NEXT_LATENT and later_latent_is_known(error, controls, errors)
 
 
-def later_latent_is_known(error: float, controls: Controls) -> bool:
+def later_latent_is_known(error: float, controls: Controls, errors: Controls) -> bool:
     """Likewise."""
-    return below(error, 1.0, *(controls[name] for name in (OTHER_ACTIONS,) if name in controls))
+    named = [REPEATING, *(name for name in (OTHER_ACTIONS,) if name in controls)]
+    return beyond({name: controls[name] - error for name in named}, errors)

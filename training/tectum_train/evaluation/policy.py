@@ -61,9 +61,10 @@ def measure_policy(context: Context) -> list[Measure]:
     shown, new_shown = waved(state), waved(new_state)
 
     def errors_of(seen: Features, new: Features) -> NDArray[np.float64]:
-        told = fit_ridge(
-            np.concatenate([seen, shown], axis=1), truth,
-            np.concatenate([new, new_shown], axis=1), episode,
+        scale = max(float(np.sqrt(seen.var(axis=0).mean())), _LEAST) if seen.size else 1.0
+        told = fit_ridge(  # what is seen beside the state, in one scale with it
+            np.concatenate([seen / scale, shown], axis=1), truth,
+            np.concatenate([new / scale, new_shown], axis=1), episode,
         )  # fmt: skip
         return np.asarray(np.square(told - true).mean(axis=1), np.float64)
 

@@ -2,12 +2,16 @@
 
 Fitted on training episodes, measured on held-out ones. A control is as strong as its penalty
 is well chosen: each is chosen on training episodes that the choice's own fit has not seen,
-for frames of one episode are too alike to tell how much is enough.
+for frames of one episode are too alike to tell how much is enough. So is whether each feature
+counts alike or as much as it varies: principal components of pixels tell more as they vary, a
+trunk's vectors standardised, and whoever is given one of the two alone is judged too low.
 
 Letters: n samples, d features, k outputs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,6 +26,8 @@ Array = NDArray[np.float64]
 # From strong to weak: of penalties that do equally well, the first is taken.
 _RIDGE = (1e2, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 _LOGISTIC = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+_STILL = 1e-9
+"""Features that vary no more than that say nothing."""
 
 
 class Pca:
@@ -75,17 +81,19 @@ def fit_ridge(
 ) -> Array:
     """Predictions for `test` [m, d] of a ridge regression fitted on `train` [n, d].
 
-    Features are standardised; the penalty, as a share of n, is the one with the least error
-    on the training episodes that are set aside.
+    Features are standardised, or scaled together; how, and the penalty, as a share of n, are those
+    with the least error on the training episodes that are set aside.
     """
-    x, y = _standardised(train, train), np.asarray(targets, np.float64)
-    aside = set_aside(episode)
-    losses = [
-        float(np.square(_ridge(x[~aside], y[~aside], x[aside], penalty) - y[aside]).mean())
-        for penalty in penalties
-    ]
-    best = penalties[int(np.argmin(losses))]
-    return _ridge(x, y, _standardised(test, train), best)
+    y, aside = np.asarray(targets, np.float64), set_aside(episode)
+    choices, losses = list[tuple[Scaling, float]](), list[float]()
+    for scaling in _scalings(train):
+        x = _scaled(train, scaling)
+        for penalty in penalties:
+            told = _ridge(x[~aside], y[~aside], x[aside], penalty)
+            choices.append((scaling, penalty))
+            losses.append(float(np.square(told - y[aside]).mean()))
+    scaling, best = choices[int(np.argmin(losses))]
+    return _ridge(_scaled(train, scaling), y, _scaled(test, scaling), best)
 
 
 def r_squared(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> Array:
@@ -104,25 +112,42 @@ def classify(
     classes: int,
     penalties: tuple[float, ...] = _LOGISTIC,
 ) -> Array:
-    """Log-probabilities [m, classes] of a logistic regression on standardised features.
+    """Log-probabilities [m, classes] of a logistic regression.
 
-    The penalty is the one that is right most often on the training episodes that are set aside.
+    Features are standardised, or scaled together; how, and the penalty, are those that are right
+    most often on the training episodes that are set aside.
     """
-    x, y = _standardised(train, train), np.asarray(labels, np.int64)
-    aside = set_aside(episode)
-    fits = [np.zeros((x.shape[1] + 1, classes))]
-    for penalty in penalties:  # each from where the last one ended
-        fits.append(_logistic(x[~aside], y[~aside], penalty, fits[-1]))
-    right = [int((_scores(x[aside], fit).argmax(axis=1) == y[aside]).sum()) for fit in fits[1:]]
-    best = int(np.argmax(right))
-    fit = _logistic(x, y, penalties[best], fits[best + 1])
-    return np.asarray(log_softmax(_scores(_standardised(test, train), fit), axis=1), np.float64)
+    y, aside = np.asarray(labels, np.int64), set_aside(episode)
+    choices, right = list[tuple[Scaling, float, Array]](), list[int]()
+    for scaling in _scalings(train):
+        x = _scaled(train, scaling)
+        fit = np.zeros((x.shape[1] + 1, classes))
+        for penalty in penalties:  # each from where the last one ended
+            fit = _logistic(x[~aside], y[~aside], penalty, fit)
+            choices.append((scaling, penalty, fit))
+            right.append(int((_scores(x[aside], fit).argmax(axis=1) == y[aside]).sum()))
+    scaling, best, fit = choices[int(np.argmax(right))]
+    fit = _logistic(_scaled(train, scaling), y, best, fit)
+    return np.asarray(log_softmax(_scores(_scaled(test, scaling), fit), axis=1), np.float64)
 
 
-def _standardised(samples: NDArray[np.floating], reference: NDArray[np.floating]) -> Array:
-    mean = np.asarray(reference, np.float64).mean(axis=0)
-    spread = np.asarray(reference, np.float64).std(axis=0)
-    return np.asarray((samples - mean) / np.maximum(spread, 1e-9), np.float64)
+Scaling = tuple[Array, Array]
+"""What is taken from each feature, and what it is divided by: [d] and [d]."""
+
+
+def _scalings(reference: NDArray[np.floating]) -> Iterator[Scaling]:
+    """Each feature by its own spread, and all by one: that of those that vary, on the mean."""
+    wide = np.asarray(reference, np.float64)
+    mean, spread = wide.mean(axis=0), wide.std(axis=0)
+    yield mean, np.maximum(spread, _STILL)
+    varying = spread[spread > _STILL]
+    common = np.sqrt(np.square(varying).mean()) if len(varying) else 1.0
+    yield mean, np.full_like(spread, common)
+
+
+def _scaled(samples: NDArray[np.floating], scaling: Scaling) -> Array:
+    mean, spread = scaling
+    return np.asarray((samples - mean) / spread, np.float64)
 
 
 def _ridge(x: Array, y: Array, test: Array, penalty: float) -> Array:
@@ -135,14 +160,20 @@ def _ridge(x: Array, y: Array, test: Array, penalty: float) -> Array:
 
 def _logistic(x: Array, y: NDArray[np.int64], penalty: float, begin: Array) -> Array:
     """Weights [d, classes] and under them the bias, sought from `begin` on."""
-    true = np.eye(begin.shape[1])[y] / len(x)
+    rows = np.arange(len(x))
 
-    def loss(flat: Array) -> tuple[float, Array]:
+    def loss(flat: Array) -> tuple[float, Array]:  # hundreds of times a fit: no pass too many
         fit = flat.reshape(begin.shape)
-        scores = log_softmax(_scores(x, fit), axis=1)
-        error = np.exp(scores) / len(x) - true
-        value = penalty * np.square(fit[:-1]).sum() - (scores * true).sum()
-        slope = np.vstack([x.T @ error + 2 * penalty * fit[:-1], error.sum(axis=0)])
+        scores = _scores(x, fit)
+        scores -= scores.max(axis=1, keepdims=True)
+        true = scores[rows, y]
+        likely = np.exp(scores, out=scores)
+        total = likely.sum(axis=1)
+        value = penalty * np.square(fit[:-1]).sum() + (np.log(total) - true).mean()
+        likely /= total[:, None]
+        likely[rows, y] -= 1
+        likely /= len(x)
+        slope = np.vstack([x.T @ likely + 2 * penalty * fit[:-1], likely.sum(axis=0)])
         return float(value), slope.ravel()
 
     # Close enough that scikit-learn's own solution classifies alike; see the tests.

@@ -23,6 +23,7 @@ from tectum_train.data.samples import Samples
 from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, NothingToMeasure, in_batches, second_half
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 from tectum_train.evaluation.perceptron import classify_nonlinearly
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
@@ -44,8 +45,9 @@ def measure_retrieval(context: Context) -> list[Measure]:
     controls = _classifiers(context, train_at, test_at)
 
     families, partners = context.world.families, _partners(context)
-    whole = {name: _recall(scores, true) for name, scores in controls.items()}
-    value, fewest = _recall(model, true), _fewest_episodes(context)
+    episode, own = context.test.episode[test_at], _told(model, true)
+    whole, errors = beside(own, {n: _told(scores, true) for n, scores in controls.items()}, episode)
+    value, fewest = float(own.mean()), _fewest_episodes(context)
     few = "≥" if gates.enough_taught(fewest) else "only"
     taught = f"; {few} {fewest} training episodes a task"
     measures = [
@@ -56,12 +58,15 @@ def measure_retrieval(context: Context) -> list[Measure]:
             gates.TASK_RULE,
             gates.task_is_known(value, fewest),
             context.counted(test_at, "frames") + taught,
+            errors=errors,
         )
     ]
     paired = np.isin(true, list(partners))
     if paired.any():
-        pairs = _pair_recall(model, true, partners)
-        within = {name: _pair_recall(scores, true, partners) for name, scores in controls.items()}
+        own = _told_of_two(model, true, partners)
+        others = {n: _told_of_two(scores, true, partners) for n, scores in controls.items()}
+        within, errors = beside(own, others, episode[paired])
+        pairs = float(own.mean())
         measures.append(
             Measure(
                 "frame → task within same-scene pairs, R@1",
@@ -70,6 +75,7 @@ def measure_retrieval(context: Context) -> list[Measure]:
                 gates.PAIR_RULE,
                 gates.partner_is_told_apart(pairs, fewest),
                 context.counted(test_at[paired], "frames") + taught,
+                errors=errors,
             )
         )
     return measures
@@ -160,17 +166,18 @@ def _fewest_episodes(context: Context) -> int:
     return min(int((families == family.index).sum()) for family in context.world.families)
 
 
-def _recall(scores: NDArray[np.float64], true: NDArray[np.int64]) -> float:
-    return float((scores.argmax(axis=1) == true).mean())
+def _told(scores: NDArray[np.float64], true: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n], whether the true task is told."""
+    return (scores.argmax(axis=1) == true).astype(np.float64)
 
 
-def _pair_recall(
+def _told_of_two(
     scores: NDArray[np.float64], true: NDArray[np.int64], partners: dict[int, int]
-) -> float:
-    """How often the true task beats its partner, over frames of tasks that have one."""
+) -> NDArray[np.float64]:
+    """Whether the true task beats its partner, for each frame of tasks that have one."""
     rows = np.flatnonzero(np.isin(true, list(partners)))
     other = np.array([partners[int(family)] for family in true[rows]])
-    return float((scores[rows, true[rows]] > scores[rows, other]).mean())
+    return (scores[rows, true[rows]] > scores[rows, other]).astype(np.float64)
 
 
 def _quadratic(states: NDArray[np.float64]) -> NDArray[np.float64]:

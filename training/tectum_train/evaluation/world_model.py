@@ -1,8 +1,8 @@
 """World models: is what comes next known better than by repeating what was last seen?
 
 Errors are squared differences of normalised latents, as shares of what repeating the last frame
-known costs at the same horizon. Windows lie within their episode: as many frames as the model looks
-back on, and as many after them as the longest horizon.
+known costs on the mean at the same horizon. Windows lie within their episode: as many frames as
+the model looks back on, and as many after them as the longest horizon.
 
 Letters: n windows, H frames of history, F frames ahead, k robot actions between two frames, A
 numbers in one, S the model's side, d numbers of a frame's latents.
@@ -26,11 +26,12 @@ from tectum_train.evaluation import gates
 from tectum_train.evaluation.context import Context, in_batches, of_others, starts
 from tectum_train.evaluation.fits import frame_steps
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.paired import beside
 
 __all__ = ["measure_world_model"]
 
 _WINDOWS, _BATCH = 512, 64
-_HORIZONS = (1, 2, 4, 8)
+_HORIZONS = (1, 2, 3, 4, 8)
 
 Floats = NDArray[np.float32]
 
@@ -74,31 +75,36 @@ def measure_world_model(context: Context) -> list[Measure]:
         return []
     windows = _windows(context, config)
     true = _latents(predictor, windows.vectors)
-    others = of_others(context.test.episode[windows.at[:, 0]], context.generator("others' actions"))
+    first = windows.at[:, 0]
+    others = of_others(context.test.episode[first], context.generator("others' actions"))
     predicted = _rolled(predictor, windows, windows.future)
     strange = None if windows.future is None else windows.future[others]
     shuffled = None if strange is None else _rolled(predictor, windows, strange)
     last, before = true[:, windows.known - 1], true[:, max(0, windows.known - 2)]
-    on = context.counted(windows.at[:, 0], "windows")
+    on, episode = context.counted(windows.at[:, 0], "windows"), context.test.episode[first]
     measures = []
     for horizon in (h for h in _HORIZONS if h <= windows.ahead):
         came = true[:, windows.known - 1 + horizon]
-        repeating = _error(last, came)
-        controls = {gates.EXTRAPOLATION: _error(last + horizon * (last - before), came) / repeating}
+        gone_on = _normalised(predictor, last + horizon * (last - before))
+        guesses = {gates.REPEATING: last, gates.EXTRAPOLATION: gone_on}
         if shuffled is not None:
-            controls[gates.OTHER_ACTIONS] = _error(shuffled[:, horizon - 1], came) / repeating
-        value = _error(predicted[:, horizon - 1], came) / repeating
-        first = horizon == 1
+            guesses[gates.OTHER_ACTIONS] = shuffled[:, horizon - 1]
+        one = float(_errors(last, came).mean())
+        own = _errors(predicted[:, horizon - 1], came) / one
+        theirs = {name: _errors(guess, came) / one for name, guess in guesses.items()}
+        controls, errors = beside(own, theirs, episode)
+        next_ = horizon == 1
         measures.append(
             Measure(
                 f"world model, {horizon * config.interval:g} s ahead, error ÷ repeating",
-                value,
+                float(own.mean()),
                 controls,
-                gates.NEXT_LATENT_RULE if first else gates.LATER_LATENT_RULE,
-                (gates.next_latent_is_known if first else gates.later_latent_is_known)(
-                    value, controls
+                gates.NEXT_LATENT_RULE if next_ else gates.LATER_LATENT_RULE,
+                (gates.next_latent_is_known if next_ else gates.later_latent_is_known)(
+                    float(own.mean()), controls, errors
                 ),
-                on if first else "",
+                on if next_ else "",
+                errors=errors,
             )
         )
     measures.append(_spread(context, windows, config))
@@ -197,8 +203,18 @@ def _parts(windows: _Windows) -> list[slice]:
     return [slice(start, start + _BATCH) for start in range(0, len(windows.at), _BATCH)]
 
 
-def _error(guess: Floats, came: Floats) -> float:
-    return float(np.square(guess - came, dtype=np.float64).mean())
+def _errors(guess: Floats, came: Floats) -> NDArray[np.float64]:
+    """Mean squares of each window: [n, N, D] and [n, N, D] to [n]."""
+    apart = np.square(guess - came, dtype=np.float64)
+    return np.asarray(apart.reshape(len(apart), -1).mean(axis=1), np.float64)
+
+
+def _normalised(predictor: Predictor, latents: Floats) -> Floats:
+    """As latents are: what goes on in a straight line leaves them, and would be judged by that."""
+    world = predictor.model.world_model
+    if world is None:
+        raise ValueError("the bundle has no world model")
+    return world.normalised(torch.from_numpy(latents)).numpy()
 
 
 def _spread(context: Context, windows: _Windows, config: WorldModelConfig) -> Measure:
