@@ -35,12 +35,13 @@ demo: setup ## The same, but end after the demo.
 .PHONY: setup
 setup: $(VENV)/.ready ## Create .venv from pinned constraints.
 
+# --no-compile: Python compiles what is imported once it is; all of torch takes a minute longer.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; or: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "filling $(VENV) with torch and the rest: about 2 GB, a few minutes, once" >&2
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 .PHONY: test

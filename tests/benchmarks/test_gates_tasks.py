@@ -21,7 +21,7 @@ from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import read_recipe
 
 pytestmark = pytest.mark.usefixtures("few_draws")
-BATCH = 4
+BATCH = 2
 MANY = [row for row in ROWS if row.recipe == "multi-task-small" and row.name not in SHARES]
 
 

@@ -52,7 +52,7 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment that has the wheel, what it requires, and nothing else."""
     folder = tmp_path_factory.mktemp("bare")
     assert done([sys.executable, "-m", "venv", folder]).returncode == 0
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
 
     installed = done([*pip, wheel, "--constraint", ROOT / "constraints.txt"])
 

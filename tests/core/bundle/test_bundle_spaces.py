@@ -192,35 +192,40 @@ def rolled_out(predictor: Predictor) -> NDArray[np.float32]:
     return predictor.rollout(RolloutRequest(seen, 2, done, done)).latents
 
 
+OTHERS = {
+    "convolutions": full_model(
+        vision=vision(transformer=stack(), pooling="attention"),
+        joint=JointConfig(width=16, bias=-10.0),
+        latent_action=latent(
+            dynamics=ConvolutionDynamicsConfig(widths=(16, 32)), bottleneck=ContinuousBottleneck()
+        ),
+    ),
+    "on the trunk": full_model(
+        vision=vision(stem=StemConfig(widths=(4, 8, 12), blocks=1, groups=2)),
+        latent_action=latent(
+            dynamics=TransformerDynamicsConfig(transformer=stack(), patch_size=4, source="trunk"),
+            bottleneck=ContinuousBottleneck(),
+        ),
+    ),
+}
+ANOTHER = ("vision.", "joint.", "latent_action.")
+"""Parts of these that the first model has otherwise."""
+
+
 @pytest.mark.parametrize(
-    "model",
-    [
-        full_model(),
-        full_model(
-            vision=vision(transformer=stack(), pooling="attention"),
-            joint=JointConfig(width=16, bias=-10.0),
-            latent_action=latent(
-                dynamics=ConvolutionDynamicsConfig(widths=(16, 32)),
-                bottleneck=ContinuousBottleneck(),
-            ),
-        ),
-        full_model(
-            vision=vision(stem=StemConfig(widths=(4, 8, 12), blocks=1, groups=2)),
-            latent_action=latent(
-                dynamics=TransformerDynamicsConfig(
-                    transformer=stack(), patch_size=4, source="trunk"
-                ),
-                bottleneck=ContinuousBottleneck(),
-            ),
-        ),
-    ],
-    ids=["transformers", "convolutions", "on the trunk"],
+    ("model", "parts"),
+    [(full_model(), ("",)), *((model, ANOTHER) for model in OTHERS.values())],
+    ids=["transformers", *OTHERS],
 )
-def test_an_id_moves_with_a_weight_exactly_if_the_vectors_do(model: ModelConfig) -> None:
+def test_an_id_moves_with_a_weight_exactly_if_the_vectors_do(
+    model: ModelConfig, parts: tuple[str, ...]
+) -> None:
     bundle = in_memory(model)
     before, known = vectors(bundle), ids(bundle)
+    weights = {k: w for k, w in bundle.model.state_dict().items() if k.startswith(parts)}
+    assert {k.partition(".")[0] for k in weights} >= {part.strip(".") for part in parts} - {""}
 
-    for key, weight in bundle.model.state_dict().items():
+    for key, weight in weights.items():
         if not weight.is_floating_point():
             continue
         kept = weight.clone()

@@ -226,7 +226,7 @@ def launch(made: Path, *more: str) -> subprocess.Popen[str]:
 def test_the_command_line_trains_on_all_ranks_saves_on_ctrl_c_and_speaks_once(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    made = recipe(tiny_data, tmp_path, schedule__steps=80, objectives=OBJECTIVES[:1])
+    made = recipe(tiny_data, tmp_path, schedule__steps=50, objectives=OBJECTIVES[:1])
     path = tmp_path / "shared.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json")))
 
@@ -246,4 +246,4 @@ def test_the_command_line_trains_on_all_ranks_saves_on_ctrl_c_and_speaks_once(
     assert told.count("goes on after step") == 1
     assert shown.count("serve it: ") == 1
     assert (folder(made) / "bundle" / "config.json").exists()
-    assert [line["step"] for line in metrics(made)][-1] == 80
+    assert [line["step"] for line in metrics(made)][-1] == 50
