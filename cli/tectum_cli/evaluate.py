@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tectum_cli.extras import console, errors, fail, needs
+from tectum_cli.publish import bundle_of
 from tectum_cli.train import check_world
 
 __all__ = ["evaluate"]
@@ -18,7 +19,7 @@ def evaluate(
     bundles: Annotated[
         list[Path],
         typer.Argument(
-            help="Bundle folders; several must be different seeds of one recipe.",
+            help="Bundles' or runs' folders; several must be different seeds of one recipe.",
             metavar="FOLDER",
         ),
     ],
@@ -80,7 +81,15 @@ def evaluate(
     columns = Columns(state=state, action=action, intrinsics=intrinsics)
     try:
         runs = evaluate_bundles(
-            bundles, data, camera, columns, cache.expanduser(), ceiling, errors, test, device
+            [bundle_of(one) for one in bundles],
+            data,
+            camera,
+            columns,
+            cache.expanduser(),
+            ceiling,
+            errors,
+            test,
+            device,
         )
         table = markdown(runs)
     except DataError as error:

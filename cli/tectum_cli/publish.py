@@ -10,13 +10,13 @@ import typer
 
 from tectum_cli.extras import console, fail, needs
 
-__all__ = ["publish", "publishing", "serving", "show_line"]
+__all__ = ["bundle_of", "publish", "publishing", "serving", "show_line"]
 
 
 def publish(
     bundle: Annotated[
         Path,
-        typer.Argument(help="The bundle's folder, RUN/bundle.", metavar="FOLDER"),
+        typer.Argument(help="A run's folder, or its bundle's, RUN/bundle.", metavar="FOLDER"),
     ],
     repository: Annotated[
         str,
@@ -37,6 +37,7 @@ def publish(
         from tectum_core.bundle import BundleNotFound, Repository, read_bundle
         from tectum_core.golden import check_golden
         from tectum_core.predictor import Predictor
+    bundle = bundle_of(bundle)
     try:
         read = read_bundle(bundle, str(bundle))
         called = name or read.config.training.recipe
@@ -50,6 +51,12 @@ def publish(
     show_line(f"reproduces its {report.outputs} golden outputs here")
     show_line(f"published {called}@{version} to {repository}")
     show_line(f"serve it: {serving(repository, called)}")
+
+
+def bundle_of(folder: Path) -> Path:
+    """The bundle's own folder, where a run's is given."""
+    inner = folder / "bundle"
+    return inner if (inner / "config.json").is_file() else folder
 
 
 def publishing(bundle: Path, repository: str) -> str:

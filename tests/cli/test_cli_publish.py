@@ -63,6 +63,13 @@ def test_a_bundle_is_published_and_the_line_that_is_printed_serves_it(
         assert client.get_model("first-steps").version == version
 
 
+def test_a_runs_folder_stands_for_the_bundle_in_it(bundle: Path, tmp_path: Path) -> None:
+    result = invoke("publish", bundle.parent, "--repository", tmp_path / "models")
+
+    assert result.exit_code == 0, result.output
+    assert f"published first-steps@{content_version(bundle)} to " in result.stdout
+
+
 def test_it_can_be_called_otherwise(bundle: Path, tmp_path: Path) -> None:
     result = invoke("publish", bundle, "--repository", tmp_path / "models", "--name", "second")
 

@@ -137,6 +137,8 @@ def test_the_old_name_of_a_recipe_is_answered_with_the_new_one() -> None:
         (b"- a list", "holds no mapping"),
         (b"", "holds no mapping"),
         (b"name: [unclosed", "cannot be read"),
+        (b"data:\n  train: a\n  test: b\n  train: c\n", "'train' is there twice"),
+        (b"? [1, 2]\n: 3\n? [1, 2]\n: 4\n", "cannot be read"),
         (b"name: \xff\xfe", "cannot be read"),
     ],
 )
@@ -393,6 +395,7 @@ def test_later_changes_win(file: Path) -> None:
         ("name.first=1", "name.first=1: there is nothing below"),
         ("name.first.second=1", "there is nothing below"),
         ("seed=[1", "seed=.1: the value is no YAML"),
+        ("schedule={steps: 3, steps: 4}", "the value is no YAML: 'steps' is there twice"),
     ],
 )
 def test_a_malformed_change_is_quoted_back(file: Path, change: str, words: str) -> None:

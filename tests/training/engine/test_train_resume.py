@@ -133,18 +133,32 @@ def test_an_unfinished_run_goes_on_by_itself_and_nothing_else_does(
         trained(broken)
     before = checkpoint(broken)
 
-    for changed in ({"schedule__steps": 7}, {"optimiser": {"lr": 0.5}}):
-        with pytest.raises(FileExistsError, match="finished or of other settings; resume it"):
+    for changed, told in (
+        ({"schedule__steps": 7}, r"schedule\.steps: 6 → 7"),
+        ({"optimiser": {"lr": 0.5}}, r"optimiser\.lr: 0\.001 → 0\.5"),
+    ):
+        with pytest.raises(FileExistsError, match=rf"of other settings \({told}\); resume it"):
             trained(job(tiny_data, tmp_path / "two", **short, **changed))
     assert same(before, checkpoint(broken))
     trained(broken)
 
     assert same(checkpoint(straight), checkpoint(broken))
-    with pytest.raises(FileExistsError, match="finished or of other settings"):
+    with pytest.raises(FileExistsError, match="holds a run already, finished; resume it"):
         trained(broken)
     broken.checkpoint.write_bytes(b"half of it")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="whose checkpoint cannot be read"):
         trained(broken)
+
+
+def test_how_often_a_run_saves_may_change(tiny_data: Path, tmp_path: Path, after_step: Any) -> None:
+    short = {"model": vision_alone(), "objectives": [{"kind": "masked_image"}]}
+    after_step(2, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        trained(job(tiny_data, tmp_path, **short))
+
+    run = trained(job(tiny_data, tmp_path, **short, schedule__checkpoint_every=1))
+
+    assert [one["step"] for one in metrics(run.recipe)][-1] == run.recipe.schedule.steps
 
 
 def test_resuming_what_never_began_begins_it(tiny_data: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_resuming_what_is_finished_gives_the_same_model(finished: Run) -> None:
 def test_a_second_run_into_the_same_folder_is_refused(finished: Run) -> None:
     before = checkpoint(finished.recipe)
 
-    with pytest.raises(FileExistsError, match=r"tiny-seed0 holds a run already, finished or"):
+    with pytest.raises(FileExistsError, match=r"tiny-seed0 holds a run already, finished; resume"):
         trained(finished.recipe)
 
     assert same(before, checkpoint(finished.recipe))

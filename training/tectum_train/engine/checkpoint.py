@@ -20,7 +20,11 @@ from tectum_core.model.world_model import older_layout
 from tectum_train.differences import differences
 from tectum_train.recipe import Recipe
 
-__all__ = ["CheckpointError", "Origin", "goes_on", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint", "stays"]
+
+
+_TOLD = 5
+"""Settings that differ, of which a message names no more."""
 
 
 class CheckpointError(ValueError):
@@ -78,8 +82,10 @@ def save_checkpoint(path: Path, step: int, origin: Origin, module: nn.Module, ad
         raise CheckpointError(f"{path} cannot be written: {error}") from error
 
 
-def goes_on(path: Path, recipe: Recipe) -> bool:
-    """Whether a checkpoint is of an unfinished run of this very recipe; on which data is not asked.
+def stays(path: Path, recipe: Recipe) -> str:
+    """Why nobody goes on with a checkpoint unasked; empty: it is this very recipe's, unfinished.
+
+    On which data is not asked.
 
     Raises:
         RecipeError: a file that an objective learns from cannot be read.
@@ -88,11 +94,14 @@ def goes_on(path: Path, recipe: Recipe) -> bool:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except (OSError, SafetensorError):
-        return False
-    if not {"step", "recipe"} <= header.keys() or int(header["step"]) >= recipe.schedule.steps:
-        return False
+        return "whose checkpoint cannot be read"
+    if not {"step", "recipe"} <= header.keys():
+        return "whose checkpoint is of another version"
     before, now = Recipe.completed(header["recipe"]), json.loads(recipe.identity())
-    return not list(differences(before, now))
+    if others := list(differences(before, now)):
+        more = f" and {len(others) - _TOLD} more" if len(others) > _TOLD else ""
+        return f"of other settings ({', '.join(others[:_TOLD])}{more})"
+    return "finished" if int(header["step"]) >= recipe.schedule.steps else ""
 
 
 def load_checkpoint(

@@ -28,7 +28,7 @@ from tectum_train.distributed import (
 from tectum_train.engine.accumulation import division
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
-from tectum_train.engine.checkpoint import Origin, goes_on, load_checkpoint, save_checkpoint
+from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint, stays
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
@@ -86,10 +86,10 @@ def train(
     check_parts(recipe)
     folder = recipe.folder
     checkpoint = recipe.checkpoint
-    if checkpoint.exists() and not resume and not goes_on(checkpoint, recipe):
+    if checkpoint.exists() and not resume and (why := stays(checkpoint, recipe)):
         raise FileExistsError(
-            f"{folder} holds a run already, finished or of other settings; resume it (--resume), "
-            "or choose another output (--output)"
+            f"{folder} holds a run already, {why}; resume it as it was begun (--resume), or choose "
+            "another output (--output)"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:

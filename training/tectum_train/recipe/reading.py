@@ -22,6 +22,22 @@ from tectum_train.refusals import Change, Place, RecipeError, explained
 __all__ = ["read_recipe", "resumed_recipe"]
 
 
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is said twice, of which YAML's own loader keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, as long as all of its keys differ."""
+        seen = set[str]()
+        for key, _ in node.value:
+            said = repr(key.value) if isinstance(key, yaml.ScalarNode) else ""
+            if said in seen:
+                raise yaml.constructor.ConstructorError(
+                    "in a mapping", node.start_mark, f"{said} is there twice", key.start_mark
+                )
+            seen |= {said} - {""}
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(
     name_or_path: str, changes: Sequence[str] = (), output: str | None = None
 ) -> Recipe:
@@ -51,7 +67,7 @@ def read_recipe(
             )
         path = known[name_or_path]
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506  (a safe loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
@@ -127,9 +143,10 @@ def _apply(tree: dict[str, Any], change: str) -> Place:
     if not equals or not path:
         raise RecipeError(f"--set wants path.to.key=value, found {change!r}")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Once)  # noqa: S506
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {change}: the value is no YAML") from error
+        why = f": {error.problem}" if isinstance(error, yaml.constructor.ConstructorError) else ""
+        raise RecipeError(f"--set {change}: the value is no YAML{why}") from error
     *parents, leaf = path.split(".")
     here: Any = tree
     place: Place = ()

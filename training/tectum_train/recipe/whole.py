@@ -41,6 +41,7 @@ _NO_IDENTITY: dict[str, Any] = {
     "description": True,
     "output": True,
     "data": {"cache", "test"},
+    "schedule": {"checkpoint_every"},
 }
 """Fields that make no other run."""
 
