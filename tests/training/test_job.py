@@ -169,8 +169,8 @@ def test_splits_that_do_not_fit_are_refused_before_the_training(
     tiny_data: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "train", lambda *_: pytest.fail("the training began"))
-    slow = write_slow(tmp_path / "slow", monkeypatch)
     recipe = job_of(tiny_data, tmp_path)
+    slow = write_slow(tmp_path / "slow", monkeypatch)
     apart = recipe.data.model_copy(update={"test": str(slow)})
 
     with pytest.raises(DataError, match="slow has 8 frames a second"):

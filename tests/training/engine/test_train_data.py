@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.training.engine.runs import trained
 from tests.training.tiny import FPS, INTERVAL_STEPS, job, latent_action, parts, vision_alone
 
 from tectum_core.architecture import ActionConfig
+from tectum_train.data import DataError, FrameCache
 from tectum_train.engine.run import train
 from tectum_train.recipe import RecipeError
 
@@ -50,6 +52,30 @@ def test_of_the_state_too(tiny_data: Path, tmp_path: Path) -> None:
     assert told == (
         "model.actions.state_dimensions: found 7; allowed: 4, the numbers of observation.state"
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data__action": "torque"},
+        {"data__task": "colour"},
+        {"data__state": "camera.matrix"},
+        {"model": parts(actions=ActionConfig(dimensions=3, state_dimensions=4, max_steps=8))},
+        {"data__pair_steps": [400]},
+        {"objectives": [{"kind": "mo_co", "queue": 10**6}]},
+    ],
+    ids=["action", "task", "state", "dimensions", "pairs", "queue"],
+)
+def test_what_the_description_tells_is_asked_before_anything_is_decoded(
+    tiny_data: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = list[object]()
+    monkeypatch.setattr(FrameCache, "open", lambda *given, **_: decoded.append(given))
+
+    with pytest.raises((RecipeError, DataError)):
+        trained(job(tiny_data, tmp_path, **changes))
+
+    assert decoded == []
 
 
 @pytest.mark.parametrize("steps", [20, 400])

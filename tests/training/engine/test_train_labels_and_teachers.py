@@ -114,5 +114,7 @@ def test_a_label_that_the_data_set_lacks_is_named_with_those_it_has(
 ) -> None:
     objective = {"kind": "supervised", "classes": {"colour": 2}}
 
-    with pytest.raises(DataError, match="no feature 'colour'; it has: .*task_family"):
+    with pytest.raises(DataError, match="no feature 'colour'; it has: .*task_family") as told:
         trained(run_of(objective, tiny_data, tmp_path))
+
+    assert str(told.value).startswith("objectives.supervised.classes.colour: ")

@@ -280,5 +280,5 @@ def test_an_error_on_the_batches_thread_ends_the_run(
 
 
 def test_a_feature_that_is_not_there_is_named(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no feature 'torque'"):
+    with pytest.raises(DataError, match="data.action: .* has no feature 'torque'; it has: .*"):
         trained(job(tiny_data, tmp_path, data__action="torque"))

@@ -71,6 +71,8 @@ class LeRobotDataset:
         """Features that `read_frames` reads, filmed or stored picture by picture."""
         self._rows = EpisodeRows(self.info, self.episodes)
         self.columns = self._rows.names
+        """Features that are numbers or texts, which `read_columns` gives."""
+        self.columns = self._rows.names
         """Features that are numbers or texts."""
         self._starts = [episode.dataset_from_index for episode in self.episodes]
         self._videos = VideoFiles(self.info.fps)

@@ -71,8 +71,17 @@ class Samples:
         images: ImagePreprocessing,
         cache: Path,
         progress: Callable[[int, int], None] | None = None,
+        check: Callable[[LeRobotDataset], None] = lambda _: None,
     ) -> Samples:
         """Open a LeRobot folder; its frames are decoded and resized once, and cached.
+
+        Args:
+            root: the folder.
+            camera: feature that holds the pictures.
+            images: how they become the model's.
+            cache: where decoded frames lie.
+            progress: told how many frames of how many are decoded.
+            check: looks at what is recorded before hours may go into decoding it.
 
         Raises:
             DataError: the folder is not as it should be.
@@ -80,6 +89,7 @@ class Samples:
         dataset = LeRobotDataset(root)
         if not dataset.episodes:
             raise DataError(f"{root} holds no episodes")
+        check(dataset)
 
         def to_size(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
             resized = resize(torch.from_numpy(pictures), images).permute(0, 2, 3, 1)

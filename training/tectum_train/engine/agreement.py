@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tectum_core.preprocess import ActionScaling
+from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
+from tectum_train.engine.states import CAMERA_NAMES
 from tectum_train.engine.words import check_sided_labels, check_sides
 from tectum_train.objectives import Reads
 from tectum_train.objectives.mo_co import MoCoConfig
@@ -18,18 +19,60 @@ from tectum_train.recipe import Recipe, RecipeError
 from tectum_train.tasks import DwaWeights
 
 __all__ = [
-    "check_dimensions",
-    "check_interval",
     "check_labels",
     "check_mirror",
     "check_mirrored_words",
-    "check_queues",
-    "check_reach",
+    "check_recorded",
     "check_window",
 ]
 
 
-def check_interval(recipe: Recipe, fps: float) -> None:
+def check_recorded(recipe: Recipe, dataset: LeRobotDataset) -> None:
+    """All that the data set's own description tells, before its frames are decoded.
+
+    Raises:
+        DataError: a feature is not there.
+        RecipeError: features, times or numbers do not fit.
+    """
+    _check_features(recipe, dataset)
+    _check_interval(recipe, dataset.info.fps)
+    _check_queues(recipe, sum(episode.length for episode in dataset.episodes))
+    _check_reach(recipe, max(episode.length for episode in dataset.episodes))
+
+
+def _check_features(recipe: Recipe, dataset: LeRobotDataset) -> None:
+    """What is read is there, and the model has as many numbers of it as the data."""
+    data, actions = recipe.data, recipe.model.actions
+    read = {"data.task": data.task}
+    if actions is not None:
+        read |= {"data.action": data.action, "data.state": data.state}
+        read |= {"data.intrinsics": data.intrinsics}
+    for one in recipe.objectives:
+        if isinstance(one, SupervisedConfig):
+            read |= {f"objectives.supervised.classes.{name}": name for name in one.classes}
+    for field, name in read.items():
+        if name is not None and name not in dataset.columns:
+            raise DataError(
+                f"{field}: {dataset.root} has no feature {name!r}; "
+                f"it has: {', '.join(sorted(dataset.columns))}"
+            )
+    if actions is None:
+        return
+    camera = 0 if data.intrinsics is None else len(CAMERA_NAMES)
+    for field, found, name, more in (
+        ("dimensions", actions.dimensions, data.action, 0),
+        ("state_dimensions", actions.state_dimensions, data.state, camera),
+    ):
+        own = 0 if name is None else math.prod(dataset.info.features[name].shape)
+        if found != own + more:
+            whose = "" if name is None else f", the numbers of {name}"
+            also = " and the camera's" if more else ""
+            raise RecipeError(
+                f"model.actions.{field}: found {found}; allowed: {own + more}{whose}{also}"
+            )
+
+
+def _check_interval(recipe: Recipe, fps: float) -> None:
     """Frames of pairs and clips lie as far apart as the bundle will say that they should."""
     model, clip = recipe.model, recipe.data.clip
     for key, wanted in (
@@ -52,7 +95,7 @@ def check_interval(recipe: Recipe, fps: float) -> None:
             )
 
 
-def check_reach(recipe: Recipe, longest: int) -> None:
+def _check_reach(recipe: Recipe, longest: int) -> None:
     """What lies apart in time lies in one episode, at least in the longest."""
     reads, clip = [one.reads for one in recipe.objectives], recipe.data.clip
     apart = {"data.pair_steps": min(recipe.data.pair_steps)} if _any(reads, Reads.LATER) else {}
@@ -63,23 +106,6 @@ def check_reach(recipe: Recipe, longest: int) -> None:
             raise RecipeError(
                 f"{key}: found {steps}; allowed: at most {longest - 1}, as the longest episode "
                 f"has {longest} frames and nothing would be learnt"
-            )
-
-
-def check_dimensions(recipe: Recipe, scaling: ActionScaling | None) -> None:
-    """The model has as many numbers of actions and states as the data."""
-    actions = recipe.model.actions
-    if actions is None or scaling is None:
-        return
-    for key, found, there, of in (
-        ("dimensions", actions.dimensions, scaling.names, recipe.data.action),
-        ("state_dimensions", actions.state_dimensions, scaling.state_names, recipe.data.state),
-    ):
-        if found != len(there):
-            whose = "" if of is None else f", the numbers of {of}"
-            camera = " and the camera's" if recipe.data.intrinsics and key[0] == "s" else ""
-            raise RecipeError(
-                f"model.actions.{key}: found {found}; allowed: {len(there)}{whose}{camera}"
             )
 
 
@@ -104,7 +130,7 @@ def check_labels(recipe: Recipe, samples: Samples) -> None:
                 )
 
 
-def check_queues(recipe: Recipe, frames: int) -> None:
+def _check_queues(recipe: Recipe, frames: int) -> None:
     """A queue of keys holds fewer than there are pictures."""
     for one in recipe.objectives:
         if isinstance(one, MoCoConfig) and one.queue >= frames:

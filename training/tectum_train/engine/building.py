@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,13 +18,10 @@ from tectum_core.tokenizer import Tokenizer
 from tectum_train.data.samples import Samples
 from tectum_train.engine.accumulation import division, indivisible
 from tectum_train.engine.agreement import (
-    check_dimensions,
-    check_interval,
     check_labels,
     check_mirror,
     check_mirrored_words,
-    check_queues,
-    check_reach,
+    check_recorded,
     check_window,
 )
 from tectum_train.engine.begun import begin_with_trunk, trunk_of
@@ -75,9 +73,9 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
     """The recipe's `train` or `test` data, its frames decoded and cached.
 
     Raises:
-        DataError: the folder is not as it should be.
-        RecipeError: it is not there, or `augmentation.flip` names numbers that it has not, or in
-            `train` words.
+        DataError: the folder is not as it should be, or `train` lacks a feature.
+        RecipeError: it is not there, `train` and the recipe contradict each other, or
+            `augmentation.flip` names numbers that it has not, or in `train` words.
     """
     root = expanded(recipe.data.train if split == "train" else recipe.data.test)
     if not root.exists():
@@ -91,6 +89,7 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
         recipe.images,
         expanded(recipe.data.cache),
         progress,
+        partial(check_recorded, recipe) if split == "train" else lambda _: None,
     )
     check_mirror(recipe, samples)
     if split == "train":
@@ -124,9 +123,6 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
     Raises:
         RecipeError: recipe and data contradict each other.
     """
-    check_interval(recipe, samples.dataset.info.fps)
-    check_queues(recipe, len(samples))
-    check_reach(recipe, max(episode.length for episode in samples.dataset.episodes))
     check_labels(recipe, samples)
     text = recipe.model.text
     tokenizer = (
@@ -135,7 +131,6 @@ def build(recipe: Recipe, samples: Samples, folder: Path) -> Run:
         else Tokenizer.train(sentences(recipe, samples.instructions), text.vocabulary_size)
     )
     scaling = None if recipe.model.actions is None else scaling_of(recipe, samples)
-    check_dimensions(recipe, scaling)
     summary = TrainingSummary(
         recipe=recipe.name,
         data=recipe.data.train,
