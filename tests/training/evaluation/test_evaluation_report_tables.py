@@ -36,6 +36,14 @@ def test_three_seeds_are_told_by_mean_and_spread() -> None:
     ]  # fmt: skip
 
 
+def test_errors_are_told_beside_the_controls_whose_differences_they_are_of() -> None:
+    runs = [replace(of(v, True, chance=0.1, pixels=v), errors={"pixels": v}) for v in (0.2, 0.3)]
+
+    assert row(*runs)[2] == "chance 0.100 ± 0.000; pixels 0.250 ± 0.071 (2 SE 0.250)"
+    # Of one seed they are not known: nothing is told of both.
+    assert row(runs[0], replace(runs[1], errors={}))[2].endswith("pixels 0.250 ± 0.071")
+
+
 def test_one_failing_seed_fails_the_row_and_is_counted() -> None:
     assert row(of(0.6, True), of(0.4, False), of(0.7, True))[-2] == "FAIL (2 of 3 pass)"
     assert row(of(0.4, False))[-2] == "FAIL (0 of 1 pass)"

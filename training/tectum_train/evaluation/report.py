@@ -218,6 +218,8 @@ def as_json(measures: Sequence[Measure]) -> list[dict[str, Any]]:
 def markdown(runs: Mapping[str, Sequence[Measure]]) -> str:
     """A table over one run or several seeds: value, controls, gate, verdict, on how much.
 
+    Behind a control stand two standard errors (2 SE) of the difference to it, where they are known.
+
     Args:
         runs: each bundle's measures, by what it is called if they do not match.
 
@@ -233,9 +235,7 @@ def markdown(runs: Mapping[str, Sequence[Measure]]) -> str:
     ]
     for row in zip(*runs.values(), strict=True):
         first = row[0]
-        controls = "; ".join(
-            f"{name} {_spread([m.controls[name] for m in row])}" for name in first.controls
-        )
+        controls = "; ".join(_control(name, row) for name in first.controls)
         verdict = ""
         if first.passed is not None:
             good = sum(bool(measure.passed) for measure in row)
@@ -266,6 +266,13 @@ def _told(measure: Measure | None) -> str:
         return "missing"
     controls = ", ".join(measure.controls) or "none"
     return f"{measure.name!r} (gate: {measure.gate or 'none'}; controls: {controls})"
+
+
+def _control(name: str, row: Sequence[Measure]) -> str:
+    found = f"{name} {_spread([measure.controls[name] for measure in row])}"
+    if not all(name in measure.errors for measure in row):
+        return found
+    return f"{found} (2 SE {mean(measure.errors[name] for measure in row):.3f})"
 
 
 def _spread(values: Sequence[float]) -> str:
