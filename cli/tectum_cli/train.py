@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from tectum_cli.extras import console, errors, fail, needs
+from tectum_cli.extras import errors, fail, needs
 from tectum_cli.publish import publishing, serving, show_line
+from tectum_cli.recipes import list_recipes, show_fields, show_recipe
 
 __all__ = ["check_world", "train"]
 
@@ -24,7 +23,10 @@ _REPOSITORY = "models"
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A recipe's name (see --list) or a YAML file.", metavar="RECIPE"),
+        typer.Argument(
+            help="A recipe's name (see --list) or a YAML file; with --fields, a path.",
+            metavar="RECIPE",
+        ),
     ] = "",
     change: Annotated[
         list[str] | None,
@@ -65,12 +67,28 @@ def train(
     evaluate: Annotated[
         bool, typer.Option(help="Evaluate on the held-out episodes before exporting.")
     ] = True,
-    show: Annotated[
+    listed: Annotated[
         bool,
         typer.Option(
             "--list",
             help="List the recipes that come with the package, a line each; with RECIPE, print all "
             "that it says: command, time and expected numbers.",
+        ),
+    ] = False,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="Print all of the recipe as YAML, with every default and what is set; trains "
+            "nothing. It can be kept in a file, and that trained.",
+        ),
+    ] = False,
+    fields: Annotated[
+        bool,
+        typer.Option(
+            "--fields",
+            help="Say what a recipe may set, with defaults; with a path in the place of RECIPE, "
+            "what stands there: schedule, schedule.steps, objectives.image_text.",
         ),
     ] = False,
 ) -> None:
@@ -80,8 +98,15 @@ def train(
     same command goes on. On several GPUs: torchrun --nproc-per-node 8 -m tectum_cli train RECIPE
     --device cuda; the result is that of one.
     """
-    if show or not recipe:
-        _list_recipes(recipe)
+    if listed + show + fields > 1:
+        raise fail("--list, --show and --fields are for one at a time", 2)
+    if show and not recipe:
+        raise fail("--show wants a RECIPE; `tectum train --list` names those of the package", 2)
+    if fields:
+        show_fields(recipe)
+        return
+    if listed or not recipe:
+        list_recipes(recipe)
         return
     with needs("train"):
         from tectum_core.bundle import BundleNotFound
@@ -97,6 +122,9 @@ def train(
         chosen = read(recipe, change or (), None if output is None else str(output))
     except ValueError as error:
         raise fail(str(error)) from error
+    if show:
+        show_recipe(chosen)
+        return
     check_world(Path(chosen.data.train))
     try:
         if not first:
@@ -141,36 +169,3 @@ def check_world(split: Path) -> None:
     command = _WORLDS.get(split.parent)
     if command is not None and not split.exists():
         raise fail(f"{split} is not there yet: `{command}` makes it (see worlds/README.md)")
-
-
-def _list_recipes(name: str) -> None:
-    """All of them, a line each; or all that one says of itself."""
-    with needs("train"):
-        from tectum_train import recipes
-        from tectum_train.recipe import read_recipe
-    said = recipes.descriptions()
-    if name:
-        try:
-            # One that the package lacks is refused as it would be if it were to be trained.
-            text = said[name] if name in said else read_recipe(name).description
-        except ValueError as error:
-            raise fail(str(error)) from error
-        _print_whole(text)
-        return
-    width = max(map(len, said))
-    for one, text in said.items():
-        first = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
-        line = f"[bold]{one:<{width}}[/bold]  {escape(first)}"
-        if console.is_terminal:
-            console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
-        else:
-            console.print(line, highlight=False, soft_wrap=True)
-    console.print("\ntectum train --list NAME says all of one: command, time, expected numbers.")
-
-
-def _print_whole(text: str) -> None:
-    """A description at the terminal's width; what is indented is a command, which stays whole."""
-    # The file's own line breaks are another width's; those before a blank or an indent mean it.
-    for line in re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines():
-        whole = line.startswith(" ")
-        console.print(line, highlight=False, markup=False, soft_wrap=whole)

@@ -43,7 +43,8 @@ class _Drawn(Strict):
     """What every mask has that is drawn."""
 
     ratios: tuple[_Ratio, ...] = ()
-    """Shares of the patches that are hidden; each step draws one. None: the decoder's own."""
+    """Shares of the patches that are hidden; each step draws one. Empty: the decoder's
+    `mask_ratio`; for `beit` 0.4."""
 
 
 class RandomMask(_Drawn):
