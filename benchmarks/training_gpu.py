@@ -60,13 +60,21 @@ class Row:
     batch: int
     micro_batch: int | None = None
     changes: tuple[str, ...] = ()
+    rising: tuple[tuple[str, float], ...] = ()
+    """Fields that count steps in which something rises, and which share of a run they are."""
 
 
 ROWS = (
     Row("MAE ViT-B/16", "mae", 512),
     Row("MAE ViT-L/16", "mae", 256, changes=(f"model.vision.transformer={LARGE}",)),
     Row("CLIP ViT-B/32, GradCache", "clip", 4096, 512),
-    Row("DINOv2 ViT-S/16", "dino", 64),
+    Row(
+        "DINOv2 ViT-S/16",
+        "dino",
+        64,
+        changes=("objectives.dino.frozen_steps=0",),  # an epoch is more than the short run
+        rising=(("objectives.dino.teacher_steps", 0.3), ("objectives.dino.momentum_steps", 1.0)),
+    ),
 )
 
 
@@ -101,6 +109,7 @@ def recipe_of(row: Row, batch: int, steps: int, folder: Path) -> Recipe:
             f"schedule.warmup_steps={max(1, steps // 10)}",
             f"output={folder / 'runs'}",
             *row.changes,
+            *(f"{field}={max(1, round(share * steps))}" for field, share in row.rising),
         ],
     )
 

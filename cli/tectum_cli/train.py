@@ -146,7 +146,8 @@ def train(
                 say(errors, f"{saved}the same command goes on")
         raise typer.Exit(130) from error
     if made is None:
-        show_line(f"measured in {chosen.folder}; trunks that are stitched together make no bundle")
+        what = "measured" if evaluate else "trained"
+        show_line(f"{what} in {chosen.folder}; trunks that are stitched together make no bundle")
         return
     bundle, version = made
     show_line(f"bundle {version} in {bundle}")

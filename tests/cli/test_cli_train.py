@@ -103,6 +103,20 @@ def test_a_value_can_be_set_and_the_evaluation_left_out(recipe: Path, tmp_path: 
     assert "Not evaluated." in (folder / "README.md").read_text()
 
 
+def test_stitched_trunks_that_nobody_measured_are_not_said_to_be_measured(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    stitched = written(
+        tiny_data, tmp_path, schedule__steps=1, tasks={"sharing": {"kind": "cross_stitch"}},
+        objectives=[{"kind": "image_text"}, {"kind": "masked_image"}],
+    )  # fmt: skip
+
+    result = invoke("train", stitched, "--no-evaluate")
+
+    assert f"trained in {run_folder(tmp_path)}; trunks that are" in " ".join(result.stdout.split())
+    assert "measured" not in result.stdout
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -194,7 +208,10 @@ def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: P
         "--set",
         "objectives.latent_action.weight=2",
     )
-    assert "another recipe (objectives.5.weight: 1.0 → 2.0, optimiser.lr: 0.001 → 0.5)" in told
+    assert (
+        "another recipe (objectives.latent_action.weight: 1.0 → 2.0, optimiser.lr: 0.001 → 0.5)"
+        in told
+    )
 
 
 def test_a_run_goes_on_with_the_settings_it_was_begun_with(recipe: Path, tmp_path: Path) -> None:

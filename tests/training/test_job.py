@@ -19,6 +19,7 @@ from tectum_train.data import DataError
 from tectum_train.evaluation.context import Columns
 from tectum_train.evaluation.measure import Measure
 from tectum_train.job import check_device, evaluate_bundles, run_job
+from tectum_train.recipe import RecipeError
 
 
 @pytest.fixture
@@ -163,6 +164,30 @@ def test_what_the_model_lacks_is_told_before_any_data_is_read(
 
     with pytest.raises(ValueError, match=told):
         run_job(absent, "cpu", False, evaluated, None, Console(quiet=True))
+
+
+@pytest.mark.parametrize("output", ["/proc/nowhere/runs", "{file}", "{file}/runs"])
+def test_a_folder_that_cannot_be_made_is_told_before_any_data_is_read(
+    output: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    absent = job_of(tmp_path / "absent", tmp_path)
+    place = output.format(file=tmp_path / "file")
+
+    with pytest.raises(RecipeError, match=f"^output: found {place}; allowed: a folder that can"):
+        run_job(
+            absent.model_copy(update={"output": place}), "cpu", False, True, None,
+            Console(quiet=True),
+        )  # fmt: skip
+
+
+def test_trying_whether_the_folder_can_be_made_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.train: .* is not there"):
+        run_job(
+            job_of(tmp_path / "absent", tmp_path), "cpu", False, True, None, Console(quiet=True)
+        )
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_splits_that_do_not_fit_are_refused_before_the_training(

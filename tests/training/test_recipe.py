@@ -192,7 +192,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ),
         (
             "objectives.image_text.weigth=1",
-            r"unknown key objectives\.0\.weigth; did you mean objectives\.0\.weight\? "
+            r"unknown key .*image_text\.weigth; did you mean objectives\.image_text\.weight\? "
             "allowed: weight, .*kind",
         ),
         (
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("objectives.image_text.weight=0", "found 0; allowed: greater than 0$"),
         ("objectives=[]", r"found \[\]; allowed: at least 1 of them$"),
         ("schedule={}", r"schedule\.steps is missing, and has no default$"),
-        ("objectives.0={}", r"objectives\.0\.kind is missing, and has no default$"),
+        ("objectives.0={}", r"objectives\.0\.kind is missing, and has no default; all"),
         ("optimiser.betas=[0.9]", r"optimiser\.betas\.1 is missing"),
     ],
 )
@@ -287,20 +287,6 @@ def test_what_the_file_says_wrongly_is_told_with_the_files_name(file: Path) -> N
         "tiny.yaml: unknown key schedule.step; did you mean schedule.steps? allowed: steps, "
         "batch_size, micro_batch, warmup_steps, final_share, checkpoint_every",
     ]
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("objectives.masked_image.text_share=2", "found 2; allowed: at most 1"),
-        ("objectives=[]", "found []; allowed: at least 1 of them"),
-    ],
-)
-def test_a_list_is_too_short_only_if_it_is(file: Path, change: str, told: str) -> None:
-    with pytest.raises(RecipeError) as error:
-        changed(file, change)
-
-    assert str(error.value) == f"--set {change}: {told}"
 
 
 def test_what_was_found_is_told_in_a_line(file: Path) -> None:

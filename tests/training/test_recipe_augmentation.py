@@ -126,14 +126,18 @@ def test_a_model_without_actions_has_no_state_for_them(tmp_path: Path) -> None:
 def test_a_mirror_must_say_what_it_does_to_all_that_is_read(lacking: str, tmp_path: Path) -> None:
     told = {name: value for name, value in WORDS.items() if name != lacking}
 
-    with pytest.raises(ValueError, match=rf"augmentation\.flip\.{lacking} must say what a mirror"):
+    with pytest.raises(
+        ValueError, match=rf"augmentation\.flip\.{lacking}: found null; allowed: wh"
+    ):
         job(tmp_path, tmp_path, augmentation={"flip": told})
 
 
 def test_a_mirror_must_say_what_it_does_to_labels(tmp_path: Path) -> None:
     supervised = [{"kind": "supervised", "classes": {"task_family": 4}}]
 
-    with pytest.raises(ValueError, match=r"augmentation\.flip\.labels must say what a mirror"):
+    with pytest.raises(
+        ValueError, match=r"augmentation\.flip\.labels: found null; allowed: wh.* {} if"
+    ):
         job(tmp_path, tmp_path, objectives=supervised, augmentation={"flip": WORDS})
 
     told = WORDS | {"labels": {"task_family": {0: 1, 2: 3}}}

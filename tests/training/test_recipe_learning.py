@@ -337,6 +337,56 @@ def test_changes_to_views_that_nobody_compares_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "settings", "most"),
+    [
+        ("dino", {"teacher_steps": 900, "teacher_temperature": (0.04, 0.07)}, 6),
+        ("dino", {"momentum_steps": 7}, 6),
+        ("dino", {"frozen_steps": 6}, 5),
+        ("mo_co", {"momentum_steps": 900}, 6),
+    ],
+)
+def test_what_takes_longer_than_the_run_is_refused(
+    kind: str, settings: dict[str, Any], most: int
+) -> None:
+    field, found = next(iter(settings.items()))
+
+    told = why({"kind": kind, **settings})
+
+    assert f"objectives.{kind}.{field}: found {found}; allowed: at most {most}, or " in told
+    assert recipe({"kind": kind, **settings, field: most})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "field"),
+    [
+        ({"conflict_every": 7}, "tasks.conflict_every"),
+        ({"weighting": {"kind": "grad_norm", "every": 7}}, "tasks.weighting.every"),
+    ],
+)
+def test_what_would_come_in_the_first_step_alone_is_refused(tasks: Any, field: str) -> None:
+    told = why({"kind": "image_text"}, {"kind": "masked_image"}, tasks=tasks)
+
+    assert f"{field}: found 7; allowed: at most 6, or gradients are looked at in the first" in told
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask", "told"),
+    [
+        ("masked_image", {"kind": "tube"}, "kind: found 'tube', which is for clips of several tub"),
+        (
+            "masked_image",
+            {"kind": "explicit", "hidden": [16]},
+            "hidden: found 16; allowed: 0 to 15",
+        ),
+        ("video_mae", {"kind": "explicit", "hidden": [32]}, "hidden: found 32; allowed: 0 to 31"),
+        ("masked_image", {"kind": "explicit", "hidden": [1, 1]}, "hidden: found 1 twice; allowed"),
+    ],
+)
+def test_masks_of_what_is_not_there_are_refused(kind: str, mask: dict[str, Any], told: str) -> None:
+    assert f"mask.{told}" in why({"kind": kind, "mask": mask}, model=FILMS)
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"model": {**parts(), "joint": {"width": 16, "bias": True}}}, "bias: found true"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ def run_job(
         console: where to show progress.
 
     Raises:
-        RecipeError: there will be no bundle to publish.
+        RecipeError: there will be no bundle to publish, or no folder for the run.
         ValueError: an objective lacks a part of the model, or a file (see `check_parts`).
     """
     check_device(device)
@@ -78,6 +79,7 @@ def run_job(
     say(console, f"{recipe.name} on {device}: {size}, seed {recipe.seed}, in {recipe.folder}")
     _warn_of_bfloat16(recipe, device, console)
     check_parts(recipe)  # before data are decoded for minutes
+    _check_output(recipe)
     # Before the training: what is wrong with them shall not be known hours later.
     splits = fitting_splits(recipe, console) if evaluated else None
     measured = recipe.folder / _MEASURED
@@ -101,6 +103,18 @@ def run_job(
     if publish is not None:
         Repository(publish).publish(folder, recipe.name)
     return folder, version
+
+
+def _check_output(recipe: Recipe) -> None:
+    """That the run's folder can be made; who may write where is told by trying alone."""
+    place = next(one for one in (recipe.folder, *recipe.folder.parents) if one.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=place).cleanup()
+    except OSError as error:
+        raise RecipeError(
+            f"output: found {recipe.output}; allowed: a folder that can be made or written: "
+            f"{place}: {error.strerror}"
+        ) from error
 
 
 def _warn_of_bfloat16(recipe: Recipe, device: str, console: Console) -> None:

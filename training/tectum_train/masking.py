@@ -109,7 +109,8 @@ class ExplicitMask(Strict):
     @model_validator(mode="after")
     def _once(self) -> Self:
         if len(set(self.hidden)) < len(self.hidden):
-            raise ValueError("mask.hidden names a patch twice")
+            twice = next(one for one in self.hidden if self.hidden.count(one) > 1)
+            raise ValueError(f"mask.hidden: found {twice} twice; allowed: each patch once")
         return self
 
 
@@ -135,15 +136,28 @@ def check_mask(mask: MaskConfig, trunk: VisionConfig) -> None:
     """Refuse a mask that the trunk's input cannot have.
 
     Raises:
-        ValueError: a tube in single images, or listed patches that are not there or are all.
+        ValueError: a tube in single images, or listed patches that are not there or are all; names
+            the field, what was found and what is allowed.
     """
     if isinstance(mask, TubeMask) and trunk.steps == 1:
         what = (
             f"clips of one tubelet ({trunk.frames} frames)" if trunk.frames > 1 else "single images"
         )
-        raise ValueError(f"a tube mask is for clips of several tubelets; these are {what}")
-    if isinstance(mask, ExplicitMask):
-        masks.explicit_mask(mask.hidden, trunk.patches)
+        raise ValueError(
+            "mask.kind: found 'tube', which is for clips of several tubelets; allowed: 'random', "
+            f"'block', 'importance' or 'explicit', as these are {what}"
+        )
+    if not isinstance(mask, ExplicitMask):
+        return
+    if (last := max(mask.hidden)) >= trunk.patches:
+        raise ValueError(
+            f"mask.hidden: found {last}; allowed: 0 to {trunk.patches - 1}, the patches that there "
+            "are"
+        )
+    if len(mask.hidden) == trunk.patches:
+        raise ValueError(
+            f"mask.hidden: found all {trunk.patches} patches; allowed: fewer, or nothing is shown"
+        )
 
 
 def scores_for(

@@ -6,6 +6,7 @@ Knows pydantic's errors, the tree that they are about and what was changed in it
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +14,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from tectum_train.differences import kinds
 
 __all__ = ["Change", "Place", "RecipeError", "explained"]
 
@@ -39,6 +42,8 @@ _ALLOWED = {
 }
 """By pydantic's type of error, with the names of its context."""
 _MISSING = frozenset({"missing", "union_tag_not_found"})
+_FIELD = re.compile(r"[a-z_]+(\.[a-z_]+)*: found ")
+"""How a section's own message begins if it names a field of its own."""
 
 
 class RecipeError(ValueError):
@@ -93,13 +98,15 @@ def _line(
     changes: Sequence[Change],
 ) -> str:
     place, kind = _place(tree, found), found["type"]
-    key = ".".join(map(str, place))
-    touching = [one for one in changes if _overlap(one.place, place)]
+    key = _named(tree, place)
+    # Without a kind, whatever else is said of a section is of none.
+    about = place[:-1] if kind == "union_tag_not_found" else place
+    touching = [one for one in changes if _overlap(one.place, about)]
     set_here = f"--set {touching[-1].text}" if touching else name
     if kind == "extra_forbidden":
-        return f"{set_here}: unknown key {key}{_instead(model, found['loc'], place)}"
+        return f"{set_here}: unknown key {key}{_instead(model, found['loc'], key)}"
     if kind in _MISSING:
-        return f"{set_here}: {key} is missing, and has no default"
+        return f"{set_here}: {key} is missing, and has no default{_of_these(model, found, key)}"
     if kind in _ALLOWED:
         bounds = found.get("ctx", {})
         short = {key: f"{one:g}" if isinstance(one, float) else one for key, one in bounds.items()}
@@ -111,6 +118,9 @@ def _line(
         return f"{set_here}: {what}" if said else f"{set_here}: {key}: {what}"
     # Several values contradict each other, and the message names them: who is wrong is open.
     told = found["msg"].removeprefix("Value error, ")
+    if key and _FIELD.match(told):
+        section = key.rpartition(".")[2]
+        key, told = "", f"{key}.{told.removeprefix(f'{section}.')}"
     given = ", ".join(f"--set {one.text}" for one in touching)
     return ": ".join(filter(None, (f"{name} with {given}" if given else name, key, told)))
 
@@ -136,21 +146,53 @@ def _place(tree: Mapping[str, Any], found: Mapping[str, Any]) -> Place:
     return tuple(place)
 
 
+def _named(tree: Mapping[str, Any], place: Place) -> str:
+    """A place as `--set` takes it; entries of a list by their kind, which is no name of itself."""
+    names, here = list[str](), cast("Any", tree)
+    for number, step in enumerate(place):
+        own = kinds(here) if isinstance(here, list) and place[number + 1 :] != ("kind",) else None
+        names.append(own[int(step)] if own else str(step))
+        listed = isinstance(here, list) and isinstance(step, int) and step < len(here)
+        here = here[step] if listed or (isinstance(here, dict) and step in here) else None
+    return ".".join(names)
+
+
 def _overlap(one: Place, other: Place) -> bool:
     """Whether one of them is the other, or lies below it."""
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
 
 
-def _instead(model: type[BaseModel], location: Place, place: Place) -> str:
+def _instead(model: type[BaseModel], location: Place, name: str) -> str:
     """What the section has, in place of a key that it has not."""
     section: Any = model
     for step in location[:-1]:
         section = _below(section, step)
     keys = list(_bare(section).model_fields)
-    close = get_close_matches(str(place[-1]), keys, n=1)
-    meant = "".join(f"; did you mean {'.'.join(map(str, (*place[:-1], key)))}?" for key in close)
+    meant = _meant(name, keys)
     return f"{meant}{'' if meant else ';'} allowed: {', '.join(keys)}"
+
+
+def _meant(name: str, keys: Sequence[str]) -> str:
+    """Which of the keys a place's last one may be a misspelling of."""
+    above, _, key = name.rpartition(".")
+    close = get_close_matches(key, keys, n=1)
+    return "".join(f"; did you mean {above + '.' if above else ''}{one}?" for one in close)
+
+
+def _of_these(model: type[BaseModel], found: Mapping[str, Any], name: str) -> str:
+    """The kinds of which none is said; and keys beside it that none of them has."""
+    if found["type"] != "union_tag_not_found":
+        return ""
+    section: Any = model
+    for step in found["loc"]:
+        section = _below(section, step)
+    members = get_args(_bare(section))
+    known = dict.fromkeys(key for one in members for key in one.model_fields)
+    above = name.rpartition(".")[0]
+    unknown = [f"{above}.{key}" for key in found["input"] if key not in known]
+    wrong = "".join(f"; unknown key {one}{_meant(one, list(known))}" for one in unknown)
+    return f"; allowed: {', '.join(repr(_kind(one)) for one in members)}{wrong}"
 
 
 def _such_as(model: type[BaseModel], location: Place, value: Any) -> str:

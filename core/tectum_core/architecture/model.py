@@ -66,14 +66,14 @@ class ModelConfig(Strict):
         ]
         for part, present, foundation, there in needs:
             if present is not None and not there:
-                raise ValueError(f"{part} needs {foundation}")
+                raise _absent(part, foundation, f"{part} null")
         if self.fusion is not None and self.text is not None and self.text.causal:
             raise ValueError("fusion fills in masked tokens, so text.causal must be false")
         if self.pixel_decoder is not None and self.pixel_decoder.text_context and not self.text:
-            raise ValueError("pixel_decoder.text_context needs text")
+            raise _absent("pixel_decoder.text_context", "text", "text_context false")
         latent = self.latent_action
         if latent is not None and latent.decoded_steps and self.actions is None:
-            raise ValueError("latent_action.decoded_steps needs actions")
+            raise _absent("latent_action.decoded_steps", "actions", "decoded_steps 0")
         if latent is not None and latent.image_size > self.vision.image_size:
             raise ValueError("latent_action.image_size is at most vision.image_size")
         if latent is not None and isinstance(latent.dynamics, TransformerDynamicsConfig):
@@ -96,9 +96,11 @@ class ModelConfig(Strict):
                 f"world_model.grid ({world.grid}) must divide the trunk's ({self.vision.grid})"
             )
         if world.actions == "real" and self.actions is None:
-            raise ValueError("world_model.actions 'real' needs actions")
+            raise _absent("world_model.actions 'real'", "actions", "world_model.actions another")
         if world.actions == "latent" and latent is None:
-            raise ValueError("world_model.actions 'latent' needs latent_action")
+            raise _absent(
+                "world_model.actions 'latent'", "latent_action", "world_model.actions another"
+            )
         if world.actions == "latent" and latent is not None:
             apart = abs(world.interval - latent.interval)
             if apart > latent.tolerance:
@@ -159,6 +161,14 @@ class ModelConfig(Strict):
         yield "world_model.max_steps", world.max_steps * latents * self.vision.transformer.width
         if world.decoder is not None:
             yield "world_model.decoder", _widest(self.vision.patches, world.decoder)
+
+
+def _absent(part: str, foundation: str, without: str) -> ValueError:
+    """A part that stands on what is not there; names the field that would be it."""
+    field = foundation.partition(",")[0]
+    return ValueError(
+        f"{field}: found null; allowed: a section, as {part} needs {foundation}; or {without}"
+    )
 
 
 def _widest(tokens: int, stack: TransformerConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.training.tiny import FPS, INTERVAL_STEPS, job, latent_action, parts, 
 
 from tectum_core.architecture import ActionConfig
 from tectum_train.data import DataError, FrameCache
+from tectum_train.engine.agreement import seldom_begun
 from tectum_train.engine.run import train
 from tectum_train.recipe import RecipeError
 
@@ -94,6 +96,53 @@ def test_what_lies_apart_in_time_lies_in_one_episode(
     allowed = f"found {steps}; allowed: at most 19, as the longest episode has 20 frames"
     assert pairs.startswith(f"data.pair_steps: {allowed}")
     assert clips.startswith(f"data.clip.steps: {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [
+        ([30, 30, 30], []),
+        ([6, 6, 6, 7], ["data.clip: only 28%"]),
+        ([3, 3, 5, 5], ["data.pair_steps: only 31%", "data.clip: only 0%"]),
+    ],
+)
+def test_pairs_and_clips_that_most_episodes_are_too_short_for_are_told(
+    lengths: list[int], told: list[str], tmp_path: Path
+) -> None:
+    recipe = job(
+        tmp_path, tmp_path, data__pair_steps=[2, 4], data__clip={"frames": 4, "steps": 2},
+        objectives=[{"kind": "latent_action"}, {"kind": "cpc", "horizons": 1}],
+    )  # fmt: skip
+
+    said = list(seldom_begun(recipe, lengths))
+
+    assert [line[: len(words)] for line, words in zip(said, told, strict=True)] == told
+
+
+def test_what_is_seldom_begun_is_told_once_as_the_run_begins(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    recipe = job(
+        tiny_data, tmp_path, data__pair_steps=[12], schedule__steps=1,
+        model=parts(latent_action=latent_action(interval=12 / FPS)),
+        objectives=[{"kind": "latent_action"}],
+    )  # fmt: skip
+
+    train(recipe, console=Console(file=said, width=400))
+
+    assert said.getvalue().count("data.pair_steps: only 40% of the frames have one 12 steps") == 1
+
+
+def test_a_folder_that_holds_the_splits_is_answered_with_the_split(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    told = refused(tiny_data / "train", tmp_path, data__train=str(tiny_data))
+
+    assert told == (
+        f"data.train: found {tiny_data}, which is no LeRobot data set but holds one; allowed: "
+        f"{tiny_data / 'train'}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,9 @@ def test_at_scale_100_bfloat16_leaves_the_joint_spaces_gradient_as_it_was() -> N
 
 
 def test_without_a_joint_space_there_is_no_such_objective() -> None:
-    with pytest.raises(ValueError, match=r"image_text needs a joint space \(model\.joint\)"):
+    with pytest.raises(
+        ValueError, match=r"model\.joint: found null; allowed: the space of image_text"
+    ):
         built(model(joint=None))
 
 

@@ -49,8 +49,8 @@ class FlipConfig(Strict):
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of samples that are mirrored."""
     actions: tuple[NonNegativeInt, ...] | None = None
-    """Numbers of an action that change their sign, by place; empty if none does. Must be given
-    where actions are read."""
+    """Numbers of an action that change their sign, by place; [] if none does. Must be given where
+    actions are read."""
     states: tuple[NonNegativeInt, ...] | None = None
     """Numbers of a state that change their sign, likewise."""
     words: dict[str, str] | None = None
@@ -102,9 +102,10 @@ class FlipConfig(Strict):
         """
         for name, is_read in read.items():
             if is_read and getattr(self, name) is None:
+                nothing = "[]" if name in {"actions", "states"} else "{}"
                 raise ValueError(
-                    f"augmentation.flip.{name} must say what a mirror does to {name} ('[]' or "
-                    f"'{{}}' if nothing), since this recipe reads them"
+                    f"augmentation.flip.{name}: found null; allowed: what a mirror does to {name}, "
+                    f"{nothing} if nothing, since this recipe reads them"
                 )
 
 

@@ -6,7 +6,7 @@ Each raises RecipeError, which says what was found and what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
@@ -24,7 +24,11 @@ __all__ = [
     "check_mirrored_words",
     "check_recorded",
     "check_window",
+    "seldom_begun",
 ]
+
+_FEW = 0.5
+"""Share of frames below which what so few of them begin is told."""
 
 
 def check_recorded(recipe: Recipe, dataset: LeRobotDataset) -> None:
@@ -106,6 +110,33 @@ def _check_reach(recipe: Recipe, longest: int) -> None:
             raise RecipeError(
                 f"{key}: found {steps}; allowed: at most {longest - 1}, as the longest episode "
                 f"has {longest} frames and nothing would be learnt"
+            )
+
+
+def seldom_begun(recipe: Recipe, lengths: Sequence[int]) -> Iterator[str]:
+    """What to say of pairs and clips for which most of the frames lie in too short an episode.
+
+    Args:
+        recipe: the run.
+        lengths: of the training episodes, in frames.
+    """
+    reads, frames = [one.reads for one in recipe.objectives], sum(lengths)
+    gaps, clip = recipe.data.pair_steps, recipe.data.clip
+    if _any(reads, Reads.LATER):
+        later = sum(max(length - gap, 0) for length in lengths for gap in gaps)
+        share = later / (frames * len(gaps))
+        if share < _FEW:
+            yield (
+                f"data.pair_steps: only {share:.0%} of the frames have one {_either(gaps)} steps "
+                "later in their episode; others teach nothing about what changes"
+            )
+    if clip is not None and _any(reads, Reads.CLIP):
+        reach = (clip.frames - 1) * clip.steps
+        share = sum(length for length in lengths if length > reach) / frames
+        if share < _FEW:
+            yield (
+                f"data.clip: only {share:.0%} of the frames are in an episode as long as a clip, "
+                f"{reach + 1} frames ({clip.frames}, {clip.steps} steps apart)"
             )
 
 
@@ -205,3 +236,7 @@ def check_mirrored_words(recipe: Recipe, instructions: Sequence[str]) -> None:
 
 def _any(reads: Sequence[Reads], wanted: Reads) -> bool:
     return any(wanted in one for one in reads)
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))

@@ -74,14 +74,20 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
 
     Raises:
         DataError: the folder is not as it should be, or `train` lacks a feature.
-        RecipeError: it is not there, `train` and the recipe contradict each other, or
-            `augmentation.flip` names numbers that it has not, or in `train` words.
+        RecipeError: it is not there or only holds such folders, `train` and the recipe contradict
+            each other, or `augmentation.flip` names numbers that it has not, or in `train` words.
     """
     root = expanded(recipe.data.train if split == "train" else recipe.data.test)
     if not root.exists():
         raise RecipeError(
             f"data.{split}: {root} is not there; name a LeRobot v3.0 folder by "
             f"--set data.{split}=FOLDER"
+        )
+    within = root / split
+    if not (root / "meta").exists() and (within / "meta").exists():
+        raise RecipeError(
+            f"data.{split}: found {root}, which is no LeRobot data set but holds one; allowed: "
+            f"{within}"
         )
     samples = Samples.open(
         root,

@@ -26,6 +26,7 @@ from tectum_train.distributed import (
     world_size,
 )
 from tectum_train.engine.accumulation import division
+from tectum_train.engine.agreement import seldom_begun
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint, stays
@@ -94,6 +95,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:
         samples = open_samples(recipe, "train", tell.decoding)
+    for line in seldom_begun(recipe, [one.length for one in samples.dataset.episodes]):
+        say(console, line)
     repeat_exactly()
     torch.manual_seed(recipe.seed)
     run = build(recipe, samples, folder)

@@ -91,7 +91,10 @@ class ImageText(Coupled):
     def __init__(self, config: ImageTextConfig, model: PerceptionModel) -> None:
         super().__init__()
         if model.joint is None or model.config.joint is None:
-            raise ValueError("image_text needs a joint space (model.joint)")
+            raise ValueError(
+                "model.joint: found null; allowed: the space of image_text, such as {width: …}, "
+                "and model.text"
+            )
         if config.loss == "sigmoid" and model.joint.bias is None:
             raise ValueError("image_text with loss: sigmoid needs model.joint.bias, -10 at first")
         self.config = config

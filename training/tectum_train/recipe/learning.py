@@ -17,8 +17,10 @@ from tectum_core.architecture import (
     VqBottleneck,
 )
 from tectum_train.augment.settings import AugmentationConfig, ViewsConfig
-from tectum_train.masking import ExplicitMask
+from tectum_train.masking import ExplicitMask, check_mask
 from tectum_train.objectives import ObjectiveConfig, PartSettings, Reads
+from tectum_train.objectives.beit import BeitConfig
+from tectum_train.objectives.dino import DinoConfig
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.latent_action import LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import ActionPredictionConfig, MaskedActionConfig
@@ -29,13 +31,16 @@ from tectum_train.objectives.sim_clr import SimClrConfig
 from tectum_train.objectives.video_mae import VideoMaeConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.recipe.sections import ScheduleConfig
+from tectum_train.tasks import GradNormWeights, TasksConfig
 
 __all__ = [
     "check_actions_are_learnt",
     "check_changes_are_seen",
     "check_codes_can_live",
     "check_each_is_told_apart",
+    "check_ends_are_reached",
     "check_frozen_patches",
+    "check_masks_fit",
     "check_own_ratios_are_trained",
     "check_scale",
     "check_settings_are_read",
@@ -99,6 +104,49 @@ def check_steps_are_large_enough(objectives: _Objectives, schedule: ScheduleConf
                 f"schedule.batch_size: found {schedule.batch_size}, of which {one.kind} uses "
                 f"{used}; allowed: so many that it uses {one.fewest} or more, which it tells apart"
             )
+
+
+def check_ends_are_reached(
+    objectives: _Objectives, tasks: TasksConfig | None, schedule: ScheduleConfig
+) -> None:
+    """What takes so many steps, or comes every so many, does so within the run."""
+    steps, found = schedule.steps, dict[str, tuple[int, int, str]]()
+    for one in objectives:
+        if isinstance(one, DinoConfig):
+            found |= {
+                f"objectives.{one.kind}.teacher_steps": (
+                    one.teacher_steps, steps, "the teacher's last temperature never comes"
+                ),
+                f"objectives.{one.kind}.frozen_steps": (
+                    one.frozen_steps, steps - 1, "prototypes never learn"
+                ),
+            }  # fmt: skip
+        if isinstance(one, DinoConfig | MoCoConfig):
+            why = "momentum never rises to 1"
+            found[f"objectives.{one.kind}.momentum_steps"] = (one.momentum_steps, steps, why)
+    if tasks is not None:
+        why = "gradients are looked at in the first step alone"
+        found["tasks.conflict_every"] = (tasks.conflict_every, steps, why)
+        if isinstance(tasks.weighting, GradNormWeights):
+            found["tasks.weighting.every"] = (tasks.weighting.every, steps, why)
+    late = [
+        f"{field}: found {value}; allowed: at most {most}, or {why}"
+        for field, (value, most, why) in found.items()
+        if value > most
+    ]
+    if late:
+        raise ValueError(f"{'; '.join(late)} (schedule.steps: {steps})")
+
+
+def check_masks_fit(objectives: _Objectives, model: ModelConfig) -> None:
+    """What a mask hides is there, in pictures and in clips."""
+    for one in objectives:
+        trunk = model.video if isinstance(one, VideoMaeConfig) else model.vision
+        if trunk is not None and isinstance(one, BeitConfig | MaskedImageConfig | VideoMaeConfig):
+            try:
+                check_mask(one.mask, trunk)
+            except ValueError as error:
+                raise ValueError(f"objectives.{one.kind}.{error}") from error
 
 
 def check_codes_can_live(

@@ -23,7 +23,9 @@ from tectum_train.recipe.learning import (
     check_changes_are_seen,
     check_codes_can_live,
     check_each_is_told_apart,
+    check_ends_are_reached,
     check_frozen_patches,
+    check_masks_fit,
     check_own_ratios_are_trained,
     check_scale,
     check_settings_are_read,
@@ -189,6 +191,8 @@ class Recipe(Strict):
         check_trunk_is_learnt(objectives, model, self.trunk)
         check_actions_are_learnt(objectives, model)
         check_steps_are_large_enough(objectives, schedule)
+        check_ends_are_reached(objectives, self.tasks, schedule)
+        check_masks_fit(objectives, model)
         check_codes_can_live(objectives, model, schedule)
         check_frozen_patches(objectives)
         check_scale(objectives, model)
