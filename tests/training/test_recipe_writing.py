@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tectum_train import recipes
@@ -44,6 +44,8 @@ def test_changes_and_what_is_no_text_by_its_type_stay(tmp_path: Path) -> None:
     assert reread(recipe, tmp_path) == recipe
 
 
+@example("two\nlines \x85 or three", "\x85")
+@example("\u2028", "a\u2029b")
 @given(st.text(max_size=200), st.text(max_size=40))
 def test_whatever_text_it_holds_comes_back(description: str, trunk: str) -> None:
     recipe = read_recipe("clip-small").model_copy(

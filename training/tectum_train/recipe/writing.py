@@ -11,6 +11,7 @@ from tectum_train.recipe.whole import Recipe
 
 __all__ = ["as_yaml"]
 
+_BREAKS = frozenset("\x85\u2028\u2029")
 _WIDTH = 100
 """Characters of a line, where it can be broken."""
 
@@ -25,7 +26,9 @@ class _Written(yaml.SafeDumper):
 
     def text(self, value: str) -> yaml.Node:
         """A text."""
-        style = "|" if "\n" in value else None
+        # Line breaks of other alphabets are spaces to who reads them unquoted.
+        quoted = not _BREAKS.isdisjoint(value)
+        style = '"' if quoted else "|" if "\n" in value else None
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     def several(self, values: Sequence[Any]) -> yaml.Node:
