@@ -93,9 +93,10 @@ def repository(
 
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
-    """Evaluation fits each probe of few labels once, not five times: where it is not the matter."""
-    from tectum_train.evaluation import neighbours
+    """Evaluation fits probes of few labels once, all in few steps: where it is not the matter."""
+    from tectum_train.evaluation import neighbours, probes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "_DRAWS", 1)
+        patch.setattr(probes, "_MOST_STEPS", 10)
         yield

@@ -22,7 +22,7 @@ from tests.training.tiny import (
 from gates_rows import ROWS, Row
 from gates_rules import Line, Rule, Unmeasured
 from tectum_core.architecture import TransformerDynamicsConfig, VqBottleneck
-from tectum_train.evaluation import ceiling, neighbours
+from tectum_train.evaluation import ceiling, neighbours, probes
 from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.measure import Measure
 from tectum_train.job import evaluate_run, fitting_splits
@@ -68,6 +68,7 @@ def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list
         for steps in ("_STEPS", "_FEW_STEPS"):
             patch.setattr(ceiling, steps, 2)
         patch.setattr(neighbours, "_DRAWS", 1)
+        patch.setattr(probes, "_MOST_STEPS", 10)
         return [
             of_run(
                 tiny_data, tmp_path_factory.mktemp("many"), objectives=MANY, labelled=True,

@@ -28,6 +28,7 @@ from tectum_train.export import as_bundle, export
 from tectum_train.job import evaluate_bundles, run_job
 from tectum_train.tasks import TasksConfig
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 TABLE = "| measure | value |\n| --- | --- |\n| R@1 | 0.5 |\n"
 TEXTS = ["push the red block left", "push the blue block right", "shove red", "one more"]
 

@@ -21,6 +21,8 @@ from tectum_train.evaluation.measure import Measure
 from tectum_train.job import check_device, evaluate_bundles, run_job
 from tectum_train.recipe import RecipeError
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 @pytest.fixture
 def evaluate(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

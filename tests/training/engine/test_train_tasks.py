@@ -23,6 +23,8 @@ from tectum_train.job import run_job
 from tectum_train.recipe import Recipe, RecipeError, read_recipe
 from tectum_train.tasks import ManyTasks
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 TWO = [{"kind": "image_text", "weight": 2.0}, {"kind": "masked_image"}]
 TURNS: dict[str, Any] = {"alternate": {"pattern": ["image_text", "masked_image"]}}
 SETTINGS: dict[str, Any] = {

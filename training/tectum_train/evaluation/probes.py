@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 # From strong to weak: of penalties that do equally well, the first is taken.
 _RIDGE = (1e2, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 _LOGISTIC = (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+_MOST_STEPS = 200
+"""Of a logistic regression's solver."""
 _STILL = 1e-9
 """Features that vary no more than that say nothing."""
 
@@ -177,7 +179,7 @@ def _logistic(x: Array, y: NDArray[np.int64], penalty: float, begin: Array) -> A
         return float(value), slope.ravel()
 
     # Close enough that scikit-learn's own solution classifies alike; see the tests.
-    options = {"maxiter": 200, "gtol": 1e-7, "ftol": 1e-10}
+    options = {"maxiter": _MOST_STEPS, "gtol": 1e-7, "ftol": 1e-10}
     found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x, np.float64).reshape(begin.shape)
 
