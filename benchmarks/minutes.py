@@ -106,9 +106,9 @@ def main() -> None:
                 say(console, f"{recipe.name} is left out: {error}")
                 continue
         say(console, f"{recipe.name}: {found[-1].minutes:.1f} minutes")
-    report = f"{heading('Minutes of the small recipes')}\n{table(found)}"
-    RESULTS.write_text(report, encoding="utf-8")
-    print(report)
+        report = f"{heading('Minutes of the small recipes')}\n{table(found)}"
+        RESULTS.write_text(report, encoding="utf-8")  # an interrupt loses no more than its recipe
+    print(table(found))
 
 
 if __name__ == "__main__":
