@@ -20,6 +20,17 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The tiny recipe, as a file."""
+    import yaml
+    from tests.training.tiny import job
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(job(tmp_path, tmp_path).model_dump(mode="json")), "utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with `train` and `test`, and room for decoded frames; never write into it."""

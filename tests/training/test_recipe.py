@@ -21,14 +21,6 @@ from tectum_train.objectives.sim_clr import SimClrConfig
 from tectum_train.recipe import Recipe, RecipeError, read_recipe
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """The tiny recipe, as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(job(tmp_path, tmp_path).model_dump(mode="json")), "utf-8")
-    return path
-
-
 def changed(file: Path, *changes: str) -> Recipe:
     return read_recipe(str(file), changes)
 

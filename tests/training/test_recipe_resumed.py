@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.training.tiny import job
 
 from tectum_train.recipe import Recipe, RecipeError, read_recipe, resumed_recipe
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """The tiny recipe, as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(job(tmp_path, tmp_path).model_dump(mode="json")), "utf-8")
-    return path
 
 
 def begun(recipe: Recipe, *, saved: bool = True) -> Recipe:
