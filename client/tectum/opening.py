@@ -104,6 +104,9 @@ def setup(options: StreamOptions, defaults: Defaults) -> stream_pb2.StreamPercep
         InvalidInput: an option lies outside what it allows, or nothing is asked for.
     """
     embed, latent_actions = options.get("embed", False), options.get("latent_actions", False)
+    for name in ("embed", "latent_actions", "decode_actions"):
+        if not isinstance(found := options.get(name, False), bool):
+            raise invalid(name, f"found {found!r:.60}; allowed: True or False")
     if not (embed or latent_actions):
         raise invalid("embed", "nothing is asked for; allowed: embed, latent_actions, or both")
     if options.get("decode_actions", False) and not latent_actions:

@@ -176,6 +176,8 @@ def test_a_frame_out_of_order_or_out_of_range_is_refused(
     ("field", "options"),
     [
         ("embed", {}),
+        ("embed", {"embed": "pooled"}),
+        ("latent_actions", {"embed": True, "latent_actions": None}),
         ("decode_actions", {"embed": True, "decode_actions": True}),
         ("lifespan", {"embed": True, "lifespan": 61}),
         ("dtype", {"embed": True, "dtype": "int64"}),
