@@ -161,6 +161,8 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
         ("model.video", {**WHOLE["model"]["vision"]}, "video.frames must be above 1"),
         ("model.text.causal", True, "text.causal must be false"),
         ("model.latent_action.image_size", 64, "at most vision.image_size"),
+        ("model.joint.truncations", [8, 4], "found [8, 4]; allowed: ascending lengths, each once"),
+        ("model.joint.truncations", [128], "and below width"),
         # Bundle and model.
         ("images.size", 64, "images.size (64) must equal model.vision.image_size (32)"),
         ("actions", None, "actions and model.actions come together"),

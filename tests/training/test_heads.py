@@ -1,4 +1,4 @@
-"""What objectives put on the trunk's vectors: BatchNorm over all ranks."""
+"""What objectives put on the trunk's vectors: BatchNorm over all ranks, and prototypes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.training.ranks import Ranks
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 from torch.testing import assert_close
 
 from tectum_train.distributed import mean_over_ranks, rank, world_size
-from tectum_train.heads import batch_norm
+from tectum_train.heads import PrototypeHead, batch_norm
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,3 +69,37 @@ def test_two_ranks_have_the_mean_and_variance_of_both(ranks: Ranks) -> None:
 def test_one_sample_has_no_variance() -> None:
     with pytest.raises(ValueError, match=r"batch_norm: found 1 of all ranks' rows; allowed: 2"):
         batch_norm(torch.ones(1, 3))
+
+
+def test_prototypes_begin_as_short_as_a_linear_layers_rows() -> None:
+    """Ten steps of Adam turn them as far as those: they are learnt as fast as the rest."""
+    torch.manual_seed(0)
+    head = PrototypeHead(8, 16, 64, 500)
+    rows = torch.nn.Linear(64, 500, bias=False).weight
+
+    lengths = head.directions.norm(dim=1)
+
+    assert lengths.mean().item() == pytest.approx(rows.norm(dim=1).mean().item(), rel=0.02)
+    assert lengths.std() < 0.1 * lengths.mean()
+
+
+def test_an_optimisers_steps_turn_prototypes_as_fast_as_the_papers() -> None:
+    """The reference: torch's own weight-normalised linear map, gains at 1."""
+    torch.manual_seed(0)
+    head = PrototypeHead(8, 16, 64, 100)
+    paper = weight_norm(torch.nn.Linear(64, 100, bias=False))
+    paper.parametrizations.weight.original0.requires_grad_(False).fill_(1)
+    turned = []
+
+    for directions in (head.directions, paper.parametrizations.weight.original1):
+        begun = directions.detach().clone()
+        adam = torch.optim.AdamW([directions], lr=1e-3)
+        for step in range(50):
+            draw = torch.Generator().manual_seed(step)
+            x = F.normalize(torch.randn(32, 64, generator=draw), dim=1)
+            adam.zero_grad()
+            (x @ F.normalize(directions, dim=1).t() / 0.1).logsumexp(dim=1).mean().backward()
+            adam.step()
+        turned.append(F.cosine_similarity(directions.detach(), begun, dim=1).arccos().mean())
+
+    assert turned[0].item() == pytest.approx(turned[1].item(), rel=0.1)

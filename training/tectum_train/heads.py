@@ -57,7 +57,7 @@ class PrototypeHead(nn.Module):
     """A vector's cosines to learnt prototypes, after a perceptron and a bottleneck.
 
     Source: DINO (arXiv:2104.14294), appendix C: three layers without norms, a unit vector, and a
-    weight-normalised linear map whose gains stay at 1.
+    weight-normalised linear map, drawn as torch draws one, whose gains stay at 1.
 
     Args:
         width: D.
@@ -77,7 +77,10 @@ class PrototypeHead(nn.Module):
             nn.Linear(hidden, hidden), nn.GELU(),
             nn.Linear(hidden, bottleneck),
         )  # fmt: skip
-        self.directions = nn.Parameter(torch.randn(prototypes, bottleneck))
+        # As short as a linear layer's rows, which are its directions: what an optimiser's step of a
+        # given size turns is one over a direction's length.
+        self.directions = nn.Parameter(torch.empty(prototypes, bottleneck))
+        nn.init.uniform_(self.directions, -(bottleneck**-0.5), bottleneck**-0.5)
         for layer in self.perceptron:
             if isinstance(layer, nn.Linear):
                 # The paper's 0.02 is this at its width of 2,048; narrower ones would fade.

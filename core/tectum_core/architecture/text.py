@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from tectum_core.architecture.transformer import Strict, TransformerConfig
 
@@ -36,4 +36,15 @@ class JointConfig(Strict):
     bias: float | None = None
     """Logit bias before training (SigLIP); None: without."""
     truncations: tuple[PositiveInt, ...] = ()
-    """Shorter lengths that the training made meaningful, ascending."""
+    """Shorter lengths that are meaningful too, ascending: the first so many dimensions are trained
+    beside all of them (arXiv:2205.13147), and can be asked for alone."""
+
+    @model_validator(mode="after")
+    def _truncations_are_shorter_and_ascend(self) -> Self:
+        found = self.truncations
+        if sorted({*found, self.width}) != [*found, self.width]:
+            raise ValueError(
+                f"truncations: found {list(found)}; allowed: ascending lengths, each once and "
+                f"below width {self.width}"
+            )
+        return self

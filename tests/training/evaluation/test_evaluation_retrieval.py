@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,9 @@ def test_frames_of_tasks_without_a_partner_are_left_out() -> None:
 class Reader:
     """A predictor that reads a frame's task out of its pixels, with so many mistakes."""
 
-    def __init__(self, *, right: bool) -> None:
+    def __init__(self, *, right: bool, truncations: tuple[int, ...] = ()) -> None:
+        joint = SimpleNamespace(truncations=truncations)
+        self.config = SimpleNamespace(model=SimpleNamespace(joint=joint))
         self.right = right
         self.asked: list[str] = []
 
@@ -141,6 +144,20 @@ def test_a_model_that_knows_the_task_passes_and_its_controls_are_told() -> None:
     assert whole.controls["random init + logistic"] == pytest.approx(1 / 5)
     assert whole.controls["proprioception + logistic"] < 0.6
     assert whole.controls["proprioception + MLP"] < 0.6
+
+
+def test_the_first_so_many_dimensions_are_asked_too_where_they_were_trained() -> None:
+    """Here each dimension is one task: by the first two, two of five tasks are told."""
+    whole, _, *shorter = measured(Reader(right=True, truncations=(2, 4)))
+
+    assert [one.name for one in shorter] == [
+        "frame → task by 2 of 5 dimensions, R@1",
+        "frame → task by 4 of 5 dimensions, R@1",
+    ]
+    assert whole.value == 1
+    # Frames of the other tasks have no direction left, and are said to be of the first.
+    assert [one.value for one in shorter] == pytest.approx([2 / 5, 4 / 5])
+    assert all(one.controls == {"all of them": 1.0} and one.passed is None for one in shorter)
 
 
 def test_it_is_told_how_much_was_asked_and_taught() -> None:

@@ -58,7 +58,7 @@ def computed(name: str, wide: bool = True, **given_: Any) -> Arrays:
         case "info_nce":
             hardest = tensors.pop("hardest", None)
             older = None if remembered[0] is None else Older(*remembered)
-            loss, _ = info_nce(**tensors, older=older, hardest=hardest and int(hardest))
+            loss = info_nce(**tensors, older=older, hardest=hardest and int(hardest)).loss
         case "nt_xent":
             loss, _ = nt_xent(tensors["first"], tensors["second"], float(tensors["temperature"]))
         case "batch":
@@ -68,7 +68,7 @@ def computed(name: str, wide: bool = True, **given_: Any) -> Arrays:
                 tensors["queries"], tensors["keys"].detach(), tensors["queue"].detach(), 0.2
             )
         case _:
-            loss, _ = sigmoid_pairs(**tensors, way=name)
+            loss = sigmoid_pairs(**tensors, way=name).loss
     loss.backward()
     found = {"loss": loss.detach()}
     for key, leaf in leaves.items():

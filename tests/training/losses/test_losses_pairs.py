@@ -134,13 +134,27 @@ def test_info_nce_of_equal_vectors_is_the_logarithm_of_how_many_candidates_there
     same, scale, group = torch.ones(8, 4) / 2, torch.tensor(10.0), torch.arange(8)
     old = Older(same[:5], same[:5], torch.full((5,), 99), torch.ones(5, dtype=torch.bool))
 
-    losses = (
-        info_nce(same, same, scale, group)[0],
-        info_nce(same, same, scale, group, older=old)[0],
-        info_nce(same, same, scale, group, older=old, hardest=3)[0],
+    found = (
+        info_nce(same, same, scale, group),
+        info_nce(same, same, scale, group, older=old),
+        info_nce(same, same, scale, group, older=old, hardest=3),
     )
 
-    assert [one.item() for one in losses] == pytest.approx([np.log(8), np.log(13), np.log(4)])
+    assert [one.loss.item() for one in found] == pytest.approx([np.log(8), np.log(13), np.log(4)])
+    assert all(one.chance == pytest.approx(one.loss.item()) for one in found)
+
+
+@pytest.mark.parametrize("hardest", [None, 1, 3])
+@pytest.mark.parametrize("counted", [[True] * 6, [True, False, True, True, True, False]])
+def test_chance_is_what_equal_vectors_cost_however_many_share_a_group(
+    hardest: int | None, counted: list[bool]
+) -> None:
+    same, scale, group = torch.ones(6, 4) / 2, torch.tensor(10.0), torch.tensor([0, 0, 0, 1, 1, 2])
+    old = Older(same, same, torch.tensor([0, 0, 0, 0, 1, 7]), torch.arange(6) != 3)
+
+    found = info_nce(same, same, scale, group, torch.tensor(counted), old, hardest)
+
+    assert found.chance == pytest.approx(found.loss.item())
 
 
 def test_the_nearest_of_its_group_is_a_hit() -> None:
@@ -149,8 +163,8 @@ def test_the_nearest_of_its_group_is_a_hit() -> None:
     old = Older(left[3:], right[3:], torch.tensor([7]), torch.ones(1, dtype=torch.bool))
     scale, group = torch.tensor(5.0), torch.tensor([0, 1, 1, 0])
 
-    _, hit = info_nce(left, right, scale, group)
-    _, beside_older = info_nce(left, 0.9 * right, scale, group, older=old)
+    _, hit, _ = info_nce(left, right, scale, group)
+    _, beside_older, _ = info_nce(left, 0.9 * right, scale, group, older=old)
 
     # 0 is nearest to 1, of another group; 1 to itself; 2 to itself; 3 to itself
     assert hit.tolist() == [False, True, True, True]
@@ -222,8 +236,8 @@ def hits(
     first, second = torch.from_numpy(left), torch.from_numpy(right)
     alike, which = torch.from_numpy(group), torch.from_numpy(counted)
     scale, bias = torch.tensor(9.0), torch.tensor(-3.0)
-    _, pairs = sigmoid_pairs(first, second, scale, bias, alike, which, way)
-    _, single = info_nce(first, second, scale, alike, which)
+    _, pairs, _ = sigmoid_pairs(first, second, scale, bias, alike, which, way)
+    _, single, _ = info_nce(first, second, scale, alike, which)
     return {"pairs": pairs.numpy(), "single": single.numpy()}
 
 

@@ -38,7 +38,11 @@ def embedded(network: PerceptionModel, made: Batch) -> tuple[Tensor, Tensor]:
     assert network.text is not None
     image = network.joint.image(network.vision(made.earlier).pooled)
     text = network.joint.text(network.text(made.ids, made.ids_seen).pooled)
-    return image / image.norm(dim=1, keepdim=True), text / text.norm(dim=1, keepdim=True)
+    return unit(image), unit(text)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def test_the_whole_objective_is_the_formula_on_cosines() -> None:
@@ -195,6 +199,57 @@ def test_eight_samples_are_overfitted_whatever_they_are_told_apart_from(settings
     assert sum(losses[-5:]) / 5 < 0.2 * losses[0]
 
 
+# ---------------------------------------------------------------- truncations
+
+
+@pytest.mark.parametrize(
+    "settings", [{"loss": "sigmoid"}, {}, {"negatives": {"queue": 12}}], ids=str
+)
+def test_the_loss_is_the_mean_over_all_dimensions_and_each_first_so_many(settings: Any) -> None:
+    network, made = model(joint=SIGLIP | {"truncations": [4, 8]}), batch(8)
+    made.task[3] = made.task[0]
+    objective = built(network, **settings)
+    objective(batch(8, seed=1))
+    objective.after_step()
+    older = remembered(objective) if "negatives" in settings else None
+
+    outcome = objective(made)
+
+    losses = []
+    for width in (4, 8, 16):
+        image, text = (unit(one[:, :width]) for one in embedded(network, made))
+        if "loss" in settings:
+            pair = (image, text, torch.tensor(10.0), torch.tensor(-10.0))
+            losses.append(sigmoid_pairs(*pair, made.task).loss)
+            continue
+        shorter = older and older._replace(
+            left=unit(older.left[:, :width]), right=unit(older.right[:, :width])
+        )
+        losses.append(info_nce(image, text, torch.tensor(10.0), made.task, None, shorter).loss)
+        hits = info_nce(image, text, torch.tensor(10.0), made.task, None, shorter).hit
+        name = "accuracy" if width == 16 else f"accuracy_{width}"
+        assert outcome.metrics[name].item() == pytest.approx(hits.float().mean().item())
+    assert_close(outcome.loss, torch.stack(losses).mean())
+
+
+def test_shorter_vectors_learn_what_all_dimensions_do() -> None:
+    """Without truncations the first dimension alone cannot tell four samples apart."""
+    torch.manual_seed(0)
+    network = model(joint={"width": 16, "truncations": [2]})
+    learner = built(network)
+    adam = optimiser_for(learner, OptimiserConfig(lr=3e-3, weight_decay=0.0))
+
+    for _ in range(150):
+        outcome = learner(batch(8))
+        adam.zero_grad()
+        outcome.loss.backward()
+        adam.step()
+        learner.after_step()
+
+    assert outcome.metrics["accuracy"] == 1
+    assert outcome.metrics["accuracy_2"] == 1
+
+
 # ---------------------------------------------------------------- the sigmoid
 
 
@@ -207,7 +262,7 @@ def test_the_sigmoids_loss_is_siglips_with_the_models_scale_and_bias(exchange: s
 
     image, text = embedded(network, made)
     scale, bias = torch.tensor(10.0), torch.tensor(-10.0)
-    expected, _ = sigmoid_pairs(image, text, scale, bias, made.task, made.progress >= 0.3)
+    expected, *_ = sigmoid_pairs(image, text, scale, bias, made.task, made.progress >= 0.3)
     assert_close(outcome.loss, expected)
     assert outcome.metrics["scale"].item() == pytest.approx(10)
     assert outcome.metrics["bias"] == -10
@@ -283,7 +338,7 @@ def test_the_steps_own_vectors_are_later_steps_negatives_where_the_task_differs(
     scale, late = torch.tensor(1 / 0.07), second.progress >= 0.5
     assert_close(alone, built(network, after=0.5)(first).loss)  # of what is not there, no trace
     pair = embedded(network, second)
-    expected, _ = info_nce(*pair, scale, second.task, late, kept)
+    expected, *_ = info_nce(*pair, scale, second.task, late, kept)
     assert_close(loss, expected)
     assert loss > info_nce(*pair, scale, second.task, late)[0]
 

@@ -10,11 +10,13 @@ from pydantic import TypeAdapter
 from tests.training.tiny import batch, model, tokenizer
 
 from tectum_train.objectives import Coupled, ObjectiveConfig, objective_for
+from tectum_train.objectives.image_text import ImageText
 from tectum_train.objectives.mo_co import MoCo
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
 
+@pytest.mark.parametrize("tasks", [8, 3], ids="{} tasks".format)
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -29,9 +31,11 @@ READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
     ],
     ids=str,
 )
-def test_vectors_that_are_all_alike_cost_what_chance_does(kind: str, settings: Any) -> None:
+def test_vectors_that_are_all_alike_cost_what_chance_does(
+    kind: str, settings: Any, tasks: int
+) -> None:
     made = batch(8)
-    made.task = torch.arange(8)  # with several positives chance is the same, and harder to see
+    made.task = torch.arange(8) % tasks
     objective = objective_for(
         READ.validate_python({"kind": kind, **settings}), model(), tokenizer()
     )
@@ -43,6 +47,9 @@ def test_vectors_that_are_all_alike_cost_what_chance_does(kind: str, settings: A
 
     if isinstance(objective, MoCo) and objective.queue is not None:
         objective.queue.add(alike["key"][:1].repeat(20, 1))
+    if isinstance(objective, ImageText) and objective.images and objective.texts:
+        for queue, vectors in ((objective.images, "image"), (objective.texts, "text")):
+            queue.add(alike[vectors][:6], torch.arange(6))
 
     outcome = objective.judged(alike, made)
 

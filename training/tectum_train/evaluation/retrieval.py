@@ -28,20 +28,31 @@ from tectum_train.evaluation.perceptron import classify_nonlinearly
 from tectum_train.evaluation.pixels import flat_pixels
 from tectum_train.evaluation.probes import Pca, classify
 
-__all__ = ["asked_frames", "columns_of", "cosines", "measure_retrieval", "sentences_held_out"]
+__all__ = [
+    "asked_frames",
+    "columns_of",
+    "cosines",
+    "embedded",
+    "measure_retrieval",
+    "sentences_held_out",
+]
 
 _TEST_STRIDE, _TRAIN_STRIDE = 3, 8
 _COMPONENTS = 256
 
 
 def measure_retrieval(context: Context) -> list[Measure]:
-    """R@1 over all tasks, and within pairs of tasks that share a scene."""
+    """R@1 over all tasks, and within pairs of tasks that share a scene.
+
+    Beside them R@1 by the first so many dimensions, for each truncation of the joint space.
+    """
     test_at = asked_frames(context.test)
     train_at = second_half(context.train)[::_TRAIN_STRIDE]
     if not len(test_at) or not len(train_at):
         raise NothingToMeasure("no episode has a second half")
     true = columns_of(context, context.test)[test_at]
-    model = _by_sentences(context, test_at)
+    vectors = _vectors(context, test_at)
+    model = _by_sentences(context, *vectors)
     controls = _classifiers(context, train_at, test_at)
 
     families, partners = context.world.families, _partners(context)
@@ -78,6 +89,24 @@ def measure_retrieval(context: Context) -> list[Measure]:
                 errors=errors,
             )
         )
+    return [*measures, *_by_fewer_dimensions(context, vectors, true, test_at)]
+
+
+def _by_fewer_dimensions(
+    context: Context,
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
+    true: NDArray[np.int64],
+    test_at: NDArray[np.int64],
+) -> list[Measure]:
+    """R@1 over all tasks by the first so many dimensions of frames' and sentences' vectors."""
+    measures, own = list[Measure](), _told(_by_sentences(context, *vectors), true)
+    for width in _truncations(context):
+        shorter = (_first(one, width) for one in vectors)
+        found = _told(_by_sentences(context, *shorter), true)
+        controls, errors = beside(found, {"all of them": own}, context.test.episode[test_at])
+        name = f"frame → task by {width} of {vectors[0].shape[1]} dimensions, R@1"
+        on = context.counted(test_at, "frames")
+        measures.append(Measure(name, float(found.mean()), controls, on=on, errors=errors))
     return measures
 
 
@@ -86,12 +115,17 @@ def asked_frames(samples: Samples) -> NDArray[np.int64]:
     return second_half(samples)[::_TEST_STRIDE]
 
 
-def cosines(
+def embedded(
     predictor: Predictor, samples: Samples, at: NDArray[np.int64], texts: Sequence[str]
-) -> NDArray[np.float64]:
-    """[n, S], how near each frame and each text lie."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """float32[n, J] and float32[S, J], frames and texts in the joint space."""
     images = in_batches(lambda f: predictor.embed_images(f, "joint"), samples.frames, at)
-    return (images @ predictor.embed_texts(texts).T).astype(np.float64)
+    return images, predictor.embed_texts(texts)
+
+
+def cosines(images: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n, S], how near each frame and each text lie: float32[n, J] and float32[S, J]."""
+    return (images @ texts.T).astype(np.float64)
 
 
 def sentences_held_out(context: Context) -> list[tuple[str, int]]:
@@ -125,10 +159,33 @@ def _partners(context: Context) -> dict[int, int]:
     return {column[one]: column[other] for one, other in context.world.partners.items()}
 
 
-def _by_sentences(context: Context, test_at: NDArray[np.int64]) -> NDArray[np.float64]:
+def _truncations(context: Context) -> tuple[int, ...]:
+    joint = context.predictor.config.model.joint
+    return () if joint is None else joint.truncations
+
+
+def _first(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """The first so many dimensions, as unit vectors."""
+    shorter = vectors[:, :width]
+    lengths = np.linalg.norm(shorter, axis=1, keepdims=True)
+    return np.asarray(shorter / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def _vectors(
+    context: Context, test_at: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """float32[n, J] and float32[S, J], of the frames and of the sentences held out."""
+    return embedded(
+        context.predictor, context.test, test_at, [text for text, _ in sentences_held_out(context)]
+    )
+
+
+def _by_sentences(
+    context: Context, images: NDArray[np.float32], texts: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """[n, families], each frame's cosine to the best of a family's sentences held out."""
-    texts, saying = zip(*sentences_held_out(context), strict=True)
-    scores = cosines(context.predictor, context.test, test_at, texts)
+    saying = [column for _, column in sentences_held_out(context)]
+    scores = cosines(images, texts)
     told, columns = np.array(saying), range(len(context.world.families))
     return np.stack([scores[:, told == one].max(axis=1) for one in columns], axis=1)
 

@@ -19,6 +19,7 @@ from tectum_train.evaluation.retrieval import (
     asked_frames,
     columns_of,
     cosines,
+    embedded,
     sentences_held_out,
 )
 
@@ -39,7 +40,7 @@ def measure_sentences(context: Context) -> list[Measure]:
     right = np.array([np.isin(true, list(columns)) for columns in told.values()]).T
 
     model, twin = (
-        cosines(predictor, context.test, asked_at, list(told))
+        cosines(*embedded(predictor, context.test, asked_at, list(told)))
         for predictor in (context.predictor, context.twin)
     )
     on = f"{context.counted(asked_at, 'frames')}; {len(told)} sentences"

@@ -15,6 +15,7 @@ from tectum_train.distributed import gather, mean_over_ranks, rank, ring
 from tectum_train.losses.precision import wide, without_autocast
 
 __all__ = [
+    "Contrasted",
     "Older",
     "batch_info_nce",
     "info_nce",
@@ -63,6 +64,18 @@ class Older(NamedTuple):
     """bool[K], False in places that nothing has come to yet."""
 
 
+class Contrasted(NamedTuple):
+    """What is said of this rank's rows."""
+
+    loss: Tensor
+    """float32 scalar, or float64: a share; averaged over ranks it is the loss."""
+    hit: Tensor
+    """bool[b], whether each left vector's nearest right one is of its group."""
+    chance: Tensor | None
+    """Likewise a share: the loss of equal vectors, which is the mean logarithm of how many
+    candidates a row has. None: of the sigmoid, which depends on its bias."""
+
+
 @without_autocast
 def info_nce(
     left: Tensor,
@@ -72,7 +85,7 @@ def info_nce(
     counted: Tensor | None = None,
     older: Older | None = None,
     hardest: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Contrasted:
     """CLIP's loss between two kinds of unit vectors, both ways, over all ranks.
 
     Args:
@@ -84,9 +97,8 @@ def info_nce(
         hardest: of each row's negatives only so many count, those nearest to it; None: all.
 
     Returns:
-        This rank's share of the loss (averaged over ranks it is the loss), and bool[b], whether
-        each left vector's nearest right one is of its group. At first the loss is the logarithm of
-        how many candidates there are, for distinct groups: ln n, ln(n + K), ln(1 + hardest).
+        The loss, and what it stands beside. Chance, for distinct groups: ln n, ln(n + K),
+        ln(1 + hardest).
 
     Source: CLIP (arXiv:2103.00020); older vectors as negatives: cross-batch memory
     (arXiv:1912.06798).
@@ -108,12 +120,19 @@ def info_nce(
         allowed = torch.cat([allowed, apart], dim=1)
     forth = left @ rights.t() * wide(scale)
     back = right @ lefts.t() * wide(scale)
+    there, here = (_hard(logits, positive, allowed, hardest) for logits in (forth, back))
     both = (
-        multi_positive_cross_entropy(forth, positive, _hard(forth, positive, allowed, hardest))
-        + multi_positive_cross_entropy(back, positive, _hard(back, positive, allowed, hardest))
+        multi_positive_cross_entropy(forth, positive, there)
+        + multi_positive_cross_entropy(back, positive, here)
     ) / 2
+    # The same number both ways: of the nearest there are as many.
+    candidates = (there | positive).sum(dim=1).to(both.dtype)
     nearest = forth.masked_fill(~(allowed | positive), -torch.inf).argmax(dim=1, keepdim=True)
-    return mean_over_ranks(both, counted), positive.gather(1, nearest)[:, 0]
+    return Contrasted(
+        mean_over_ranks(both, counted),
+        positive.gather(1, nearest)[:, 0],
+        mean_over_ranks(candidates.log(), counted),
+    )
 
 
 def _hard(logits: Tensor, positive: Tensor, allowed: Tensor, hardest: int | None) -> Tensor:
@@ -135,7 +154,7 @@ def sigmoid_pairs(
     group: Tensor,
     counted: Tensor | None = None,
     way: str = "ring",
-) -> tuple[Tensor, Tensor]:
+) -> Contrasted:
     """SigLIP's loss: every pair is asked by itself whether it belongs together.
 
     Args:
@@ -146,8 +165,7 @@ def sigmoid_pairs(
         way: `ring` holds two ranks' right vectors at a time, `gather` all of them.
 
     Returns:
-        This rank's share (averaged over ranks it is the sum over all pairs, divided by n), and
-        bool[b], whether each left vector's nearest right one is of its group.
+        The loss, the sum over all pairs divided by n, and hits.
 
     Source: SigLIP (arXiv:2303.15343), sum over pairs and mean over images.
     """
@@ -164,7 +182,7 @@ def sigmoid_pairs(
         top, place = logits.detach().masked_fill(~columns, -torch.inf).max(dim=1)
         hit = torch.where(top > best, together.gather(1, place[:, None])[:, 0], hit)
         best = torch.maximum(top, best)
-    return mean_over_ranks(total, counted), hit
+    return Contrasted(mean_over_ranks(total, counted), hit, None)
 
 
 @without_autocast

@@ -5,18 +5,18 @@ Letters: b samples of this rank, n of all ranks, J joint width, K of the memory.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
+from torch.nn import functional as F
 
 from tectum_core.architecture import Strict
 from tectum_core.model import PerceptionModel
 from tectum_core.model.perception import Joint
 from tectum_train.distributed import all_sum, gather, interleaved, mean_over_ranks, world_size
-from tectum_train.losses.contrastive import Older, info_nce, sigmoid_pairs
+from tectum_train.losses.contrastive import Contrasted, Older, info_nce, sigmoid_pairs
 from tectum_train.losses.precision import wide
 from tectum_train.objectives.base import Coupled, ObjectiveSettings, Outcome
 from tectum_train.objectives.batch import Batch, given
@@ -82,8 +82,12 @@ class ImageText(Coupled):
     Without that, frames of one task would be pushed apart as false negatives, and telling its
     paraphrases from each other could only be learnt by heart, episode by episode.
 
+    Where the joint space has truncations, the first so many dimensions are contrasted as all are,
+    and the loss is the mean over these lengths.
+
     Source: CLIP (arXiv:2103.00020), SigLIP (arXiv:2303.15343); several positives: SupCon
-    (arXiv:2004.11362), L_out; a memory without a slow encoder: XBM (arXiv:1912.06798).
+    (arXiv:2004.11362), L_out; a memory without a slow encoder: XBM (arXiv:1912.06798); truncations:
+    Matryoshka (arXiv:2205.13147).
     """
 
     name = "image_text"
@@ -118,29 +122,39 @@ class ImageText(Coupled):
     def judged(self, features: dict[str, Tensor], batch: Batch) -> Outcome:
         """Outcome with the loss, and each frame's accuracy in finding a sentence of its own.
 
+        Beside the accuracy by all dimensions that by the first so many, for each truncation.
         Without a frame that counts the loss is 0, its gradients too, and there is no accuracy.
         """
-        joint, config = self._joint(), self.config
-        image, text = features["image"], features["text"]
-        counted = (batch.progress >= config.after) & batch.content.any(dim=1)
-        scale = joint.log_scale.exp()
-        metrics = {"scale": scale.detach()}
-        if config.loss == "sigmoid" and joint.bias is not None:
+        joint, image, text = self._joint(), features["image"], features["text"]
+        counted = (batch.progress >= self.config.after) & batch.content.any(dim=1)
+        metrics = {"scale": joint.log_scale.detach().exp()}
+        if self.config.loss == "sigmoid" and joint.bias is not None:
             metrics["bias"] = joint.bias.detach().clone()  # as it was before the step
-            loss, hit = sigmoid_pairs(
-                image, text, scale, joint.bias, batch.task, counted, config.exchange
-            )
-        else:
-            older, hardest = self._older(), config.negatives.hardest
-            loss, hit = info_nce(image, text, scale, batch.task, counted, older, hardest)
+        shorter = given(self.model.config.joint, "a joint space").truncations
+        told = [
+            self._contrasted(_first(image, width), _first(text, width), batch.task, counted)
+            for width in (None, *shorter)
+        ]
         if self.images is not None:
             metrics["age"] = self.images.ages().float().mean()
             own = (image.detach(), text.detach(), batch.task, counted)
             self._new = tuple(interleaved(gather(one), world_size()) for one in own)
         # Which frames a step draws is settled by the seed: an error would come again.
         if bool(all_sum(counted.sum())):
-            metrics["accuracy"] = mean_over_ranks(hit.float(), counted)
-        return Outcome(loss, metrics, self._chance(counted))
+            for one, name in zip(told, ("", *(f"_{width}" for width in shorter)), strict=True):
+                metrics[f"accuracy{name}"] = mean_over_ranks(one.hit.float(), counted)
+        share = told[0].chance
+        chance = None if share is None else float(all_sum(share)) / world_size()
+        return Outcome(torch.stack([one.loss for one in told]).mean(), metrics, chance)
+
+    def _contrasted(self, image: Tensor, text: Tensor, task: Tensor, counted: Tensor) -> Contrasted:
+        """Unit vectors of equally many dimensions, float32[b, d] each, against each other."""
+        joint, config = self._joint(), self.config
+        scale = joint.log_scale.exp()
+        if config.loss == "sigmoid" and joint.bias is not None:
+            return sigmoid_pairs(image, text, scale, joint.bias, task, counted, config.exchange)
+        older = self._older(image.shape[1])
+        return info_nce(image, text, scale, task, counted, older, config.negatives.hardest)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -153,21 +167,18 @@ class ImageText(Coupled):
             self.texts.add(texts[counted], task[counted])
         self._new = ()
 
-    def _chance(self, counted: Tensor) -> float | None:
-        """What equal logits of all candidates cost; the sigmoid's is that of its own bias."""
-        if self.config.loss == "sigmoid":
-            return None
-        older = 0 if self.images is None else int(self.images.filled.sum())
-        candidates = int(all_sum(counted.sum())) + older
-        if self.config.negatives.hardest is not None:
-            candidates = min(candidates, 1 + self.config.negatives.hardest)
-        return math.log(max(candidates, 2))
-
     def _joint(self) -> Joint:
         return given(self.model.joint, "a joint space")
 
-    def _older(self) -> Older | None:
+    def _older(self, width: int) -> Older | None:
         if self.images is None or self.texts is None:
             return None
-        images, texts = self.images, self.texts
-        return Older(images.vectors, texts.vectors, images.group, images.filled)
+        images, texts = _first(self.images.vectors, width), _first(self.texts.vectors, width)
+        return Older(images, texts, self.images.group, self.images.filled)
+
+
+def _first(vectors: Tensor, width: int | None) -> Tensor:
+    """Unit vectors' first so many dimensions, as unit vectors; None or all: as they are."""
+    if width is None or width == vectors.shape[1]:
+        return vectors
+    return F.normalize(vectors[:, :width], dim=1)
