@@ -81,7 +81,7 @@ def block_mask(rows: int, columns: int, ratio: float, generator: Generator) -> T
     The last is cut to fit, from the cells that touch what is hidden outwards, so that the
     whole stays connected. What `_MOST_DRAWS` rectangles leave, cells in random order fill likewise.
 
-    Source: BEiT (arXiv:2106.08254), algorithm 1.
+    Source: BEiT (arXiv:2106.08254), algorithm 1, whose rectangles need not touch.
     """
     wanted = hidden_count(rows * columns, ratio)
     hidden = np.zeros((rows, columns), np.bool_)
@@ -116,7 +116,7 @@ def hinted_mask(scores: Tensor, ratio: float, hint: float, generator: Generator)
             least. 0 shows no more than that, 1 is a random mask.
         generator: of the draws.
 
-    Source: AttMask-Hint (arXiv:2203.12719).
+    Source: AttMask-Hint (arXiv:2203.12719), which draws hints from what scores highest alone.
     """
     elements = len(scores)
     count = hidden_count(elements, ratio)

@@ -80,12 +80,6 @@ def test_whole_patches_are_what_a_stem_can_halve(tmp_path: Path) -> None:
         job(tmp_path, tmp_path, model=parts(vision=stem), augmentation={"views": views}, **VIEWING)
 
 
-def test_the_size_of_small_views_that_are_not_made_is_nobodys_business(file: Path) -> None:
-    recipe = read_recipe(str(file), ["augmentation.views.crop_size=33"])
-
-    assert recipe.augmentation.views.crop_size == 33
-
-
 # ---------------------------------------------------------------- the camera's numbers
 
 

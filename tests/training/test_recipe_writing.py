@@ -35,13 +35,16 @@ def test_changes_and_what_is_no_text_by_its_type_stay(tmp_path: Path) -> None:
             "optimiser.eps=1.0e-9",
             "optimiser.clip_norm=null",
             "augmentation.flip={actions: [], states: [1], words: {left: right, 'on': 'off'}}",
-            "augmentation.flip.labels={side: {0: 1}}",
             "tasks.sharing={kind: distance, served: image_text}",
         ],
     )
 
     assert recipe.derived_from == "multi-task-small"
     assert reread(recipe, tmp_path) == recipe
+    labelled = read_recipe(
+        "supervised-small", ["augmentation.flip={labels: {task_family: {0: 1}}}"]
+    )
+    assert reread(labelled, tmp_path) == labelled
 
 
 @example("two\nlines \x85 or three", "\x85")

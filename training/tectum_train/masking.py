@@ -71,7 +71,8 @@ class TubeMask(_Drawn):
 class ImportanceMask(_Drawn):
     """What matters most is hidden first, but for hints.
 
-    Source: AttMask (arXiv:2203.12719), whose students learn more with hints than without.
+    Source: AttMask (arXiv:2203.12719), whose students learn more with hints than without; its hints
+    are of what is most attended to.
     """
 
     kind: Literal["importance"] = "importance"

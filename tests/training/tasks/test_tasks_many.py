@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tectum_core.model import PerceptionModel
 from tectum_train.objectives import Batch, Objective, ObjectiveConfig, Outcome, objective_for
 from tectum_train.tasks import ManyTasks, TasksConfig
-from tectum_train.tasks.weights import weighting_for
+from tectum_train.tasks.weights import GradNorm, weighting_for
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 
@@ -290,7 +290,8 @@ def test_a_loss_is_not_weighed_by_its_size_before_it_has_the_unit_that_it_keeps(
     sizes = list[float]()
     for step in range(2):
         outcome = learnt(batch(8, seed=step))
-        first = getattr(learnt.weighting, "first", learnt.units.sums)
+        kept = learnt.weighting if isinstance(learnt.weighting, GradNorm) else learnt.units
+        first = kept.first.sums
         sizes.append(float(outcome.metrics["world_model/loss"]))
         assert float(first[0]) > 0
         if step == 0:

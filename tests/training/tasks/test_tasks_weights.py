@@ -130,6 +130,23 @@ def test_what_uncertainty_settles_at_is_to_each_other_as_the_weights_given() -> 
     assert first / second == pytest.approx(6.0, rel=0.01)
 
 
+def test_what_has_no_turn_keeps_its_uncertainty_whatever_an_optimiser_remembers() -> None:
+    scheme = weighting_for(UncertaintyWeights(), [1.0, 1.0], epoch=1)
+    adam = torch.optim.Adam(scheme.parameters(), lr=0.1)
+
+    def step(losses: list[float], active: list[bool]) -> list[float]:
+        adam.zero_grad()
+        scheme.total(torch.tensor(losses), torch.tensor(active)).backward()
+        adam.step()
+        return scheme.weights().tolist()
+
+    before = step([5.0, 3.0], [True, True])
+    after = step([5.0, 0.0], [True, False])
+
+    assert after[1] == before[1]
+    assert after[0] != before[0]
+
+
 # ---------------------------------------------------------------- GradNorm
 
 
@@ -147,10 +164,20 @@ def test_grad_norm_makes_gradients_of_one_length_where_all_learn_alike() -> None
 def test_grad_norm_lets_the_slower_one_pull_harder() -> None:
     scheme = weighting_for(GradNormWeights(alpha=1.0, lr=0.005), [1.0, 1.0], epoch=1)
 
-    fed(scheme, [[1.0, 1.0], *[[0.25, 0.75]] * 800], torch.tensor([1.0, 1.0]))
+    fed(scheme, [*[[1.0, 1.0]] * 10, *[[0.25, 0.75]] * 800], torch.tensor([1.0, 1.0]))
 
     # Rates 1/2 and 3/2 of their mean: so are the lengths to be.
     torch.testing.assert_close(scheme.weights(), torch.tensor([0.5, 1.5]), atol=0.02, rtol=0)
+
+
+def test_one_easy_batch_at_first_does_not_tell_for_the_whole_run() -> None:
+    scheme = weighting_for(GradNormWeights(lr=0.005), [1.0, 1.0], epoch=1)
+
+    fed(scheme, [[0.5, 1.0], *[[1.0, 1.0]] * 800], torch.tensor([1.0, 1.0]))
+
+    # By the first batch alone they would pull as 2 ** 1.5 to 1; of ten it is a twentieth.
+    pulled = scheme.weights()
+    assert float(pulled[0] / pulled[1]) == pytest.approx((1 / 0.95) ** 1.5, abs=0.04)
 
 
 def test_grad_norm_lets_them_pull_as_the_weights_given_where_all_learn_alike() -> None:

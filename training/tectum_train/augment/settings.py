@@ -94,13 +94,18 @@ class FlipConfig(Strict):
         return pairs
 
     def check_told(self, **read: bool) -> None:
-        """That it says what it does to everything that is read.
+        """That it says what it does to everything that is read, and to nothing else.
 
         Raises:
             ValueError: of some of `actions`, `states`, `words` and `labels` that are read it does
-                not.
+                not, or of some that are not read it does.
         """
         for name, is_read in read.items():
+            if getattr(self, name) and not is_read:
+                raise ValueError(
+                    f"augmentation.flip.{name}: found {getattr(self, name)}; allowed: null, since "
+                    f"this recipe reads no {name}"
+                )
             if is_read and getattr(self, name) is None:
                 nothing = "[]" if name in {"actions", "states"} else "{}"
                 raise ValueError(

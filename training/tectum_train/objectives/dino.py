@@ -119,6 +119,8 @@ class DinoConfig(PartSettings):
                 f"dino.teacher_steps: found 0; allowed: above 0, or teacher_temperature "
                 f"({first:g} to {last:g}) never is the first"
             )
+        if first == last:
+            self.refuse("teacher_steps", "0, as teacher_temperature is the same first and last")
         return self
 
     @model_validator(mode="after")

@@ -98,14 +98,21 @@ class LatentAction(Objective):
         self.model = model
         module = self._module()
         if config.decode_weight and module.action_decoder is None:
-            raise ValueError("decode_weight needs model.latent_action.decoded_steps")
+            raise ValueError(
+                f"objectives.latent_action.decode_weight: found {config.decode_weight:g}; allowed: "
+                "0, or where model.latent_action.decoded_steps says what is decoded"
+            )
         trained = config.encoder == "trained"
         if trained and module.config.target != "latents":
-            raise ValueError("encoder 'trained' needs model.latent_action.target 'latents'")
+            raise ValueError(
+                "objectives.latent_action.encoder: found 'trained'; allowed: with "
+                "model.latent_action.target 'latents', as pixels need no encoder"
+            )
         if trained and not module.config.reads_trunk:
             raise ValueError(
-                "encoder 'trained' needs model.latent_action.dynamics that read the trunk (source "
-                "'trunk'): nothing else of the loss teaches it"
+                "objectives.latent_action.encoder: found 'trained'; allowed: with "
+                "model.latent_action.dynamics.source 'trunk', as nothing else of the loss teaches "
+                "the trunk"
             )
         self.slow = Slow(model.vision) if trained else None
         self.copy_error: Tensor
@@ -169,7 +176,10 @@ class LatentAction(Objective):
 
     def _module(self) -> LatentActionModel:
         if self.model.latent_action is None:
-            raise ValueError("latent_action needs model.latent_action")
+            raise ValueError(
+                "model.latent_action: found null; allowed: what latent_action learns, such as "
+                "{dynamics: …, bottleneck: …}"
+            )
         return self.model.latent_action
 
     def _tokens(self, module: LatentActionModel, batch: Batch, pair: _Pair, told: _Pair) -> _Tokens:

@@ -77,9 +77,16 @@ class _Actions(Averaged):
     def __init__(self, config: _ActionSettings, model: PerceptionModel) -> None:
         super().__init__()
         if model.fusion is None or model.fusion.actions is None:
-            raise ValueError(f"{self.name} needs model.actions and model.fusion")
+            lacking = "fusion" if model.fusion is None else "actions"
+            raise ValueError(
+                f"model.{lacking}: found null; allowed: what {self.name} fills actions in with, "
+                "model.actions and model.fusion"
+            )
         if config.loss == "cross_entropy" and model.fusion.bins is None:
-            raise ValueError(f"{self.name} needs model.actions.bins for loss: cross_entropy")
+            raise ValueError(
+                f"objectives.{self.name}.loss: found 'cross_entropy'; allowed: 'mse', or where "
+                "model.actions.bins says which bins"
+            )
         self.settings = config
         self.model = model
 

@@ -79,7 +79,10 @@ class WorldModelObjective(Averaged):
         self.model = model
         world = self._world()
         if config.decode_weight and world.decoder is None:
-            raise ValueError("decode_weight needs model.world_model.decoder")
+            raise ValueError(
+                f"objectives.world_model.decode_weight: found {config.decode_weight:g}; allowed: "
+                "0, or where model.world_model.decoder paints"
+            )
         self.slow = Slow(model.vision) if config.encoder == "trained" else None
         self.copy_error: Tensor
         # What repeating the last frame costs, averaged over steps: the loss's unit. 1 until the
@@ -162,7 +165,10 @@ class WorldModelObjective(Averaged):
 
     def _world(self) -> WorldModel:
         if self.model.world_model is None:
-            raise ValueError("world_model needs model.world_model")
+            raise ValueError(
+                "model.world_model: found null; allowed: what world_model learns, such as "
+                "{transformer: …, history: …}"
+            )
         return self.model.world_model
 
     @torch.no_grad()

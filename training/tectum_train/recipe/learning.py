@@ -13,39 +13,38 @@ from tectum_core.architecture import (
     ActionConfig,
     ModelConfig,
     PixelDecoderConfig,
-    Strict,
     VqBottleneck,
 )
-from tectum_train.augment.settings import AugmentationConfig, ViewsConfig
+from tectum_train.augment.settings import AugmentationConfig
 from tectum_train.masking import ExplicitMask, check_mask
-from tectum_train.objectives import ObjectiveConfig, PartSettings, Reads
+from tectum_train.objectives import ObjectiveConfig, PartSettings
 from tectum_train.objectives.beit import BeitConfig
 from tectum_train.objectives.dino import DinoConfig
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.latent_action import LatentActionObjectiveConfig
 from tectum_train.objectives.masked_action import ActionPredictionConfig, MaskedActionConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
+from tectum_train.objectives.masked_language import MaskedLanguageConfig
 from tectum_train.objectives.mo_co import MoCoConfig
 from tectum_train.objectives.r3m import R3mConfig
-from tectum_train.objectives.sim_clr import SimClrConfig
 from tectum_train.objectives.video_mae import VideoMaeConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.recipe.sections import ScheduleConfig
-from tectum_train.tasks import GradNormWeights, TasksConfig
+from tectum_train.tasks import Distance, GradNormWeights, TasksConfig
 
 __all__ = [
     "check_actions_are_learnt",
-    "check_changes_are_seen",
     "check_codes_can_live",
     "check_each_is_told_apart",
     "check_ends_are_reached",
     "check_frozen_patches",
+    "check_gradients_meet",
     "check_masks_fit",
     "check_own_ratios_are_trained",
     "check_scale",
-    "check_settings_are_read",
     "check_steps_are_large_enough",
     "check_trunk_is_learnt",
+    "check_views_keep_sides",
 ]
 
 _Objectives = Sequence[ObjectiveConfig]
@@ -60,11 +59,19 @@ def check_each_is_told_apart(objectives: _Objectives) -> None:
             raise ValueError(f"objectives: found {kind} {times} times; allowed: once each")
 
 
-def check_trunk_is_learnt(objectives: _Objectives, model: ModelConfig, trunk: str | None) -> None:
-    """What predicts a trunk's latents and leaves it as it is has one that somebody trains."""
-    if trunk is not None or any(one.trains_trunk(model) for one in objectives):
+def check_trunk_is_learnt(
+    objectives: _Objectives, tasks: TasksConfig | None, model: ModelConfig, trunk: str | None
+) -> None:
+    """What predicts a trunk's latents and leaves it as it is has one that somebody trains.
+
+    Where each objective has a trunk of its own, others train theirs.
+    """
+    apart = tasks is not None and isinstance(tasks.sharing, Distance)
+    if trunk is not None or (not apart and any(one.trains_trunk(model) for one in objectives)):
         return
     for one in objectives:
+        if one.trains_trunk(model):
+            continue
         if isinstance(one, WorldModelObjectiveConfig) or (
             isinstance(one, LatentActionObjectiveConfig)
             and model.latent_action is not None
@@ -72,27 +79,46 @@ def check_trunk_is_learnt(objectives: _Objectives, model: ModelConfig, trunk: st
         ):
             raise ValueError(
                 f"objectives.{one.kind}.encoder: found 'detached'; allowed: 'trained', or what is "
-                "predicted are a random trunk's latents; `trunk` may name a bundle's, or another "
-                "objective train it"
+                "predicted are a random trunk's latents; `trunk` may name a bundle's"
+                + (
+                    ", where tasks.sharing gives each its own"
+                    if apart
+                    else ", or another objective train it"
+                )
             )
 
 
-def check_actions_are_learnt(objectives: _Objectives, model: ModelConfig) -> None:
+def check_actions_are_learnt(
+    objectives: _Objectives, tasks: TasksConfig | None, model: ModelConfig
+) -> None:
     """Actions that a world model reads or that are hidden mean something."""
     world, actions = model.world_model, model.actions
     learnt = any(isinstance(one, LatentActionObjectiveConfig) for one in objectives)
     for one in objectives:
         reads = isinstance(one, WorldModelObjectiveConfig) and world is not None
-        if reads and world is not None and world.actions == "latent" and not learnt:
+        latent = reads and world is not None and world.actions == "latent"
+        if latent and not learnt:
             raise ValueError(
                 "model.world_model.actions: found 'latent'; allowed: beside an objective "
                 "latent_action alone, or nobody teaches what they are"
+            )
+        if latent and _read_by_own_trunks(model, tasks):
+            raise ValueError(
+                "model.world_model.actions: found 'latent'; allowed: with tasks.sharing null, or "
+                "where model.latent_action reads pixels (dynamics.source): under soft sharing it "
+                "would be taught on one trunk, and read another's tokens"
             )
         if isinstance(one, MaskedActionConfig) and actions is not None and actions.max_steps < 2:
             raise ValueError(
                 f"model.actions.max_steps: found {actions.max_steps}; allowed: at least 2, of "
                 "which masked_action hides some and shows some"
             )
+
+
+def _read_by_own_trunks(model: ModelConfig, tasks: TasksConfig | None) -> bool:
+    """Whether latent actions are made of trunk tokens, of which each objective has others."""
+    apart = tasks is not None and tasks.sharing is not None
+    return apart and model.latent_action is not None and model.latent_action.reads_trunk
 
 
 def check_steps_are_large_enough(objectives: _Objectives, schedule: ScheduleConfig) -> None:
@@ -109,33 +135,59 @@ def check_steps_are_large_enough(objectives: _Objectives, schedule: ScheduleConf
 def check_ends_are_reached(
     objectives: _Objectives, tasks: TasksConfig | None, schedule: ScheduleConfig
 ) -> None:
-    """What takes so many steps, or comes every so many, does so within the run."""
-    steps, found = schedule.steps, dict[str, tuple[int, int, str]]()
+    """What takes so many steps, or comes every so many, does so within the run.
+
+    An objective that has turns counts these.
+    """
+    most, found = schedule.steps - 1, dict[str, tuple[int, int, str]]()
     for one in objectives:
+        own = _turns(one, tasks, schedule)
         if isinstance(one, DinoConfig):
             found |= {
                 f"objectives.{one.kind}.teacher_steps": (
-                    one.teacher_steps, steps, "the teacher's last temperature never comes"
+                    one.teacher_steps, own - 1, "the teacher's last temperature never comes"
                 ),
                 f"objectives.{one.kind}.frozen_steps": (
-                    one.frozen_steps, steps - 1, "prototypes never learn"
+                    one.frozen_steps, own - 1, "prototypes never learn"
                 ),
             }  # fmt: skip
-        if isinstance(one, DinoConfig | MoCoConfig):
-            why = "momentum never rises to 1"
-            found[f"objectives.{one.kind}.momentum_steps"] = (one.momentum_steps, steps, why)
+        if isinstance(one, DinoConfig | MoCoConfig) and one.momentum_steps not in (0, own):
+            raise ValueError(
+                f"objectives.{one.kind}.momentum_steps: found {one.momentum_steps}; allowed: 0 or "
+                f"{own}, all steps in which {one.kind} learns: with more, momentum never rises to "
+                "1, and with fewer what follows the trunk stands still before the end "
+                f"(schedule.steps: {schedule.steps})"
+            )
     if tasks is not None:
         why = "gradients are looked at in the first step alone"
-        found["tasks.conflict_every"] = (tasks.conflict_every, steps, why)
+        found["tasks.conflict_every"] = (tasks.conflict_every, most, why)
         if isinstance(tasks.weighting, GradNormWeights):
-            found["tasks.weighting.every"] = (tasks.weighting.every, steps, why)
+            found["tasks.weighting.every"] = (tasks.weighting.every, max(most, 1), why)
     late = [
-        f"{field}: found {value}; allowed: at most {most}, or {why}"
-        for field, (value, most, why) in found.items()
-        if value > most
+        f"{field}: found {value}; allowed: at most {largest}, or {why}"
+        for field, (value, largest, why) in found.items()
+        if value > largest
     ]
     if late:
-        raise ValueError(f"{'; '.join(late)} (schedule.steps: {steps})")
+        raise ValueError(f"{'; '.join(late)} (schedule.steps: {schedule.steps})")
+
+
+def check_gradients_meet(
+    objectives: _Objectives, tasks: TasksConfig | None, model: ModelConfig
+) -> None:
+    """What compares gradients on the trunk has two objectives or more that have some there."""
+    if tasks is None:
+        return
+    learning = [one.kind for one in objectives if one.trains_trunk(model)]
+    for field, found in (
+        ("tasks.weighting", "grad_norm" if isinstance(tasks.weighting, GradNormWeights) else ""),
+        ("tasks.conflict_every", str(tasks.conflict_every or "")),
+    ):
+        if found and len(learning) < 2:
+            raise ValueError(
+                f"{field}: found {found}; allowed: where two objectives or more train the trunk, "
+                f"on which gradients are compared (here: {', '.join(learning) or 'none'})"
+            )
 
 
 def check_masks_fit(objectives: _Objectives, model: ModelConfig) -> None:
@@ -190,40 +242,6 @@ def check_scale(objectives: _Objectives, model: ModelConfig) -> None:
             )
 
 
-def check_settings_are_read(objectives: _Objectives, model: ModelConfig) -> None:
-    """No setting is for a part that the model lacks.
-
-    Defaults are no refusal: a run's own recipe.json writes all of them out.
-    """
-    decoder, actions = model.pixel_decoder, model.actions
-    for one in objectives:
-        if isinstance(one, MaskedImageConfig) and not (decoder and decoder.text_context):
-            one.refuse("text_share", "with model.pixel_decoder.text_context alone")
-        acts = isinstance(one, MaskedActionConfig | ActionPredictionConfig)
-        if acts and not (actions and actions.state_dimensions):
-            one.refuse("state_share", "where model.actions.state_dimensions is not 0")
-        paints = {"masked_image": decoder, "video_mae": model.video_decoder}.get(one.kind)
-        if paints is not None and not paints.normalised_target:
-            one.refuse("statistics_weight", "where the decoder's normalised_target is true")
-        if isinstance(one, R3mConfig) and not one.language_weight:
-            for name in ("hidden", "layers"):
-                one.refuse(name, "where language_weight is not 0, as no reward is learnt")
-        if isinstance(one, SimClrConfig) and one.layers == 1:
-            one.refuse("hidden", "with 2 layers or more, as one has no hidden ones")
-    if model.video_decoder is not None and model.video_decoder.text_context:
-        raise ValueError(
-            "model.video_decoder.text_context: found true; allowed: false, as clips are filled in "
-            "without words"
-        )
-    for part, paints in (("pixel_decoder", decoder), ("video_decoder", model.video_decoder)):
-        usual = PixelDecoderConfig.model_fields["variance_floor"].default
-        if paints and not paints.normalised_target and paints.variance_floor != usual:
-            raise ValueError(
-                f"model.{part}.variance_floor: found {paints.variance_floor:g}; allowed: where "
-                "normalised_target is true"
-            )
-
-
 def check_own_ratios_are_trained(objectives: _Objectives, model: ModelConfig) -> None:
     """What is hidden unless a request says how much is no more and no less than in training."""
     owners: dict[str, tuple[str, float] | None] = {
@@ -250,29 +268,46 @@ def _own_ratio(
     return None if config is None else (part, config.mask_ratio)
 
 
-def check_changes_are_seen(objectives: _Objectives, augmentation: AugmentationConfig) -> None:
-    """How frames are changed is said where an objective sees them, and of views likewise."""
-    kinds = ", ".join(one.kind for one in objectives)
-    if not any(one.sees_frames for one in objectives):
-        for name, field in AugmentationConfig.model_fields.items():
-            found = getattr(augmentation, name)
-            if name != "views" and found and found != field.default:
-                raise ValueError(
-                    f"augmentation.{name}: found {_brief(found)}; allowed: where an objective sees "
-                    f"frames; {kinds} see views, which augmentation.views changes"
-                )
-    compared = any(Reads.VIEWS in one.reads or Reads.CROPS in one.reads for one in objectives)
-    for name, field in ViewsConfig.model_fields.items():
-        found, usual = getattr(augmentation.views, name), field.default
-        if found and found != usual and not compared:
-            raise ValueError(
-                f"augmentation.views.{name}: found {_brief(found)}; allowed: where an objective "
-                f"compares views ({kinds})"
-            )
+def check_views_keep_sides(
+    objectives: _Objectives, model: ModelConfig, augmentation: AugmentationConfig
+) -> None:
+    """Views are not told alike with their mirrors on a trunk that must tell left from right."""
+    views, flip = augmentation.views, augmentation.flip
+    sided = dict[str, list[str]]()
+    for one in objectives:
+        for what in _with_sides(one, model) if views.flip else ():
+            if flip is None or getattr(flip, what):
+                sided.setdefault(what, []).append(one.kind)
+    for what, kinds in sided.items():
+        raise ValueError(
+            f"augmentation.views.flip: found {views.flip:g}; allowed: 0 beside {', '.join(kinds)}, "
+            f"whose {what} may name sides: the trunk would learn that left and right are one. Or "
+            f"augmentation.flip.{what} says that they name none"
+        )
 
 
-def _brief(value: object) -> object:
-    return value.model_dump() if isinstance(value, Strict) else value
+def _with_sides(one: ObjectiveConfig, model: ModelConfig) -> tuple[str, ...]:
+    """What an objective reads that may know left from right, as `augmentation.flip` calls it."""
+    words = isinstance(one, ImageTextConfig | MaskedLanguageConfig | R3mConfig)
+    decoder, world = model.pixel_decoder, model.world_model
+    if isinstance(one, MaskedImageConfig):
+        words = decoder is not None and decoder.text_context
+    acts = isinstance(one, MaskedActionConfig | ActionPredictionConfig)
+    if isinstance(one, WorldModelObjectiveConfig):
+        acts = world is not None and world.actions == "real"
+    if isinstance(one, LatentActionObjectiveConfig):
+        acts = bool(one.decode_weight)
+    found = {"words": words, "actions": acts, "labels": bool(one.labels)}
+    return tuple(what for what, reads in found.items() if reads)
+
+
+def _turns(objective: ObjectiveConfig, tasks: TasksConfig | None, schedule: ScheduleConfig) -> int:
+    """In how many steps of a run an objective learns."""
+    if tasks is None or tasks.alternate is None:
+        return schedule.steps
+    pattern = tasks.alternate.pattern
+    rounds, rest = divmod(schedule.steps, len(pattern))
+    return rounds * pattern.count(objective.kind) + pattern[:rest].count(objective.kind)
 
 
 def _used(objective: ObjectiveConfig, schedule: ScheduleConfig) -> int:

@@ -20,19 +20,20 @@ from tectum_train.objectives.world_model import WorldModelObjectiveConfig
 from tectum_train.paths import content_of, expanded
 from tectum_train.recipe.learning import (
     check_actions_are_learnt,
-    check_changes_are_seen,
     check_codes_can_live,
     check_each_is_told_apart,
     check_ends_are_reached,
     check_frozen_patches,
+    check_gradients_meet,
     check_masks_fit,
     check_own_ratios_are_trained,
     check_scale,
-    check_settings_are_read,
     check_steps_are_large_enough,
     check_trunk_is_learnt,
+    check_views_keep_sides,
 )
 from tectum_train.recipe.sections import DataConfig, OptimiserConfig, ScheduleConfig
+from tectum_train.recipe.unread import check_changes_are_seen, check_settings_are_read
 from tectum_train.refusals import RecipeError
 from tectum_train.tasks import CrossStitch, TasksConfig
 
@@ -188,10 +189,11 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _something_can_be_learnt(self) -> Self:
         objectives, model, schedule = self.objectives, self.model, self.schedule
-        check_trunk_is_learnt(objectives, model, self.trunk)
-        check_actions_are_learnt(objectives, model)
+        check_trunk_is_learnt(objectives, self.tasks, model, self.trunk)
+        check_actions_are_learnt(objectives, self.tasks, model)
         check_steps_are_large_enough(objectives, schedule)
         check_ends_are_reached(objectives, self.tasks, schedule)
+        check_gradients_meet(objectives, self.tasks, model)
         check_masks_fit(objectives, model)
         check_codes_can_live(objectives, model, schedule)
         check_frozen_patches(objectives)
@@ -199,6 +201,7 @@ class Recipe(Strict):
         check_settings_are_read(objectives, model)
         check_own_ratios_are_trained(objectives, model)
         check_changes_are_seen(objectives, self.augmentation)
+        check_views_keep_sides(objectives, model, self.augmentation)
         return self
 
     @model_validator(mode="after")

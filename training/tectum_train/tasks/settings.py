@@ -107,14 +107,14 @@ class Distance(Strict):
     """A trunk for each objective, drawn to their mean: λ Σ ‖θᵢ − θ̄‖².
 
     Drawn apart from Adam, as weight decay is: after each step a trunk goes 2 · lr · λ of the way to
-    the mean.
+    the mean, lr being that step's, as `schedule` has it.
     """
 
     kind: Literal["distance"] = "distance"
     """Discriminator."""
     strength: Annotated[float, Field(ge=0)] = 10.0
-    """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after every step. At a rate of
-    1e-3, 10 is a fiftieth of the way a step."""
+    """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after that step, and after
+    every step if lr is the smallest rate. At a rate of 1e-3, 10 is a fiftieth of the way a step."""
     served: str
     """Kind of the objective whose trunk the bundle gets, with what that objective trains."""
 

@@ -13,10 +13,43 @@ from torch import Tensor, nn
 
 from tectum_train.distributed import all_sum, world_size
 
-__all__ = ["Units"]
+__all__ = ["FirstLosses", "Units"]
 
 _FIRST = 10
 """Steps whose mean is an objective's first loss: one batch alone may be an easy one."""
+
+
+class FirstLosses(nn.Module):
+    """What each loss was in its first steps, on average.
+
+    Args:
+        count: K.
+    """
+
+    sums: Tensor
+    seen: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(count))
+        self.register_buffer("seen", torch.zeros(count))
+
+    def hear(self, losses: Tensor, active: Tensor) -> None:
+        """Take a step into account, if it is one of an objective's first.
+
+        Args:
+            losses: float[K], averaged over ranks; one of 0 is of a step in which nothing counted,
+                which says nothing of what an objective costs.
+            active: bool[K], which of them are this step's.
+        """
+        learning = active & (self.seen < _FIRST) & (losses > 0)
+        self.sums += torch.where(learning, losses, 0.0)
+        self.seen += learning
+
+    def means(self, otherwise: Tensor) -> Tensor:
+        """float[K], above 0; `otherwise`, float[K], where an objective had no step so far."""
+        found = self.sums / self.seen.clamp(min=1)
+        return torch.where(self.seen > 0, found, otherwise).clamp(min=1e-6)
 
 
 class Units(nn.Module):
@@ -27,14 +60,10 @@ class Units(nn.Module):
         kind: as `TasksConfig.normalise`.
     """
 
-    sums: Tensor
-    seen: Tensor
-
     def __init__(self, count: int, kind: Literal["none", "initial", "chance"]) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("sums", torch.zeros(count))
-        self.register_buffer("seen", torch.zeros(count))
+        self.first = FirstLosses(count)
 
     def of(self, losses: Tensor, active: Tensor, chance: Sequence[float | None]) -> Tensor:
         """What to divide by in this step.
@@ -49,14 +78,9 @@ class Units(nn.Module):
         """
         if self.kind == "none":
             return torch.ones_like(losses)
-        everywhere = all_sum(losses) / world_size()
-        # A step in which nothing counted says nothing of what an objective costs.
-        learning = active & (self.seen < _FIRST) & (everywhere > 0)
-        self.sums += torch.where(learning, everywhere, 0.0)
-        self.seen += learning
-        first = (self.sums / self.seen.clamp(min=1)).clamp(min=1e-6)
+        self.first.hear(all_sum(losses) / world_size(), active)
         # An objective without a turn so far divides nothing.
-        first = torch.where(self.seen > 0, first, 1.0)
+        first = self.first.means(torch.ones_like(losses))
         if self.kind == "initial":
             return first
         told = torch.tensor([float("nan") if one is None else one for one in chance])

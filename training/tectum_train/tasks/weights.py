@@ -24,6 +24,7 @@ from tectum_train.tasks.settings import (
     UncertaintyWeights,
     WeightingConfig,
 )
+from tectum_train.tasks.units import FirstLosses
 
 __all__ = ["Dwa", "Fixed", "GradNorm", "Uncertainty", "Weighting", "weighting_for"]
 
@@ -95,18 +96,23 @@ class Uncertainty(Weighting):
         super().__init__()
         self.given: Tensor
         self.register_buffer("given", torch.tensor(given), persistent=False)
-        self.log_variance = nn.Parameter(torch.full((len(given),), config.initial))
+        # One parameter each: what has no turn has no gradient, and an optimiser leaves it alone.
+        self.log_variances = nn.ParameterList(torch.tensor(config.initial) for _ in given)
         self.lr_scale = config.lr_scale
 
     def weights(self) -> Tensor:
         """1 / (2 exp s), times what is given."""
-        return self.given * (-self.log_variance.detach()).exp() / 2
+        return self.given * (-torch.stack([*self.log_variances]).detach()).exp() / 2
 
     def total(self, losses: Tensor, active: Tensor) -> Tensor:
         """What s costs is part of it: else every weight would go to 0."""
-        spread = self.log_variance
-        each = losses * self.given * (-spread).exp() / 2 + self.given * spread / 2
-        return (each * active).sum()
+        each = zip(losses, self.given, self.log_variances, active.tolist(), strict=True)
+        terms = [
+            given * (loss * (-spread).exp() + spread) / 2
+            for loss, given, spread, runs in each
+            if runs
+        ]
+        return torch.stack(terms).sum()
 
 
 class GradNorm(Weighting):
@@ -118,13 +124,13 @@ class GradNorm(Weighting):
     derivative is taken. Weights are kept at a mean of 1. Unlike the paper's, the descent is on
     their logarithms and in units of the mean length: weights stay above 0 without a clamp, and a
     step means the same however long gradients are. Who has no gradient on what is shared in a step
-    is not balanced in it, and keeps its weight.
+    is not balanced in it, and keeps its weight. L(0) is the mean of the first ten steps' losses: a
+    single batch that happens to be easy would tell for the whole run.
 
     Source: GradNorm (arXiv:1711.02257), algorithm 1.
     """
 
     learnt: Tensor
-    first: Tensor
     turn: Tensor
 
     def __init__(self, given: Sequence[float], config: GradNormWeights) -> None:
@@ -134,7 +140,7 @@ class GradNorm(Weighting):
         self.given: Tensor
         self.register_buffer("given", torch.tensor(given), persistent=False)
         self.register_buffer("learnt", self.given / self.given.mean())
-        self.register_buffer("first", torch.full((count,), float("nan")))
+        self.first = FirstLosses(count)
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
 
     def weights(self) -> Tensor:
@@ -142,11 +148,9 @@ class GradNorm(Weighting):
         return self.learnt
 
     def observe(self, losses: Tensor, active: Tensor) -> None:
-        """Keep what each loss was at first; where nothing counted, it was nothing yet."""
+        """Keep what each loss was at first."""
         self.turn += 1
-        losses = _mean_over_ranks(losses)
-        new = active & self.first.isnan() & (losses > 0)
-        self.first = torch.where(new, losses, self.first)
+        self.first.hear(_mean_over_ranks(losses), active)
 
     def wants_gradients(self) -> bool:
         """Every so many steps."""
@@ -155,7 +159,7 @@ class GradNorm(Weighting):
     def balance(self, losses: Tensor, lengths: Tensor) -> None:
         """One step of the weights' own descent."""
         losses = _mean_over_ranks(losses)
-        come = losses / torch.where(self.first.isnan(), losses, self.first).clamp(min=1e-12)
+        come = losses / self.first.means(losses)
         # Who does not pull at what is shared has no part in it: it would gain all others' weight.
         pulls = lengths > 0
         count = pulls.sum().clamp(min=1)
