@@ -15,7 +15,7 @@ WANDERING := data/wandering/test/meta/info.json
 JUDGED := data/judged/test/meta/info.json
 JUDGED_WANDERING := data/judged-wandering/test/meta/info.json
 # Rows of `make gates` that learn from them.
-WANDERERS := world-model
+WANDERERS := world-model world-model-trained
 # Servers that ours is measured beside.
 PEERS := infinity litserve mosec ray triton
 UP := TECTUM_MAKE=1 $(BIN)/tectum up --demo --port $(PORT) --gateway-port $(GATEWAY_PORT) --metrics-port $(METRICS_PORT)

@@ -20,6 +20,7 @@ __all__ = [
     "planned_line",
     "planned_section",
     "read_planned",
+    "told",
 ]
 
 AFTER, NAME = "world-model", "world-model-planning"
@@ -134,8 +135,10 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
         return f"| {NAME} |  |  | not measured |"
     planner, *others = planned.arms
     rule = _RULE.format(controls=", ".join(one.arm for one in others if one.verdict))
-    verdict, run = planned.verdict, planned.trained
-    if run is not None and now is not None and run.identity != now:
+    verdict, run = f"{planned.verdict}, of one bundle", planned.trained
+    if run is None:
+        verdict = "none: how its bundle was trained is not known"
+    elif now is not None and run.identity != now:
         verdict = f"stale: {run.recipe}, its data or its trunk have changed since"
     failed = [one.arm for one in others if one.verdict == "FAIL"]
     found = f"centimetres from the goal at the end: {_interval(planner)}"
@@ -143,19 +146,23 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
     return f"| [{NAME}](gates/{NAME}.md) | {rule} | {found}{against} | {verdict} |"
 
 
+def told(trained: Training | None) -> str:
+    """How a bundle was trained."""
+    if trained is None:
+        return "of which nobody knows how it was trained"
+    changed = f" with {', '.join(trained.changes)}" if trained.changes else ""
+    return f"{trained.recipe}{changed}, seed {trained.seed} alone"
+
+
 def planned_section(planned: Planned | None) -> list[str]:
     """What it came to, and what each control did, under its name; nothing if it was not tried."""
     if planned is None:
         return []
-    run, trained = planned.trained, ""
-    if run is not None:
-        changed = f" with {', '.join(run.changes)}" if run.changes else ""
-        trained = f" ({run.recipe}{changed}, seed {run.seed} alone)"
     return [
         f"# {NAME}\n",
         f"Reaching in the simulator, {planned.episodes} paired episodes, over one bundle, "
-        f"{planned.bundle}{trained}; measured by {planned.commit}, {planned.date}; with every "
-        "detail in [planning.md](../planning.md).\n",
+        f"{planned.bundle} ({told(planned.trained)}); measured by {planned.commit}, "
+        f"{planned.date}; with every detail in [planning.md](../planning.md).\n",
         f"| what decides | centimetres from the goal at the end | within {planned.near:g} cm |",
         "| --- | --- | --- |",
         *(

@@ -32,6 +32,7 @@ from tectum_train.engine.progress import say
 from tectum_train.engine.run import train
 from tectum_train.evaluation.ceiling import Supervised
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.probes import EDITION
 from tectum_train.evaluation.report import as_json
 from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe
@@ -108,6 +109,8 @@ class Found:
     judged: str = ""
     """A digest of what the episodes say of themselves that it was measured on; empty: on those on
     which recipes were chosen."""
+    probes: int = 1
+    """Edition of what frozen features were asked with."""
 
 
 def identity(recipe: Recipe) -> str:
@@ -251,6 +254,7 @@ def measured(row: Row, seed: int, places: Places, console: Console) -> Found:
         measures=measures,
         evaluated_in=seconds,
         judged=_judges(recipe, places),
+        probes=EDITION,
     )
     _write(_path(row, seed, places), found)
     return found
@@ -283,7 +287,7 @@ def measured_again(row: Row, seed: int, places: Places, console: Console) -> Fou
     measures, seconds = _timed(row, run, splits, places, console)
     found = replace(
         before, measured_by=commit(), date=today(), measures=measures, evaluated_in=seconds,
-        judged=_judges(recipe, places),
+        judged=_judges(recipe, places), probes=EDITION,
     )  # fmt: skip
     _write(_path(row, seed, places), found)
     return found

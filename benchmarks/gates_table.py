@@ -11,6 +11,7 @@ from gates_planning import NAME as PLANNING
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
 from gates_rules import Beside, Line, Shown, Unmeasured, find, holds
 from gates_run import Found
+from tectum_train.evaluation.probes import EDITION
 
 __all__ = ["SEEDS", "Results", "compared", "judged", "numbers", "table"]
 
@@ -23,7 +24,8 @@ _RULE = (
     "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
     "the standard deviation. FAIL, with fewer runs: one gate does not hold, so it cannot pass. "
     "✗: a gate on this number does not hold, in so many of the runs. To "
-    "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's. "
+    "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's, "
+    "or by other probes of frozen features. "
     "A run is another one if its recipe, data or trunk is; code that has changed since makes none, "
     "and the commits are named above. "
     "Measured by the last checkpoint on episodes of their own (`make judged`), on which nothing "
@@ -133,7 +135,7 @@ def compared(rows: Sequence[Row], results: Results) -> list[str]:
             probes = [[find(run.measures, name) for name in (NEIGHBOURS, LINEAR)] for run in runs]
         except Unmeasured:
             continue
-        if not row.family or not runs:
+        if not row.family or not runs or any(run.probes != EDITION for run in runs):
             continue
         shares = [_spread([both[i].value for both in probes]) for i in range(2)]
         gains = [
@@ -152,7 +154,8 @@ def compared(rows: Sequence[Row], results: Results) -> list[str]:
         "What the frozen trunk tells of a frame's task, and for how much: samples seen, samples a "
         "second on the wall and of processor time, and by how many points a minute of processor "
         "time raised the linear probe above random weights. All rows here have one trunk, a plain "
-        "transformer: clip-plain and simclr-plain are clip and simclr without convolutions.\n",
+        "transformer: clip-plain and simclr-plain are clip and simclr without convolutions. Rows "
+        "that are to be measured again are left out.\n",
         "| row | family | samples | a second | a processor second | neighbours | linear probe | "
         "points a processor minute |",
         "| --- |" + " --- |" * 7,
@@ -184,8 +187,9 @@ def _judge(row: Row, results: Results) -> _Judged:
                     waits.append(f"waits for {', '.join(missing)}, seed {run.seed}")
                 continue
             try:
+                asked = [run, *(results[name, run.seed] for name in rule.rows)]
                 lines += [
-                    replace(line, gate="" if line.passed is None else rule.words)
+                    _otherwise(replace(line, gate="" if line.passed is None else rule.words), asked)
                     for line in rule.judge(run.measures, others)
                 ]
             except Unmeasured as why:
@@ -200,6 +204,14 @@ def _judge(row: Row, results: Results) -> _Judged:
         if isinstance(rule, Beside):
             _judge_together(rule, found)
     return _Judged(found, waits[0] if waits else "")
+
+
+def _otherwise(line: Line, runs: Sequence[Found]) -> Line:
+    """Without its verdict, if frozen features were asked otherwise in one of these runs."""
+    older = any(run.probes != EDITION for run in runs)
+    if not (older and line.what.startswith("frozen")):
+        return line
+    return replace(line, passed=None, gate="", outdated=True)
 
 
 def _judge_together(rule: Beside, found: dict[int, list[Line]]) -> None:
@@ -220,7 +232,7 @@ def _judge_together(rule: Beside, found: dict[int, list[Line]]) -> None:
 
 
 def _again(what: str, seed: int) -> str:
-    return f"to be measured again: {what}, seed {seed}, was judged by another rule"
+    return f"to be measured again: {what}, seed {seed}, was judged otherwise"
 
 
 def _once(lines: Sequence[Line]) -> list[Line]:
@@ -241,7 +253,8 @@ def _once(lines: Sequence[Line]) -> list[Line]:
 
 def _beside(line: Line, run: Found, ceiling: Found | None) -> Line:
     """With the ceiling's number among the controls: what labels teach a trunk to tell."""
-    if ceiling is None or run.row == CEILING or not line.what.startswith(TRUNK):
+    same_probes = ceiling is not None and ceiling.probes == run.probes
+    if ceiling is None or not same_probes or run.row == CEILING or not line.what.startswith(TRUNK):
         return line
     same = {one.name: one.value for one in ceiling.measures}
     told = {f"{CEILING}'s": same[line.what]} if line.what in same else {}

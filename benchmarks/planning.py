@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 import tectum
-from gates_planning import AFTER, Planned, Training
+from gates_planning import AFTER, Planned, Training, told
 from gates_planning import Arm as Judged
 from gates_rows import named
 from gates_run import Places, identity_with, recipe_of
@@ -63,12 +63,7 @@ RULE = (
     " 0, and so is its whole 95 % interval (Student's t)."
 )
 TRIED = """\
-How the model was made: `make wandering`, then the recipe world-model-small with 4,500 steps, 150 of
-them warm-up (README has the command): 36 minutes on two cores that did other work too. Held out:
-0.64 of repeating at 0.125 s, 0.50 at 0.25 s, 0.44 at 0.5 s; with other samples' actions 1.13, 1.14,
-1.14. One seed, 0.
-
-What was tried before, on 5 to 10 other episodes each; distances at first → at the end:
+How recipe and planner were chosen, on 5 to 10 other episodes each; distances at first → at the end:
 
 - trained on experts' episodes (`data/tabletop`, 400 steps of 64; held out 0.60 of repeating at
   0.125 s), 10 decisions, an action an interval, horizons 1, 2, 3: 18 → 34, 35, 36 cm;
@@ -319,7 +314,7 @@ def main() -> int:
         with served(Path(folder), NAME) as worker:
             act(worker.address, given.episodes, kept, example)
     planner = ", ".join(f"{value} {name}" for name, value in settings.items())
-    text = report(kept, f"Bundle {version}; cross-entropy method: {planner}.")
+    text = report(kept, f"Bundle {version}, {told(trained)}; cross-entropy method: {planner}.")
     print(text)
     if len(kept.episodes) < ENOUGH:
         print(f"{len(kept.episodes)} episodes are too few for {RESULT}: {ENOUGH} are")

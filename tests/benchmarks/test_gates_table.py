@@ -14,6 +14,7 @@ from gates_rules import Beside, Divided, Kept, Own, Shown, Task, Times
 from gates_run import Found
 from gates_table import SEEDS, Results, judged, numbers, table
 from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.probes import EDITION
 
 CONTROLS = {"none": 0.1, "shuffled": 0.2}
 RANDOM = {"random init": 0.3, "PCA-256": 0.4}
@@ -23,7 +24,7 @@ def found(row: str, seed: int, *measures: Measure, cpu: float = 60.0) -> Found:
     return Found(
         row=row, seed=seed, recipe="r", changes=[], identity="", steps=100, batch_size=60,
         wall_seconds=120.0, cpu_seconds=cpu, threads=2, machine="m", commits="c",
-        measured_by="c", date="2026-01-01", measures=list(measures), judged="j",
+        measured_by="c", date="2026-01-01", measures=list(measures), judged="j", probes=EDITION,
     )  # fmt: skip
 
 
@@ -98,9 +99,7 @@ def test_seeds_that_were_not_judged_alike_are_to_be_measured_again(other: Measur
 
     assert judged(row, results) == "PASS"
     results["mlm", 1] = found("mlm", 1, other)
-    assert judged(row, results) == (
-        "to be measured again: words, seed 1, was judged by another rule"
-    )
+    assert judged(row, results) == ("to be measured again: words, seed 1, was judged otherwise")
     assert "| words | **0.900 ± 0.000** |" in whole([row], results)
 
 
@@ -109,6 +108,32 @@ def test_a_single_run_that_another_rule_judged_is_to_be_measured_again() -> None
     old = Measure("words", 0.9, CONTROLS, "above none", True)
 
     assert judged(row, {("mlm", 0): found("mlm", 0, old)}).startswith("to be measured again: words")
+
+
+def test_frozen_features_that_older_probes_were_asked_are_to_be_measured_again() -> None:
+    """Beside those of another row that were, too; what no probe told keeps its verdict."""
+    rules = (Own("masked", "≤ 0.7"), Own(LINEAR, "above all"), Beside(LINEAR, "mae", 0.9))
+    row = Row("mae-block", "mae-small", rules, family="masked")
+    measures = (
+        Measure("masked", 0.5, CONTROLS, "≤ 0.7", True),
+        Measure(LINEAR, 0.6, RANDOM, "above all", True),
+        Measure(NEIGHBOURS, 0.6, RANDOM),
+    )
+    now = {
+        (name, seed): found(name, seed, *measures) for name in ("mae", row.name) for seed in SEEDS
+    }
+    again = f"to be measured again: {LINEAR}, seed 1, was judged otherwise"
+
+    assert judged(row, now) == "PASS"
+    for which in (row.name, "mae"):
+        older = {**now, (which, 1): replace(now[which, 1], probes=EDITION - 1)}
+        assert judged(row, older) == again
+        assert "| masked | **0.500 ± 0.000** |" in whole([row], older)
+    assert "| mae-block | masked |" in table([row], now)
+    assert "| mae-block | masked |" not in table(
+        [row], older := {(row.name, 1): replace(now[row.name, 1], probes=1)}
+    )
+    assert judged(Row("mae-block", "mae-small", rules[:1]), older) == "1 of 3 seeds"
 
 
 def test_what_is_only_shown_and_was_not_measured_voids_no_verdict() -> None:
@@ -210,7 +235,8 @@ def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to()
     drawn = Arm("random actions", 0, (19.5, 17.0, 22.0), (-2.8, -6.1, -0.4), "PASS")
     goal = Arm("straight to the goal", 40, (0.8, 0.7, 1.0), (15.8, 13.5, 18.2), "")
     arms = (planner, drawn, still, goal)
-    planned = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, arms, "FAIL")
+    run = Training("world-model-small", (), 0, "one")
+    planned = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, arms, "FAIL", run)
 
     said = whole([row], {}, planned)
     above, line = said.splitlines()[6:8]
@@ -220,7 +246,9 @@ def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to()
         f"| [{NAME}](gates/{NAME}.md) | nearer to the goal at the end than random actions, "
         "standing still:"
     )
-    assert line.endswith("at the end: **16.7** [14.3, 19.0] ✗ against standing still | FAIL |")
+    assert line.endswith(
+        "at the end: **16.7** [14.3, 19.0] ✗ against standing still | FAIL, of one bundle |"
+    )
     assert "| what decides | centimetres from the goal at the end | within 5 cm |" in said
     assert "| world model | **16.7** [14.3, 19.0] | 3 of 40 |" in said
     assert "| standing still | **15.0** [13.9, 16.2] ✗ | 0 of 40 |" in said
@@ -237,18 +265,19 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
     def line(planned: Planned, now: str | None) -> str:
         return table([row], {}, planned, now).splitlines()[7]
 
-    assert line(planned, "one").endswith("| PASS |")
+    assert line(planned, "one").endswith("| PASS, of one bundle |")
     assert (
         "over one bundle, b (world-model-small with schedule.steps=90, seed 0 alone); measured by "
         in whole([row], {}, planned)
     )
-    assert line(planned, None).endswith("| PASS |")  # it is not asked
+    assert line(planned, None).endswith("| PASS, of one bundle |")  # it is not asked
     assert "**16.7**" in line(planned, "another")
     assert line(planned, "another").endswith(
         "| stale: world-model-small, its data or its trunk have changed since |"
     )
     assert "| stale: " in line(planned, "")  # no such recipe is allowed any longer
-    assert line(old, "one").endswith("| PASS |")  # of before it was asked
+    assert line(old, "one").endswith("| none: how its bundle was trained is not known |")
+    assert "b (of which nobody knows how it was trained)" in whole([row], {}, old)
 
 
 @pytest.mark.parametrize(

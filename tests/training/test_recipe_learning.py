@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.tiny import job, latent_action, parts, video, vision_alone, world_model
+from tests.training.refused import recipe, why
+from tests.training.tiny import latent_action, parts, video, vision_alone, world_model
 
 from tectum_core.architecture import JointConfig, TransformerDynamicsConfig, VqBottleneck
 from tectum_train import recipes
 from tectum_train.recipe import Recipe, read_recipe
 
-HERE = Path("nowhere")
 LATENTS = latent_action(target="latents", decoded_steps=0)
 READING = TransformerDynamicsConfig(transformer=world_model()["transformer"], source="trunk")
 FILMS = {**parts(latent_action=LATENTS), **video()}
-
-
-def recipe(*objectives: dict[str, Any], **changes: Any) -> Recipe:
-    return job(HERE, HERE, objectives=list(objectives), **changes)
-
-
-def why(*objectives: dict[str, Any], **changes: Any) -> str:
-    """What is said of a recipe that is refused."""
-    with pytest.raises(ValueError) as refused:
-        recipe(*objectives, **changes)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize("name", recipes.named())
@@ -270,76 +258,6 @@ def test_what_is_hidden_by_default_is_what_training_hides(
 
     assert f"model.{part}.mask_ratio: {allowed}, as {one['kind']} hides" in why(one, model=films)
     assert recipe(one, model=between)
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "most"),
-    [
-        ("dino", {"teacher_steps": 900, "teacher_temperature": (0.04, 0.07)}, 5),
-        ("dino", {"frozen_steps": 6}, 5),
-    ],
-)
-def test_what_takes_longer_than_the_run_is_refused(
-    kind: str, settings: dict[str, Any], most: int
-) -> None:
-    field, found = next(iter(settings.items()))
-
-    told = why({"kind": kind, **settings})
-
-    assert f"objectives.{kind}.{field}: found {found}; allowed: at most {most}, or " in told
-    assert recipe({"kind": kind, **settings, field: most})
-
-
-@pytest.mark.parametrize(
-    ("tasks", "field"),
-    [
-        ({"conflict_every": 6}, "tasks.conflict_every"),
-        ({"weighting": {"kind": "grad_norm", "every": 6}}, "tasks.weighting.every"),
-    ],
-)
-def test_what_would_come_in_the_first_step_alone_is_refused(tasks: Any, field: str) -> None:
-    told = why({"kind": "image_text"}, {"kind": "masked_image"}, tasks=tasks)
-
-    assert f"{field}: found 6; allowed: at most 5, or gradients are looked at in the first" in told
-
-
-@pytest.mark.parametrize("steps", [5, 7])
-@pytest.mark.parametrize("kind", ["dino", "mo_co"])
-def test_momentum_rises_over_all_of_the_run_or_never(kind: str, steps: int) -> None:
-    told = why({"kind": kind, "momentum_steps": steps})
-
-    assert f"objectives.{kind}.momentum_steps: found {steps}; allowed: 0 or 6, all steps" in told
-    assert recipe({"kind": kind, "momentum_steps": 6})
-
-
-def test_an_objective_that_has_turns_counts_these() -> None:
-    """Of six steps every third is MoCo's."""
-    pattern = {"alternate": {"pattern": ["masked_image", "masked_image", "mo_co"]}}
-
-    def made(steps: int) -> Recipe:
-        contrast = {"kind": "mo_co", "momentum_steps": steps}
-        return recipe({"kind": "masked_image"}, contrast, tasks=pattern)
-
-    assert made(2)
-    with pytest.raises(ValueError, match=r"momentum_steps: found 6; allowed: 0 or 2, all steps"):
-        made(6)
-
-
-@pytest.mark.parametrize(
-    ("tasks", "field"),
-    [
-        ({"conflict_every": 2}, "tasks.conflict_every: found 2"),
-        ({"weighting": {"kind": "grad_norm"}}, "tasks.weighting: found grad_norm"),
-    ],
-)
-def test_gradients_are_compared_where_several_meet(tasks: Any, field: str) -> None:
-    blind, masked = {"kind": "masked_language", "image_share": 0}, {"kind": "masked_image"}
-
-    told = why(blind, masked, tasks=tasks)
-
-    assert f"{field}; allowed: where two objectives or more train the trunk" in told
-    assert "(here: masked_image)" in told
-    assert recipe({"kind": "image_text"}, masked, tasks=tasks)
 
 
 # ---------------------------------------------------------------- left and right

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.tiny import job, parts, video, vision_alone
+from tests.training.refused import recipe, why
+from tests.training.tiny import parts, video, vision_alone
 
 from tectum_train.recipe import Recipe
-
-HERE = Path("nowhere")
-
-
-def recipe(*objectives: dict[str, Any], **changes: Any) -> Recipe:
-    return job(HERE, HERE, objectives=list(objectives), **changes)
-
-
-def why(*objectives: dict[str, Any], **changes: Any) -> str:
-    """What is said of a recipe that is refused."""
-    with pytest.raises(ValueError) as refused:
-        recipe(*objectives, **changes)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,10 @@ def test_the_next_frame_wants_at_most_0_35_of_copying() -> None:
     ("verdict", "controls"),
     [
         (gates.hidden_actions_are_filled, ("linear interpolation",)),
-        (gates.actions_are_foretold, ("mean action", "repeating the last action")),
+        (
+            gates.actions_are_foretold,
+            ("mean action", "repeating the last action", "no picture"),
+        ),
         (gates.actions_are_decoded, ("mean action", "shuffled z")),
     ],
 )

@@ -20,7 +20,7 @@ from tectum_train.evaluation.context import NothingToMeasure
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.temporal import (
     CHANCE,
-    NEAREST,
+    LIKENESS,
     PIXELS,
     RANDOM,
     WORDS,
@@ -148,13 +148,14 @@ def moving(*places: int) -> Tensor:
 @pytest.mark.parametrize(
     ("places", "length", "shares"),
     [
-        ((2, 4, 12, 13), 4, (2 / 3, 0.0, 0.0)),  # to 4, 2 is nearer than 12
-        ((2, 4, 7, 12), 4, (1 / 3, 0.0, 0.0)),  # ever faster: what lies behind is nearer
-        ((2, 2, 9, 20), 4, (2 / 3, 1 / 2, 0.0)),  # what looks like the last is left out too
-        ((2, 4, 12, 3), 3, (1 / 2, 0.0)),  # what comes after the end is left out
+        ((2, 4, 12, 13), 4, (2 / 3, 1.0, 1.0)),  # one of two, where something lies behind
+        ((2, 4, 7, 13), 4, (1 / 2, 1.0, 1.0)),  # ever faster: both behind 7 are nearer than 13
+        ((2, 2, 9, 20), 4, (2 / 3, 1.0, 1.0)),  # what looks like the last is left out
+        ((2, 13, 12, 4), 4, (1 / 3, 1 / 2, 0.0)),  # back again: of 2, 4 is the nearest
+        ((2, 4, 12, 3), 3, (3 / 4, 1.0)),  # what comes after the end is left out
     ],
 )
-def test_what_is_nearest_to_the_last_frame_needs_no_past(
+def test_what_likeness_to_the_last_frame_says_needs_no_past(
     places: Any, length: int, shares: Any
 ) -> None:
     objective = foresight(model(), horizons=len(shares))
@@ -169,7 +170,7 @@ def test_what_is_nearest_to_the_last_frame_needs_no_past(
     found = named(measure_foresight(objective, objective, [made]))
 
     controls = [
-        found[f"frame {ahead} ahead among its clip's, accuracy"].controls[NEAREST]
+        found[f"frame {ahead} ahead among its clip's, accuracy"].controls[LIKENESS]
         for ahead in range(1, len(shares) + 1)
     ]
     assert controls == pytest.approx(shares)

@@ -98,10 +98,11 @@ def measure_action_prediction(context: Context) -> list[Measure]:
         return _errors(guess, windows.actions, scaling)
 
     own = error(_filled(context.predictor, windows, nothing, hidden))
+    blind = _filled(context.predictor, windows, nothing, hidden, pictures=False)
     others = {
         gates.MEAN_ACTION: error(_mean_action(context, windows.actions)),
         gates.LAST_ACTION: error(np.broadcast_to(last, windows.actions.shape)),
-        "no picture": error(_filled(context.predictor, windows, nothing, hidden, pictures=False)),
+        gates.NO_PICTURE: error(blind),
     }
     episode = context.test.episode[windows.index]
     model, (controls, errors) = float(own.mean()), beside(own, others, episode)

@@ -247,13 +247,14 @@ def hidden_actions_are_filled(error: float, controls: Controls, errors: Controls
 
 # ---------------------------------------------------------------- actions, beyond what is demanded
 
-CHUNK_RULE = f"below mean action and repeating the last, each {BEYOND}"
+CHUNK_RULE = f"below mean action, repeating the last and no picture, each {BEYOND}"
 DECODED_RULE = f"below mean action and shuffled z, each {BEYOND}"
 
 
 def actions_are_foretold(error: float, controls: Controls, errors: Controls) -> bool:
     """By squared errors."""
-    return beyond({name: controls[name] - error for name in (MEAN_ACTION, LAST_ACTION)}, errors)
+    lesser = (MEAN_ACTION, LAST_ACTION, NO_PICTURE)
+    return beyond({name: controls[name] - error for name in lesser}, errors)
 
 
 def actions_are_decoded(error: float, controls: Controls, errors: Controls) -> bool:

@@ -33,10 +33,18 @@ from tectum_train.objectives.cpc import Cpc
 from tectum_train.objectives.r3m import R3m
 from tectum_train.recipe import Recipe
 
-__all__ = ["CHANCE", "NEAREST", "RANDOM", "WORDS", "held_out", "measure_foresight", "measure_order"]
+__all__ = [
+    "CHANCE",
+    "LIKENESS",
+    "RANDOM",
+    "WORDS",
+    "held_out",
+    "measure_foresight",
+    "measure_order",
+]
 
 CHANCE, RANDOM, PIXELS = "chance", "random-init twin", "raw pixels"
-NEAREST = "nearest to the last frame"
+LIKENESS = "by likeness to the last frame"
 WORDS = "another task's instruction"
 _PLAIN = AugmentationConfig(shift=0, colour=0, hue=0)
 _BETWEEN = slice(1, 4)  # the three in order, of `Batch.moments`
@@ -73,14 +81,14 @@ def measure_foresight(objective: Cpc, twin: Cpc, batches: Iterable[Batch]) -> li
     Raises:
         NothingToMeasure: no clip goes on far enough.
     """
-    within, twins, among, by_chance, nearest = (_Asked() for _ in range(5))
+    within, twins, among, by_chance, likeness = (_Asked() for _ in range(5))
     nats, equal, whole_chance = (_Asked() for _ in range(3))
     for batch in batches:
         episode = batch.episode
         _, own = objective.foresee(batch, "same_episode")
         within.add(own, own.hit, episode)
         by_chance.add(own, 1 / own.choices, episode)
-        nearest.add(own, _nearest(objective, batch, own), episode)
+        likeness.add(own, _by_likeness(objective, batch, own), episode)
         _, other = twin.foresee(batch, "same_episode")
         twins.add(own, other.hit, episode)
         _, every = objective.foresee(batch, "both")
@@ -94,7 +102,7 @@ def measure_foresight(objective: Cpc, twin: Cpc, batches: Iterable[Batch]) -> li
     within.of(horizons - 1)
     for ahead in range(horizons):
         hits, episodes = within.of(ahead)
-        others = {CHANCE: by_chance, RANDOM: twins, NEAREST: nearest}
+        others = {CHANCE: by_chance, RANDOM: twins, LIKENESS: likeness}
         controls, errors = beside(
             hits, {name: asked.of(ahead)[0] for name, asked in others.items()}, episodes
         )
@@ -227,10 +235,13 @@ def _of_all(asked: Foretold) -> Tensor:
     return now[:, None] + ahead >= horizons
 
 
-def _nearest(objective: Cpc, batch: Batch, asked: Foretold) -> Tensor:
-    """bool[B, T, K], whether of its clip's frames the right one is most like frame t, by cosine.
+def _by_likeness(objective: Cpc, batch: Batch, asked: Foretold) -> Tensor:
+    """float[B, T, K], how often the right one is found by its likeness to frame t alone, by cosine.
 
-    Of those that do not look the same as frame t, unless the right one does.
+    Who knows no more than that frames are the less alike the further apart they are says of k
+    frames ahead: the one before which all lie that are nearer in time. Where one lies as far
+    behind, it is one of two, and each is right half of the time. What looks the same as frame t is
+    left out, unless it is the right one.
     """
     clip = given(batch.clip, "clips")
     clips, length, horizons = asked.hit.shape
@@ -239,12 +250,18 @@ def _nearest(objective: Cpc, batch: Batch, asked: Foretold) -> Tensor:
     features = F.normalize(features.float(), dim=2)
     alike = features @ features.transpose(1, 2)  # [B, T, T]
     same = repeats(frames)
-    rivals = alike.masked_fill(same | ~clip.inside[:clips, None], -torch.inf)
-    found = torch.zeros_like(asked.hit)
+    there = ~same & clip.inside[:clips, None]
+    place = torch.arange(length, device=frames.device)
+    apart = (place[:, None] - place).abs()
+    found = torch.zeros(asked.hit.shape, device=frames.device)
     for ahead in range(1, min(horizons, length - 1) + 1):
-        now = torch.arange(length - ahead, device=frames.device)
-        others = rivals[:, now].masked_fill(same[:, now + ahead], -torch.inf)
-        found[:, now, ahead - 1] = alike[:, now, now + ahead] > others.amax(dim=2)
+        now, right = place[: length - ahead], place[ahead:]
+        rivals = there[:, now] & ~same[:, right]
+        nearer = (rivals & (alike[:, now] > alike[:, now, right, None])).sum(dim=2)
+        between = (there[:, now] & (apart[now] < ahead)).sum(dim=2)
+        behind = there[:, now, now - ahead] & (now >= ahead)
+        either = ((nearer == between) | (nearer == between + 1)) / 2
+        found[:, now, ahead - 1] = torch.where(behind, either, (nearer == between).float())
     return found
 
 
