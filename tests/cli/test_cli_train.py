@@ -196,7 +196,7 @@ def test_what_recipe_and_data_do_not_share_is_named(recipe: Path, change: str, w
 def test_a_second_run_is_refused_and_another_recipe_does_not_resume_it(recipe: Path) -> None:
     assert invoke("train", recipe, "--no-evaluate").exit_code == 0
 
-    again = "holds a run already, {}; resume it as it was begun (--resume), or choose another"
+    again = "holds a run already, {}; resume it as it was begun (--resume), or give this"
     assert again.format("finished") in refused(recipe, "--no-evaluate")
     longer = again.format("of other settings (schedule.steps: 2 → 9)")
     assert longer in refused(recipe, "--no-evaluate", "--set", "schedule.steps=9")

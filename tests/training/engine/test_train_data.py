@@ -13,7 +13,7 @@ from tests.training.tiny import FPS, INTERVAL_STEPS, job, latent_action, parts, 
 
 from tectum_core.architecture import ActionConfig
 from tectum_train.data import DataError, FrameCache
-from tectum_train.engine.agreement import seldom_begun
+from tectum_train.engine.agreement import oversized, seldom_begun
 from tectum_train.engine.run import train
 from tectum_train.recipe import RecipeError
 
@@ -132,6 +132,35 @@ def test_what_is_seldom_begun_is_told_once_as_the_run_begins(
     train(recipe, console=Console(file=said, width=400))
 
     assert said.getvalue().count("data.pair_steps: only 40% of the frames have one 12 steps") == 1
+
+
+def test_more_prototypes_than_so_few_frames_share_out_are_told(tmp_path: Path) -> None:
+    recipe = job(tmp_path, tmp_path, objectives=[{"kind": "dino", "prototypes": 4097}])
+
+    assert list(oversized(recipe, 1_000_000)) == []
+    (said,) = oversized(recipe, 90_000)
+    assert said.startswith("objectives.dino.prototypes: 4,097 for 90,000 frames; of so few, more")
+
+
+@pytest.mark.parametrize(
+    ("target", "holds"), [("pixels", 3 * 16 * 16), ("latents", 16 * 32)], ids=["pixels", "latents"]
+)
+def test_a_latent_action_that_could_hold_all_that_is_foretold_is_told(
+    target: str, holds: int, tmp_path: Path
+) -> None:
+    def told(width: int) -> list[str]:
+        bottle = {"kind": "continuous", "width": width}
+        latent = latent_action(bottleneck=bottle, target=target, decoded_steps=0)
+        trained = {"kind": "masked_image"}, {"kind": "latent_action"}
+        recipe = job(
+            tmp_path, tmp_path, objectives=list(trained), model=parts(latent_action=latent)
+        )
+        return list(oversized(recipe, 100))
+
+    assert told(holds - 1) == []
+    assert told(holds)[0].startswith(
+        f"model.latent_action.bottleneck.width: {holds:,} numbers can hold all {holds:,} of what is"
+    )
 
 
 def test_a_folder_that_holds_the_splits_is_answered_with_the_split(

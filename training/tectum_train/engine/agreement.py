@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from tectum_core.architecture import ContinuousBottleneck
 from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine.states import CAMERA_NAMES
 from tectum_train.engine.words import check_sided_labels, check_sides
 from tectum_train.objectives import Reads
+from tectum_train.objectives.dino import DinoConfig
+from tectum_train.objectives.latent_action import LatentActionObjectiveConfig
 from tectum_train.objectives.mo_co import MoCoConfig
 from tectum_train.objectives.supervised import SupervisedConfig
 from tectum_train.recipe import Recipe, RecipeError
@@ -24,11 +27,14 @@ __all__ = [
     "check_mirrored_words",
     "check_recorded",
     "check_window",
+    "oversized",
     "seldom_begun",
 ]
 
 _FEW = 0.5
 """Share of frames below which what so few of them begin is told."""
+_SMALL, _PROTOTYPES = 1_000_000, 4096
+"""Frames below which so many prototypes are the most that share them out."""
 
 
 def check_recorded(recipe: Recipe, dataset: LeRobotDataset) -> None:
@@ -138,6 +144,33 @@ def seldom_begun(recipe: Recipe, lengths: Sequence[int]) -> Iterator[str]:
                 f"data.clip: only {share:.0%} of the frames are in an episode as long as a clip, "
                 f"{reach + 1} frames ({clip.frames}, {clip.steps} steps apart)"
             )
+
+
+def oversized(recipe: Recipe, frames: int) -> Iterator[str]:
+    """What to say of parts that are larger than what they learn from.
+
+    Args:
+        recipe: the run.
+        frames: of the training episodes.
+    """
+    latent, vision = recipe.model.latent_action, recipe.model.vision
+    for one in recipe.objectives:
+        if isinstance(one, DinoConfig) and one.prototypes > _PROTOTYPES and frames < _SMALL:
+            yield (
+                f"objectives.dino.prototypes: {one.prototypes:,} for {frames:,} frames; of so few, "
+                f"more than {_PROTOTYPES:,} are hardly ever anybody's"
+            )
+        learns = isinstance(one, LatentActionObjectiveConfig) and latent is not None
+        if learns and latent is not None and isinstance(latent.bottleneck, ContinuousBottleneck):
+            foretold = 3 * latent.image_size**2
+            if latent.target == "latents":
+                foretold = vision.patches * vision.transformer.width
+            if latent.bottleneck.width >= foretold:
+                yield (
+                    f"model.latent_action.bottleneck.width: {latent.bottleneck.width:,} numbers "
+                    f"can hold all {foretold:,} of what is foretold, so nothing makes them say "
+                    "what is done instead"
+                )
 
 
 def check_labels(recipe: Recipe, samples: Samples) -> None:

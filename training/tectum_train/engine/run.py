@@ -26,7 +26,7 @@ from tectum_train.distributed import (
     world_size,
 )
 from tectum_train.engine.accumulation import division
-from tectum_train.engine.agreement import seldom_begun
+from tectum_train.engine.agreement import oversized, seldom_begun
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
 from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint, stays
@@ -89,13 +89,14 @@ def train(
     checkpoint = recipe.checkpoint
     if checkpoint.exists() and not resume and (why := stays(checkpoint, recipe)):
         raise FileExistsError(
-            f"{folder} holds a run already, {why}; resume it as it was begun (--resume), or choose "
-            "another output (--output)"
+            f"{folder} holds a run already, {why}; resume it as it was begun (--resume), or give "
+            "this one another name (--set name=…) or output (--output)"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with telling(console, "reading the data set") as tell:
         samples = open_samples(recipe, "train", tell.decoding)
-    for line in seldom_begun(recipe, [one.length for one in samples.dataset.episodes]):
+    lengths = [one.length for one in samples.dataset.episodes]
+    for line in (*seldom_begun(recipe, lengths), *oversized(recipe, sum(lengths))):
         say(console, line)
     repeat_exactly()
     torch.manual_seed(recipe.seed)
