@@ -313,8 +313,8 @@ _PREDICTIVE = (
             Shown(NEIGHBOURS),
         ),
         ("trunk=null", "objectives.world_model.encoder=trained"),
-        note="the trap that OBJECTIVES.md names: a trunk that learns from what it predicts may make "
-        "all frames one. Latents have a length of 1 in each number, so their spread is at most 1",
+        note="the trap that OBJECTIVES.md names: a trunk that learns from what it predicts may "
+        "make all frames one. Latents' numbers have a mean square of 1, so their spread is at most 1",
     ),
     Row(
         "dino",

@@ -54,9 +54,19 @@ def publish(
 
 
 def bundle_of(folder: Path) -> Path:
-    """The bundle's own folder, where a run's is given."""
+    """The bundle's own folder, where a run's is given.
+
+    Raises:
+        typer.Exit: no bundle lies there; says what was found and what is allowed.
+    """
+    allowed = "allowed: the folder of a finished run, or its bundle's, RUN/bundle"
+    if not folder.is_dir():
+        raise fail(f"{folder} is not there; {allowed}")
     inner = folder / "bundle"
-    return inner if (inner / "config.json").is_file() else folder
+    found = inner if (inner / "config.json").is_file() else folder
+    if not (found / "config.json").is_file():
+        raise fail(f"{folder} holds no bundle: config.json is missing; {allowed}")
+    return found
 
 
 def publishing(bundle: Path, repository: str) -> str:

@@ -92,7 +92,8 @@ def test_a_folder_that_is_no_bundle_is_not_published(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
 
-    assert "config.json is missing" in refused(empty)
+    assert "holds no bundle: config.json is missing; allowed: the folder of a" in refused(empty)
+    assert "nowhere is not there; allowed: the folder of a fi" in refused(tmp_path / "nowhere")
 
 
 def test_a_bundle_without_a_name_wants_one(bundle: Path) -> None:
