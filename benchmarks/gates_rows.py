@@ -314,7 +314,7 @@ _PREDICTIVE = (
         ),
         ("trunk=null", "objectives.world_model.encoder=trained"),
         note="the trap that OBJECTIVES.md names: a trunk that learns from what it predicts may "
-        "make all frames one. Latents' numbers have a mean square of 1, so their spread is at most 1",
+        "make all frames one. Latents have a mean square of 1, so their spread is at most 1",
     ),
     Row(
         "dino",
