@@ -6,7 +6,7 @@ Each raises RecipeError, which says what was found and what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
@@ -195,7 +195,7 @@ def check_window(recipe: Recipe, epoch: int) -> None:
 
 def check_mirror(recipe: Recipe, samples: Samples) -> None:
     """What a mirror is said to change are numbers that the data set has."""
-    flip, known = recipe.augmentation.flip, samples.dataset.info.features
+    flip = recipe.augmentation.flip
     if flip is None:
         return
     if unread := set(flip.labels or {}) - {
@@ -204,18 +204,24 @@ def check_mirror(recipe: Recipe, samples: Samples) -> None:
         raise RecipeError(
             f"augmentation.flip.labels: found {min(unread)!r}, which no objective reads as labels"
         )
-    for key, feature, places in (
-        ("actions", recipe.data.action, flip.actions),
-        ("states", recipe.data.state, flip.states),
-    ):
-        if feature not in known or not places:
-            continue  # what is missing is told by who reads it
-        width = math.prod(known[feature].shape)
-        if max(places) >= width:
-            raise RecipeError(
-                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
-                f"numbers of {feature}"
-            )
+    for what, feature in (("actions", recipe.data.action), ("states", recipe.data.state)):
+        pairs = flip.exchanged(what)
+        _check_width(f"augmentation.flip.{what}", flip.negated(what), feature, samples)
+        _check_width(
+            f"augmentation.flip.exchanged_{what}", {*pairs, *pairs.values()}, feature, samples
+        )
+
+
+def _check_width(
+    field: str, numbers: Collection[int], feature: str | None, samples: Samples
+) -> None:
+    """Numbers are some of the feature's; one that is missing is told by who reads it."""
+    known = samples.dataset.info.features
+    if feature in known and numbers and max(numbers) >= math.prod(known[feature].shape):
+        raise RecipeError(
+            f"{field}: found {max(numbers)}; allowed: 0 to "
+            f"{math.prod(known[feature].shape) - 1}, the numbers of {feature}"
+        )
 
 
 def check_mirrored_words(recipe: Recipe, instructions: Sequence[str]) -> None:

@@ -276,7 +276,7 @@ def check_views_keep_sides(
     sided = dict[str, list[str]]()
     for one in objectives:
         for what in _with_sides(one, model) if views.flip else ():
-            if flip is None or getattr(flip, what):
+            if flip is None or flip.changes(what):
                 sided.setdefault(what, []).append(one.kind)
     for what, kinds in sided.items():
         raise ValueError(
