@@ -63,6 +63,12 @@ class Frames:
         return placed.mirrored(draws.chosen("flip", self._config.flip.share))
 
     @property
+    def moves(self) -> bool:
+        """Whether `placement` ever leaves a frame elsewhere than it was."""
+        config = self._config
+        return bool(config.shift or config.zoom or config.crop or config.flip)
+
+    @property
     def mirror(self) -> Placement:
         """Of one sample's frames: mirrored, and otherwise as they are."""
         scale = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)

@@ -50,7 +50,7 @@ class FlipConfig(Strict):
     """Share of samples that are mirrored."""
     actions: tuple[NonNegativeInt, ...] | None = None
     """Numbers of an action that change their sign, by place; [] if none does. Must be given where
-    actions are read."""
+    actions are read. Places in the picture (`data.places`) are moved without being named here."""
     states: tuple[NonNegativeInt, ...] | None = None
     """Numbers of a state that change their sign, likewise."""
     exchanged_actions: dict[NonNegativeInt, NonNegativeInt] = {}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
+
 from tectum_train.data import DataError, LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine.states import CAMERA_NAMES
@@ -22,6 +24,7 @@ __all__ = [
     "check_labels",
     "check_mirror",
     "check_mirrored_words",
+    "check_places",
     "check_recorded",
     "check_window",
     "seldom_begun",
@@ -29,6 +32,8 @@ __all__ = [
 
 _FEW = 0.5
 """Share of frames below which what so few of them begin is told."""
+_MOST = 0.5
+"""Share of frames in which places in the picture must be in it: a hand may leave it for a while."""
 
 
 def check_recorded(recipe: Recipe, dataset: LeRobotDataset) -> None:
@@ -210,6 +215,26 @@ def check_mirror(recipe: Recipe, samples: Samples) -> None:
         _check_width(
             f"augmentation.flip.exchanged_{what}", {*pairs, *pairs.values()}, feature, samples
         )
+
+
+def check_places(recipe: Recipe, samples: Samples) -> None:
+    """Places in the picture are numbers that the data set has, and in the picture."""
+    places = recipe.data.places
+    if places is None:
+        return
+    whole = np.array([places.width, places.height])
+    for what, feature in (("actions", recipe.data.action), ("states", recipe.data.state)):
+        for place in places.of(what):
+            _check_width(f"data.places.{what}", place, feature, samples)
+            found = samples.numbers(feature, np.arange(len(samples)))[:, list(place)]
+            share = float(((found >= 0) & (found <= whole)).all(axis=1).mean())
+            if share < _MOST:
+                raise RecipeError(
+                    f"data.places.{what}: found {list(place)}, which {feature} has from "
+                    f"{found.min():g} to {found.max():g} and in {share:.0%} of the frames in the "
+                    f"picture; allowed: numbers that are mostly between 0 and data.places.width "
+                    f"({whole[0]:g}) and height ({whole[1]:g})"
+                )
 
 
 def _check_width(

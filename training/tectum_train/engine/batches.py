@@ -59,8 +59,8 @@ class BatchMaker:
         self._views = Views(recipe.images.size, recipe.augmentation.views)
         self._words = Words(recipe, samples, tokenizer)
         self._state = StateFeatures(recipe.data.state, recipe.data.intrinsics)
-        self._state_following = Following.told(recipe, "states")
-        self._action_following = Following.told(recipe, "actions")
+        self._state_following = Following.told(recipe, samples, "states")
+        self._action_following = Following.told(recipe, samples, "actions")
         self._reads = reduce(or_, (one.reads for one in recipe.objectives), Reads.FRAME)
         self._labels = {name for one in recipe.objectives for name in one.labels}
 

@@ -1,7 +1,7 @@
 """Names and scales of a robot's actions and state, as training shows them.
 
 What augmentation does to a number counts: a mirror moves its mean, and zoom and shift alone spread
-the numbers of a camera that never moves.
+the numbers of a camera that never moves, and places in the picture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tectum_core.preprocess import ActionScaling
-from tectum_train.augment import Frames
+from tectum_train.augment import Draws, Frames
 from tectum_train.data.samples import Samples
 from tectum_train.engine.following import Following
 from tectum_train.engine.states import CAMERA_NAMES
@@ -29,7 +29,7 @@ _Scales = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]
 _LEAST, _LEAST_PIXELS = 1e-3, 1.0
 """Smallest standard deviation of a number, in its own unit; of a camera's, in pixels."""
 _FINEST = 20
-"""A share of mirrored actions is told in twentieths or coarser."""
+"""A share of mirrored actions is told in twentieths or coarser; places in as many draws."""
 
 
 def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
@@ -44,7 +44,7 @@ def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
     def recorded(feature: str, what: Literal["actions", "states"]) -> _Scales:
         values = samples.column(feature).astype(np.float64).reshape(len(samples), -1)
         names = _names(samples.dataset.info.features[feature].names, values.shape[1])
-        following = Following.told(recipe, what)
+        following = Following.told(recipe, samples, what)
         mean, variance = following.moments(frames, values.mean(axis=0), values.var(axis=0))
         return names, mean, np.maximum(np.sqrt(variance), _LEAST)
 
@@ -73,14 +73,19 @@ def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
 def shown_actions(recipe: Recipe, samples: Samples, scaling: ActionScaling) -> Tensor:
     """Every action, standardised: with mirrors also mirrored, each as often as training shows it.
 
+    Those with places in the picture are as the first epochs show them.
+
     Returns:
         float32[n, A]; n a multiple of the frames that there are.
     """
     every = np.arange(len(samples))
     taken = torch.from_numpy(samples.numbers(recipe.data.action, every))
-    following = Following.told(recipe, "actions")
+    following = Following.told(recipe, samples, "actions")
     frames, flip = Frames(recipe.images.size, recipe.augmentation), recipe.augmentation.flip
-    if flip is not None and (following.negated or following.exchanged):
+    if following.places and frames.moves:
+        epochs = [Draws(recipe.seed, np.full_like(every, epoch), every) for epoch in range(_FINEST)]
+        taken = torch.cat([following.moved(taken, frames.placement(draws)) for draws in epochs])
+    elif flip is not None and (following.negated or following.exchanged):
         share = max(Fraction(flip.share).limit_denominator(_FINEST), Fraction(1, _FINEST))
         turned = following.moved(taken, frames.mirror)
         plain = share.denominator - share.numerator
