@@ -97,13 +97,31 @@ def test_a_mirror_changes_nothing_of_a_camera_but_the_side_of_its_middle() -> No
     assert turned.intrinsics(camera)[0].tolist() == [30, 28, SIDE - 1 - 11, 12.5]
 
 
-def test_a_clips_cameras_move_like_its_frames() -> None:
+def test_a_clips_cameras_and_places_move_like_its_frames() -> None:
     placement = Placement.moved(draws(1), SIDE, 3, 0.1)
-    camera = torch.rand(SAMPLES, 5, 4)
+    camera, unit = torch.rand(SAMPLES, 5, 4), torch.ones(2)
 
-    moved = placement.intrinsics(camera)
+    moved, places = placement.intrinsics(camera), placement.places(camera[..., :2], unit, unit)
 
     assert torch.equal(moved[:, 2], placement.intrinsics(camera[:, 2]))
+    assert torch.equal(places[:, 2], placement.places(camera[:, 2, :2], unit, unit))
+
+
+@given(SEEDS, st.booleans(), st.floats(0.01, 100), st.floats(-50, 50))
+def test_places_in_any_unit_go_where_their_pixels_go(
+    seed: int, mirror: bool, unit: float, first: float
+) -> None:
+    whole = [one for one in kinds(seed, mirror) if one.side == SIDE]
+    pixels = SIDE * torch.rand(SAMPLES, 2, dtype=torch.float64)
+    pixel = torch.tensor([unit, 1.5 * unit], dtype=torch.float64)
+    middle = first + (SIDE - 1) / 2 * pixel  # the first pixel's middle is at `first`
+    assert len(whole) == 2
+    for placement in whole:
+        expected = placement.scale * pixels + placement.offset
+
+        moved = placement.places(first + pixels * pixel, middle, pixel)
+
+        assert torch.allclose((moved - first) / pixel, expected, atol=1e-6)
 
 
 @given(SEEDS, st.booleans())

@@ -78,3 +78,34 @@ def test_what_is_meant_is_meant_the_second_time_too(told: dict[str, str]) -> Non
     named = [word for pair in flip.words.items() for word in pair]
     assert len(set(named)) == len(named)
     assert FlipConfig.model_validate_json(flip.model_dump_json()) == flip
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"exchanged_actions": {0: 7, 7: 1}}, "exchanged_actions: found {0: 7, 7: 1}; allowed: ea"),
+        ({"exchanged_states": {0: 7, 7: 0}}, "allowed: each number in one pair, and with another"),
+        ({"exchanged_states": {3: 3}}, "exchanged_states: found {3: 3}; allowed: each number in"),
+        (
+            {"exchanged_actions": {0: 7, 1: 8}, "actions": [0, 1, 8]},
+            "actions: found [0, 1, 8]; allowed: both or neither of 0 and 7, which are exchanged",
+        ),
+    ],
+)
+def test_exchanges_whose_mirror_has_another_mirror_are_refused(
+    told: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        FlipConfig.model_validate(told)
+
+    assert words in str(error.value)
+
+
+def test_numbers_may_be_exchanged_and_change_their_sign() -> None:
+    flip = FlipConfig(actions=(0, 7, 14), exchanged_actions={0: 7, 1: 8})
+
+    assert (flip.negated("actions"), flip.negated("states")) == ((0, 7, 14), ())
+    assert (flip.exchanged("actions"), flip.exchanged("states")) == ({0: 7, 1: 8}, {})
+    assert [flip.changes(what) for what in ("actions", "states", "words")] == [True, False, False]
+    assert FlipConfig(exchanged_states={0: 7}).changes("states")
+    assert FlipConfig.model_validate_json(flip.model_dump_json()) == flip

@@ -293,6 +293,29 @@ def test_without_a_name_there_are_no_numbers() -> None:
     assert recorded([5]).numbers(None, np.zeros((2, 3), np.int64)).shape == (2, 3, 0)
 
 
+# ---------------------------------------------------------------- planes
+
+
+def test_frames_that_nothing_resized_lie_on_their_plane_as_they_are() -> None:
+    middle, pixel = recorded([5]).plane(512, 8)
+
+    assert middle.tolist() == [256, 4]
+    assert pixel.tolist() == [256, 4]
+
+
+def test_resized_frames_lie_on_the_plane_of_what_was_recorded(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    cut = ImagePreprocessing(size=8, resize_mode="center_crop", resize_to=11)
+    samples = Samples.open(tiny_data / "train", CAMERA, cut, tmp_path)
+
+    middle, pixel = samples.plane(11, 22)
+
+    # Of eleven pixels the first is cut off, and the last two.
+    assert middle == pytest.approx([5, 10])
+    assert pixel == pytest.approx([1, 2])
+
+
 # ---------------------------------------------------------------- tasks
 
 

@@ -108,10 +108,12 @@ def test_a_camera_that_never_moves_is_one_pixel_wide(tiny_data: Path, samples: S
     assert scaling.state_standard_deviation[-4:] == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("exchanged", [{}, {1: 2}])
 def test_mirrored_numbers_have_the_mean_and_spread_of_both_sides(
-    tiny_data: Path, samples: Samples
+    exchanged: dict[int, int], tiny_data: Path, samples: Samples
 ) -> None:
-    recipe = job(tiny_data, tiny_data, augmentation={"flip": MIRROR | {"share": 0.3}})
+    pairs = {"exchanged_actions": exchanged, "exchanged_states": exchanged}
+    recipe = job(tiny_data, tiny_data, augmentation={"flip": {**MIRROR, **pairs, "share": 0.3}})
 
     scaling = scaling_of(recipe, samples)
     raw = shown(recipe, samples, None)
@@ -157,6 +159,18 @@ def test_bins_hold_as_many_mirrored_actions_as_training_shows(
     assert held.tolist() == pytest.approx([len(shown) / 10] * 10, rel=0.05)
 
 
+def test_bins_hold_both_of_what_a_mirror_exchanges(tiny_data: Path, samples: Samples) -> None:
+    flip = {**MIRROR, "actions": [], "exchanged_actions": {0: 3}, "share": 0.5}
+    recipe = job(tiny_data, tiny_data, augmentation={"flip": flip})
+    scaling = scaling_of(recipe, samples)
+
+    shown = shown_actions(recipe, samples, scaling)
+
+    taken = torch.from_numpy(samples.numbers("action", np.arange(len(samples))))
+    both = torch.cat([taken, taken[:, [3, 1, 2, 0]]])
+    assert torch.equal(shown, scaling.standardise(both))
+
+
 def test_without_a_mirror_bins_are_those_of_the_data(tiny_data: Path, samples: Samples) -> None:
     recipe = job(tiny_data, tiny_data, augmentation={"flip": MIRROR | {"actions": []}})
     scaling = scaling_of(recipe, samples)
@@ -191,13 +205,25 @@ def test_names_are_the_data_sets_own_in_any_of_its_forms(
     [
         ({"actions": [0, 4]}, "actions: found 4; allowed: 0 to 3, the numbers of action"),
         ({"states": [9]}, "states: found 9; allowed: 0 to 3, the numbers of observation.state"),
+        (
+            {"exchanged_actions": {1: 4}},
+            "exchanged_actions: found 4; allowed: 0 to 3, the numbers of action",
+        ),
+        (
+            {"exchanged_states": {9: 1}},
+            "exchanged_states: found 9; allowed: 0 to 3, the numbers of observation.state",
+        ),
         ({"labels": {"side": {0: 1}}}, "labels: found 'side', which no objective reads as labels"),
     ],
 )
 def test_places_that_the_data_have_not_are_refused_as_they_are_opened(
     change: dict[str, Any], told: str, tiny_data: Path
 ) -> None:
-    recipe = job(tiny_data, tiny_data, augmentation={"flip": MIRROR | change})
+    labelled = {"kind": "supervised", "classes": {"task_family": 4}}
+    recipe = job(
+        tiny_data, tiny_data, objectives=[{"kind": "action_prediction"}, labelled],
+        augmentation={"flip": {**MIRROR, "labels": {}, **change}},
+    )  # fmt: skip
 
     with pytest.raises(RecipeError) as error:
         open_samples(recipe, "train", lambda *_: None)

@@ -14,7 +14,8 @@ from tectum_train.augment import Placement
 from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.building import open_samples
-from tectum_train.engine.states import CAMERA_NAMES, StateFeatures, mirrored_numbers
+from tectum_train.engine.following import Following
+from tectum_train.engine.states import CAMERA_NAMES, StateFeatures
 from tectum_train.recipe import expanded
 
 ROBOT, LENS = "observation.state", "camera.intrinsics"
@@ -86,7 +87,7 @@ def test_the_camera_moves_with_the_pixels_and_the_robot_with_a_mirror(samples: S
     )
     plain = StateFeatures(ROBOT, LENS).read(samples, AT)
 
-    moved = StateFeatures(ROBOT, LENS).read(samples, AT, placement, mirrored=(0, 2))
+    moved = StateFeatures(ROBOT, LENS).read(samples, AT, placement, Following(negated=(0, 2)))
 
     assert moved[:, 4:].tolist() == [[80, 20, 33, 11], [40, 40, 16, 16], [40, 40, 15, 16]]
     assert torch.equal(moved[:2, :4], plain[:2, :4])
@@ -95,13 +96,13 @@ def test_the_camera_moves_with_the_pixels_and_the_robot_with_a_mirror(samples: S
 
 def test_a_clips_states_are_mirrored_in_all_of_its_frames() -> None:
     values = torch.rand(2, 3, 5, 4)
+    scale = torch.tensor([[-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
 
-    found = mirrored_numbers(values, torch.tensor([True, False]), (3,))
+    found = Following(negated=(3,)).moved(values, Placement(scale, torch.zeros_like(scale), 32))
 
     assert torch.equal(found[0, ..., 3], -values[0, ..., 3])
     assert torch.equal(found[0, ..., :3], values[0, ..., :3])
     assert torch.equal(found[1], values[1])
-    assert torch.equal(mirrored_numbers(values, torch.tensor([True, True]), None), values)
 
 
 def test_a_camera_that_is_not_recorded_is_named(samples: Samples) -> None:

@@ -7,8 +7,6 @@ Letters: B samples, F frames of each, S the model's side, V small views of side 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,34 +62,64 @@ class Frames:
             return placed
         return placed.mirrored(draws.chosen("flip", self._config.flip.share))
 
+    @property
+    def moves(self) -> bool:
+        """Whether `placement` ever leaves a frame elsewhere than it was."""
+        config = self._config
+        return bool(config.shift or config.zoom or config.crop or config.flip)
+
+    @property
+    def mirror(self) -> Placement:
+        """Of one sample's frames: mirrored, and otherwise as they are."""
+        scale = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+        return Placement(scale, (self._side - 1) * (scale < 0).double(), self._side)
+
     def camera_moments(self, mean: _Numbers, variance: _Numbers) -> tuple[_Numbers, _Numbers]:
         """What mean and variance of a pinhole's numbers become behind `placement`.
 
         Args:
             mean, variance: float64[4] each, of (fx, fy, cx, cy) in pixels of the frames.
+        """
+        place = np.array([0.0, 0.0, 1.0, 1.0])  # focal lengths are none: they scale about 0
+        mean, variance = self.moved_moments(mean, variance, (self._side - 1) / 2 * place, place)
+        turned = self.mirror.intrinsics(torch.from_numpy(mean)[None])[0].numpy()
+        return self.mirrored_moments((mean, variance), (turned, variance))
+
+    def moved_moments(
+        self, mean: _Numbers, variance: _Numbers, middle: _Numbers, pixel: _Numbers
+    ) -> tuple[_Numbers, _Numbers]:
+        """What mean and variance of numbers in the picture become behind an unmirrored `placement`.
+
+        Args:
+            mean, variance: float64[n] each, in any units.
+            middle: float64[n], where the middle of the frames is in these units.
+            pixel: float64[n], how large one of their pixels is.
 
         Zoom and shift are uniform about 1 and 0, so their variances are a third of their squares. A
         crop is as likely on either side of the middle, so that it moves no mean away from there.
         """
-        middle = np.array([0.0, 0.0, *[(self._side - 1) / 2] * 2])
         away, zoomed, crop = mean - middle, self._config.zoom**2 / 3, self._config.crop
         first, second = (1.0, 1.0) if crop is None else crop_moments(crop.area, crop.aspect)
         wider = zoomed * second + (second - first**2)  # the scale's own variance
-        spread = (1 + zoomed) * second * variance + wider * away**2
         # A crop's middle is uniform within what it leaves: (scale − 1) · side, if seen in the view.
-        spread[2:] += (1 + zoomed) * (second - 2 * first + 1) * self._side**2 / 12
-        spread[2:] += self._config.shift**2 / 3
-        turned, spread = self.mirrored_moments(first * away, spread, (2,))
-        return middle + turned, spread
+        gone = (1 + zoomed) * (second - 2 * first + 1) * self._side**2 / 12
+        gone += self._config.shift**2 / 3
+        spread = (1 + zoomed) * second * variance + wider * away**2 + gone * pixel**2
+        return mean + (first - 1) * away, spread
 
     def mirrored_moments(
-        self, mean: _Numbers, variance: _Numbers, places: Sequence[int]
+        self, plain: tuple[_Numbers, _Numbers], turned: tuple[_Numbers, _Numbers]
     ) -> tuple[_Numbers, _Numbers]:
-        """What mean and variance of numbers become, float64[n] each, if a mirror negates some."""
+        """Mean and variance, float64[n] each, of numbers that a share of samples has mirrored.
+
+        Args:
+            plain: mean and variance without a mirror.
+            turned: in it.
+        """
         share = 0.0 if self._config.flip is None else self._config.flip.share
-        signs, between = np.ones_like(mean), np.zeros_like(mean)
-        signs[list(places)], between[list(places)] = 1 - 2 * share, 4 * share * (1 - share)
-        return signs * mean, variance + between * mean**2
+        between = turned[0] - plain[0]
+        spread = plain[1] + share * (turned[1] - plain[1]) + share * (1 - share) * between**2
+        return plain[0] + share * between, spread
 
     def __call__(self, frames: Tensor, draws: Draws, view: str = "") -> Tensor:
         """uint8[B, F, 3, S, S] to the same; by another view's name in other colours."""

@@ -1,7 +1,7 @@
 """Where a picture sits in its view: cropped, zoomed, shifted, mirrored; one resampling for all.
 
-The map that moves the pixels also moves what the robot's camera says of itself, so that pixels and
-camera state stay of one world.
+The map that moves the pixels also moves what the robot's camera says of itself, and numbers that
+are places in the picture, so that pixels and numbers stay of one world.
 
 Letters: B samples, F frames of each, H×W pixels of a frame, n pixels along one of its axes, S side
 of the view.
@@ -122,10 +122,29 @@ class Placement:
         Args:
             source: in pixels of the frames that are placed, counted from the first pixel's middle.
         """
-        spread = (len(self.scale), *(1,) * (source.dim() - 2), 2)
-        scale, offset = self.scale.view(spread), self.offset.view(spread)
+        scale, offset = self._beside(source)
         focal, centre = source[..., :2] * scale.abs(), source[..., 2:] * scale + offset
         return torch.cat([focal, centre], dim=-1).to(source.dtype)
+
+    def places(self, source: Tensor, middle: Tensor, pixel: Tensor) -> Tensor:
+        """Places (x, y) in frames as large as the view, behind the placement.
+
+        Args:
+            source: float[B, …, 2], in any unit.
+            middle: float64[2], where the middle of the frames is in that unit.
+            pixel: float64[2], how large one of their pixels is.
+
+        Returns:
+            float[B, …, 2] in that unit; exactly what it was where nothing moves.
+        """
+        scale, offset = self._beside(source)
+        gone = offset - (self.side - 1) / 2 * (1 - scale)  # by the middle, in pixels
+        return (scale * source + (1 - scale) * middle + gone * pixel).to(source.dtype)
+
+    def _beside(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset so that they broadcast against [B, …, 2]."""
+        spread = (len(self.scale), *(1,) * (source.dim() - 2), 2)
+        return self.scale.view(spread), self.offset.view(spread)
 
 
 def crop_moments(area: tuple[float, float], aspect: float) -> tuple[float, float]:

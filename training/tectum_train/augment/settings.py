@@ -50,9 +50,14 @@ class FlipConfig(Strict):
     """Share of samples that are mirrored."""
     actions: tuple[NonNegativeInt, ...] | None = None
     """Numbers of an action that change their sign, by place; [] if none does. Must be given where
-    actions are read."""
+    actions are read. Places in the picture (`data.places`) are moved without being named here."""
     states: tuple[NonNegativeInt, ...] | None = None
     """Numbers of a state that change their sign, likewise."""
+    exchanged_actions: dict[NonNegativeInt, NonNegativeInt] = {}
+    """Numbers of an action that are exchanged, both ways: {0: 7, 1: 8} for those of a left arm and
+    a right one. Both of a pair may change their sign, too."""
+    exchanged_states: dict[NonNegativeInt, NonNegativeInt] = {}
+    """Numbers of a state that are exchanged, likewise."""
     words: dict[str, str] | None = None
     """Words that are exchanged, both ways and whatever their capitals: {left: right}; {} if the
     texts name no side. Must be given where instructions are read."""
@@ -93,6 +98,37 @@ class FlipConfig(Strict):
                 pairs[one] = other
         return pairs
 
+    @model_validator(mode="after")
+    def _mirroring_twice_is_nothing(self) -> Self:
+        """Each number is exchanged once, and with one that changes its sign if it does."""
+        for what in ("actions", "states"):
+            pairs, negated = self.exchanged(what), self.negated(what)
+            named = [*pairs, *pairs.values()]
+            if len(set(named)) < len(named):
+                raise ValueError(
+                    f"exchanged_{what}: found {pairs}; allowed: each number in one pair, and with "
+                    "another"
+                )
+            for pair in pairs.items():
+                if len(set(pair) & set(negated)) == 1:
+                    raise ValueError(
+                        f"{what}: found {list(negated)}; allowed: both or neither of {pair[0]} and "
+                        f"{pair[1]}, which are exchanged: mirroring twice must be nothing"
+                    )
+        return self
+
+    def negated(self, what: str) -> tuple[int, ...]:
+        """Numbers of `actions` or `states` that change their sign."""
+        return {"actions": self.actions, "states": self.states}[what] or ()
+
+    def exchanged(self, what: str) -> dict[int, int]:
+        """Numbers of `actions` or `states` that are exchanged, each pair once; words have none."""
+        return {"actions": self.exchanged_actions, "states": self.exchanged_states}.get(what, {})
+
+    def changes(self, what: str) -> bool:
+        """Whether it changes any of `actions`, `states`, `words` or `labels`."""
+        return bool(getattr(self, what) or self.exchanged(what))
+
     def check_told(self, **read: bool) -> None:
         """That it says what it does to everything that is read, and to nothing else.
 
@@ -101,11 +137,14 @@ class FlipConfig(Strict):
                 not, or of some that are not read it does.
         """
         for name, is_read in read.items():
-            if getattr(self, name) and not is_read:
-                raise ValueError(
-                    f"augmentation.flip.{name}: found {getattr(self, name)}; allowed: null, since "
-                    f"this recipe reads no {name}"
-                )
+            told = {name: getattr(self, name), f"exchanged_{name}": self.exchanged(name)}
+            for field, found in told.items():
+                if found and not is_read:
+                    nothing = "null" if field == name else "{}"
+                    raise ValueError(
+                        f"augmentation.flip.{field}: found {found}; allowed: {nothing}, since this "
+                        f"recipe reads no {name}"
+                    )
             if is_read and getattr(self, name) is None:
                 nothing = "[]" if name in {"actions", "states"} else "{}"
                 raise ValueError(

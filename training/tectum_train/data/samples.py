@@ -217,9 +217,34 @@ class Samples:
             )
         if self._images is None:
             return recorded
-        height, width = self.dataset.info.features[self._camera].picture_size
+        height, width = self._recorded_size
         resized = resized_intrinsics(torch.from_numpy(recorded), height, width, self._images)
         return resized.numpy()
+
+    def plane(self, width: float, height: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How `frames` lie on a plane that a recorded picture fills, edge to edge.
+
+        Args:
+            width, height: of the plane, in its own units; its (0, 0) is the upper left corner.
+
+        Returns:
+            Where the middle of `frames` is in these units, and how large one of their pixels is:
+            [2] each, along x and y.
+        """
+        rows, columns = self._recorded_size
+        # A pinhole sees a plane at distance 1 so: pixel = focal length · place + centre.
+        seen = torch.tensor([columns / width, rows / height, -0.5, -0.5], dtype=torch.float64)
+        if self._images is not None:
+            seen = resized_intrinsics(seen, rows, columns, self._images)
+        focal, centre = seen.numpy()[:2], seen.numpy()[2:]
+        return ((self.frames.shape[1] - 1) / 2 - centre) / focal, 1 / focal
+
+    @property
+    def _recorded_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that became `frames`."""
+        if self._images is None:
+            return self.frames.shape[1], self.frames.shape[2]
+        return self.dataset.info.features[self._camera].picture_size
 
 
 class Order:

@@ -6,7 +6,9 @@ Each raises RecipeError, which says what was found and what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
 
 from tectum_core.architecture import ContinuousBottleneck
 from tectum_train.data import DataError, LeRobotDataset
@@ -25,6 +27,7 @@ __all__ = [
     "check_labels",
     "check_mirror",
     "check_mirrored_words",
+    "check_places",
     "check_recorded",
     "check_window",
     "oversized",
@@ -35,6 +38,8 @@ _FEW = 0.5
 """Share of frames below which what so few of them begin is told."""
 _SMALL, _PROTOTYPES = 1_000_000, 4096
 """Frames below which so many prototypes are the most that share them out."""
+_MOST = 0.5
+"""Share of frames in which places in the picture must be in it: a hand may leave it for a while."""
 
 
 def check_recorded(recipe: Recipe, dataset: LeRobotDataset) -> None:
@@ -228,7 +233,7 @@ def check_window(recipe: Recipe, epoch: int) -> None:
 
 def check_mirror(recipe: Recipe, samples: Samples) -> None:
     """What a mirror is said to change are numbers that the data set has."""
-    flip, known = recipe.augmentation.flip, samples.dataset.info.features
+    flip = recipe.augmentation.flip
     if flip is None:
         return
     if unread := set(flip.labels or {}) - {
@@ -237,18 +242,44 @@ def check_mirror(recipe: Recipe, samples: Samples) -> None:
         raise RecipeError(
             f"augmentation.flip.labels: found {min(unread)!r}, which no objective reads as labels"
         )
-    for key, feature, places in (
-        ("actions", recipe.data.action, flip.actions),
-        ("states", recipe.data.state, flip.states),
-    ):
-        if feature not in known or not places:
-            continue  # what is missing is told by who reads it
-        width = math.prod(known[feature].shape)
-        if max(places) >= width:
-            raise RecipeError(
-                f"augmentation.flip.{key}: found {max(places)}; allowed: 0 to {width - 1}, the "
-                f"numbers of {feature}"
-            )
+    for what, feature in (("actions", recipe.data.action), ("states", recipe.data.state)):
+        pairs = flip.exchanged(what)
+        _check_width(f"augmentation.flip.{what}", flip.negated(what), feature, samples)
+        _check_width(
+            f"augmentation.flip.exchanged_{what}", {*pairs, *pairs.values()}, feature, samples
+        )
+
+
+def check_places(recipe: Recipe, samples: Samples) -> None:
+    """Places in the picture are numbers that the data set has, and in the picture."""
+    places = recipe.data.places
+    if places is None:
+        return
+    whole = np.array([places.width, places.height])
+    for what, feature in (("actions", recipe.data.action), ("states", recipe.data.state)):
+        for place in places.of(what):
+            _check_width(f"data.places.{what}", place, feature, samples)
+            found = samples.numbers(feature, np.arange(len(samples)))[:, list(place)]
+            share = float(((found >= 0) & (found <= whole)).all(axis=1).mean())
+            if share < _MOST:
+                raise RecipeError(
+                    f"data.places.{what}: found {list(place)}, which {feature} has from "
+                    f"{found.min():g} to {found.max():g} and in {share:.0%} of the frames in the "
+                    f"picture; allowed: numbers that are mostly between 0 and data.places.width "
+                    f"({whole[0]:g}) and height ({whole[1]:g})"
+                )
+
+
+def _check_width(
+    field: str, numbers: Collection[int], feature: str | None, samples: Samples
+) -> None:
+    """Numbers are some of the feature's; one that is missing is told by who reads it."""
+    known = samples.dataset.info.features
+    if feature in known and numbers and max(numbers) >= math.prod(known[feature].shape):
+        raise RecipeError(
+            f"{field}: found {max(numbers)}; allowed: 0 to "
+            f"{math.prod(known[feature].shape) - 1}, the numbers of {feature}"
+        )
 
 
 def check_mirrored_words(recipe: Recipe, instructions: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ from tectum_core.tokenizer import Tokenizer
 from tectum_train.augment import Draws, Frames, Placement, Views
 from tectum_train.data.samples import Order, Samples
 from tectum_train.distributed import own_samples
-from tectum_train.engine.states import StateFeatures, mirrored_numbers
+from tectum_train.engine.following import Following
+from tectum_train.engine.states import StateFeatures
 from tectum_train.engine.words import Words
 from tectum_train.objectives import Batch, Clip, Reads
 from tectum_train.recipe import Recipe
@@ -58,6 +59,8 @@ class BatchMaker:
         self._views = Views(recipe.images.size, recipe.augmentation.views)
         self._words = Words(recipe, samples, tokenizer)
         self._state = StateFeatures(recipe.data.state, recipe.data.intrinsics)
+        self._state_following = Following.told(recipe, samples, "states")
+        self._action_following = Following.told(recipe, samples, "actions")
         self._reads = reduce(or_, (one.reads for one in recipe.objectives), Reads.FRAME)
         self._labels = {name for one in recipe.objectives for name in one.labels}
 
@@ -147,12 +150,9 @@ class BatchMaker:
         return normalise(pixels.to(self._device), self._recipe.images)
 
     def _actions(self, at: NDArray[np.int64], placement: Placement) -> Tensor:
-        """Actions at frames [B, …], standardised; those of a mirrored picture mirrored too."""
+        """Actions at frames [B, …], standardised; moved and mirrored as the pixels are."""
         actions = torch.from_numpy(self._samples.numbers(self._recipe.data.action, at))
-        flip = self._recipe.augmentation.flip
-        actions = mirrored_numbers(
-            actions, placement.flipped, None if flip is None else flip.actions
-        )
+        actions = self._action_following.moved(actions, placement)
         if self._scaling is not None:
             actions = self._scaling.standardise(actions)
         return actions.to(self._device)
@@ -172,9 +172,7 @@ class BatchMaker:
 
     def _states(self, at: NDArray[np.int64], placement: Placement) -> Tensor:
         """States at frames [B, …], standardised; moved and mirrored as the pixels are."""
-        flip = self._recipe.augmentation.flip
-        mirrored = None if flip is None else flip.states
-        state = self._state.read(self._samples, at, placement, mirrored)
+        state = self._state.read(self._samples, at, placement, self._state_following)
         if self._scaling is not None:
             state = self._scaling.standardise_state(state)
         return state.to(self._device)

@@ -21,6 +21,7 @@ from tectum_train.engine.agreement import (
     check_labels,
     check_mirror,
     check_mirrored_words,
+    check_places,
     check_recorded,
     check_window,
 )
@@ -75,7 +76,8 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
     Raises:
         DataError: the folder is not as it should be, or `train` lacks a feature.
         RecipeError: it is not there or only holds such folders, `train` and the recipe contradict
-            each other, or `augmentation.flip` names numbers that it has not, or in `train` words.
+            each other, or `augmentation.flip` names numbers that it has not, or in `train` words,
+            or `data.places` numbers that are no places in its pictures.
     """
     root = expanded(recipe.data.train if split == "train" else recipe.data.test)
     if not root.exists():
@@ -99,6 +101,7 @@ def open_samples(recipe: Recipe, split: str, progress: Callable[[int, int], None
     )
     check_mirror(recipe, samples)
     if split == "train":
+        check_places(recipe, samples)
         check_mirrored_words(recipe, samples.instructions)
     return samples
 

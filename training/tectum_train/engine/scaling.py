@@ -1,12 +1,13 @@
 """Names and scales of a robot's actions and state, as training shows them.
 
 What augmentation does to a number counts: a mirror moves its mean, and zoom and shift alone spread
-the numbers of a camera that never moves.
+the numbers of a camera that never moves, and places in the picture.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tectum_core.preprocess import ActionScaling
-from tectum_train.augment import Frames
+from tectum_train.augment import Draws, Frames
 from tectum_train.data.samples import Samples
-from tectum_train.engine.states import CAMERA_NAMES, mirrored_numbers
+from tectum_train.engine.following import Following
+from tectum_train.engine.states import CAMERA_NAMES
 from tectum_train.recipe import Recipe, RecipeError
 
 __all__ = ["scaling_of", "shown_actions"]
@@ -27,7 +29,7 @@ _Scales = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]
 _LEAST, _LEAST_PIXELS = 1e-3, 1.0
 """Smallest standard deviation of a number, in its own unit; of a camera's, in pixels."""
 _FINEST = 20
-"""A share of mirrored actions is told in twentieths or coarser."""
+"""A share of mirrored actions is told in twentieths or coarser; places in as many draws."""
 
 
 def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
@@ -38,22 +40,20 @@ def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
         DataError: the data set lacks a feature.
     """
     frames = Frames(recipe.images.size, recipe.augmentation)
-    flip = recipe.augmentation.flip
 
-    def recorded(feature: str, mirrored: tuple[int, ...] | None) -> _Scales:
+    def recorded(feature: str, what: Literal["actions", "states"]) -> _Scales:
         values = samples.column(feature).astype(np.float64).reshape(len(samples), -1)
         names = _names(samples.dataset.info.features[feature].names, values.shape[1])
-        mean, variance = frames.mirrored_moments(
-            values.mean(axis=0), values.var(axis=0), mirrored or ()
-        )
+        following = Following.told(recipe, samples, what)
+        mean, variance = following.moments(frames, values.mean(axis=0), values.var(axis=0))
         return names, mean, np.maximum(np.sqrt(variance), _LEAST)
 
     if recipe.data.action is None:
         raise RecipeError("model.actions needs data.action")
-    names, mean, spread = recorded(recipe.data.action, None if flip is None else flip.actions)
+    names, mean, spread = recorded(recipe.data.action, "actions")
     states = list[_Scales]()
     if recipe.data.state is not None:
-        states.append(recorded(recipe.data.state, None if flip is None else flip.states))
+        states.append(recorded(recipe.data.state, "states"))
     if recipe.data.intrinsics is not None:
         seen = samples.intrinsics(recipe.data.intrinsics, np.arange(len(samples)))
         seen = seen.astype(np.float64)
@@ -73,14 +73,21 @@ def scaling_of(recipe: Recipe, samples: Samples) -> ActionScaling:
 def shown_actions(recipe: Recipe, samples: Samples, scaling: ActionScaling) -> Tensor:
     """Every action, standardised: with mirrors also mirrored, each as often as training shows it.
 
+    Those with places in the picture are as the first epochs show them.
+
     Returns:
         float32[n, A]; n a multiple of the frames that there are.
     """
-    taken = torch.from_numpy(samples.numbers(recipe.data.action, np.arange(len(samples))))
-    flip = recipe.augmentation.flip
-    if flip is not None and flip.actions:
+    every = np.arange(len(samples))
+    taken = torch.from_numpy(samples.numbers(recipe.data.action, every))
+    following = Following.told(recipe, samples, "actions")
+    frames, flip = Frames(recipe.images.size, recipe.augmentation), recipe.augmentation.flip
+    if following.places and frames.moves:
+        epochs = [Draws(recipe.seed, np.full_like(every, epoch), every) for epoch in range(_FINEST)]
+        taken = torch.cat([following.moved(taken, frames.placement(draws)) for draws in epochs])
+    elif flip is not None and (following.negated or following.exchanged):
         share = max(Fraction(flip.share).limit_denominator(_FINEST), Fraction(1, _FINEST))
-        turned = mirrored_numbers(taken, torch.ones(len(taken), dtype=torch.bool), flip.actions)
+        turned = following.moved(taken, frames.mirror)
         plain = share.denominator - share.numerator
         taken = torch.cat([taken] * plain + [turned] * share.numerator)
     return scaling.standardise(taken)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from tectum_train.augment import Placement
 from tectum_train.data.samples import Samples
+from tectum_train.engine.following import Following
 
-__all__ = ["CAMERA_NAMES", "StateFeatures", "mirrored_numbers"]
+__all__ = ["CAMERA_NAMES", "StateFeatures"]
 
 CAMERA_NAMES = ("camera_fx", "camera_fy", "camera_cx", "camera_cy")
 """Of what a camera's intrinsics add to the state; a bundle whose state ends with them reads one."""
@@ -63,7 +64,7 @@ class StateFeatures:
         samples: Samples,
         at: NDArray[np.int64],
         placement: Placement | None = None,
-        mirrored: tuple[int, ...] | None = None,
+        following: Following | None = None,
     ) -> Tensor:
         """States at frames, in the robot's units and in pixels of the model's input.
 
@@ -71,26 +72,17 @@ class StateFeatures:
             samples: where they are recorded.
             at: [B, …].
             placement: where the B samples' pixels went; None: nowhere.
-            mirrored: numbers of the robot that change their sign with left and right.
+            following: how the robot's own numbers go with them; None: not at all.
 
         Returns:
             float32[B, …, P], or [B, …, P + 4] with the camera.
         """
         robot = torch.from_numpy(samples.numbers(self.robot, at))
-        if placement is not None:
-            robot = mirrored_numbers(robot, placement.flipped, mirrored)
+        if placement is not None and following is not None:
+            robot = following.moved(robot, placement)
         if self.intrinsics is None:
             return robot
         camera = torch.from_numpy(samples.intrinsics(self.intrinsics, at))
         if placement is not None:
             camera = placement.intrinsics(camera)
         return torch.cat([robot, camera], dim=-1)
-
-
-def mirrored_numbers(values: Tensor, flipped: Tensor, places: tuple[int, ...] | None) -> Tensor:
-    """float[B, …, n] with these of the n numbers negated where bool[B] says so."""
-    if not places:
-        return values
-    sign = torch.ones(len(values), values.shape[-1], dtype=values.dtype)
-    sign[:, list(places)] = torch.where(flipped, -1.0, 1.0).to(values.dtype)[:, None]
-    return values * sign.view(len(values), *(1,) * (values.dim() - 2), -1)

@@ -4,6 +4,7 @@ The recipes that come with the package are the YAML files of `tectum_train.recip
 """
 
 from tectum_train.paths import expanded
+from tectum_train.recipe.places import PlacesConfig
 from tectum_train.recipe.reading import read_recipe, resumed_recipe
 from tectum_train.recipe.sections import ClipConfig, DataConfig, OptimiserConfig, ScheduleConfig
 from tectum_train.recipe.whole import Recipe
@@ -13,6 +14,7 @@ __all__ = [
     "ClipConfig",
     "DataConfig",
     "OptimiserConfig",
+    "PlacesConfig",
     "Recipe",
     "RecipeError",
     "ScheduleConfig",

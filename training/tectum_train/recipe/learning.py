@@ -29,6 +29,7 @@ from tectum_train.objectives.mo_co import MoCoConfig
 from tectum_train.objectives.r3m import R3mConfig
 from tectum_train.objectives.video_mae import VideoMaeConfig
 from tectum_train.objectives.world_model import WorldModelObjectiveConfig
+from tectum_train.recipe.places import PlacesConfig
 from tectum_train.recipe.sections import ScheduleConfig
 from tectum_train.tasks import Distance, GradNormWeights, TasksConfig
 
@@ -269,20 +270,24 @@ def _own_ratio(
 
 
 def check_views_keep_sides(
-    objectives: _Objectives, model: ModelConfig, augmentation: AugmentationConfig
+    objectives: _Objectives,
+    model: ModelConfig,
+    augmentation: AugmentationConfig,
+    places: PlacesConfig | None,
 ) -> None:
     """Views are not told alike with their mirrors on a trunk that must tell left from right."""
     views, flip = augmentation.views, augmentation.flip
     sided = dict[str, list[str]]()
     for one in objectives:
         for what in _with_sides(one, model) if views.flip else ():
-            if flip is None or getattr(flip, what):
+            if flip is None or flip.changes(what) or (places and places.of(what)):
                 sided.setdefault(what, []).append(one.kind)
     for what, kinds in sided.items():
         raise ValueError(
             f"augmentation.views.flip: found {views.flip:g}; allowed: 0 beside {', '.join(kinds)}, "
             f"whose {what} may name sides: the trunk would learn that left and right are one. Or "
             f"augmentation.flip.{what} says that they name none"
+            f"{', and data.places likewise' if places and places.of(what) else ''}"
         )
 
 

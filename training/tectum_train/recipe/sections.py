@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tectum_core.architecture import Strict
+from tectum_train.recipe.places import PlacesConfig
 
 __all__ = ["ClipConfig", "DataConfig", "OptimiserConfig", "ScheduleConfig"]
 
@@ -57,6 +58,9 @@ class DataConfig(Strict):
     """Feature that holds the camera's (fx, fy, cx, cy) in pixels of the recorded pictures. It
     follows the robot's state as four numbers more, in pixels of the model's input, and is moved as
     augmentation moves the pixels. None: not read."""
+    places: PlacesConfig | None = None
+    """Numbers of actions and states that are places in the picture; None: none is, and none moves
+    with the pixels."""
     clip: ClipConfig | None = None
     """Frames in a row, for objectives that read clips; None: there are none."""
 

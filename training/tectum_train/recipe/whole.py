@@ -201,7 +201,7 @@ class Recipe(Strict):
         check_settings_are_read(objectives, model)
         check_own_ratios_are_trained(objectives, model)
         check_changes_are_seen(objectives, self.augmentation)
-        check_views_keep_sides(objectives, model, self.augmentation)
+        check_views_keep_sides(objectives, model, self.augmentation, self.data.places)
         return self
 
     @model_validator(mode="after")
@@ -238,14 +238,19 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _augmentation_suits(self) -> Self:
-        flip, vision = self.augmentation.flip, self.model.vision
+        flip, places, vision = self.augmentation.flip, self.data.places, self.model.vision
+        read = {
+            "actions": self.data.action is not None,
+            "states": self.data.state is not None and self.model.actions is not None,
+        }
         if flip is not None:
             flip.check_told(
-                actions=self.data.action is not None,
-                states=self.data.state is not None and self.model.actions is not None,
+                **read,
                 words=self.model.text is not None,
                 labels=any(one.labels for one in self.objectives),
             )
+        if places is not None:
+            places.check_told(flip, **read)
         self.augmentation.views.check_crops(vision.patch_size, vision.image_size)
         return self
 
