@@ -232,6 +232,12 @@ REQUESTS = {
         fill(image=IMAGE, text_condition=" "), "FIELD_MISSING", "text_condition"
     ),
     "NaN actions": Row.of(fill(actions=steps(NAN)), "NOT_FINITE", "actions.actions"),
+    "actions beyond what float32 can follow": Row.of(
+        fill(actions=steps(np.full((8, 4), 1e30))),
+        "NOT_FINITE",
+        "actions.actions",
+        words="the model's answer holds NaN or infinity",
+    ),
     "wide actions": Row.of(
         fill(actions=steps(np.zeros((8, 5)))),
         "SHAPE_MISMATCH",
@@ -308,6 +314,13 @@ REQUESTS = {
     ),
     "NaN candidates": Row.of(
         rollout(candidates=floats(np.full((2, 4, 4), np.nan))), "NOT_FINITE", "candidates"
+    ),
+    "candidates beyond what float32 can follow": Row.of(
+        rollout(candidates=floats(np.full((2, 4, 4), 3e38))),
+        "NOT_FINITE",
+        "candidates[0]",
+        "candidates[1]",
+        words="the model's answer holds NaN or infinity",
     ),
     "too many candidates": Row.of(
         rollout(count=65), "TOO_MANY_ITEMS", "candidates", words="65 items, at most 64"

@@ -20,6 +20,7 @@ from tectum_core.model.vision import VisionTransformer
 from tectum_core.predictor import Predictor
 from tectum_core.rollouts import RolloutRequest
 from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.finite import if_finite
 from tectum_server.worker.engine.masking import (
     check_mask,
     clip_mask,
@@ -95,6 +96,25 @@ def run_batch(
     Raises:
         Failure: items cannot be computed; the caller finds out which by running fewer.
     """
+    return [
+        output if isinstance(output, Failure) else _told(operation, output)
+        for (operation, _), output in zip(batch, _computed(predictor, batch), strict=True)
+    ]
+
+
+def _told(operation: Operation, output: ItemOutput) -> ItemOutput | Failure:
+    """What goes out of what was computed: numbers, and of a rollout no more than was asked for."""
+    sound = if_finite(operation, output)
+    if isinstance(sound, Failure) or not isinstance(operation, Rollout):
+        return sound
+    latents, *rest = sound.arrays
+    return ItemOutput((latents if operation.return_latents else empty(), *rest))
+
+
+def _computed(
+    predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
+) -> Sequence[ItemOutput | Failure]:
+    """As `run_batch`, whatever the numbers are; of a rollout the latents in any case."""
     items = [item for _, item in batch]
     match batch[0][0]:
         case EmbedImages(vector=vector):
@@ -248,7 +268,8 @@ def _fill_actions(
     texts = [item.text for _, item in batch] if batch[0][1].text else None
     filled = predictor.fill_actions(given, hidden, images, texts, states)
     deviation = np.array(scaling.standard_deviation, np.float32)
-    error = (((filled - given) / deviation) ** 2).mean(axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # told to its caller, as all that is
+        error = (((filled - given) / deviation) ** 2).mean(axis=-1)
     error[~hidden.numpy()] = np.nan
     return [ItemOutput((filled[row], hidden[row].numpy(), error[row])) for row in range(len(batch))]
 
@@ -291,7 +312,7 @@ def _rollouts(predictor: Predictor, operation: Rollout, items: Sequence[Item]) -
     return [
         ItemOutput(
             (
-                found.latents[row] if operation.return_latents else empty(),
+                found.latents[row],  # whatever is asked for, they say whether it is numbers
                 empty() if found.distances is None else found.distances[row],
                 empty(np.uint8) if found.frames is None else found.frames[row],
             )
