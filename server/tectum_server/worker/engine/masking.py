@@ -46,7 +46,7 @@ def check_mask(predictor: Predictor, operation: Operation, item: Item) -> None:
         case FillActions(mask=spec):
             step_mask(predictor, spec, item.arrays[0].shape[0])
         case FillText(mask=MaskSpec(kind="block" | "importance" | "tube" as kind)):
-            raise _not_for(kind, "a text")
+            raise _not_for(kind, "a text", "random or explicit")
 
 
 def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -> Tensor:
@@ -69,7 +69,7 @@ def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -
         case "explicit":
             return _explicit(spec, vision.patches, "patches")
         case "tube":
-            raise _not_for("tube", "an image; it needs a clip")
+            raise _not_for("tube", "an image", "random, block, importance or explicit")
 
 
 def clip_mask(predictor: Predictor, spec: MaskSpec, clip: NDArray[np.uint8]) -> Tensor:
@@ -107,7 +107,7 @@ def step_mask(predictor: Predictor, spec: MaskSpec, steps: int) -> Tensor:
         case "explicit":
             return _explicit(spec, steps, "steps")
         case "importance" | "tube":
-            raise _not_for(spec.kind, "an action sequence")
+            raise _not_for(spec.kind, "an action sequence", "random, block or explicit")
 
 
 def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -> frozenset[int]:
@@ -147,7 +147,7 @@ def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -
         case "explicit":
             hidden = _explicit(spec, count, "tokens")
         case "block" | "importance" | "tube":
-            raise _not_for(spec.kind, "a text")
+            raise _not_for(spec.kind, "a text", "random or explicit")
     return written | {text.content[int(i)] for i in hidden.nonzero().flatten()}
 
 
@@ -164,10 +164,10 @@ def _explicit(spec: MaskSpec, elements: int, what: str) -> Tensor:
         ) from error
 
 
-def _not_for(kind: str, target: str) -> Failure:
+def _not_for(kind: str, target: str, allowed: str) -> Failure:
     return Failure(
         errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
-        f"a {kind} mask is not for {target}",
+        f"found {kind}; allowed for {target}: {allowed}",
         "mask.kind",
     )
 
