@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tectum.v1 import errors_pb2
 from tectum_core.masks import hidden_count
@@ -20,11 +19,13 @@ from tectum_core.model.vision import VisionTransformer
 from tectum_core.predictor import Predictor
 from tectum_core.rollouts import RolloutRequest
 from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.cost import Length, Trifle
 from tectum_server.worker.engine.finite import if_finite
 from tectum_server.worker.engine.masking import (
     check_mask,
-    clip_mask,
-    image_mask,
+    clip_masks,
+    image_masks,
+    scored_by,
     step_mask,
     token_mask,
 )
@@ -68,24 +69,26 @@ def _shape(operation: Operation, item: Item, predictor: Predictor) -> tuple[Hash
         case EmbedTexts():
             return ()
         case FillImage():
-            return (_hidden(predictor.model.vision, operation, predictor), bool(item.text))
+            hidden = _hidden(predictor.model.vision, operation, predictor)
+            return (Length(hidden), scored_by(operation.mask), bool(item.text))
         case FillClip():
             video = predictor.model.video
             if video is None:
                 raise Failure(
                     errors_pb2.ERROR_REASON_CAPABILITY_MISSING, "this model has no video path"
                 )
-            return (_hidden(video, operation, predictor),)
+            return (Length(_hidden(video, operation, predictor)), scored_by(operation.mask))
         case FillText():
-            return (bool(item.arrays), operation.top_k)
+            return (bool(item.arrays), Trifle(operation.top_k))
         case FillActions():
             flags = (operation.has_state, operation.has_image, bool(item.text))
-            return (*flags, item.arrays[0].shape[0])
+            return (*flags, Length(item.arrays[0].shape[0]))
         case LatentActions():
             return (operation.decode_actions, operation.predict_frame)
         case Rollout():
-            asked = (operation.has_goal, operation.return_latents, operation.decode_frames)
-            return (operation.frames, item.arrays[0].shape[0], *asked)
+            asked = (Trifle(operation.has_goal), Trifle(operation.return_latents))
+            seen = Trifle(item.arrays[0].shape[0])  # looking back on less takes no longer
+            return (Length(operation.frames), seen, *asked, operation.decode_frames)
 
 
 def run_batch(
@@ -163,17 +166,13 @@ def _hidden(trunk: VisionTransformer, operation: FillImage | FillClip, predictor
 def _fill_pictures(
     predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
 ) -> list[ItemOutput]:
-    masks: list[Tensor] = []
-    for operation, item in batch:
-        if isinstance(operation, FillImage):
-            masks.append(image_mask(predictor, operation.mask, item.arrays[0]))
-        elif isinstance(operation, FillClip):
-            masks.append(clip_mask(predictor, operation.mask, item.arrays[0]))
-    hidden = torch.stack(masks)
+    specs = [one.mask for one, _ in batch if isinstance(one, FillImage | FillClip)]
     pictures = [item.arrays[0] for _, item in batch]
     if isinstance(batch[0][0], FillClip):
+        hidden = clip_masks(predictor, specs, pictures)
         filled = predictor.fill_clips(pictures, hidden)
     else:
+        hidden = image_masks(predictor, specs, pictures)
         texts = [item.text for _, item in batch] if batch[0][1].text else None
         filled = predictor.fill_images(pictures, hidden, texts)
     return [

@@ -100,7 +100,7 @@ def test_what_changes_is_hidden_as_training_would(worker: Caller, predictor: Pre
 
     found = worker.ask("Reconstruct", asked).clip
 
-    scores = torch.from_numpy(predictor.clip_change(frames))
+    scores = torch.from_numpy(predictor.clip_change([frames])[0])
     hidden = hinted_mask(scores, 0.75, 0.5, torch.Generator().manual_seed(7))
     assert np.array_equal(array(found.mask).ravel(), hidden.numpy())
 
