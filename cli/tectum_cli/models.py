@@ -12,7 +12,7 @@ from rich.table import Table
 from tectum_cli.extras import console, told
 
 if TYPE_CHECKING:
-    from tectum import Model
+    from tectum import Model, WorldModelInput
 
 __all__ = ["models"]
 
@@ -40,7 +40,9 @@ def models(
 
     with told(), Client(worker, token=token or None) as client:
         if name:
-            console.print(Markdown(client.get_model(name).card))
+            model = client.get_model(name)
+            console.print(Padding(_described(model), (0, 0, 1, 0)), highlight=False)
+            console.print(Markdown(model.card))
             return
         for model in client.list_models():
             default = " (default)" if model.default_model else ""
@@ -65,6 +67,20 @@ def _described(model: Model) -> Table:
     table.add_row("can", ", ".join(sorted(one.value for one in model.capabilities)))
     if model.input.text is not None:
         table.add_row("texts", f"up to {model.input.text.max_tokens} tokens; the rest is cut off")
+    if model.input.world_model is not None:
+        table.add_row("rollouts", _rollouts(model.input.world_model))
     spaces = [f"{one.kind.value} {one.space_id} ({one.dimensions})" for one in model.spaces]
     table.add_row("spaces", "\n".join(spaces))
     return table
+
+
+def _rollouts(world: WorldModelInput) -> str:
+    """What a world model is asked with, in one line."""
+    acted, each = "no actions", world.action_steps
+    if each:
+        kind = "latent action" if world.actions.value == "latent" else "action"
+        acted = f"{each} {kind}{'s' * (each > 1)} of {world.action_dimensions} numbers"
+    return (
+        f"from 1 to {world.history} frames, {world.interval:g} s apart, with {acted} between two; "
+        f"1 to {world.max_steps} frames ahead"
+    )

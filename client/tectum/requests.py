@@ -175,7 +175,8 @@ def mask(value: Mask) -> reconstruct_pb2.Mask:
         message.kind = reconstruct_pb2.MaskKind.ValueType(kind)
     explicit = value.kind == "explicit" or (value.kind is None and len(value.hidden) > 0)
     if explicit != (len(value.hidden) > 0):
-        raise invalid("mask.hidden", "allowed: indices with kind explicit, and only with it")
+        found = f"found {len(value.hidden) or 'no'} indices with kind {value.kind}"
+        raise invalid("mask.hidden", f"{found}; allowed: indices with kind explicit, and only it")
     if value.ratio is not None:
         if explicit or not (math.isfinite(value.ratio) and 0 < value.ratio < 1):
             allowed = "none with hidden indices" if explicit else "above 0 and below 1"
@@ -307,8 +308,12 @@ def _choice(value: str, field: str, allowed: Sequence[str], wire: Mapping[str, i
 
 def _indices(hidden: Sequence[int]) -> list[int]:
     indices = [int(index) for index in hidden]
-    if len(set(indices)) != len(indices) or any(not 0 <= index < 2**32 for index in indices):
-        raise invalid("mask.hidden", "allowed: indices from 0, none twice")
+    known = set[int]()
+    for index in indices:
+        if index in known or not 0 <= index < 2**32:
+            found = f"found {index}{' twice' if index in known else ''}"
+            raise invalid("mask.hidden", f"{found}; allowed: indices from 0, none twice")
+        known.add(index)
     return indices
 
 

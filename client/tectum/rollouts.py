@@ -25,8 +25,10 @@ class Rollout:
     latents: Embedding | None
     """[F, D], or [F, N, D], in the space of kind `world_latent`. None: not asked for."""
     goal_distances: NDArray[np.float32] | None
-    """float32[F]: how far each predicted frame is from the goal; 0 is the goal, about 2 what has
-    nothing to do with it. None: there is no goal."""
+    """float32[F]: how far each predicted frame is from the goal, mean squared difference of their
+    latents; 0 is the goal. What is far depends on the model, and distances of one compare with each
+    other alone: the embedded model's trunk (latents 4×4) has 1.31 between first frames of different
+    test episodes, 0.55 between an episode's first and last. None: there is no goal."""
     frames: NDArray[np.uint8] | None
     """uint8[F, H, W, 3], the predicted frames as the model paints them. None: not asked for."""
 

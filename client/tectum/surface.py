@@ -138,7 +138,7 @@ def reconstruct_image(
 
     Args:
         image: The picture.
-        mask: What to hide. None: random, as trained, seed 0.
+        mask: What to hide. None: random patches at the model's own ratio, seed 0.
         text: An instruction the model may use.
         options: See `InferenceOptions`.
     """
@@ -160,7 +160,8 @@ def reconstruct_clip(
 
     Args:
         clip: uint8[T, H, W, 3], or a list of T pictures, oldest first.
-        mask: What to hide. None: random, as trained, seed 0.
+        mask: What to hide. None: random tubelets at the model's own ratio, seed 0, whatever
+            training hid; usually it hides tubes, as `Mask("tube")` does.
         frame_interval: Seconds between frames. None: the model's own is asserted.
         options: See `InferenceOptions`.
     """
@@ -208,7 +209,8 @@ def reconstruct_actions(
 
     Args:
         actions: float[T, A] in the robot's own units; hidden steps must be finite all the same.
-        mask: What to hide. None: random, as trained, seed 0.
+        mask: What to hide. None: random steps at the model's own ratio, seed 0; training hides a
+            run of them, as `Mask("block")` does.
         step_interval: Seconds between steps. None: the model's own is asserted.
         text: An instruction the model may use.
         image: What the robot saw at the first step.

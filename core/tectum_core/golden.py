@@ -233,7 +233,7 @@ def _run(
         if learnt("video.pool"):
             outputs["clip_pooled"] = predictor.embed_clips(clip, "pooled")
         outputs["clip_tokens"] = predictor.embed_clips(clip, "tokens")
-        outputs["clip_importance"] = predictor.clip_importance(clip[0])
+        outputs["clip_importance"] = predictor.clip_importance(clip)[0]
         if model.video_decoder is not None and learnt("video_decoder"):
             filled = predictor.fill_clips(clip, inputs["input/clip_mask"])
             outputs["filled_clips"] = np.nan_to_num(filled.error)
@@ -303,7 +303,7 @@ def _of_images(
         outputs["pooled"] = predictor.embed_images(images, "pooled")
     if learnt("vision"):
         outputs["tokens"] = predictor.embed_images(images[:1], "tokens")
-        outputs["importance"] = predictor.image_importance(images[0])
+        outputs["importance"] = predictor.image_importance(images[:1])[0]
     if model.joint is not None and learnt("joint"):
         image, text = predictor.embed_images(images, "joint"), predictor.embed_texts(texts)
         outputs["joint_image"], outputs["joint_text"] = image, text

@@ -76,8 +76,9 @@ class Rollouts:
     latents: Float32
     """float32[B, F, N, D], or [B, F, D] if pooled: at mean 0 and spread 1 each."""
     distances: Float32 | None
-    """float32[B, F], mean squared difference to the goal's latents: 0 is the goal, 2 is what two
-    unrelated ones have; None without a goal."""
+    """float32[B, F], mean squared difference to the goal's latents: 0 is the goal. Latents are
+    normalised one by one and not centred, so what unrelated frames have depends on the model;
+    None without a goal."""
     frames: Uint8Image | None
     """uint8[B, F, S, S, 3]; None if not asked for."""
     painted: Tensor | None

@@ -137,25 +137,25 @@ class Predictor:
         return as_numpy(self.model.joint.logits(torch.from_numpy(cosine).to(self.device)))
 
     @torch.inference_mode()
-    def image_importance(self, image: Uint8Image) -> Float32:
-        """How much the trunk's last block attends to each patch of a picture: float32[N]."""
+    def image_importance(self, images: Sequence[Uint8Image]) -> Float32:
+        """How much the trunk's last block attends to each patch of pictures: float32[B, N]."""
         self._require("vision")
-        return as_numpy(self.model.vision.importance(self._inputs.pixels([image]))[0])
+        return as_numpy(self.model.vision.importance(self._inputs.pixels(images)))
 
     @torch.inference_mode()
-    def clip_importance(self, clip: Uint8Image) -> Float32:
-        """The same for each tubelet of a clip uint8[T, H, W, 3]."""
+    def clip_importance(self, clips: Sequence[Uint8Image]) -> Float32:
+        """The same for each tubelet of clips uint8[T, H, W, 3]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
         self._require("video")
-        return as_numpy(self.model.video.importance(self._inputs.clip_pixels([clip]))[0])
+        return as_numpy(self.model.video.importance(self._inputs.clip_pixels(clips)))
 
     @torch.inference_mode()
-    def clip_change(self, clip: Uint8Image) -> Float32:
-        """How much each tubelet's pixels differ from the frames about it: float32[N]."""
+    def clip_change(self, clips: Sequence[Uint8Image]) -> Float32:
+        """How much each tubelet's pixels differ from the frames about it: float32[B, N]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
-        return as_numpy(clip_change(self._inputs.clip_pixels([clip]), self.model.video.config)[0])
+        return as_numpy(clip_change(self._inputs.clip_pixels(clips), self.model.video.config))
 
     @torch.inference_mode()
     def fill_images(

@@ -13,7 +13,15 @@ from PIL import Image
 from tests.bundles import picture
 from tests.cli.running import free_port, invoke, run_without
 
-from tectum import Capability, Client, ModelState, Rejection
+from tectum import (
+    Capability,
+    Client,
+    ModelState,
+    Rejection,
+    VectorKind,
+    WorldActions,
+    WorldModelInput,
+)
 from tectum_cli import demo, extras, pictures
 from tectum_cli.pictures import latent_plot, reconstruction_sheet
 
@@ -99,6 +107,29 @@ def test_one_model_is_described_by_its_card(worker: str) -> None:
     assert result.exit_code == 0
     assert "Untrained" in result.output
     assert "Its vectors mean nothing." in result.output
+
+
+@pytest.mark.parametrize(
+    ("actions", "steps", "said"),
+    [
+        (WorldActions.REAL, 4, "with 4 actions of 3 numbers between two; 1 to 8 frames ahead"),
+        (WorldActions.LATENT, 1, "with 1 latent action of 3 numbers between two; 1 to 8 frames"),
+        (WorldActions.NONE, 0, "with no actions between two; 1 to 8 frames ahead"),
+    ],
+)
+def test_one_model_is_described_with_what_its_rollouts_take(
+    worker: str, monkeypatch: pytest.MonkeyPatch, actions: WorldActions, steps: int, said: str
+) -> None:
+    with Client(worker) as client:
+        model = client.get_model("tiny")
+    world = WorldModelInput(0.05, 2, 8, actions, steps, 3, VectorKind.TOKENS, 16)
+    foresees = replace(model, input=replace(model.input, world_model=world))
+    monkeypatch.setattr(Client, "get_model", lambda *_: foresees)
+
+    output = invoke("models", "tiny", "--worker", worker).output
+
+    assert f"rollouts    from 1 to 2 frames, 0.05 s apart, {said}" in output
+    assert model.version in output
 
 
 def test_an_unknown_model_is_named(worker: str) -> None:

@@ -57,7 +57,7 @@ def test_narrower_trunks_say_nearly_the_same(
         (narrow.embed_images(images, "tokens"), full.embed_images(images, "tokens")),
         (narrow.embed_texts(texts), full.embed_texts(texts)),
         (narrow.embed_clips([clip()], "pooled"), full.embed_clips([clip()], "pooled")),
-        (narrow.image_importance(images[0]), full.image_importance(images[0])),
+        (narrow.image_importance(images), full.image_importance(images)),
     ]
 
     assert all(found.dtype == np.float32 for found, _ in pairs)
@@ -209,6 +209,6 @@ def test_what_has_hidden_patches_waits_for_no_compiler(
 
     for share in (0.25, 0.5, 0.75):
         compiled.fill_images([picture()], hide(compiled, share))
-    compiled.image_importance(picture())
+    compiled.image_importance([picture()])
 
     assert counter.frame_count == 0

@@ -198,8 +198,17 @@ def test_pictures_may_be_views_of_any_layout(full: Predictor) -> None:
 
 
 def test_importance_has_a_number_for_each_patch(full: Predictor) -> None:
-    assert full.image_importance(PICTURES[0]).shape == (16,)
-    assert full.clip_importance(CLIPS[0]).shape == (32,)
+    assert full.image_importance(PICTURES).shape == (len(PICTURES), 16)
+    assert full.clip_importance(CLIPS).shape == (len(CLIPS), 32)
+
+
+def test_importance_is_each_pictures_own_whatever_its_neighbours(full: Predictor) -> None:
+    together = full.image_importance(PICTURES), full.clip_importance(CLIPS)
+
+    alone = [np.concatenate([full.image_importance([one]) for one in PICTURES])]
+    alone += [np.concatenate([full.clip_importance([one]) for one in CLIPS])]
+    for found, wanted in zip(together, alone, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 # ---------------------------------------------------------------- filling in
@@ -313,7 +322,7 @@ MISSING: dict[str, tuple[Callable[[Predictor], object], str]] = {
     "texts": (lambda p: p.embed_texts(["a"]), "has no text path"),
     "encode": (lambda p: p.encode("a"), "has no text path"),
     "logits": (lambda p: p.logits(np.zeros((1, 1), np.float32)), "has no joint space"),
-    "clip importance": (lambda p: p.clip_importance(CLIPS[0]), "has no video path"),
+    "clip importance": (lambda p: p.clip_importance(CLIPS), "has no video path"),
     "fill images": (lambda p: p.fill_images(PICTURES[:1], PATCHES[:1]), "reconstructs no images"),
     "fill clips": (lambda p: p.fill_clips(CLIPS[:1], TUBELETS[:1]), "reconstructs no clips"),
     "fill texts": (lambda p: p.fill_texts([[1, 2]]), "reconstructs no texts"),

@@ -24,13 +24,13 @@ TUBELETS = torch.arange(32)[None] < 16
 STEPS = torch.arange(8)[None] < 4
 CALLS: list[tuple[Part, Callable[[Predictor], object]]] = [
     ("vision", lambda p: p.embed_images([picture()], "tokens")),
-    ("vision", lambda p: p.image_importance(picture())),
+    ("vision", lambda p: p.image_importance([picture()])),
     ("vision.pool", lambda p: p.embed_images([picture()], "pooled")),
     ("joint", lambda p: p.embed_images([picture()], "joint")),
     ("joint", lambda p: p.embed_texts(["open"])),
     ("joint", lambda p: p.logits(np.zeros(1, np.float32))),
     ("video", lambda p: p.embed_clips([clip()], "tokens")),
-    ("video", lambda p: p.clip_importance(clip())),
+    ("video", lambda p: p.clip_importance([clip()])),
     ("video.pool", lambda p: p.embed_clips([clip()], "pooled")),
     ("pixel_decoder", lambda p: p.fill_images([picture()], PATCHES)),
     ("video_decoder", lambda p: p.fill_clips([clip()], TUBELETS)),

@@ -28,8 +28,14 @@ NOT_IN_REST = {
     "all bad": "the same; `all files bad` is asked instead",
 }
 """Rows that a REST caller has no words for."""
-OTHER_WORDS = {"pooled texts": "unknown field"}
-"""Rows that the gateway's schema refuses in words of its own: the route has no such field."""
+OTHER_WORDS = {
+    "pooled texts": "unknown field",
+    "slow clip": "100 ms apart, 90 to 110 ms are allowed; found 200 ms",
+    "slow frames": "50 ms apart, 45 to 55 ms are allowed; found 200 ms",
+    "wrong interval": "50 ± 10 ms apart, these are 80 ms",
+}
+"""Rows that the gateway's schema refuses in words of its own, for the route has no such field, and
+those of times, which REST has in milliseconds."""
 
 
 def test_every_row_is_asked_over_rest_or_named_here() -> None:

@@ -33,7 +33,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_SHAPE_MISMATCH: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT: a tensor's or a raw image's shape does not fit its bytes or the model."""
     ERROR_REASON_NOT_FINITE: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT: a number is NaN or infinite."""
+    """INVALID_ARGUMENT: a number is NaN or infinite, or so large that the model's answer would be."""
     ERROR_REASON_TOO_MANY_ITEMS: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT: more items than Limits allows in one request, or more than the worker's memory
     for requests holds of the message and its pixels together.
@@ -103,7 +103,7 @@ ERROR_REASON_FIELD_OUT_OF_RANGE: ErrorReason.ValueType  # 2
 ERROR_REASON_SHAPE_MISMATCH: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT: a tensor's or a raw image's shape does not fit its bytes or the model."""
 ERROR_REASON_NOT_FINITE: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT: a number is NaN or infinite."""
+"""INVALID_ARGUMENT: a number is NaN or infinite, or so large that the model's answer would be."""
 ERROR_REASON_TOO_MANY_ITEMS: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT: more items than Limits allows in one request, or more than the worker's memory
 for requests holds of the message and its pixels together.

@@ -88,7 +88,9 @@ class Clip(google.protobuf.message.Message):
 
     @property
     def frame_interval(self) -> google.protobuf.duration_pb2.Duration:
-        """Time between neighbouring frames. Absent: InputSpec.clip.frame_interval is asserted."""
+        """Time between neighbouring frames, InputSpec.clip.frame_interval or up to a tenth more or less.
+        Absent: InputSpec.clip.frame_interval is asserted.
+        """
 
     def __init__(
         self,

@@ -173,12 +173,15 @@ class MaskedActions(google.protobuf.message.Message):
     @property
     def actions(self) -> tectum.v1.tensor_pb2.Tensor:
         """float32[T, A] in the robot's own units; T is 2 to InputSpec.actions.max_steps, A is
-        InputSpec.actions.names. Hidden steps' values serve only to measure the error; finite all the same.
+        InputSpec.actions.names. Hidden steps' values serve only to measure the error; finite all the same,
+        and that error too.
         """
 
     @property
     def step_interval(self) -> google.protobuf.duration_pb2.Duration:
-        """Time between steps. Absent: InputSpec.actions.step_interval is asserted."""
+        """Time between steps, InputSpec.actions.step_interval or up to a tenth more or less. Absent:
+        InputSpec.actions.step_interval is asserted.
+        """
 
     def __init__(
         self,

@@ -70,7 +70,9 @@ class RolloutRequest(google.protobuf.message.Message):
 
     @property
     def frame_interval(self) -> google.protobuf.duration_pb2.Duration:
-        """Time between neighbouring frames. Absent: InputSpec.world_model.interval is asserted."""
+        """Time between neighbouring frames, InputSpec.world_model.interval or up to a tenth more or less.
+        Absent: InputSpec.world_model.interval is asserted.
+        """
 
     @property
     def past_actions(self) -> tectum.v1.tensor_pb2.Tensor:
@@ -124,8 +126,12 @@ class Rollout(google.protobuf.message.Message):
 
     @property
     def goal_distances(self) -> tectum.v1.tensor_pb2.Tensor:
-        """float32[F]: mean squared difference between each predicted frame's latents and the goal's, which
-        have mean 0 and spread 1: 0 is the goal, about 2 what has nothing to do with it. Absent: no goal.
+        """float32[F]: mean squared difference between each predicted frame's latents and the goal's, each
+        latent brought to mean 0 and spread 1 by itself. 0 is the goal; what is far from it depends on the
+        model, for what all its latents have in common stays in them: distances of one model compare with
+        each other alone. Of what was seen, the trunk of the embedded model (latents 4×4) has 1.31 between
+        first frames of different test episodes, and 0.55 between an episode's first and last. Absent: no
+        goal.
         """
 
     @property

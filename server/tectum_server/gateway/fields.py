@@ -5,7 +5,7 @@ REST is flatter than the contract and says its units, so a caller would look in 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 _RENAMED = (
     (re.compile(r"^options\.expected_space_ids.*"), "X-Tectum-Expected-Space"),
@@ -21,15 +21,24 @@ _RENAMED = (
     (re.compile(r"^captured_at(\[\d+\])$"), r"frames\1.captured_at_ms"),
     (re.compile(r"\b(interval|frame_interval|step_interval|captured_at)$"), r"\1_ms"),
 )
+_NUMBER = r"\d[\d.]*(?:e[+-]?\d+)?"
+_SECONDS = re.compile(rf"({_NUMBER}(?: (?:±|to) {_NUMBER})*) s\b")
 
 
-def rest_words(message: str, fields: Iterable[str]) -> str:
-    """What is said of these of the contract's fields, `field: …`, in REST's words."""
+def rest_words(message: str, fields: Sequence[str]) -> str:
+    """What is said of these of the contract's fields, `field: …`, in REST's words and units."""
     for field in fields:
         if field:
             told = rf"(?<![\w.\]]){re.escape(field)}(?=:)"
             message = re.sub(told, rest_field(field).replace("\\", r"\\"), message)
+    if any(rest_field(field).endswith("_ms") for field in fields):
+        message = _SECONDS.sub(_milliseconds, message)
     return message
+
+
+def _milliseconds(seconds: re.Match[str]) -> str:
+    """`0.045 to 0.055 s` as `45 to 55 ms`."""
+    return re.sub(_NUMBER, lambda found: f"{1000 * float(found[0]):g}", seconds[1]) + " ms"
 
 
 def rest_field(path: str) -> str:

@@ -131,7 +131,8 @@ def of_error(error: tectum.TectumError, scope: Scope) -> Problem:
     if status is None:
         status = next(STATUS_BY_CLASS[c] for c in type(error).__mro__ if c in STATUS_BY_CLASS)
     violations = [
-        Violation(field=rest_field(v.field), description=v.description) for v in error.violations
+        Violation(field=rest_field(v.field), description=rest_words(v.description, [v.field]))
+        for v in error.violations
     ]
     return problem(
         scope,

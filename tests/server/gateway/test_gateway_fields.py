@@ -6,7 +6,7 @@ from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
 from tests.server.gateway.checks import checked
 
-from tectum_server.gateway.fields import rest_field
+from tectum_server.gateway.fields import rest_field, rest_words
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,33 @@ from tectum_server.gateway.fields import rest_field
 )
 def test_a_field_is_named_as_in_the_request(contract: str, rest: str) -> None:
     assert rest_field(contract) == rest
+
+
+@pytest.mark.parametrize(
+    ("field", "said", "told"),
+    [
+        ("frame_interval", "0.045 to 0.055 s; found 5e-05 s", "45 to 55 ms; found 0.05 ms"),
+        ("interval", "frames 0.05 ± 0.01 s apart", "frames 50 ± 10 ms apart"),
+        ("captured_at[1]", "found -1 s", "found -1000 ms"),
+        ("actions.step_interval", "2 to 8 steps", "2 to 8 steps"),
+        ("texts[0]", "found 3 s", "found 3 s"),
+    ],
+)  # fmt: skip
+def test_what_rest_has_in_milliseconds_is_told_in_them(field: str, said: str, told: str) -> None:
+    assert rest_words(f"{field}: {said}", [field]) == f"{rest_field(field)}: {told}"
+
+
+async def test_a_violation_is_told_in_milliseconds(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    worker.refuse(
+        R.ERROR_REASON_INTERVAL_MISMATCH, violations=[("frame_interval", "found 5e-05 s")]
+    )
+
+    found = checked(await http.post("/v1/embed/texts", json={"texts": ["a"]}), 422)
+
+    wanted = [{"field": "frame_interval_ms", "description": "found 0.05 ms"}]
+    assert found["violations"] == wanted
 
 
 async def test_a_problem_names_the_field_as_in_the_request(

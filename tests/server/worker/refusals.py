@@ -124,7 +124,7 @@ INPUTS = {
         clips(frame_interval=seconds(0.2)),
         "INTERVAL_MISMATCH",
         "clips[0].frame_interval",
-        words="0.1 s apart, found 0.2",
+        words="0.1 s apart, 0.09 to 0.11 s are allowed; found 0.2 s",
     ),
     "timeless clip": Row.of(
         clips(frame_interval=seconds(0)), "FIELD_OUT_OF_RANGE", "clips[0].frame_interval"
@@ -166,15 +166,22 @@ REQUESTS = {
     "no target": Row.of(fill(), "FIELD_MISSING", "target"),
     "bad picture": Row.of(fill(image=NO_IMAGE), "IMAGE_UNREADABLE", "image.encoded"),
     "tube over an image": Row.of(
-        fill(image=IMAGE, mask=mask(kind=TUBE)), "FIELD_OUT_OF_RANGE", "mask.kind"
+        fill(image=IMAGE, mask=mask(kind=TUBE)),
+        "FIELD_OUT_OF_RANGE",
+        "mask.kind",
+        words="found tube; allowed for an image: random, block, importance or explicit",
     ),
     "block over a text": Row.of(
         fill(text={"text": "open the door"}, mask=mask(kind=BLOCK)),
         "FIELD_OUT_OF_RANGE",
         "mask.kind",
+        words="found block; allowed for a text: random or explicit",
     ),
     "importance over actions": Row.of(
-        fill(actions=steps(), mask=mask(kind=IMPORTANCE)), "FIELD_OUT_OF_RANGE", "mask.kind"
+        fill(actions=steps(), mask=mask(kind=IMPORTANCE)),
+        "FIELD_OUT_OF_RANGE",
+        "mask.kind",
+        words="found importance; allowed for an action sequence: random, block or explicit",
     ),
     "change over an image": Row.of(
         fill(image=IMAGE, mask=mask(kind=IMPORTANCE, source=CHANGE)),
@@ -232,6 +239,12 @@ REQUESTS = {
         fill(image=IMAGE, text_condition=" "), "FIELD_MISSING", "text_condition"
     ),
     "NaN actions": Row.of(fill(actions=steps(NAN)), "NOT_FINITE", "actions.actions"),
+    "actions beyond what float32 can follow": Row.of(
+        fill(actions=steps(np.full((8, 4), 1e30))),
+        "NOT_FINITE",
+        "actions.actions",
+        words="the model's answer holds NaN or infinity",
+    ),
     "wide actions": Row.of(
         fill(actions=steps(np.zeros((8, 5)))),
         "SHAPE_MISMATCH",
@@ -284,7 +297,7 @@ REQUESTS = {
         rollout(frame_interval=seconds(0.2)),
         "INTERVAL_MISMATCH",
         "frame_interval",
-        words="0.05 s apart, found 0.2",
+        words="0.05 s apart, 0.045 to 0.055 s are allowed; found 0.2 s",
     ),
     "bad frame": Row.of(rollout(frames=[IMAGE, NO_IMAGE]), "IMAGE_UNREADABLE", "frames[1].encoded"),
     "bad goal": Row.of(rollout(goal=NO_IMAGE), "IMAGE_UNREADABLE", "goal.encoded"),
@@ -292,7 +305,10 @@ REQUESTS = {
         rollout_pb2.RolloutRequest(frames=[IMAGE]), "FIELD_MISSING", "candidates"
     ),
     "steps of a model that reads actions": Row.of(
-        rollout_pb2.RolloutRequest(frames=[IMAGE], steps=2), "FIELD_OUT_OF_RANGE", "steps"
+        rollout_pb2.RolloutRequest(frames=[IMAGE], steps=2),
+        "FIELD_MISSING",
+        "candidates",
+        words="this model reads actions: give candidates, not steps",
     ),
     "half an interval": Row.of(
         rollout(steps=6), "SHAPE_MISMATCH", "candidates", words="[K, F × 4, 4]"
@@ -308,6 +324,13 @@ REQUESTS = {
     ),
     "NaN candidates": Row.of(
         rollout(candidates=floats(np.full((2, 4, 4), np.nan))), "NOT_FINITE", "candidates"
+    ),
+    "candidates beyond what float32 can follow": Row.of(
+        rollout(candidates=floats(np.full((2, 4, 4), 3e38))),
+        "NOT_FINITE",
+        "candidates[0]",
+        "candidates[1]",
+        words="the model's answer holds NaN or infinity",
     ),
     "too many candidates": Row.of(
         rollout(count=65), "TOO_MANY_ITEMS", "candidates", words="65 items, at most 64"

@@ -83,7 +83,8 @@ class Rollout(Answered):
     latents: Embedding | None = None
     """[F, D], or [F, tokens, D]. Absent: not asked for."""
     goal_distances: list[float] | None = None
-    """[F]: how far each predicted frame is from the goal; 0 is the goal. Absent: no goal."""
+    """[F]: how far each predicted frame is from the goal; 0 is the goal, and what is far depends on
+    the model. Absent: no goal."""
     frames: list[str] | None = None
     """Base64 PNGs: the predicted frames as the model paints them. Absent: not asked for."""
 

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["Cost", "CostModel"]
+__all__ = ["Cost", "CostModel", "Length", "Trifle"]
 
 _REMEMBERED = 16
 _MOST_KEYS = 512
@@ -43,10 +43,24 @@ class Cost:
         return fits if self.of(fits) <= limit_ms else fits - 1  # the quotient is rounded
 
 
+class Length(int):
+    """The part of a batch key, a tuple, that costs go by evenly: keys alike but for it are kin."""
+
+
+class Trifle(int):
+    """A part that costs hardly go by: keys that are alike but for such are kin as well."""
+
+
 class CostModel:
-    """One line for each batch key, from what batches took; for one thread alone."""
+    """One line for each batch key, from what batches took; for one thread alone.
+
+    A key that has not run yet is told by its kin: between the next shorter and the next longer, or
+    as the nearest.
+    """
 
     def __init__(self) -> None:
+        self._kin: dict[Hashable, dict[Hashable, int]] = {}
+        """Of each family the keys with an observation, and their lengths."""
         self._seen: dict[Hashable, dict[int, deque[float]]] = {}
         self._last: dict[Hashable, deque[tuple[int, float]]] = {}
         self._fitted: dict[Hashable, Cost] = {}
@@ -62,10 +76,30 @@ class CostModel:
         last.append((items, took_ms))
         line = _fit({size: median(times) for size, times in sizes.items()})
         self._fitted[key] = _at_the_pace_of(last, line)
+        family, length = _family(key)
+        self._kin.setdefault(family, {})[key] = length
 
     def cost(self, key: Hashable) -> Cost | None:
-        """The line for `key`; None before its first observation."""
-        return self._fitted.get(key)
+        """The line for `key`; None before its first observation, or any of its kin."""
+        known = self._fitted.get(key)
+        return self._of_kin(key) if known is None else known
+
+    def _of_kin(self, key: Hashable) -> Cost | None:
+        """Between the nearest in length; of several as long the dearest."""
+        family, length = _family(key)
+        by_length: dict[int, Cost] = {}
+        for other, its in self._kin.get(family, {}).items():
+            cost = self._fitted[other]
+            if its not in by_length or by_length[its].of(1) < cost.of(1):
+                by_length[its] = cost
+        shorter = max((one for one in by_length if one <= length), default=None)
+        longer = min((one for one in by_length if one >= length), default=None)
+        if shorter is None or longer is None or shorter == longer:
+            nearest = longer if shorter is None else shorter
+            return None if nearest is None else by_length[nearest]
+        return _between(
+            by_length[shorter], by_length[longer], (length - shorter) / (longer - shorter)
+        )
 
     def forget(self, keys: set[Hashable]) -> None:
         """Drop keys that will not come again (an unloaded model's)."""
@@ -73,11 +107,34 @@ class CostModel:
             self._seen.pop(key, None)
             self._last.pop(key, None)
             self._fitted.pop(key, None)
+            family, _ = _family(key)
+            kin = self._kin.get(family, {})
+            kin.pop(key, None)
+            if not kin:
+                self._kin.pop(family, None)
 
     @property
     def known(self) -> set[Hashable]:
         """Keys with an observation."""
         return set(self._fitted)
+
+
+def _family(key: Hashable) -> tuple[Hashable, int]:
+    """What a key shares with its kin, and its length; 0: it has none."""
+    if not isinstance(key, tuple):
+        return key, 0
+    length = next((int(part) for part in key if isinstance(part, Length)), 0)
+    shared = (None if isinstance(part, Length | Trifle) else part for part in key)
+    return tuple(shared), length
+
+
+def _between(one: Cost, other: Cost, share: float) -> Cost:
+    """So much of the way from one line to another."""
+    return Cost(
+        one.fixed_ms + share * (other.fixed_ms - one.fixed_ms),
+        one.per_item_ms + share * (other.per_item_ms - one.per_item_ms),
+        min(one.least, other.least),
+    )
 
 
 def _fit(medians: dict[int, float]) -> Cost:

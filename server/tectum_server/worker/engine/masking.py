@@ -6,6 +6,8 @@ what the model's own ratio is. Equal seeds hide equal elements, whatever else is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ from tectum_server.worker.jobs import (
     Operation,
 )
 
-__all__ = ["check_mask", "clip_mask", "image_mask", "step_mask", "token_mask"]
+__all__ = ["check_mask", "clip_masks", "image_masks", "scored_by", "step_mask", "token_mask"]
 
 
 def check_mask(predictor: Predictor, operation: Operation, item: Item) -> None:
@@ -40,17 +42,55 @@ def check_mask(predictor: Predictor, operation: Operation, item: Item) -> None:
     """
     match operation:
         case FillImage(mask=spec) if spec.kind in ("explicit", "tube") or spec.source == "change":
-            image_mask(predictor, spec, item.arrays[0])  # no other is refused
+            _image_mask(predictor, spec)  # no other is refused
         case FillClip(mask=spec) if spec.kind == "explicit":
-            clip_mask(predictor, spec, item.arrays[0])
+            _clip_mask(predictor, spec)
         case FillActions(mask=spec):
             step_mask(predictor, spec, item.arrays[0].shape[0])
         case FillText(mask=MaskSpec(kind="block" | "importance" | "tube" as kind)):
-            raise _not_for(kind, "a text")
+            raise _not_for(kind, "a text", "random or explicit")
 
 
-def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -> Tensor:
-    """bool[N] over an image's patches."""
+def scored_by(spec: MaskSpec) -> str:
+    """What says how much elements matter, for a mask that goes by that; else empty."""
+    return spec.source if spec.kind == "importance" else ""
+
+
+def image_masks(
+    predictor: Predictor, specs: Sequence[MaskSpec], images: Sequence[NDArray[np.uint8]]
+) -> Tensor:
+    """bool[B, N] over images' patches, by masks that are scored alike: in one pass, if at all."""
+    if scored_by(specs[0]) == "attention":
+        scores: Sequence[NDArray[np.float32] | None] = list(predictor.image_importance(images))
+    else:
+        scores = [None] * len(specs)
+    masks = [_image_mask(predictor, s, own) for s, own in zip(specs, scores, strict=True)]
+    return torch.stack(masks)
+
+
+def clip_masks(
+    predictor: Predictor, specs: Sequence[MaskSpec], clips: Sequence[NDArray[np.uint8]]
+) -> Tensor:
+    """bool[B, N] over clips' tubelets, as `image_masks`.
+
+    Raises:
+        Failure: CAPABILITY_MISSING.
+    """
+    match scored_by(specs[0]):
+        case "attention":
+            scores: Sequence[NDArray[np.float32] | None] = list(predictor.clip_importance(clips))
+        case "change":
+            scores = list(predictor.clip_change(clips))
+        case _:
+            scores = [None] * len(specs)
+    masks = [_clip_mask(predictor, s, own) for s, own in zip(specs, scores, strict=True)]
+    return torch.stack(masks)
+
+
+def _image_mask(
+    predictor: Predictor, spec: MaskSpec, scores: NDArray[np.float32] | None = None
+) -> Tensor:
+    """bool[N] over an image's patches, by float32[N] where it goes by what matters."""
     vision, decoder = predictor.config.model.vision, predictor.config.model.pixel_decoder
     ratio = spec.ratio or (decoder.mask_ratio if decoder else 0.75)
     match spec.kind:
@@ -65,15 +105,17 @@ def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -
                     "one image says nothing of what changes; a mask by change needs a clip",
                     "mask.source",
                 )
-            return _important(predictor.image_importance(image), ratio, spec)
+            return _important(scores, ratio, spec)
         case "explicit":
             return _explicit(spec, vision.patches, "patches")
         case "tube":
-            raise _not_for("tube", "an image; it needs a clip")
+            raise _not_for("tube", "an image", "random, block, importance or explicit")
 
 
-def clip_mask(predictor: Predictor, spec: MaskSpec, clip: NDArray[np.uint8]) -> Tensor:
-    """bool[N] over a clip's tubelets."""
+def _clip_mask(
+    predictor: Predictor, spec: MaskSpec, scores: NDArray[np.float32] | None = None
+) -> Tensor:
+    """bool[N] over a clip's tubelets, by float32[N] where it goes by what matters."""
     video, decoder = predictor.config.model.video, predictor.config.model.video_decoder
     if video is None:
         raise Failure(errors_pb2.ERROR_REASON_CAPABILITY_MISSING, "this model has no video path")
@@ -88,8 +130,6 @@ def clip_mask(predictor: Predictor, spec: MaskSpec, clip: NDArray[np.uint8]) -> 
             frame = masks.random_mask(video.grid**2, ratio, _generator(spec))
             return masks.tube_mask(video.steps, frame)
         case "importance":
-            changes = spec.source == "change"
-            scores = predictor.clip_change(clip) if changes else predictor.clip_importance(clip)
             return _important(scores, ratio, spec)
         case "explicit":
             return _explicit(spec, video.patches, "tubelets")
@@ -107,7 +147,7 @@ def step_mask(predictor: Predictor, spec: MaskSpec, steps: int) -> Tensor:
         case "explicit":
             return _explicit(spec, steps, "steps")
         case "importance" | "tube":
-            raise _not_for(spec.kind, "an action sequence")
+            raise _not_for(spec.kind, "an action sequence", "random, block or explicit")
 
 
 def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -> frozenset[int]:
@@ -147,11 +187,13 @@ def token_mask(predictor: Predictor, spec: MaskSpec | None, text: EncodedText) -
         case "explicit":
             hidden = _explicit(spec, count, "tokens")
         case "block" | "importance" | "tube":
-            raise _not_for(spec.kind, "a text")
+            raise _not_for(spec.kind, "a text", "random or explicit")
     return written | {text.content[int(i)] for i in hidden.nonzero().flatten()}
 
 
-def _important(scores: NDArray[np.float32], ratio: float, spec: MaskSpec) -> Tensor:
+def _important(scores: NDArray[np.float32] | None, ratio: float, spec: MaskSpec) -> Tensor:
+    if scores is None:
+        raise TypeError("what goes by what matters is scored first")
     return masks.hinted_mask(torch.from_numpy(scores), ratio, spec.hint, _generator(spec))
 
 
@@ -164,10 +206,10 @@ def _explicit(spec: MaskSpec, elements: int, what: str) -> Tensor:
         ) from error
 
 
-def _not_for(kind: str, target: str) -> Failure:
+def _not_for(kind: str, target: str, allowed: str) -> Failure:
     return Failure(
         errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE,
-        f"a {kind} mask is not for {target}",
+        f"found {kind}; allowed for {target}: {allowed}",
         "mask.kind",
     )
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tectum.v1 import errors_pb2
 from tectum_core.masks import hidden_count
@@ -20,10 +19,13 @@ from tectum_core.model.vision import VisionTransformer
 from tectum_core.predictor import Predictor
 from tectum_core.rollouts import RolloutRequest
 from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.cost import Length, Trifle
+from tectum_server.worker.engine.finite import if_finite
 from tectum_server.worker.engine.masking import (
     check_mask,
-    clip_mask,
-    image_mask,
+    clip_masks,
+    image_masks,
+    scored_by,
     step_mask,
     token_mask,
 )
@@ -67,24 +69,26 @@ def _shape(operation: Operation, item: Item, predictor: Predictor) -> tuple[Hash
         case EmbedTexts():
             return ()
         case FillImage():
-            return (_hidden(predictor.model.vision, operation, predictor), bool(item.text))
+            hidden = _hidden(predictor.model.vision, operation, predictor)
+            return (Length(hidden), scored_by(operation.mask), bool(item.text))
         case FillClip():
             video = predictor.model.video
             if video is None:
                 raise Failure(
                     errors_pb2.ERROR_REASON_CAPABILITY_MISSING, "this model has no video path"
                 )
-            return (_hidden(video, operation, predictor),)
+            return (Length(_hidden(video, operation, predictor)), scored_by(operation.mask))
         case FillText():
-            return (bool(item.arrays), operation.top_k)
+            return (bool(item.arrays), Trifle(operation.top_k))
         case FillActions():
             flags = (operation.has_state, operation.has_image, bool(item.text))
-            return (*flags, item.arrays[0].shape[0])
+            return (*flags, Length(item.arrays[0].shape[0]))
         case LatentActions():
             return (operation.decode_actions, operation.predict_frame)
         case Rollout():
-            asked = (operation.has_goal, operation.return_latents, operation.decode_frames)
-            return (operation.frames, item.arrays[0].shape[0], *asked)
+            asked = (Trifle(operation.has_goal), Trifle(operation.return_latents))
+            seen = Trifle(item.arrays[0].shape[0])  # looking back on less takes no longer
+            return (Length(operation.frames), seen, *asked, operation.decode_frames)
 
 
 def run_batch(
@@ -95,6 +99,25 @@ def run_batch(
     Raises:
         Failure: items cannot be computed; the caller finds out which by running fewer.
     """
+    return [
+        output if isinstance(output, Failure) else _told(operation, output)
+        for (operation, _), output in zip(batch, _computed(predictor, batch), strict=True)
+    ]
+
+
+def _told(operation: Operation, output: ItemOutput) -> ItemOutput | Failure:
+    """What goes out of what was computed: numbers, and of a rollout no more than was asked for."""
+    sound = if_finite(operation, output)
+    if isinstance(sound, Failure) or not isinstance(operation, Rollout):
+        return sound
+    latents, *rest = sound.arrays
+    return ItemOutput((latents if operation.return_latents else empty(), *rest))
+
+
+def _computed(
+    predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
+) -> Sequence[ItemOutput | Failure]:
+    """As `run_batch`, whatever the numbers are; of a rollout the latents in any case."""
     items = [item for _, item in batch]
     match batch[0][0]:
         case EmbedImages(vector=vector):
@@ -143,17 +166,13 @@ def _hidden(trunk: VisionTransformer, operation: FillImage | FillClip, predictor
 def _fill_pictures(
     predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
 ) -> list[ItemOutput]:
-    masks: list[Tensor] = []
-    for operation, item in batch:
-        if isinstance(operation, FillImage):
-            masks.append(image_mask(predictor, operation.mask, item.arrays[0]))
-        elif isinstance(operation, FillClip):
-            masks.append(clip_mask(predictor, operation.mask, item.arrays[0]))
-    hidden = torch.stack(masks)
+    specs = [one.mask for one, _ in batch if isinstance(one, FillImage | FillClip)]
     pictures = [item.arrays[0] for _, item in batch]
     if isinstance(batch[0][0], FillClip):
+        hidden = clip_masks(predictor, specs, pictures)
         filled = predictor.fill_clips(pictures, hidden)
     else:
+        hidden = image_masks(predictor, specs, pictures)
         texts = [item.text for _, item in batch] if batch[0][1].text else None
         filled = predictor.fill_images(pictures, hidden, texts)
     return [
@@ -248,7 +267,8 @@ def _fill_actions(
     texts = [item.text for _, item in batch] if batch[0][1].text else None
     filled = predictor.fill_actions(given, hidden, images, texts, states)
     deviation = np.array(scaling.standard_deviation, np.float32)
-    error = (((filled - given) / deviation) ** 2).mean(axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # told to its caller, as all that is
+        error = (((filled - given) / deviation) ** 2).mean(axis=-1)
     error[~hidden.numpy()] = np.nan
     return [ItemOutput((filled[row], hidden[row].numpy(), error[row])) for row in range(len(batch))]
 
@@ -291,7 +311,7 @@ def _rollouts(predictor: Predictor, operation: Rollout, items: Sequence[Item]) -
     return [
         ItemOutput(
             (
-                found.latents[row] if operation.return_latents else empty(),
+                found.latents[row],  # whatever is asked for, they say whether it is numbers
                 empty() if found.distances is None else found.distances[row],
                 empty(np.uint8) if found.frames is None else found.frames[row],
             )

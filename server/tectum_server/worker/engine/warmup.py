@@ -78,14 +78,21 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
         yield EmbedImages("joint"), Item((image,))
         yield EmbedTexts(), Item(text="warm up")
     if config.pixel_decoder is not None and learnt("pixel_decoder"):
-        yield FillImage(MaskSpec()), Item((image,))
-        if config.pixel_decoder.text_context and learnt("pixel_decoder.from_text"):
-            yield FillImage(MaskSpec()), Item((image,), "warm up")
+        told = config.pixel_decoder.text_context and learnt("pixel_decoder.from_text")
+        for spec in (MaskSpec(), *([MaskSpec("importance")] if learnt("vision") else ())):
+            yield FillImage(spec), Item((image,))
+            if told:
+                yield FillImage(spec), Item((image,), "warm up")
     if config.video is not None and learnt("video"):
         clip = np.stack([image] * config.video.frames)
         yield EmbedClips("pooled" if learnt("video.pool") else "tokens"), Item((clip,))
         if config.video_decoder is not None and learnt("video_decoder"):
-            yield FillClip(MaskSpec("tube")), Item((clip,))
+            for spec in (
+                MaskSpec("tube"),
+                MaskSpec("importance"),
+                MaskSpec("importance", source="change"),
+            ):
+                yield FillClip(spec), Item((clip,))
     if config.fusion is not None and learnt("fusion.token_head"):
         yield FillText(MaskSpec(), 5), Item(text="warm up")
         if learnt("fusion.from_image"):
@@ -107,7 +114,10 @@ def _work(predictor: Predictor) -> Iterator[tuple[Operation, Item]]:
 
 
 def _rollouts(world: WorldModel, *, decodes: bool) -> Iterator[tuple[Operation, Item]]:
-    """As a planner asks: all that can be looked back on, towards a goal, near and far."""
+    """As a planner asks: all that can be looked back on, towards a goal, near and far.
+
+    What lies between, and what looks back on less, is told by these (`cost.Length`).
+    """
     config = world.config
     frame = np.zeros((world.trunk_grid**2, world.latent_width), np.float32)
     frame = frame[0] if config.latents == "pooled" else frame

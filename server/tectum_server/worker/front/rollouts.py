@@ -130,13 +130,16 @@ def _candidates(request: _Request, call: Call, spec: model_pb2.WorldModelInput) 
     """
     if spec.actions == model_pb2.WORLD_ACTIONS_NONE:
         return _Candidates(_steps_without_actions(request, spec), None, (None,))
-    if request.steps:
-        raise out_of_range("steps", "must be 0: the candidates say how many frames they are for")
-    _check_space(request, call, spec)
     if not request.HasField("candidates"):
         raise Failure(
-            errors_pb2.ERROR_REASON_FIELD_MISSING, "this model reads actions", "candidates"
+            errors_pb2.ERROR_REASON_FIELD_MISSING,
+            "this model reads actions: give candidates, not steps",
+            "candidates",
         )
+    if request.steps:
+        told = "must be left out: the candidates say how many frames they are for"
+        raise out_of_range("steps", told)
+    _check_space(request, call, spec)
     wanted = (None, None, spec.action_dimensions)
     found = read_floats(request.candidates, wanted, "candidates")
     frames, rest = divmod(found.shape[1], spec.action_steps)
@@ -168,9 +171,10 @@ def _past(request: _Request, spec: model_pb2.WorldModelInput) -> _Floats:
 
 
 def _steps_without_actions(request: _Request, spec: model_pb2.WorldModelInput) -> int:
-    for field in ("past_actions", "candidates"):
-        if request.HasField(field):
-            raise out_of_range(field, "must be absent: this model reads no actions")
+    if request.HasField("candidates"):
+        raise out_of_range("candidates", "this model reads no actions: give steps, not candidates")
+    if request.HasField("past_actions"):
+        raise out_of_range("past_actions", "must be left out: this model reads no actions")
     if request.action_space_id:
         raise out_of_range("action_space_id", "must be empty: this model reads no actions")
     if not 1 <= request.steps <= spec.max_steps:

@@ -52,6 +52,8 @@ _NUMBERS = {dtype.newbyteorder("="): number for number, dtype in _DTYPES.items()
 _MAX_AXES = 8
 _INTERVAL_SLACK = 0.1
 """How far a stated interval may lie from the model's, as a share of it."""
+_ROUNDING = 1e-5
+"""Of the model's, by which bounds that are told may miss the true ones: %g has six digits."""
 _LARGEST_OFFSET = 315_576_000_000.0
 """Seconds: what google.protobuf.Duration can say, about 10,000 years."""
 _YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
@@ -268,10 +270,11 @@ def read_mask(mask: reconstruct_pb2.Mask, elements: int) -> MaskSpec:
         )
     if mask.hidden and not explicit:
         raise out_of_range("mask.hidden", "only an EXPLICIT mask lists what it hides")
-    if len(mask.hidden) > elements:
+    if len(mask.hidden) >= elements:
         raise out_of_range(
             "mask.hidden",
-            f"lists 1 to {elements} elements, for there are no more; found {len(mask.hidden)}",
+            f"1 to {elements - 1} of at most {elements} elements can be hidden, "
+            f"found {len(mask.hidden)}",
         )
     ratio = mask.ratio if mask.HasField("ratio") else None
     if ratio is not None and explicit:
@@ -338,10 +341,12 @@ def check_interval(sent: Duration, wanted: Duration, steps: str, field: str) -> 
         Failure: FIELD_OUT_OF_RANGE, or INTERVAL_MISMATCH beyond a tenth of the model's.
     """
     found, interval = read_seconds(sent, field), seconds(wanted)
-    if abs(found - interval) > _INTERVAL_SLACK * interval:
+    if abs(found - interval) > (_INTERVAL_SLACK + _ROUNDING) * interval:
+        least, most = (1 - _INTERVAL_SLACK) * interval, (1 + _INTERVAL_SLACK) * interval
         raise Failure(
             errors_pb2.ERROR_REASON_INTERVAL_MISMATCH,
-            f"the model's {steps} are {interval:g} s apart, found {found:g} s",
+            f"the model's {steps} are {interval:g} s apart, {least:g} to {most:g} s are allowed; "
+            f"found {found:g} s",
             field,
         )
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tectum_server.worker.engine.cost import Cost, CostModel
+from tectum_server.worker.engine.cost import Cost, CostModel, Length, Trifle
 
 MILLISECONDS = st.integers(0, 10_000)
 SIZES = st.lists(st.integers(1, 128), unique=True, min_size=2, max_size=8)
@@ -140,3 +140,65 @@ def test_a_limit_allows_the_largest_batch_that_keeps_it_and_one_item_always(
 
     keep_it = [size for size in range(1, most + 1) if cost.of(size) <= limit_ms]
     assert cost.within(limit_ms, most) == max(keep_it, default=1)
+
+
+# ---------------------------------------------------------------- kin
+
+
+def rolled(frames: int, seen: int = 4, decodes: bool = False) -> tuple[object, ...]:
+    return ("m@1", "rollout", Length(frames), Trifle(seen), decodes)
+
+
+@given(MILLISECONDS, MILLISECONDS, st.integers(2, 64), st.data())
+def test_what_has_not_run_yet_lies_between_the_next_shorter_and_the_next_longer(
+    fixed: int, each: int, longest: int, data: st.DataObject
+) -> None:
+    model = CostModel()
+    for frames in (1, longest):
+        for size in (1, 2, 4):
+            model.observe(rolled(frames), size, fixed + each * frames * size)
+    frames = data.draw(st.integers(1, longest))
+
+    cost = model.cost(rolled(frames, seen=data.draw(st.integers(1, 4))))
+
+    assert cost is not None
+    for size in (1, 3, 8):
+        assert cost.of(size) == pytest.approx(fixed + each * frames * size, rel=1e-6, abs=1e-3)
+
+
+def test_beyond_what_has_run_the_nearest_counts_and_of_equals_the_dearest() -> None:
+    model = CostModel()
+    model.observe(rolled(2, seen=1), 1, 5.0)
+    model.observe(rolled(2, seen=3), 1, 9.0)
+    model.observe(rolled(4), 1, 20.0)
+
+    assert model.cost(rolled(1)) == model.cost(rolled(2, seen=2)) == Cost(0.0, 9.0)
+    assert model.cost(rolled(9)) == Cost(0.0, 20.0)
+
+
+def test_what_differs_in_more_is_no_kin() -> None:
+    model = CostModel()
+    model.observe(rolled(2), 1, 5.0)
+
+    assert model.cost(rolled(2, decodes=True)) is None
+    assert model.cost(("m@2", *rolled(2)[1:])) is None
+    assert model.known == {rolled(2)}
+
+
+def test_its_own_batches_count_before_those_of_its_kin() -> None:
+    model = CostModel()
+    model.observe(rolled(1), 1, 5.0)
+    model.observe(rolled(3), 1, 500.0)
+
+    model.observe(rolled(2), 1, 7.0)
+
+    assert model.cost(rolled(2)) == Cost(0.0, 7.0)
+
+
+def test_kin_that_are_forgotten_tell_nothing() -> None:
+    model = CostModel()
+    model.observe(rolled(1), 1, 5.0)
+
+    model.forget({rolled(1)})
+
+    assert model.cost(rolled(2)) is None

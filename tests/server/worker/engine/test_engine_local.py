@@ -1,8 +1,6 @@
 """An engine in this process: models come, are replaced and go; what served before still does."""
 
 import shutil
-import types
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +15,7 @@ from tectum_core.bundle import Repository, read_bundle, write_bundle
 from tectum_core.bundle.files import content_version
 from tectum_core.golden import check_golden, golden_inputs, make_golden
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import warmup
 from tectum_server.worker.engine.local import LocalEngine
-from tectum_server.worker.engine.warmup import batch_sizes, warm_up
 from tectum_server.worker.failure import Failure
 
 
@@ -212,77 +208,6 @@ async def test_the_first_model_named_is_the_default(
     }
     assert engine.models["arm"].version == bare.bundle.version
     await engine.close()
-
-
-# ---------------------------------------------------------------- warming up
-
-
-@pytest.mark.parametrize(
-    ("largest", "sizes"),
-    [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])],
-)
-def test_buckets_are_powers_of_two_up_to_the_largest(largest: int, sizes: list[int]) -> None:
-    assert batch_sizes(largest) == sizes
-
-
-def test_warming_up_teaches_the_cost_of_all_a_model_does(full: Predictor) -> None:
-    seen = warm_up(full, 2)
-
-    keys = [key for key, _, _ in seen if isinstance(key, tuple)]
-    operations = {key[1] for key in keys}
-    assert operations == {
-        "embed_images",
-        "embed_texts",
-        "embed_clips",
-        "fill_images",
-        "fill_clips",
-        "fill_texts",
-        "fill_actions",
-        "latent_actions",
-        "rollout",
-    }
-    assert {key[0] for key in keys} == {f"full@{full.bundle.version}"}
-    assert {size for _, size, _ in seen} == {1, 2}
-    assert all(took > 0 for _, _, took in seen)
-
-
-def test_one_slow_run_of_a_batch_teaches_nothing(
-    bare: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, runs = [0.0], Counter[int]()
-
-    def slow_at_first(_: Predictor, work: list[object]) -> None:
-        now[0] += 0.3 if runs[len(work)] % 2 == 0 else 0.01
-        runs[len(work)] += 1
-
-    monkeypatch.setattr(warmup, "run_batch", slow_at_first)
-    monkeypatch.setattr(warmup, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-
-    seen = warm_up(bare, 2)
-
-    assert {round(took) for _, _, took in seen} == {10}
-
-
-def test_warming_up_asks_nothing_of_a_model_that_it_lacks(bare: Predictor) -> None:
-    seen = warm_up(bare, 2)
-
-    assert {key[1:] for key, _, _ in seen if isinstance(key, tuple)} == {
-        ("embed_images", "pooled"),
-        ("embed_images", "tokens"),
-    }
-
-
-def test_warming_up_shows_no_condition_that_the_training_never_showed(full: Predictor) -> None:
-    inputs = "pixel_decoder.from_text", "fusion.from_image", "fusion.actions.embed"
-    summary = full.config.training.model_copy(update={"untrained": inputs})
-    config = full.config.model_copy(update={"training": summary})
-
-    seen = warm_up(Predictor(replace(full.bundle, config=config)), 1)
-
-    keys = {key[1:3] for key, _, _ in seen if isinstance(key, tuple)}
-    assert {key for key in keys if key[0] == "fill_texts"} == {("fill_texts", False)}
-    assert "fill_images" in {key[0] for key in keys}
-    assert "fill_actions" not in {key[0] for key in keys}
 
 
 async def test_what_training_did_not_reach_is_neither_announced_nor_warmed_up(

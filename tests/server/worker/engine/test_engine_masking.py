@@ -1,14 +1,16 @@
 """Which elements a mask hides, for each kind of target, and which masks are refused when."""
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tests.bundles import actions, clip, picture
 
 from tectum.v1 import errors_pb2
 from tectum_core.masks import hidden_count, hinted_mask
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.masking import clip_mask, image_mask, step_mask, token_mask
+from tectum_server.worker.engine.masking import clip_masks, image_masks, step_mask, token_mask
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
@@ -22,6 +24,16 @@ from tectum_server.worker.jobs import (
 )
 
 IMAGE, CLIP = picture(1), clip(1)
+
+
+def image_mask(predictor: Predictor, spec: MaskSpec, image: NDArray[np.uint8]) -> torch.Tensor:
+    """One image's."""
+    return image_masks(predictor, [spec], [image])[0]
+
+
+def clip_mask(predictor: Predictor, spec: MaskSpec, clip: NDArray[np.uint8]) -> torch.Tensor:
+    """One clip's."""
+    return clip_masks(predictor, [spec], [clip])[0]
 
 
 def refused(predictor: Predictor, target: str, spec: MaskSpec) -> Failure:
@@ -62,7 +74,7 @@ def test_a_clip_mask_hides_its_share(full: Predictor, kind: str, count: int) -> 
 def test_importance_hides_what_the_trunk_attends_to(full: Predictor) -> None:
     mask = image_mask(full, MaskSpec("importance", 0.25), IMAGE)
 
-    scores = full.image_importance(IMAGE)
+    scores = full.image_importance([IMAGE])[0]
     assert scores[mask.numpy()].min() >= scores[~mask.numpy()].max()
 
 
@@ -75,7 +87,7 @@ def test_change_hides_what_differs_from_the_frames_about_it_as_training_does(
     change = MaskSpec("importance", 1 / 16, source="change")
 
     mask = clip_mask(full, change, still)
-    scores = full.clip_change(frames)
+    scores = full.clip_change([frames])[0]
     most = clip_mask(full, MaskSpec("importance", 0.25, source="change"), frames)
 
     assert mask.nonzero().flatten().tolist() == [7, 16 + 7]
@@ -96,7 +108,7 @@ def test_where_nothing_changes_the_seed_says_what_is_hidden(full: Predictor) -> 
 
 
 def test_hints_are_drawn_from_all_elements_alike(full: Predictor) -> None:
-    scores = torch.from_numpy(full.image_importance(IMAGE))
+    scores = torch.from_numpy(full.image_importance([IMAGE])[0])
     for hint in (0.0, 0.5, 1.0):
         spec = MaskSpec("importance", 0.5, 3, hint=hint)
 
@@ -173,7 +185,8 @@ def test_a_kind_that_the_target_does_not_allow_is_named(
 
     assert failure.reason == errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE
     assert failure.field == "mask.kind"
-    assert kind in failure.message
+    assert f"found {kind}; allowed for a" in failure.message
+    assert failure.message.endswith("explicit")
 
 
 @pytest.mark.parametrize(

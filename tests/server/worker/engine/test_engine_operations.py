@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tests.bundles import SCALING, actions, clip, picture
 
 from tectum.v1 import errors_pb2
 from tectum_core.outputs import FilledTexts
 from tectum_core.predictor import Predictor
 from tectum_core.rollouts import RolloutRequest
-from tectum_server.worker.engine.masking import image_mask
+from tectum_server.worker.engine.masking import image_masks
 from tectum_server.worker.engine.operations import batch_key, run_batch
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
@@ -64,6 +65,10 @@ KEYS: list[tuple[Operation, Item]] = [
     (FillImage(MaskSpec()), Item((IMAGE,), "open")),
     (FillImage(MaskSpec(ratio=0.5)), Item((IMAGE,))),
     (FillImage(SECRET), Item((IMAGE,))),
+    (FillImage(MaskSpec("importance")), Item((IMAGE,))),
+    (FillImage(MaskSpec("importance")), Item((IMAGE,), "open")),
+    (FillClip(MaskSpec("importance")), Item((CLIP,))),
+    (FillClip(MaskSpec("importance", source="change")), Item((CLIP,))),
     (FillClip(MaskSpec("tube")), Item((CLIP,))),
     (FillClip(MaskSpec("tube", ratio=0.5)), Item((CLIP,))),
     (FillText(None, 5), Item(text="a")),
@@ -140,12 +145,45 @@ def test_a_filled_image_comes_with_its_mask_and_errors(full: Predictor) -> None:
 
     found = outputs(full, batch)
 
-    for output, spec, image in zip(found, specs, (IMAGE, OTHER), strict=True):
+    for output, wanted in zip(found, image_masks(full, specs, (IMAGE, OTHER)), strict=True):
         seen, filled, mask, error = output.arrays
-        wanted = image_mask(full, spec, image)
         assert seen.shape == filled.shape == (1, 32, 32, 3)
         assert np.array_equal(mask, wanted.numpy())
         assert np.array_equal(np.isnan(error), ~mask)
+
+
+@pytest.mark.parametrize(
+    ("operation", "score", "pictures"),
+    [
+        (FillImage(MaskSpec("importance")), "image_importance", (IMAGE, OTHER, IMAGE)),
+        (FillClip(MaskSpec("importance")), "clip_importance", (CLIP, clip(2))),
+        (FillClip(MaskSpec("importance", source="change")), "clip_change", (CLIP, clip(2))),
+    ],
+    ids=["image", "clip", "change"],
+)
+def test_what_matters_in_a_batch_is_asked_in_one_pass(
+    full: Predictor,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: Operation,
+    score: str,
+    pictures: Sequence[NDArray[np.uint8]],
+) -> None:
+    asked: list[int] = []
+    ask = getattr(full, score)
+
+    def counted(given: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        asked.append(len(given))
+        found: NDArray[np.float32] = ask(given)
+        return found
+
+    monkeypatch.setattr(full, score, counted)
+
+    together = run(full, operation, *(Item((one,)) for one in pictures))
+
+    assert asked == [len(pictures)]
+    for one, found in zip(pictures, together, strict=True):
+        (alone,) = run(full, operation, Item((one,)))
+        assert np.array_equal(found.arrays[2], alone.arrays[2])
 
 
 def test_a_filled_clip_comes_with_all_its_frames(full: Predictor) -> None:

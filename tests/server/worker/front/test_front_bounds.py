@@ -207,8 +207,11 @@ def test_many_empty_items_are_refused_over_the_wire(side: str, front: Fronted) -
     assert "20001 items, at most 64" in told.message
 
 
-def test_a_mask_of_many_elements_is_refused_over_the_wire(front: Fronted) -> None:
-    told = front.client.refused("Reconstruct", fill(image=IMAGE, mask=mask(hidden=[1] * 20_000)))
+@pytest.mark.parametrize("count", [16, 17, 20_000])
+def test_a_mask_of_all_elements_or_more_is_refused_over_the_wire(
+    count: int, front: Fronted
+) -> None:
+    told = front.client.refused("Reconstruct", fill(image=IMAGE, mask=mask(hidden=[1] * count)))
 
     assert (told.code, told.fields) == ("INVALID_ARGUMENT", ("mask.hidden",))
-    assert "lists 1 to 16 elements" in told.message
+    assert f"1 to 15 of at most 16 elements can be hidden, found {count}" in told.message

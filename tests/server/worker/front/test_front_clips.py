@@ -100,7 +100,7 @@ def test_what_changes_is_hidden_as_training_would(worker: Caller, predictor: Pre
 
     found = worker.ask("Reconstruct", asked).clip
 
-    scores = torch.from_numpy(predictor.clip_change(frames))
+    scores = torch.from_numpy(predictor.clip_change([frames])[0])
     hidden = hinted_mask(scores, 0.75, 0.5, torch.Generator().manual_seed(7))
     assert np.array_equal(array(found.mask).ravel(), hidden.numpy())
 
@@ -117,7 +117,7 @@ def test_whichever_tubelets_are_named_are_hidden(worker: Caller) -> None:
     told = worker.refused("Reconstruct", asked([*range(33)]))
 
     assert np.flatnonzero(~array(found.mask)).tolist() == [0, 31]
-    assert "lists 1 to 32 elements, for there are no more; found 33" in str(told)
+    assert "1 to 31 of at most 32 elements can be hidden, found 33" in str(told)
 
 
 def test_its_hidden_tubes_are_painted_as_the_predictor_does(

@@ -306,6 +306,26 @@ def test_what_a_model_without_actions_cannot_read_is_refused(
     assert (told.reason, told.fields) == ("FIELD_OUT_OF_RANGE", (field,))
 
 
+def test_candidates_for_a_model_without_actions_are_told_what_to_give(
+    front: Fronted, engine: ScriptedEngine
+) -> None:
+    engine.serves(with_world(engine.models, **NONE))
+
+    told = front.client.refused("Rollout", rollout(seen=1))
+
+    assert told.message == "candidates: this model reads no actions: give steps, not candidates"
+
+
+def test_steps_beside_candidates_are_refused(worker: Caller) -> None:
+    request = rollout()
+    request.steps = 2
+
+    told = worker.refused("Rollout", request)
+
+    assert (told.reason, told.fields) == ("FIELD_OUT_OF_RANGE", ("steps",))
+    assert "the candidates say how many frames" in told.message
+
+
 def test_pooled_vectors_are_asked_for_where_the_model_reads_those(
     ask: Answers, engine: ScriptedEngine
 ) -> None:
