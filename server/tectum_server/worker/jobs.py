@@ -38,6 +38,7 @@ __all__ = [
     "Rejection",
     "Renewal",
     "Rollout",
+    "Sequel",
     "empty",
 ]
 
@@ -149,6 +150,8 @@ class Rollout(msgspec.Struct, frozen=True, tag=True):
     name = "rollout"
     frames: int
     """F."""
+    seen: int
+    """T."""
     has_actions: bool
     has_goal: bool
     return_latents: bool
@@ -178,6 +181,13 @@ class Item:
     """Where a job has items of several operations; None: the job's."""
 
 
+class Sequel(msgspec.Struct, frozen=True):
+    """What a request will ask for once a job of its is answered, by the same deadline."""
+
+    operation: Rollout
+    items: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One request, as the engine sees it: items that share a fate in admission."""
@@ -195,6 +205,8 @@ class Job:
     """Bundle version that the job was prepared for; empty: whatever serves."""
     request_id: str = ""
     """Names the caller's request in the logs."""
+    sequel: Sequel | None = None
+    """Refused at once with the job, if both together cannot be in time; None: nothing follows."""
 
     def operation_of(self, index: int) -> Operation:
         """What the item at `index` asks for."""

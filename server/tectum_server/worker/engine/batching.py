@@ -15,8 +15,7 @@ The rules:
 - A class below CONTROL that has waited through enough of others' batches goes first (`owed`).
 - What cannot be met is refused when it asks; what expires while waiting never runs.
 - What a request itself costs is taken at its best of late, and now and then one that would be
-  refused for that alone is let in: a refusal teaches nothing, and costs may have been learnt in a
-  bad moment.
+  refused for that alone is let in (`probing`). What it will ask for after that counts as well.
 - The higher classes' share of the queue is kept free for them (`shares`).
 """
 
@@ -24,15 +23,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import takewhile
+from types import MappingProxyType
 
 from tectum_server.worker.engine.cost import Cost
 from tectum_server.worker.engine.line import Line, Waiting
 from tectum_server.worker.engine.owed import Owed
 from tectum_server.worker.engine.pace import Pace
+from tectum_server.worker.engine.probing import Probing
 from tectum_server.worker.engine.returning import Returning
 from tectum_server.worker.engine.usage import Usage
 from tectum_server.worker.shares import has_room
@@ -46,15 +47,10 @@ _EXPECTED_MS = 10_000
 _SLACK = 0.25
 """Of a batch's cost that must be left before every deadline when a free engine waits: costs are
 medians, and the answer has a way to go."""
-_PROBE_MS, _PROBE_COSTS = 1000, 10
-"""So long, and so many times its cost, a key that is refused must not have run before a request is
-let in to see: what then comes too late takes a tenth of the engine's time at most."""
 _OWED_TO_OVERTAKE_CONTROL = 4
 """Batches that a class must be owed to go before CONTROL."""
 _LEAST_SPEED = 0.01
 """Of the engine: nobody is told to come again in a hundred times what it takes."""
-_MOST_REFUSED = 512
-"""As many keys as costs are known of."""
 
 
 class Reason(Enum):
@@ -132,7 +128,7 @@ class Batching:
         self._cost = cost
         self._max_block_ms = max_block_ms
         self._control_until_ms: int | None = None
-        self._refused_since_ms: dict[Hashable, int] = {}
+        self._probing = Probing()
         self._line = Line()
         self._busy_since_ms = self._busy_until_ms = 0
         self._running: list[Waiting] = []
@@ -149,7 +145,11 @@ class Batching:
         return self._line.depth
 
     def admit(
-        self, items: Sequence[Waiting], now_ms: int, arrived_ms: int | None = None
+        self,
+        items: Sequence[Waiting],
+        now_ms: int,
+        arrived_ms: int | None = None,
+        later: Mapping[Hashable, int] = MappingProxyType({}),
     ) -> Admitted | Refused:
         """Take a request's items, all or none.
 
@@ -158,6 +158,8 @@ class Batching:
             now_ms: now.
             arrived_ms: when the worker got the request, if not now: what it has lost since is not
                 the caller's fault.
+            later: how many items of each key it asks for once these are answered, by the same
+                deadline; they wait for nothing yet, and are admitted again.
         """
         first = items[0]
         if first.priority == _CONTROL:
@@ -166,10 +168,11 @@ class Batching:
             return Refused(Reason.DEADLINE_PASSED)
         keys, free = Counter(item.key for item in items), Pace(self._cost, self._max_batch)
         # Of what it costs itself, so much less than usual if all goes as well as it did of late.
-        own = free.best(keys)
-        spared = free.usual(keys) - own
+        own = free.best(keys) + free.best(later)
+        spared = free.usual(keys) + free.usual(later) - own
         if now_ms + own > first.deadline_ms:
-            if not self._probes(keys.keys(), own + spared, now_ms):
+            of, waiting = later.keys() or keys.keys(), self._line.keys.keys()
+            if not self._probing.lets_in(of, own + spared, waiting, now_ms, ahead=bool(later)):
                 since_ms = now_ms if arrived_ms is None else arrived_ms
                 if since_ms + own > first.deadline_ms:
                     return _infeasible(first.deadline_ms, since_ms + own, since_ms)
@@ -181,7 +184,7 @@ class Batching:
         if not has_room(self._max_queued, len(self._line), len(items), first.priority):
             after_ms = pace.usual(self._line.keys)
             return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
-        done_ms = self._done_ms(items, keys, pace, now_ms) - spared
+        done_ms = self._done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
         if done_ms > first.deadline_ms:
             return _unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
@@ -220,7 +223,7 @@ class Batching:
         chosen = self._owed_batch(now_ms) or self._batch(None, now_ms)
         cost, size = self._cost(chosen[0].key), len(chosen)
         self.cancel(waiting.item for waiting in chosen)
-        self._refused_since_ms.pop(chosen[0].key, None)
+        self._probing.ran(chosen[0].key)
         self._busy_since_ms = now_ms
         self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
         self._running = chosen
@@ -310,20 +313,6 @@ class Batching:
         waits_ms += pace.queued(ahead + keys, items[-1].key) - own_ms
         # Only who waits can be overtaken.
         return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
-
-    def _probes(self, keys: Set[Hashable], alone: float, now_ms: int) -> bool:
-        """Whether a request that its own cost rules out is let in, to see what it takes now.
-
-        One at a time, once none of its keys has run for long enough since a refusal.
-        """
-        for key in keys - self._refused_since_ms.keys():
-            if len(self._refused_since_ms) >= _MOST_REFUSED:
-                self._refused_since_ms.pop(next(iter(self._refused_since_ms)))
-            self._refused_since_ms[key] = now_ms
-        since = max(self._refused_since_ms.get(key, now_ms) for key in keys)
-        if now_ms - since < max(_PROBE_MS, _PROBE_COSTS * alone):
-            return False
-        return not keys & self._line.keys.keys()
 
     def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
         """How many of the mates run now."""

@@ -87,7 +87,7 @@ def _shape(operation: Operation, item: Item, predictor: Predictor) -> tuple[Hash
             return (operation.decode_actions, operation.predict_frame)
         case Rollout():
             asked = (Trifle(operation.has_goal), Trifle(operation.return_latents))
-            seen = Trifle(item.arrays[0].shape[0])  # looking back on less takes no longer
+            seen = Trifle(operation.seen)  # looking back on less takes no longer
             return (Length(operation.frames), seen, *asked, operation.decode_frames)
 
 

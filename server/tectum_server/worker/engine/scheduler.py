@@ -201,7 +201,8 @@ class Scheduler:
         if self._recorder is not None:
             patience = waiting[0].deadline_ms - now_ms
             self._recorder.came(now_ms, [one.key for one in waiting], job.priority, patience)
-        verdict = self._policy.admit(waiting, now_ms, arrived)
+        later = _later(job, progress.predictor)
+        verdict = self._policy.admit(waiting, now_ms, arrived, later)
         if isinstance(verdict, Refused):
             _log.info("refused", extra={**named(job), "reason": verdict.reason.value})
             raise refusal(verdict)
@@ -366,8 +367,20 @@ def _keys(job: Job, predictor: Predictor) -> list[Hashable]:
     Raises:
         Failure: as `batch_key`.
     """
-    model = f"{job.model}@{predictor.bundle.version}"
+    model = _named_version(job, predictor)
     return [
         batch_key(model, job.operation_of(index), item, predictor)
         for index, item in enumerate(job.items)
     ]
+
+
+def _later(job: Job, predictor: Predictor) -> dict[Hashable, int]:
+    """How many items of which key the job's request will ask for once it is answered."""
+    if job.sequel is None:
+        return {}
+    model = _named_version(job, predictor)
+    return {batch_key(model, job.sequel.operation, Item(), predictor): job.sequel.items}
+
+
+def _named_version(job: Job, predictor: Predictor) -> str:
+    return f"{job.model}@{predictor.bundle.version}"

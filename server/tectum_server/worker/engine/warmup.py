@@ -126,6 +126,6 @@ def _rollouts(world: WorldModel, *, decodes: bool) -> Iterator[tuple[Operation, 
         acts = world.action_width > 0
         steps = (((config.history - 1) * each), frames * each) if acts else ()
         done = [np.zeros((count, world.action_width // each), np.float32) for count in steps]
-        yield Rollout(frames, acts, True, False, False), Item((seen, *done, frame))
+        yield Rollout(frames, config.history, acts, True, False, False), Item((seen, *done, frame))
         if config.decoder is not None and decodes:
-            yield Rollout(frames, acts, False, False, True), Item((seen, *done))
+            yield Rollout(frames, config.history, acts, False, False, True), Item((seen, *done))

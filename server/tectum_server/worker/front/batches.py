@@ -9,7 +9,7 @@ from typing import Any
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call, item_failure
 from tectum_server.worker.front.calls import Calls
-from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, Operation
+from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, Operation, Sequel
 
 __all__ = ["compute_items", "compute_one", "job_of", "raise_if_all_failed", "run_items", "together"]
 
@@ -35,20 +35,26 @@ async def compute_items(
 
 
 async def run_items(
-    calls: Calls, call: Call, operation: Operation, items: Sequence[Item]
+    calls: Calls,
+    call: Call,
+    operation: Operation,
+    items: Sequence[Item],
+    sequel: Sequel | None = None,
 ) -> list[ItemOutput | ItemFailure]:
     """Run items as one job; none at all is no job.
 
     Raises:
-        Failure: the job was refused.
+        Failure: the job was refused, or what follows it would be.
     """
     if not items:
         return []
-    return list((await calls.compute(call, job_of(call, operation, items))).outputs)
+    return list((await calls.compute(call, job_of(call, operation, items, sequel))).outputs)
 
 
-def job_of(call: Call, operation: Operation, items: Sequence[Item]) -> Job:
-    """A call's job for the engine."""
+def job_of(
+    call: Call, operation: Operation, items: Sequence[Item], sequel: Sequel | None = None
+) -> Job:
+    """A call's job for the engine, and what it will ask for after that."""
     return Job(
         model=call.served.entry.name,
         operation=operation,
@@ -58,6 +64,7 @@ def job_of(call: Call, operation: Operation, items: Sequence[Item]) -> Job:
         arrived=call.arrived,
         version=call.served.entry.version,
         request_id=call.request_id,
+        sequel=sequel,
     )
 
 

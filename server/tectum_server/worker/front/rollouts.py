@@ -2,7 +2,8 @@
 
 Two jobs one after the other: the trunk looks at each frame once, and every candidate, an item of
 its own, starts from what it said. So no batch holds more than so many candidates, whoever asked for
-them, and who is more urgent waits for one batch at most.
+them, and who is more urgent waits for one batch at most. The first is refused if there is no time
+for both.
 
 Letters: T frames seen, K candidates, F frames predicted, k actions between two frames, A numbers in
 an action, N latents of a frame, D their width, S the model's side.
@@ -39,6 +40,7 @@ from tectum_server.worker.jobs import (
     ItemFailure,
     ItemOutput,
     Rollout,
+    Sequel,
     VectorName,
 )
 
@@ -87,15 +89,18 @@ async def roll_out(
         pictures["goal"] = request.goal
     count = max(len(candidates.each), len(pictures))
     with calls.admit_items(count, "candidates", call.priority):
-        vectors = await _vectors(pictures, call, calls, images, _VECTORS[spec.latents])
-        items = _items(candidates, vectors, len(request.frames))
         operation = Rollout(
             candidates.frames,
+            seen=len(request.frames),
             has_actions=candidates.past is not None,
             has_goal=request.HasField("goal"),
             return_latents=request.return_latents,
             decode_frames=request.decode_frames,
         )
+        look = EmbedImages(_VECTORS[spec.latents])
+        sequel = Sequel(operation, len(candidates.each))
+        vectors = await _vectors(pictures, call, calls, images, look, sequel)
+        items = _items(candidates, vectors, len(request.frames))
         outputs = await compute_items(calls, call, operation, items, "candidates")
     results = []
     for index, output in enumerate(outputs):
@@ -225,12 +230,14 @@ async def _vectors(
     call: Call,
     calls: Calls,
     images: ImageReader,
-    vector: VectorName,
+    look: EmbedImages,
+    sequel: Sequel,
 ) -> list[_Floats]:
     """What the trunk says of each picture, float32[D] or [N, D].
 
     Raises:
-        Failure: one of them cannot be read, and nothing can be predicted without it.
+        Failure: one of them cannot be read, and nothing can be predicted without it; or what
+            follows could not be in time.
     """
     read: list[Item] = []
     for pixels in await images.read_all(pictures, call):
@@ -238,7 +245,7 @@ async def _vectors(
             raise pixels
         read.append(Item((pixels,)))
     vectors = []
-    outputs = await run_items(calls, call, EmbedImages(vector), read)
+    outputs = await run_items(calls, call, look, read, sequel)
     for field, output in zip(pictures, outputs, strict=True):
         if isinstance(output, ItemFailure):
             raise item_failure(output, field)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tectum_server.worker.jobs import FilledToken, ItemFailure, ModelEntry, Operation
+from tectum_server.worker.jobs import FilledToken, ItemFailure, ModelEntry, Operation, Sequel
 from tectum_server.worker.link.arrays import ArrayRef
 
 __all__ = [
@@ -54,6 +54,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     arrived: float | None = None
     version: str = ""
     request_id: str = ""
+    sequel: Sequel | None = None
     renewable: bool = False
     """Whether the front may have newer items while it waits."""
 

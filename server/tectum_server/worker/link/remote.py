@@ -167,6 +167,7 @@ class RemoteEngine:
             arrived=job.arrived,
             version=job.version,
             request_id=job.request_id,
+            sequel=job.sequel,
             renewable=renewal is not None,
         )
         if renewal is not None:

@@ -246,6 +246,7 @@ class _Front:
             arrived=message.arrived,
             version=message.version,
             request_id=message.request_id,
+            sequel=message.sequel,
         )
         if not message.renewable:
             return await self._packed(message.request, await self._engine.submit(job))

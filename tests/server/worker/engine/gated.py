@@ -18,7 +18,15 @@ from tectum_core.tokenizer import EncodedText
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import EmbedTexts, Item, ItemOutput, Job, JobResult, Renewal
+from tectum_server.worker.jobs import (
+    EmbedTexts,
+    Item,
+    ItemOutput,
+    Job,
+    JobResult,
+    Renewal,
+    Sequel,
+)
 from tectum_server.worker.jobs import Priority as P
 from tectum_server.worker.metrics import EngineMetrics
 
@@ -112,10 +120,20 @@ class Rig:
         name: str = "",
         arrived: float | None = None,
         renewal: Renewal | None = None,
+        sequel: Sequel | None = None,
     ) -> asyncio.Task[JobResult]:
         items = tuple(Item(text=text) for text in texts)
         deadline = self.clock.now + within
-        job = Job("m", EmbedTexts(), items, priority, deadline, arrived, request_id=name)
+        job = Job(
+            "m",
+            EmbedTexts(),
+            items,
+            priority,
+            deadline,
+            arrived,
+            request_id=name,
+            sequel=sequel,
+        )
         serving = cast("Predictor", predictor or self.predictor)
         return asyncio.create_task(self.scheduler.submit(job, serving, renewal))
 

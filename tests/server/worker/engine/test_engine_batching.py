@@ -283,6 +283,45 @@ def test_a_single_item_and_controls_own_are_never_held_back() -> None:
     assert order(policy) == [(0, 1, 2), (3,), (4,)]
 
 
+def test_what_is_asked_for_later_must_be_in_time_too() -> None:
+    def asked(deadline_ms: int, policy: Batching) -> object:
+        return policy.admit([item(1, "a", deadline_ms=deadline_ms)], 0, later={"b": 3})
+
+    def fresh() -> Batching:
+        return batching(a=Cost(10, 2), b=Cost(20, 5))
+
+    def busy() -> Batching:
+        return admitted(fresh(), item(0, "a", deadline_ms=12))
+
+    assert asked(46, fresh()) == infeasible(46, 47)
+    assert asked(47, fresh()) == Admitted()
+    assert asked(48, busy()) == unreachable(48, 49)
+    assert asked(49, busy()) == Admitted()
+
+
+def test_what_is_asked_for_later_waits_for_nothing_yet() -> None:
+    policy = batching(a=Cost(10, 2), b=Cost(20, 5))
+
+    policy.admit([item(1, "a")], 0, later={"b": 3})
+
+    assert len(policy) == 1
+    assert order(policy) == [(1,)]
+
+
+def test_what_is_refused_for_what_it_asks_later_is_let_in_now_and_then_and_so_is_that() -> None:
+    policy = batching(a=Cost(10, 0), b=Cost(50, 0))
+
+    def begun(now_ms: int) -> object:
+        return policy.admit([item(now_ms, "a", deadline_ms=now_ms + 30)], now_ms, later={"b": 1})
+
+    assert begun(0) == infeasible(30, 60)
+    policy.next_batch(500)
+    assert begun(1000) == Admitted()
+    assert begun(1001) == infeasible(30, 60)
+    assert order(policy, 1001) == [(1000,)]
+    assert policy.admit([item(2000, "b", deadline_ms=1030)], 1011) == Admitted()
+
+
 def test_a_request_is_taken_whole_or_not_at_all() -> None:
     policy = batching(max_queued=3)
 

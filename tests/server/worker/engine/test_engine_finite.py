@@ -49,7 +49,7 @@ def spoilt(full: Predictor) -> Predictor:
 def rollout(**asked: bool) -> Rollout:
     """Two frames; only what is named is asked for."""
     flags = ("has_goal", "return_latents", "decode_frames")
-    return Rollout(2, has_actions=True, **{**dict.fromkeys(flags, False), **asked})
+    return Rollout(2, 2, has_actions=True, **{**dict.fromkeys(flags, False), **asked})
 
 
 @pytest.mark.parametrize("far", [1e20, 1e30, 3e38])

@@ -38,10 +38,10 @@ SECRET = MaskSpec("explicit", hidden=(0, 3))
 SEEN, DONE = np.random.default_rng(0).normal(size=(2, 16, 32)).astype(np.float32), actions()
 
 
-def rollout(frames: int = 2, **asked: bool) -> Rollout:
+def rollout(frames: int = 2, seen: int = 2, **asked: bool) -> Rollout:
     """A rollout of two frames; only what is named is asked for."""
     flags = ("has_goal", "return_latents", "decode_frames")
-    return Rollout(frames, has_actions=True, **{**dict.fromkeys(flags, False), **asked})
+    return Rollout(frames, seen, has_actions=True, **{**dict.fromkeys(flags, False), **asked})
 
 
 def outputs(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> list[ItemOutput]:
@@ -84,7 +84,7 @@ KEYS: list[tuple[Operation, Item]] = [
     (LatentActions(False, True), Item((IMAGE, IMAGE))),
     (rollout(), Item((SEEN, DONE[:4], DONE))),
     (rollout(frames=1), Item((SEEN, DONE[:4], DONE[:4]))),
-    (rollout(), Item((SEEN[:1], DONE[:0], DONE))),
+    (rollout(seen=1), Item((SEEN[:1], DONE[:0], DONE))),
     (rollout(has_goal=True), Item((SEEN, DONE[:4], DONE, SEEN[0]))),
     (rollout(return_latents=True), Item((SEEN, DONE[:4], DONE))),
     (rollout(decode_frames=True), Item((SEEN, DONE[:4], DONE))),

@@ -3,16 +3,18 @@
 import asyncio
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.server.worker.engine.gated import GatedPredictor, Rig, lengths, refusal, settle
 
 from tectum.v1 import errors_pb2
+from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.recording import Recorder, read_recording
 from tectum_server.worker.engine.simulation import Arrival
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import ItemFailure
+from tectum_server.worker.jobs import Item, ItemFailure, Rollout, Sequel
 from tectum_server.worker.jobs import Priority as P
 
 # ---------------------------------------------------------------- batches
@@ -238,6 +240,22 @@ async def test_refusals_of_the_policy_become_failures_with_their_delay(rig: Rig)
     assert unreachable.reason == errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE
     assert unreachable.retry_delay == pytest.approx(0.05)
     assert passed.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+
+
+async def test_what_cannot_be_in_time_with_what_follows_it_costs_no_batch(rig: Rig) -> None:
+    foreseen = Rollout(2, 1, True, True, False, False)
+    key = batch_key("m@v1", foreseen, Item(), cast("Predictor", rig.predictor))
+    rig.scheduler.costs.observe(key, 1, 100.0)  # each
+
+    refused = await refusal(rig.submit("a", within=0.25, sequel=Sequel(foreseen, 3)))
+    waits = rig.submit("a", within=0.35, sequel=Sequel(foreseen, 3))
+    await rig.predictor.begun()
+
+    assert refused.reason == errors_pb2.ERROR_REASON_DEADLINE_INFEASIBLE
+    assert "takes about 300 ms alone" in refused.message
+    assert rig.predictor.batches == [["a"]]
+    rig.predictor.open()
+    assert lengths(await waits) == [1]
 
 
 async def test_a_refused_deadline_is_told_with_how_far_it_is_and_what_it_would_take(

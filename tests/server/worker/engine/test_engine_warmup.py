@@ -73,9 +73,8 @@ def test_warming_up_tells_the_cost_of_a_rollout_of_any_length(
     warmed: CostModel, full: Predictor, frames: int, seen: int
 ) -> None:
     def cost(frames: int, seen: int, decodes: bool) -> float:
-        history = Item((np.zeros((seen, 16, 32), np.float32),))
-        operation = Rollout(frames, True, True, True, decodes)
-        key = batch_key(f"full@{full.bundle.version}", operation, history, full)
+        operation = Rollout(frames, seen, True, True, True, decodes)
+        key = batch_key(f"full@{full.bundle.version}", operation, Item(), full)
         found = warmed.cost(key)
         assert found is not None
         return found.of(2)

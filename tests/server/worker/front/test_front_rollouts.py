@@ -74,9 +74,18 @@ def test_each_frame_is_looked_at_once_whatever_the_candidates(ask: Answers) -> N
     assert first.operation == EmbedImages("tokens")
     assert len(first.items) == 3
     assert second.operation == Rollout(
-        frames=2, has_actions=True, has_goal=True, return_latents=False, decode_frames=False
+        frames=2, seen=2, has_actions=True, has_goal=True, return_latents=False, decode_frames=False
     )
     assert len(second.items) == 5
+
+
+def test_the_first_job_tells_what_will_be_asked_for_after_it(ask: Answers) -> None:
+    _, (first, second) = ask(rollout(seen=2, count=5, goal=IMAGE))
+
+    assert first.sequel is not None
+    assert first.sequel.operation == second.operation
+    assert first.sequel.items == len(second.items)
+    assert second.sequel is None
 
 
 def test_candidates_share_what_was_seen_and_the_goal(ask: Answers) -> None:

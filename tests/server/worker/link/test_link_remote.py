@@ -25,6 +25,7 @@ from tectum_server.worker.jobs import (
     ModelEntry,
     Operation,
     Rollout,
+    Sequel,
 )
 from tectum_server.worker.link import channel
 
@@ -40,7 +41,7 @@ WORK: dict[str, tuple[Operation, tuple[np.ndarray, ...], str]] = {
     ),
     "latent actions": (LatentActions(True, True), (IMAGE, LATER), ""),
     "rollout": (
-        Rollout(1, has_actions=True, has_goal=True, return_latents=True, decode_frames=True),
+        Rollout(1, 1, has_actions=True, has_goal=True, return_latents=True, decode_frames=True),
         (np.ones((1, 16, 32), np.float32), actions()[:0], actions()[:4], np.ones((16, 32), "f4")),
         "",
     ),
@@ -99,12 +100,20 @@ async def test_a_job_crosses_with_the_version_it_was_prepared_for_and_its_name(
 ) -> None:
     rig, engine = held
     engine.free.set()
-    sent = replace(job(IMAGE, text="open"), version="v1", request_id="r-7", arrived=1.5)
+    foreseen = Rollout(2, 1, True, False, False, False)
+    sent = replace(
+        job(IMAGE, text="open"),
+        version="v1",
+        request_id="r-7",
+        arrived=1.5,
+        sequel=Sequel(foreseen, 64),
+    )
 
     await rig.remote.submit(sent)
 
     came = await engine.begun.get()
     assert (came.version, came.request_id, came.arrived) == ("v1", "r-7", 1.5)
+    assert came.sequel == sent.sequel
     assert (came.model, came.operation, came.priority, came.deadline) == (
         sent.model,
         sent.operation,
