@@ -14,21 +14,21 @@ LENGTHS = (9, 2, 30, 14)
 
 
 def wandering(lengths: tuple[int, ...] = LENGTHS, seed: int = 0, turned: bool = True) -> Samples:
-    """A hand that wanders, before a camera that was turned about in each episode.
+    """A hand that wanders, before a camera that is turned about from frame to frame.
 
     A frame's first pixels are its own number and the hand's place.
     """
     draw = np.random.default_rng(seed)
     total = sum(lengths)
     hand = np.cumsum(draw.integers(-4, 5, (total, 3)), axis=0).astype(np.float32)
-    extrinsics = np.concatenate(
-        [np.tile(_camera(draw if turned else None).reshape(-1), (n, 1)) for n in lengths]
-    )
+    cameras = np.stack([_camera(draw if turned else None) for _ in range(total)])
     frames = np.zeros((total, 2, 2, 3), np.uint8)
     frames[:, 0, 0, 0] = np.arange(total)
     frames[:, 1, 1] = (hand + 128).astype(np.uint8)
     state = np.hstack([hand, np.ones((total, 1), np.float32)])
-    return recorded(lengths, {"state": state, "camera.extrinsics": extrinsics}, frames)
+    return recorded(
+        lengths, {"state": state, "camera.extrinsics": cameras.reshape(total, 16)}, frames
+    )
 
 
 def _camera(draw: np.random.Generator | None) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ def test_every_pair_is_one_interval_apart_within_its_episode(gap: int) -> None:
     assert sorted(earlier) == [i for i in range(len(samples)) if i + gap <= samples.last[i]]
 
 
-def test_each_pair_has_its_own_displacement_by_its_own_camera() -> None:
+def test_each_pair_has_its_own_displacement_as_the_camera_stood_at_its_earlier_frame() -> None:
     samples = wandering()
     hand = samples.column("state")[:, :3].astype(np.float64)
     cameras = samples.column("camera.extrinsics").reshape(-1, 4, 4)[:, :3, :3]
@@ -47,6 +47,7 @@ def test_each_pair_has_its_own_displacement_by_its_own_camera() -> None:
         numbers(pairs.earlier), numbers(pairs.later), pairs.moved, strict=True
     ):
         assert np.allclose(moved, cameras[earlier] @ (hand[later] - hand[earlier]), atol=1e-4)
+        assert not np.allclose(cameras[earlier], cameras[later], atol=0.1)
 
 
 def test_pairs_are_so_many_and_drawn_alike_by_equal_seeds() -> None:
