@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from tests.benchmarks.told import says
 
-from gates_rows import Row
-from gates_run import MADE, WANDERED, Places, kept, measured, missing_data, recipe_of, wanted
+from gates_rows import ROWS, Row
+from gates_run import (
+    MADE,
+    WANDERED,
+    Places,
+    judged_on,
+    kept,
+    measured,
+    measured_again,
+    missing_data,
+    recipe_of,
+    wanted,
+)
 from tectum_train.recipe import expanded
 
 
@@ -74,3 +86,38 @@ def test_what_was_measured_on_other_episodes_is_none(
     says(places.data / "judged" / "test", {**MADE["judged"], "--seed": "2001"})
 
     assert kept(row, 0, places) is None
+
+
+def test_a_run_is_measured_and_measured_again_on_the_episodes_to_be_judged_by(
+    row: Row, places: Places, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+    run = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(commit="some")))
+    monkeypatch.setattr("gates_run.fitting_splits", lambda recipe, _: read.append(recipe.data.test))
+    monkeypatch.setattr("gates_run.train", lambda *_, **__: run)
+    monkeypatch.setattr("gates_run.evaluate_run", lambda *_, **__: [])
+    checkpoint = recipe_of(row, 0, places).checkpoint
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+
+    first = measured(row, 0, places, console)
+    again = measured_again(row, 0, places, console)
+
+    assert again is not None
+    assert again.judged == first.judged != ""
+    assert read == [str(places.data / "judged" / "test")] * 2
+
+
+def test_rows_that_learn_from_wandering_episodes_are_judged_by_wandering_ones() -> None:
+    places, judged_by = Places(), dict[str, set[str]]()
+    for row in ROWS:
+        recipe = recipe_of(row, 0, places)
+        judges = judged_on(recipe, places).data
+        assert judges == recipe.data.model_copy(update={"test": judges.test})
+        learnt = "wandering" if "wandering" in Path(recipe.data.train).parts else "other"
+        judged_by.setdefault(learnt, set()).add(judges.test)
+
+    assert judged_by == {
+        "wandering": {str(places.data / "judged-wandering" / "test")},
+        "other": {str(places.data / "judged" / "test")},
+    }

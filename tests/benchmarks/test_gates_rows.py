@@ -10,6 +10,7 @@ import pytest
 from tests.checkout import ROOT
 
 from gates_rows import ROWS, Row, named
+from gates_rules import Above, Beside, Times
 from gates_run import MADE, WANDERED, Places, recipe_of
 from tectum_train import recipes
 
@@ -21,6 +22,34 @@ def test_every_rows_recipe_reads(row: Row, tmp_path: Path) -> None:
     assert recipe.seed == 1
     assert recipe.precision == "float32"  # the same on every machine
     assert all(name in {one.name for one in ROWS} for name in row.after)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_frames_and_sentences_find_each_other_five_times_as_often_as_by_chance(name: str) -> None:
+    asked = {rule for rule in named(name).rules if isinstance(rule, Times)}
+
+    assert asked == {
+        Times("frame → sentence, R@1", "chance", 5),
+        Times("sentence → frame, R@1", "chance", 5),
+    }
+
+
+def test_moments_are_aligned_by_so_much_more_than_random_weights_align_them() -> None:
+    asked = [rule for rule in named("r3m").rules if isinstance(rule, Above)]
+
+    assert asked == [Above("three moments aligned", ("random-init twin",), by=0.10)]
+
+
+def test_other_masks_are_held_to_nearly_all_that_random_ones_tell() -> None:
+    few = "task from 10% of the labels"
+    asked = {row.name: [one for one in row.rules if isinstance(one, Beside)] for row in ROWS}
+
+    assert {name: rules for name, rules in asked.items() if rules} == {
+        "mae-block": [Beside(f"frozen trunk → {few}", "mae", 0.95)],
+        "mae-importance": [Beside(f"frozen trunk → {few}", "mae", 0.95)],
+        "mae-attention": [Beside(f"frozen trunk → {few}", "mae", 0.95)],
+        "video-mae": [Beside(f"frozen clip trunk → {few}", "video-mae-random", 0.95)],
+    }
 
 
 def test_rows_that_the_closing_table_compares_have_one_trunk() -> None:

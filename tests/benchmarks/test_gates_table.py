@@ -6,33 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.benchmarks.finished import found, runs
 from tests.checkout import ROOT
 
 from gates_planning import AFTER, NAME, Arm, Planned, Training, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Divided, Kept, Own, Shown, Task, Times
-from gates_run import Found
 from gates_table import SEEDS, Results, judged, numbers, table
 from tectum_train.evaluation.measure import Measure
 from tectum_train.evaluation.probes import EDITION
 
 CONTROLS = {"none": 0.1, "shuffled": 0.2}
 RANDOM = {"random init": 0.3, "PCA-256": 0.4}
-
-
-def found(row: str, seed: int, *measures: Measure, cpu: float = 60.0) -> Found:
-    return Found(
-        row=row, seed=seed, recipe="r", changes=[], identity="", steps=100, batch_size=60,
-        wall_seconds=120.0, cpu_seconds=cpu, threads=2, machine="m", commits="c",
-        measured_by="c", date="2026-01-01", measures=list(measures), judged="j", probes=EDITION,
-    )  # fmt: skip
-
-
-def runs(row: str, *values: float, name: str = "R@1") -> Results:
-    return {
-        (row, seed): found(row, seed, Measure(name, value, {"chance": 0.1}))
-        for seed, value in enumerate(values)
-    }
 
 
 def whole(rows: list[Row], results: Results, planned: Planned | None = None) -> str:

@@ -97,10 +97,13 @@ def test_codes_that_no_held_out_frame_has_are_not_in_use() -> None:
 
 def test_painting_is_measured_against_the_training_frames_mean_patch() -> None:
     *_, painted = measured(Grey(factor=0.0), greys(0, 255), greys(0, 255))
+    *_, darker = measured(Grey(factor=0.0), greys(0, 0), greys(0, 255))
 
     assert painted.value == pytest.approx(1)
     assert painted.controls == {"another picture's codes": pytest.approx(1)}
     assert painted.passed is False
+    # Grey is 1 from black and from white; black, the mean now, 0 and 2: half as much, squared.
+    assert darker.value == pytest.approx(1 / 2)
 
 
 # ---------------------------------------------------------------- guesses

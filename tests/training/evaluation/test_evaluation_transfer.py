@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.training.evaluation.hand import scenes
 from tests.training.evaluation.scene import context
-from tests.training.evaluation.test_evaluation_latent import scenes
 from torch import Tensor
 
 from tectum_core.architecture import ContinuousBottleneck, FsqBottleneck, VqBottleneck
