@@ -170,3 +170,37 @@ def test_another_views_name_gives_other_colours() -> None:
 
     assert not torch.equal(first, second)
     assert torch.equal(first, colours.applied(frames(), draws(0), " view 0"))
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        Colours(0.4, hue=0.0, share=0.5),
+        Colours(0.0, hue=0.0, grey=0.5),
+        Colours(0.0, hue=0.0, blur=0.5),
+        Colours(0.0, hue=0.0, solarise=0.5),
+    ],
+    ids=["jitter", "grey", "blur", "solarise"],
+)
+def test_whether_one_view_is_changed_says_nothing_of_the_other(colours: Colours) -> None:
+    # As wide as the blurs' widths are meant for, so that nearly all of them are seen.
+    many = torch.rand(400, 1, 3, 12, 224, generator=torch.Generator().manual_seed(0))
+
+    views = [colours.applied(many, draws(0, 400), name) for name in (" view 0", " view 1")]
+
+    one, other = ((view != many).flatten(1).any(dim=1) for view in views)
+    for both in (one & other, one & ~other, ~one & other, ~one & ~other):
+        assert 0.15 < both.float().mean() < 0.35
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [Colours(0.4, hue=0.0), Colours(0.0, hue=0.1), Colours(0.0, hue=0.0, blur=1.0)],
+    ids=["brightness", "hue", "blur"],
+)
+def test_views_are_changed_by_other_amounts(colours: Colours) -> None:
+    many = torch.rand(20, 1, 3, 12, 224, generator=torch.Generator().manual_seed(0))
+
+    one, other = (colours.applied(many, draws(0, 20), name) for name in (" view 0", " view 1"))
+
+    assert (one != other).flatten(1).any(dim=1).all()

@@ -85,6 +85,18 @@ def test_all_frames_of_a_sample_are_drawn_alike(strengths: dict[str, float], see
     assert torch.equal(changed[:, 0], changed[:, 2])
 
 
+def test_all_frames_of_a_sample_are_blurred_alike() -> None:
+    side = 7 * SIDE  # large enough to see how wide a blur is
+    still = torch.randint(256, (4, 1, 3, side, side), dtype=torch.uint8).expand(-1, 3, -1, -1, -1)
+    config, index = AugmentationConfig(shift=0, colour=0, hue=0, blur=1.0), np.arange(4)
+
+    changed = Frames(side, config)(still, Draws(0, np.zeros_like(index), index))
+
+    assert not torch.equal(changed, still)
+    assert torch.equal(changed[:, 0], changed[:, 1])
+    assert torch.equal(changed[:, 0], changed[:, 2])
+
+
 @each
 def test_samples_are_drawn_apart(strengths: dict[str, float]) -> None:
     same = frames(samples=1).expand(16, 2, 3, SIDE, SIDE)

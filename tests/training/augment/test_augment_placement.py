@@ -148,6 +148,16 @@ def test_mirroring_twice_is_not_mirroring(seed: int) -> None:
     assert torch.allclose(twice.offset, once.offset)
 
 
+def test_pictures_go_as_far_across_as_they_like_however_far_they_go_down() -> None:
+    many = draws(0, 2000)
+    shifted = Placement.moved(many, SIDE, 3, 0.0)
+    cut = Placement.cropped(many, "view", SIDE, SIDE, (0.25, 0.25), 1.0)
+
+    for placement in (shifted, cut):
+        across, down = placement.offset.numpy().T
+        assert abs(np.corrcoef(across, down)[0, 1]) < 0.1
+
+
 def test_mirrored_pixels_are_flipped() -> None:
     still = Placement.moved(draws(0), SIDE, 0, 0.0)
 

@@ -81,6 +81,23 @@ def test_mirrored_views_are_as_often_as_asked_for() -> None:
     assert (small[:, 0].int() - pictures().flip(-1).int()).abs().max() <= 1
 
 
+def test_a_view_is_mirrored_whatever_the_other_is() -> None:
+    many = torch.randint(256, (400, 3, 8, 8), dtype=torch.uint8)
+    index, config = np.arange(400), ViewsConfig.model_validate({**STILL, "flip": 0.5})
+
+    whole = Views(8, config).whole(many, Draws(0, np.zeros_like(index), index))
+
+    one, other = (whole != many[:, None]).flatten(2).any(dim=2).unbind(1)
+    for both in (one & other, one & ~other, ~one & other, ~one & ~other):
+        assert 0.15 < both.float().mean() < 0.35
+
+
+def test_each_picture_has_other_colours_in_either_view() -> None:
+    whole, _ = viewed(**{**STILL, "colour": 0.4, "colour_share": 1.0})
+
+    assert (whole[:, 0] != whole[:, 1]).flatten(1).any(dim=1).all()
+
+
 def test_each_kind_of_view_is_blurred_and_solarised_as_often_as_it_says() -> None:
     """DINO's and BYOL's: one view always blurred, the other hardly, but solarised."""
     only_first: dict[str, Any] = {

@@ -220,6 +220,7 @@ def test_noise_on_actions_is_a_samples_own_and_leaves_what_is_to_be_told(
     clips = [given(one.clip, "clips").actions for one in (plain, made, again)]
     assert 0.4 < float((clips[1] - clips[0]).std()) < 0.6
     assert torch.equal(clips[1], clips[2])
+    assert not torch.allclose((clips[1] - clips[0]).flatten(), added.flatten(), atol=0.01)
 
 
 def test_actions_and_states_are_standardised(tiny_data: Path, samples: Samples) -> None:

@@ -16,6 +16,7 @@ from tests.training.tiny import batch, job, model
 from torch import Tensor, nn
 
 from tectum_core.architecture import JointConfig
+from tectum_core.model import VisionTransformer
 from tectum_train.engine.accumulation import backward
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.stepping import take_step
@@ -24,6 +25,7 @@ from tectum_train.objectives import WeightedSum, objective_for
 from tectum_train.objectives.image_text import ImageTextConfig
 from tectum_train.objectives.masked_image import MaskedImageConfig
 from tectum_train.recipe import OptimiserConfig, ScheduleConfig
+from tectum_train.tasks.sharing import Stitched
 
 FREE = re.compile(
     r"bias$|norm|positions$|queries$|tokens?$|hidden$|modality\.|log_scale$|scale[12]$|text\.embed|"
@@ -67,6 +69,15 @@ def test_a_map_to_one_number_is_decayed_as_others_are() -> None:
 
     assert decayed == {"0.weight", "3.weight"}
     assert free == {"0.bias", "1.weight", "1.bias", "3.bias"}
+
+
+def test_mixtures_of_trunks_are_not_decayed() -> None:
+    trunk = VisionTransformer(vision(transformer=stack(depth=2)))
+
+    decayed, free = groups(Stitched(trunk, 2, 0.9))
+
+    assert "units" in free
+    assert "trunks.1.embed.weight" in decayed
 
 
 def test_what_the_model_learns_without_linear_maps_is_there_to_be_found() -> None:

@@ -136,6 +136,15 @@ def test_commitment_is_the_mean_squared_distance_to_the_codes(rows: int, seed: i
     assert np.allclose(found["gradient"], 2 * (vectors - quantised) / vectors.size, rtol=1e-12)
 
 
+def test_commitment_does_not_move_the_codes() -> None:
+    vectors, quantised = (torch.from_numpy(drawn(5, 4, seed=s)).requires_grad_() for s in (0, 1))
+
+    commitment(vectors, quantised).backward()
+
+    assert vectors.grad is not None
+    assert quantised.grad is None
+
+
 @given(st.integers(1, 5), SEEDS)
 def test_the_error_of_painting_is_the_mean_square_of_the_difference(rows: int, seed: int) -> None:
     said, true = drawn(rows, 3, 4, seed=seed), drawn(rows, 3, 4, seed=seed + 1)

@@ -173,6 +173,12 @@ def test_centred_shares_are_their_formula(
     assert np.allclose(found, softmax((logits - centre) / temperature, axis=1), rtol=1e-9)
 
 
+def test_nothing_is_learnt_through_centred_shares() -> None:
+    logits = torch.from_numpy(drawn(4, 3, seed=0)).requires_grad_()
+
+    assert not centred(logits, torch.zeros(3), 0.1).requires_grad
+
+
 def moved(logits: NDArray[Any], centre_shared: Floats, hidden: NDArray[Any]) -> Arrays:
     """The centre after the rows that are not hidden."""
     rows, centre = torch.from_numpy(logits)[torch.from_numpy(~hidden)], centre_shared

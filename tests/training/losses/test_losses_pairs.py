@@ -171,6 +171,19 @@ def test_the_nearest_of_its_group_is_a_hit() -> None:
     assert beside_older.tolist() == [False, True, True, False]
 
 
+def test_what_is_no_candidate_is_nearest_to_nothing() -> None:
+    left, group = torch.eye(4), torch.arange(4)
+    right = 0.9 * left
+    right[3] = left[0]
+    counted = torch.tensor([True, True, True, False])
+    # A place that nothing has come to yet, and an older vector of the row's own group.
+    old = Older(left[1:3], left[1:3], torch.tensor([7, 2]), torch.tensor([False, True]))
+
+    _, hit, _ = info_nce(left, right, torch.tensor(5.0), group, counted, old)
+
+    assert hit[:3].all()
+
+
 def test_where_nothing_counts_info_nce_is_zero_and_so_are_its_gradients() -> None:
     left = torch.from_numpy(units(4, 0)).requires_grad_()
     nothing = torch.zeros(4, dtype=torch.bool)

@@ -184,6 +184,17 @@ def test_the_teacher_is_a_moving_average_that_no_gradient_reaches(settings: Any)
     assert not any(id(one) in held for one in learnt.teacher.parameters())
 
 
+def test_the_teachers_momentum_rises_from_its_first_step_on() -> None:
+    learnt = dino(momentum=0.5, momentum_steps=2)
+    adam, teacher = adam_of(learnt), learnt.teacher.copy
+
+    for step, kept in enumerate((0.5, 0.75)):
+        old = copy.deepcopy(teacher.state_dict())
+        stepped(learnt, adam, step)
+        for key, new in learnt.student.state_dict().items():
+            assert_close(teacher.state_dict()[key], kept * old[key] + (1 - kept) * new, msg=key)
+
+
 def test_after_the_last_step_of_its_rise_the_teacher_moves_no_more() -> None:
     learnt = dino(momentum=0.5, momentum_steps=2)
     adam = adam_of(learnt)

@@ -130,6 +130,21 @@ def test_in_other_colours_only_what_is_said_changes(variant: Any) -> None:
     assert apart.loss.item() != pytest.approx(same.loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("source", ["pixels", "trunk"])
+def test_both_frames_of_a_pair_in_other_colours_are_read(source: str) -> None:
+    losses = []
+    for changed in ((), (0,), (1,)):
+        apart = given(batch().recoloured, "pairs in other colours").clone()
+        for place in changed:
+            apart[:, place] = apart[:, place].flip(-1)
+        learnt = objective(network(dynamics=DYNAMICS[source]), appearance="apart")
+        losses.append(learnt(batch(recoloured=apart)).loss.item())
+
+    plain, first, second = losses
+    assert first != pytest.approx(plain, rel=1e-5)
+    assert second != pytest.approx(plain, rel=1e-5)
+
+
 def test_pairs_in_other_colours_are_asked_for_only_if_read() -> None:
     reads = [
         LatentActionObjectiveConfig.model_validate({"appearance": how}).reads

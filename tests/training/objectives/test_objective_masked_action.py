@@ -364,6 +364,8 @@ def test_noise_is_on_what_is_shown_and_never_on_what_is_to_be_told(watched: Watc
     hidden, said = watched.hidden, watched.said.detach()
     wrong = (said.double() - made.actions.double()).square()[hidden].mean()
     assert outcome.loss.item() == pytest.approx(float(wrong), rel=1e-5)
+    line = (straight(made.shown_actions, hidden) - made.actions).square()[hidden].mean()
+    assert float(outcome.metrics["line"]) == pytest.approx(float(line), rel=1e-5)
     learnt(batch())
     assert not torch.equal(watched.said, said)
     learnt(batch(actions=made.shown_actions))
