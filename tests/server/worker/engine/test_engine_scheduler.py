@@ -246,16 +246,15 @@ async def test_what_cannot_be_in_time_with_what_follows_it_costs_no_batch(rig: R
     foreseen = Rollout(2, 1, True, True, False, False)
     key = batch_key("m@v1", foreseen, Item(), cast("Predictor", rig.predictor))
     rig.scheduler.costs.observe(key, 1, 100.0)  # each
+    rig.predictor.open()
 
     refused = await refusal(rig.submit("a", within=0.25, sequel=Sequel(foreseen, 3)))
-    waits = rig.submit("a", within=0.35, sequel=Sequel(foreseen, 3))
-    await rig.predictor.begun()
+    taken = await rig.submit("bb", within=0.35, sequel=Sequel(foreseen, 3))
 
     assert refused.reason == errors_pb2.ERROR_REASON_DEADLINE_INFEASIBLE
     assert "takes about 300 ms alone" in refused.message
-    assert rig.predictor.batches == [["a"]]
-    rig.predictor.open()
-    assert lengths(await waits) == [1]
+    assert rig.predictor.batches == [["bb"]]
+    assert lengths(taken) == [2]
 
 
 async def test_a_refused_deadline_is_told_with_how_far_it_is_and_what_it_would_take(
