@@ -68,6 +68,15 @@ def test_what_clips_alone_show_is_told_by_a_trunk_that_watches_them() -> None:
     assert "PCA-256 of its ends" in found["task, linear probe"].controls
 
 
+def test_random_weights_tell_what_their_draws_tell_in_the_mean() -> None:
+    twins = Watcher(sees=False), Watcher()
+
+    found = measure_clip_features(context(scene(1), scene(2), predictor=Watcher(), twins=twins))
+
+    for one in found:
+        assert one.controls["random init"] == pytest.approx((1 / 3 + 1) / 2)
+
+
 def test_clips_have_the_trunks_interval_and_end_in_the_second_half_of_their_episode() -> None:
     watcher = Watcher()
 

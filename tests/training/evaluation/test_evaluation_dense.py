@@ -108,6 +108,18 @@ def test_tokens_that_know_whether_the_hand_is_theirs_tell_where_it_is() -> None:
     assert found.on == "96 frames of 6 episodes"
 
 
+def test_random_weights_tell_what_their_draws_tell_in_the_mean() -> None:
+    train, test = scene(6, 0), scene(3, 1)
+
+    def told(*reaches: float) -> float:
+        twins = tuple(seeing(reach) for reach in reaches)
+        (found,) = measure_dense_features(context(train, test, predictor=seeing(0), twins=twins))
+        return float(found.controls["random init"])
+
+    assert told(3) < told(0) == 1.0
+    assert told(3, 0) == pytest.approx((told(3) + told(0)) / 2)
+
+
 @given(st.integers(0, GRID**2 - 1), st.integers(0, GRID**2 - 1))
 def test_patches_that_touch_are_near_enough_and_others_are_not(one: int, other: int) -> None:
     (near,) = dense._beside(np.array([one]), np.array([other]), GRID)

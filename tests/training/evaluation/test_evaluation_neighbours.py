@@ -22,6 +22,7 @@ from tectum_train.evaluation.neighbours import (
     nearest_told,
     spread,
 )
+from tectum_train.evaluation.probes import set_aside
 
 # ---------------------------------------------------------------- the vote
 
@@ -116,6 +117,20 @@ def measured(families: Sequence[int], asked: Sequence[int], weight: float = 5.0)
     return measure_features(context(train, test, predictor=seeing(weight), twin=seeing(0.0)))
 
 
+def drawn(*weights: float) -> Any:
+    """What random weights tell by each probe, if their draws see so much."""
+    train, test, twins = scene([0, 1] * 4, 0), scene([0, 1] * 3, 1), map(seeing, weights)
+    *told, _ = measure_features(context(train, test, predictor=seeing(0.0), twins=tuple(twins)))
+    return np.array([measure.controls["random init"] for measure in told])
+
+
+def test_random_weights_tell_what_their_draws_tell_in_the_mean() -> None:
+    blind, sharp = drawn(0.0), drawn(5.0)
+
+    assert np.all(blind < sharp)
+    assert np.allclose(drawn(0.0, 5.0), (blind + sharp) / 2)
+
+
 def test_a_trunk_that_sees_the_task_is_told_from_one_that_does_not() -> None:
     near, linear, few, apart = measured([0, 1, 2] * 8, [0, 1, 2] * 4)
 
@@ -159,6 +174,27 @@ def test_neighbours_are_as_they_were_where_scaling_helps_nobody() -> None:
     scaled = nearest_told(shown, labels, shown, episode, 2)
 
     assert np.array_equal(scaled, classify_by_neighbours(shown, labels, shown, 2))
+
+
+def test_a_scaling_is_chosen_on_episodes_that_the_choice_has_not_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = list[tuple[set[int], int]]()
+
+    def noted(known: Any, labels: Any, asked: Any, classes: int) -> NDArray[np.float64]:
+        seen.append((set(labels.tolist()), len(asked)))
+        return classify_by_neighbours(known, labels, asked, classes)
+
+    monkeypatch.setattr("tectum_train.evaluation.neighbours.classify_by_neighbours", noted)
+    rows, episode = np.arange(80), np.arange(80) // 4
+    shown, aside = np.random.default_rng(0).normal(size=(80, 40)), set_aside(episode)
+
+    nearest_told(shown, rows, np.ones((7, 40)), episode, 80)
+
+    *choices, told = seen  # each sample has a label of its own
+    blind = (set(rows[~aside].tolist()), aside.sum())
+    assert choices == [blind] * 3  # as they are, 32 and 16 components
+    assert told == (set(range(80)), 7)
 
 
 def test_vectors_that_are_one_but_for_a_trifle_have_no_spread() -> None:

@@ -73,6 +73,18 @@ def test_a_trunk_that_sees_no_more_than_its_random_twin_fails() -> None:
     assert found.value == found.controls["random init"]
 
 
+def test_random_weights_cost_what_their_draws_cost_in_the_mean() -> None:
+    train, test = scene(12, 0), scene(3, 1)
+
+    def cost(*weights: float) -> float:
+        twins = tuple(seeing(weight) for weight in weights)
+        (found,) = measure_policy(context(train, test, predictor=seeing(0.0), twins=twins))
+        return found.controls["random init"]
+
+    assert cost(0.0) > 2 * cost(1.0)
+    assert cost(0.0, 1.0) == pytest.approx((cost(0.0) + cost(1.0)) / 2)
+
+
 def test_windows_lie_within_their_episode_and_are_counted() -> None:
     found = measured(1.0, asked=3)
 
