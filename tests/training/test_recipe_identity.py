@@ -14,7 +14,7 @@ from tectum_train.recipe import read_recipe
 LEFT_OUT = {
     "derived_from", "description", "output", "data.cache", "data.test", "schedule.checkpoint_every",
 }  # fmt: skip
-"""Words, where a run keeps its files and how often, and the held-out episodes."""
+"""Words, where and how often a run keeps its files, and the held-out episodes."""
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from tests.training.engine.runs import checkpoint, folder, metrics, trained
@@ -31,6 +32,7 @@ from tectum_train.distributed import rank
 from tectum_train.engine import building
 from tectum_train.engine import run as engine
 from tectum_train.engine.batches import BatchMaker
+from tectum_train.engine.building import Run
 from tectum_train.engine.run import Interrupted
 from tectum_train.objectives import Batch, Objective, WeightedSum
 from tectum_train.recipe import Recipe, RecipeError
@@ -140,6 +142,31 @@ def test_two_ranks_train_and_record_what_one_does(
     assert [line["step"] for line in metrics(shared)] == [1, 2, 3, 4, 5, 6]
     for found, line in zip(recorded(shared), recorded(alone), strict=True):
         assert found == pytest.approx(line, abs=1e-6)  # accuracies are float32
+
+
+def run_from_elsewhere(made: Recipe) -> Arrays:
+    """Train where the other ranks have built another model."""
+    whole = engine.build
+
+    def build(*given: Any) -> Run:
+        found = whole(*given)
+        with torch.no_grad():
+            for one in found.objective.parameters():
+                one.add_(0.1 * rank())
+        return found
+
+    with mock.patch.object(engine, "build", build):
+        return run(made)
+
+
+def test_all_ranks_begin_with_what_the_first_one_built(
+    ranks: Ranks, tiny_data: Path, tmp_path: Path, alone: Recipe
+) -> None:
+    shared = recipe(tiny_data, tmp_path)
+
+    ranks.run(run_from_elsewhere, made=shared)
+
+    assert apart(shared, alone) <= 1e-9
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])

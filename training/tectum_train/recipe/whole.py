@@ -290,8 +290,8 @@ class Recipe(Strict):
     def identity(self) -> str:
         """What a checkpoint belongs to, as JSON: everything that training reads.
 
-        Of files that objectives learn from, their content counts. Left out are words, where a run
-        keeps its files and how often, and the held-out episodes, which only evaluation opens.
+        Of files that objectives learn from, their content counts. Left out are words, where and
+        how often a run keeps its files, and the held-out episodes, which only evaluation opens.
 
         Raises:
             RecipeError: a file that an objective learns from cannot be read.
