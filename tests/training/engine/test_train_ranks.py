@@ -146,7 +146,7 @@ def test_two_ranks_train_and_record_what_one_does(
 
 def run_from_elsewhere(made: Recipe) -> Arrays:
     """Train where the other ranks have built another model."""
-    whole = engine.build
+    whole = building.build
 
     def build(*given: Any) -> Run:
         found = whole(*given)
