@@ -186,7 +186,10 @@ def test_who_has_not_said_where_their_robots_episodes_lie_is_told_how(
     [
         ("data.camera=observation.images.wrist", "no camera 'observation.images.wrist'"),
         ("data.action=torque", "no feature 'torque'"),
-        ("model.latent_action=null", "latent_action needs model.latent_action"),
+        (
+            "model.latent_action=null",
+            "model.latent_action: found null; allowed: what latent_action learns",
+        ),
     ],
 )
 def test_what_recipe_and_data_do_not_share_is_named(recipe: Path, change: str, words: str) -> None:
@@ -297,6 +300,7 @@ def test_a_run_that_diverges_says_at_which_step(
 
 
 def test_a_device_that_cannot_be_used_is_told_in_one_line(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
     for arguments in (("train", recipe), ("eval", tmp_path)):
         result = invoke(*arguments, "--device", "foo")
 

@@ -286,7 +286,7 @@ def test_the_later_frame_reaches_the_prediction_only_through_the_latent() -> Non
 
 
 def test_without_the_module_there_is_no_such_objective() -> None:
-    with pytest.raises(ValueError, match=r"latent_action needs model\.latent_action"):
+    with pytest.raises(ValueError, match=r"model\.latent_action: found null; allowed: what la"):
         objective(model(latent_action=None))
 
 
@@ -294,7 +294,7 @@ def test_decoding_needs_a_decoder() -> None:
     learner = model(latent_action=latent_action(decoded_steps=0))
 
     with pytest.raises(
-        ValueError, match=r"decode_weight needs model\.latent_action\.decoded_steps"
+        ValueError, match=r"decode_weight: found 0\.1; allowed: 0, or where .*\.decoded_steps"
     ):
         objective(learner, decode_weight=0.1)
 

@@ -66,7 +66,7 @@ def test_predicting_latents_shapes_the_trunk_only_if_asked(encoder: str, source:
 
 
 def test_dynamics_that_read_pixels_teach_no_trunk() -> None:
-    with pytest.raises(ValueError, match="encoder 'trained' needs .* that read the trunk"):
+    with pytest.raises(ValueError, match=r"found 'trained'; .*dynamics\.source 'trunk'"):
         objective(latents("pixels"), encoder="trained")
 
 
@@ -109,7 +109,7 @@ def test_latents_leave_other_objectives_their_pass_of_the_trunk() -> None:
 
 
 def test_only_latents_shape_a_trunk_slowly() -> None:
-    with pytest.raises(ValueError, match=r"needs model\.latent_action\.target 'latents'"):
+    with pytest.raises(ValueError, match=r"found 'trained'; .*\.latent_action\.target 'latents'"):
         objective(network(), encoder="trained")
 
 

@@ -342,7 +342,9 @@ def test_the_decoder_paints_what_it_cannot_change() -> None:
 
 
 def test_painting_needs_a_decoder() -> None:
-    with pytest.raises(ValueError, match=r"decode_weight needs model\.world_model\.decoder"):
+    with pytest.raises(
+        ValueError, match=r"decode_weight: found 1; allowed: .*world_model\.decoder"
+    ):
         objective(network(decoder=None), decode_weight=1.0)
 
 
