@@ -303,7 +303,7 @@ def _timed(
         supervised = Supervised(read_recipe(TAUGHT).model, places.runs / "taught.json")
     measures = evaluate_run(run, splits, "cpu", console, supervised=supervised, probes=row.probed)
     seconds = time.perf_counter() - wall, time.process_time() - busy
-    return measures, (round(seconds[0], 1), round(seconds[1], 1))
+    return measures, (round(seconds[0], 3), round(seconds[1], 3))
 
 
 class _Clock:

@@ -80,7 +80,7 @@ def test_the_mix_is_as_long_as_its_recipe_says() -> None:
 def test_each_costs_as_many_operations(
     row: Row, operations: list[int], tiny_data: Path, tmp_path: Path
 ) -> None:
-    turns = {"alternating": len(OBJECTIVES), "dwa": 3, "grad-norm": 10}.get(row.name, 2)
+    turns = {"alternating": len(OBJECTIVES), "dwa": 3, "grad-norm": 20}.get(row.name, 2)
     small = (
         f"data.train={tiny_data / 'train'}", f"data.test={tiny_data / 'test'}",
         f"data.cache={tmp_path / 'frames'}", "model.latent_action.interval=0.3125",

@@ -20,7 +20,7 @@ from tectum_train.recipe import Recipe, RecipeError
 
 DINO = {
     "kind": "dino", "prototypes": 16, "hidden": 32, "bottleneck": 8, "momentum_steps": 6,
-    "teacher_steps": 4, "frozen_steps": 4,
+    "teacher_temperature": (0.04, 0.07), "teacher_steps": 4, "frozen_steps": 4,
 }  # fmt: skip
 OBJECTIVES: dict[str, Any] = {
     "dino": DINO,

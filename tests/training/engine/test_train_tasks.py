@@ -86,14 +86,15 @@ def test_uncertainty_is_learnt_at_a_rate_of_its_own(tiny_data: Path, tmp_path: P
     set_rate(adam, 0.5)
 
     assert isinstance(made.objective, ManyTasks)
-    (learnt,) = made.objective.weighting.parameters()
+    learnt = [*made.objective.weighting.parameters()]
     rates = {id(one): group["lr"] for group in adam.param_groups for one in group["params"]}
     decays = {
         id(one): group["weight_decay"] for group in adam.param_groups for one in group["params"]
     }
-    assert rates.pop(id(learnt)) == 3.5
+    assert len(learnt) == len(made.recipe.objectives)
+    assert [rates.pop(id(one)) for one in learnt] == [3.5] * len(learnt)
     assert set(rates.values()) == {0.5}
-    assert decays[id(learnt)] == 0.0
+    assert [decays[id(one)] for one in learnt] == [0.0] * len(learnt)
 
 
 @pytest.mark.parametrize(("window", "found"), [(0, r"\d+ \(an epoch\)"), (3, "3")])
