@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -30,6 +31,22 @@ def test_a_recipe_says_its_command_what_it_takes_and_only_what_was_measured(name
     assert [number for number in expected if number not in measured] == []
     if re.search(rf"tectum train {name}(?![\w-])", measured):
         assert len(expected) >= 2
+
+
+MINUTES = re.findall(
+    r"\| `([\w-]+)` \| [^|]+\| [^|]+\| (\d+\.\d) \|",
+    (ROOT / "benchmarks/results/minutes.md").read_text("utf-8"),
+)
+
+
+@pytest.mark.parametrize(("name", "minutes"), MINUTES)
+def test_a_small_recipe_says_how_many_minutes_were_measured(name: str, minutes: str) -> None:
+    said = recipes.descriptions()[name]
+
+    told = re.search(r"(\d+) minutes on 2 cores", said)
+
+    assert told is not None
+    assert int(told[1]) == math.ceil(float(minutes))
 
 
 @pytest.mark.parametrize(
