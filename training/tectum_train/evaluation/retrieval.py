@@ -89,17 +89,24 @@ def measure_retrieval(context: Context) -> list[Measure]:
                 errors=errors,
             )
         )
-    return [*measures, *_by_fewer_dimensions(context, vectors, true, test_at)]
+    return [*measures, *_by_fewer_dimensions(context, vectors, _told(model, true), test_at)]
 
 
 def _by_fewer_dimensions(
     context: Context,
     vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
-    true: NDArray[np.int64],
+    own: NDArray[np.float64],
     test_at: NDArray[np.int64],
 ) -> list[Measure]:
-    """R@1 over all tasks by the first so many dimensions of frames' and sentences' vectors."""
-    measures, own = list[Measure](), _told(_by_sentences(context, *vectors), true)
+    """R@1 over all tasks by the first so many dimensions of frames' and sentences' vectors.
+
+    Args:
+        context: what is measured.
+        vectors: float32[n, J] and float32[S, J].
+        own: float64[n], whether all dimensions tell the true task.
+        test_at: int64[n], the frames.
+    """
+    measures, true = list[Measure](), columns_of(context, context.test)[test_at]
     for width in _truncations(context):
         shorter = (_first(one, width) for one in vectors)
         found = _told(_by_sentences(context, *shorter), true)

@@ -140,7 +140,7 @@ def check_ends_are_reached(
 
     An objective that has turns counts these.
     """
-    most, found = schedule.steps - 1, dict[str, tuple[int, int, str]]()
+    most, found = max(schedule.steps - 1, 1), dict[str, tuple[int, int, str]]()
     for one in objectives:
         own = _turns(one, tasks, schedule)
         if isinstance(one, DinoConfig):
@@ -163,7 +163,7 @@ def check_ends_are_reached(
         why = "gradients are looked at in the first step alone"
         found["tasks.conflict_every"] = (tasks.conflict_every, most, why)
         if isinstance(tasks.weighting, GradNormWeights):
-            found["tasks.weighting.every"] = (tasks.weighting.every, max(most, 1), why)
+            found["tasks.weighting.every"] = (tasks.weighting.every, most, why)
     late = [
         f"{field}: found {value}; allowed: at most {largest}, or {why}"
         for field, (value, largest, why) in found.items()
