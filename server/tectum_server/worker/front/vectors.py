@@ -64,7 +64,8 @@ class VectorRequest:
     def embedding(self, call: Call, output: ItemOutput) -> call_pb2.Embedding:
         """One item's vector."""
         space_id = call.served.space(self.space)
-        found = embedding(output.arrays[0], space_id, self.data_type, self.dimensions)
+        asked = "vector.data_type"
+        found = embedding(output.arrays[0], space_id, self.data_type, self.dimensions, asked)
         if len(output.arrays) > 1:  # a text's
             found.tokens, found.truncated = int(output.arrays[1][0]), bool(output.arrays[1][1])
         return found

@@ -184,7 +184,11 @@ def checked_data_type(data_type: int, field: str) -> int:
 
 
 def embedding(
-    vector: NDArray[np.float32], space_id: str, data_type: int, dimensions: int = 0
+    vector: NDArray[np.float32],
+    space_id: str,
+    data_type: int,
+    dimensions: int = 0,
+    asked: str = "data_type",
 ) -> call_pb2.Embedding:
     """A vector as asked for.
 
@@ -193,6 +197,10 @@ def embedding(
         space_id: where it lives.
         data_type: FLOAT32, FLOAT16 or INT8.
         dimensions: keep so many, renormalised; 0: all.
+        asked: which field of the request the type was asked for in.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE, a number of it is beyond what FLOAT16 holds.
     """
     if dimensions:
         vector = vector[..., :dimensions]
@@ -201,8 +209,16 @@ def embedding(
         scale = float(np.abs(vector).max()) / 127 or 1.0
         quantised = np.rint(vector / scale).astype(np.int8)
         return call_pb2.Embedding(values=tensor(quantised), space_id=space_id, scale=scale)
-    as_type = np.float16 if data_type == tensor_pb2.DATA_TYPE_FLOAT16 else np.float32
-    return call_pb2.Embedding(values=tensor(vector.astype(as_type)), space_id=space_id)
+    if data_type == tensor_pb2.DATA_TYPE_FLOAT16:
+        with np.errstate(over="ignore"):
+            vector = vector.astype(np.float16)
+        if not np.isfinite(vector).all():
+            most = int(np.finfo(np.float16).max)
+            why = (
+                f"FLOAT16 holds numbers up to {most}, the answer has a larger one; ask for FLOAT32"
+            )
+            raise out_of_range(asked, why)
+    return call_pb2.Embedding(values=tensor(vector), space_id=space_id)
 
 
 def read_embedding(
