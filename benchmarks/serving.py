@@ -4,8 +4,9 @@ A ViT-B/32-shaped bundle with random weights; the bare forward (`serving_bare`) 
 (its own processes, the same cores) take turns within one run, so that both meet the same machine,
 and both are begun anew several times, since each process has its own pace. Which batch the bare
 forward likes best is found first, in a sweep of its own: the best of several noisy numbers of one
-leg would be better than any batch is. Prints a table (`serving_report`) and writes
-benchmarks/results/serving.md.
+leg would be better than any batch is. Callers of photographs, as JPEG, stand beside the bound that
+the same cores set: a picture's decoding, on all of them, and its share of the forward, one after
+the other. Prints a table (`serving_report`) and writes benchmarks/results/serving.md.
 
     make bench
 """
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 import tectum
 from machine import heading
 from served import Served, served
-from serving_bare import NAME, SIDE, Bare, bare, make_bundle
+from serving_bare import NAME, SIDE, Bare, bare, make_bundle, photograph
 from serving_report import CALLERS, Round, table
+from tectum_cli.load.pictures import Picture
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LEAST_ANSWERS = 5
@@ -38,13 +40,13 @@ def picture() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 
 
-async def closed_loop(port: int, callers: int, seconds: float) -> float:
-    """Images a second of so many callers of one raw picture each, for so long and some batches.
+async def closed_loop(port: int, sent: Picture, callers: int, seconds: float) -> float:
+    """Images a second of so many callers of one picture each, for so long and some batches.
 
     Neither the start nor the last calls, which fewer and fewer share, count; and since answers come
     a batch at a time, they are counted from the end of one such burst to the end of another.
     """
-    sent, answered = picture(), list[float]()
+    answered = list[float]()
     async with tectum.AsyncClient(f"127.0.0.1:{port}", timeout=60.0) as client:
         await client.embed_images([sent])
         ends, least = time.perf_counter() + seconds, LEAST_ANSWERS * callers
@@ -101,14 +103,18 @@ def start(repository: Path, best: int, rounds: int, seconds: float) -> list[Roun
     with bare(repository) as asked, served(repository, NAME) as worker:
         # The first calls settle the caches.
         asked.throughput(best, seconds / 2)
-        asyncio.run(closed_loop(worker.port, CALLERS, seconds))
+        for sent in (picture(), photograph()):
+            asyncio.run(closed_loop(worker.port, sent, CALLERS, seconds))
         for _ in range(rounds):
             alone = asked.throughput(best, seconds)
             before = batches(worker)
-            answered = asyncio.run(closed_loop(worker.port, CALLERS, seconds))
+            answered = asyncio.run(closed_loop(worker.port, picture(), CALLERS, seconds))
             after = batches(worker)
             batch = (after[1] - before[1]) / (after[0] - before[0])
-            found.append(Round(alone, answered, batch, *turn_about(asked, worker.port, seconds)))
+            decoded = asked.decoding(seconds / 3)
+            seen = asyncio.run(closed_loop(worker.port, photograph(), CALLERS, seconds))
+            singles = turn_about(asked, worker.port, seconds)
+            found.append(Round(alone, answered, batch, decoded, seen, *singles))
     return found
 
 

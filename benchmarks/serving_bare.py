@@ -1,17 +1,22 @@
-"""The bare forward pass, in a process of its own, asked line by line.
+"""The bare forward pass, and bare decoding, in a process of its own, asked line by line.
 
 A process's memory lies where it fell when the process began, which moves its forward pass by some
 percent for as long as it lives. So the benchmark begins this process anew as often as the worker.
 
-    python benchmarks/serving_bare.py REPOSITORY    reads "BATCH SECONDS", writes images a second
+    python benchmarks/serving_bare.py REPOSITORY
+
+reads "BATCH SECONDS" of the forward pass, or "decode SECONDS" of a photograph's JPEG on all cores,
+and writes images a second.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,6 +24,7 @@ from typing import IO
 
 import torch
 
+from tectum_cli.load.pictures import drawn, encoded
 from tectum_core.architecture import (
     JointConfig,
     ModelConfig,
@@ -27,14 +33,26 @@ from tectum_core.architecture import (
     VisionConfig,
 )
 from tectum_core.bundle import Repository, read_bundle
+from tectum_core.image import decode
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer
 from tectum_core.untrained import write_untrained
 
-__all__ = ["NAME", "SIDE", "Bare", "bare", "make_bundle"]
+__all__ = ["NAME", "PHOTOGRAPH", "SIDE", "Bare", "bare", "make_bundle", "photograph"]
 
 NAME, SIDE = "vit-b-32", 224
+PHOTOGRAPH = (640, 480)
+"""Width and height of a camera's pictures, which come as JPEG."""
+
+
+@cache
+def photograph() -> bytes:
+    """A JPEG file of a picture that is like one."""
+    (pixels,) = drawn(*PHOTOGRAPH, 1, seed=0)
+    file = encoded(pixels, "jpeg")
+    assert isinstance(file, bytes)
+    return file
 
 
 def make_bundle(folder: Path, width: int = 768) -> Path:
@@ -79,13 +97,20 @@ class Bare:
 
     def throughput(self, size: int, seconds: float) -> float:
         """Images a second in batches of one size, for so long, but one batch at least."""
-        self._requests.write(f"{size} {seconds}\n")
-        self._requests.flush()
-        return float(self._answers.readline())
+        return self._ask(f"{size} {seconds}")
+
+    def decoding(self, seconds: float) -> float:
+        """Photographs a second that all cores together decode, doing nothing else."""
+        return self._ask(f"decode {seconds}")
 
     def one(self) -> float:
         """Seconds of one forward of one image."""
         return 1 / self.throughput(1, 0.0)
+
+    def _ask(self, what: str) -> float:
+        self._requests.write(what + "\n")
+        self._requests.flush()
+        return float(self._answers.readline())
 
 
 @contextmanager
@@ -132,13 +157,34 @@ def throughput(predictor: Predictor, size: int, seconds: float) -> float:
     return done / (time.perf_counter() - started)
 
 
+def decoding(seconds: float) -> float:
+    """Photographs a second by the worker's own decoder, a thread on each core."""
+    cores, file = len(os.sched_getaffinity(0)), photograph()
+    started = time.perf_counter()
+
+    def some() -> int:
+        done = 0
+        while not done or time.perf_counter() - started < seconds:
+            decode(file, max_pixels=PHOTOGRAPH[0] * PHOTOGRAPH[1])
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(cores) as pool:
+        done = sum(each.result() for each in [pool.submit(some) for _ in range(cores)])
+    return done / (time.perf_counter() - started)
+
+
 def main(repository: str) -> None:
     """Answer until nothing more is asked."""
     located, _ = Repository(repository).locate(NAME)
     predictor = Predictor(read_bundle(located, NAME))
     for line in sys.stdin:
-        size, seconds = line.split()
-        print(throughput(predictor, int(size), float(seconds)), flush=True)
+        what, seconds = line.split()
+        if what == "decode":
+            rate = decoding(float(seconds))
+        else:
+            rate = throughput(predictor, int(what), float(seconds))
+        print(rate, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 The embedded model behind `tectum serve`, asked for everything it can do, in every class, with
 pictures of several sizes and encodings; beside that what real callers do: robots whose streams come
 and go, clients that connect for one call, calls that are given up, requests that have no answer.
-Memory, threads, file descriptors and shared memory of front and engine are noted every few seconds;
-their asyncio tasks, and all the rest, once before and once after the load, in rest
-(`counting/sitecustomize.py`). Prints a table and writes benchmarks/results/soak.md.
+Memory, threads, file descriptors and shared memory of front, engine and supervisor are noted every
+few seconds; their asyncio tasks, names of shared memory, and all the rest, once before and once
+after the load, in rest (`counting/sitecustomize.py`). Prints a table and writes
+benchmarks/results/soak.md.
 
     python benchmarks/soak.py [--minutes 20]
 """
@@ -34,6 +35,7 @@ from machine import heading
 from served import Served, served
 from tectum_cli.load.pictures import drawn, encoded
 from tectum_core import embedded
+from tectum_server.worker.shared_names import FOLDER
 from trend import trend
 
 CALLERS, CAMERAS, HZ = 6, 2, 10.0
@@ -256,13 +258,15 @@ class Seen:
     before: dict[str, Look]
     after: dict[str, Look]
     during: dict[str, list[Look]]
+    names: set[str]
+    """Of shared memory that came and stayed."""
 
 
 async def run(worker: Served, minutes: float, counting: Path) -> tuple[Load, Seen]:
     """Warm up, rest, load, rest."""
     async with tectum.AsyncClient(worker.address) as client:
         load = Load(worker.address, await client.get_model())
-    pids = worker.pids()
+    pids = {**worker.pids(), "supervisor": worker.process.pid}
     during: dict[str, list[Look]] = {role: [] for role in pids}
     with Progress(transient=True) as progress:
         task = progress.add_task("soaking", total=60 * minutes)
@@ -275,15 +279,22 @@ async def run(worker: Served, minutes: float, counting: Path) -> tuple[Load, See
         await load.run(WARM_UP)
         await asyncio.sleep(REST)
         before = {role: look(pid, counting) for role, pid in pids.items()}
+        there = shared_names()
         await load.run(60 * minutes, note)
-    if worker.pids() != pids:
+    if worker.pids().items() - pids.items():
         raise RuntimeError("a process was replaced meanwhile; the worker's log says why")
     for _ in range(RESTS):  # a library's pool takes its time to let a thread go
         await asyncio.sleep(REST)
         after = {role: look(pid, counting) for role, pid in pids.items()}
-        if not any(after[role].more_than(before[role]) for role in pids):
+        left = shared_names() - there
+        if not left and not any(after[role].more_than(before[role]) for role in pids):
             break
-    return load, Seen(before, after, during)
+    return load, Seen(before, after, during, left)
+
+
+def shared_names() -> set[str]:
+    """Of shared memory on this machine that is Tectum's."""
+    return {path.name for path in FOLDER.glob("tectum*")}
 
 
 def report(load: Load, seen: Seen) -> str:
@@ -307,7 +318,7 @@ def report(load: Load, seen: Seen) -> str:
         "shared mappings in rest: before | after |",
         "| --- | --- | --- | --- | --- |",
     ]
-    flat, left = True, list[str]()
+    flat, left = True, [f"shared memory {name}" for name in sorted(seen.names)]
     for role, looks in seen.during.items():
         slope = trend([one.memory for one in looks])
         flat = flat and slope.about_zero

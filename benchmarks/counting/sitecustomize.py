@@ -17,7 +17,7 @@ def _tell(*_: object) -> None:
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:  # no loop runs here
-        return
+        tasks = set()
     names = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
     lines = [f"{count} {name}" for name, count in names.most_common()]
     folder = Path(os.environ["COUNTING"])
