@@ -106,9 +106,9 @@ def table(sizes: dict[int, float], best: int, starts: list[list[Round]]) -> str:
         "| | found | gate | |",
         "| --- | --- | --- | --- |",
         f"| {CALLERS} callers: images/s ÷ bare forward in batches of {best} | {share.told(3)} "
-        f"| ≥ {SHARE} | {share.at_least(SHARE)} |",
+        f"| ≥ {SHARE:.2f} | {share.at_least(SHARE)} |",
         f"| {CALLERS} callers of {photographs} JPEGs: images/s ÷ 1/(decode + forward) "
-        f"| {of_bound.told(3)} | ≥ {OF_BOUND} | {of_bound.at_least(OF_BOUND)} |",
+        f"| {of_bound.told(3)} | ≥ {OF_BOUND:.2f} | {of_bound.at_least(OF_BOUND)} |",
         f"| one caller: median beyond the bare forward | {extra.told(1, ' ms')} | ≤ {MORE:g} ms "
         f"| {extra.at_most(MORE)} |",
         f"| {CALLERS} callers: mean batch, from the metric | {batch.told(1)} | > 1 "
