@@ -92,7 +92,7 @@ class Leg:
 def asked(worker: Served, items: int) -> AbstractAsyncContextManager[tuple[str, WorkerCalls]]:
     """Who asks a worker for so many raw pictures a call."""
     return worker_calls(
-        Target(worker.address, "", NAME, drawn(SIDE, SIDE, 8, seed=0), items, (OP,))
+        Target(worker.address, "", NAME, [drawn(SIDE, SIDE, 8, seed=0)], items, (OP,))
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tectum_cli.extras import console, errors, fail, needs, told
+from tectum_cli.reaching import ADDRESS, Address, ByTls, Roots, Token, tls_by
 
 if TYPE_CHECKING:
     from tectum_cli.load.driving import Ask, Result
@@ -29,17 +30,17 @@ _PICTURES = 8
 
 
 def bench(
-    worker: Annotated[
-        str,
-        typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.", metavar="ADDRESS"),
-    ] = "127.0.0.1:50051",
+    worker: Address = ADDRESS,
     gateway: Annotated[
-        str, typer.Option(help="Ask this gateway over REST instead, HOST:PORT.", metavar="ADDRESS")
-    ] = "",
-    token: Annotated[
         str,
-        typer.Option(envvar="TECTUM_TOKEN", help="Bearer token, if it wants one.", metavar="TEXT"),
+        typer.Option(
+            help="Ask this gateway over REST instead: HOST:PORT, or https://HOST:PORT.",
+            metavar="ADDRESS",
+        ),
     ] = "",
+    token: Token = "",
+    by_tls: ByTls = False,
+    roots: Roots = None,
     model: Annotated[
         str, typer.Option(help="Model to ask; empty: the default one.", metavar="NAME")
     ] = "",
@@ -93,8 +94,9 @@ def bench(
     size: Annotated[
         str,
         typer.Option(
-            help="Of the pictures, pixels: WIDTHxHEIGHT, or the side of a square.",
-            metavar="PIXELS",
+            help="Of the pictures, pixels: WIDTHxHEIGHT, or the side of a square. Several, by "
+            "share of the calls: 224=8,640x480=2.",
+            metavar="SIZES",
         ),
     ] = "224",
     encoding: Annotated[
@@ -138,7 +140,7 @@ def bench(
     when a call was meant to be sent. Ctrl-C ends it, and reports what was answered until then.
     """
     from tectum_cli.load.arrivals import PATTERNS
-    from tectum_cli.load.traffic import CLASSES, Traffic, shares_from, times_from
+    from tectum_cli.load.traffic import CLASSES, Traffic, shares_from, sizes_from, times_from
 
     with needs("cli"):
         from tectum_cli.load import gateway as rest
@@ -160,18 +162,23 @@ def bench(
     with _said("--deadlines"):
         times = {CLASSES[word]: time for word, time in times_from(deadlines, CLASSES).items()}
     with _said("--size"):
-        width, height = made.sides(size)
+        sizes = sizes_from(size)
     with _said("--encoding"):
         kinds = made.FILES if gateway else made.ENCODINGS
         kind = _one_of(encoding or ("jpeg" if gateway else "raw"), kinds)
-    given = [made.encoded(one, kind) for one in made.drawn(width, height, _PICTURES, seed)]
-    whom = Target(gateway or worker, token, model, given, batch, tuple(asked))
+    given = [
+        [made.encoded(one, kind) for one in made.drawn(width, height, _PICTURES, seed)]
+        for width, height in sizes
+    ]
+    tls = tls_by(by_tls, roots)
+    whom = Target(gateway or worker, token, model, given, batch, tuple(asked), tls)
     calls: AbstractAsyncContextManager[tuple[str, Ask]] = (
         rest.gateway_calls(whom) if gateway else rpc.worker_calls(whom)
     )
     span = warmup + seconds
     when = come(rate, span, random.Random(seed)) if rate else None  # noqa: S311 - drawn anew by seed
-    traffic, dice = Traffic(asked, classes, times), random.Random(seed + 1)  # noqa: S311
+    traffic = Traffic(asked, classes, times, tuple(sizes.values()))
+    dice = random.Random(seed + 1)  # noqa: S311
     with told():
         name, results = asyncio.run(
             _driven(calls, lambda: traffic.draw(dice), when, most_open, callers, span)
@@ -180,7 +187,8 @@ def bench(
     if not measured:
         raise fail("no call was measured: it was ended too soon, or the rate is too low")
     lasted = min(span, max(one.at + one.took for one in results)) - warmup
-    console.print(f"{name}, calls of {batch} × {width}×{height} {kind}", highlight=False)
+    seen = ", ".join(f"{width}×{height}" for width, height in sizes)
+    console.print(f"{name}, calls of {batch} × {seen} {kind}", highlight=False)
     _report(measured, lasted, batch, as_json, plot)
 
 

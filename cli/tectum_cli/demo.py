@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tectum_cli.extras import console, fail, needs, told
+from tectum_cli.reaching import ADDRESS, Address, ByTls, Roots, Token, tls_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,21 +40,22 @@ _TASK = "task_family"
 
 
 def demo(
-    worker: Annotated[
-        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
-    ] = "127.0.0.1:50051",
+    worker: Address = ADDRESS,
     data: Annotated[
         Path | None,
         typer.Option(help="A LeRobot folder; default: the held-out episodes of this repository."),
     ] = None,
     pictures: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo-output"),
+    token: Token = "",
+    by_tls: ByTls = False,
+    roots: Roots = None,
 ) -> None:
     """Show a running worker's model on held-out robot frames.
 
     Which words it finds for them, how it fills in hidden parts, and latent actions beside the
     true ones.
     """
-    show(worker, data, pictures)
+    show(worker, data, pictures, token, tls_by(by_tls, roots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ class Episode:
     """Seconds between frames."""
 
 
-def show(worker: str, data: Path | None, folder: Path) -> None:
+def show(
+    worker: str, data: Path | None, folder: Path, token: str = "", tls: bool | Path = False
+) -> None:
     """Run the demo against a worker."""
     from tectum import Capability, Client
 
@@ -81,7 +85,7 @@ def show(worker: str, data: Path | None, folder: Path) -> None:
         raise fail("the demo's frames come with a checkout; give --data FOLDER")
     episodes = _episodes(data or _CHECKOUT)
     folder.mkdir(parents=True, exist_ok=True)
-    with told(), Client(worker) as client:
+    with told(), Client(worker, token=token or None, tls=tls) as client:
         model = client.get_model()
         if Capability.EMBED_TEXTS in model.capabilities:
             _rank(client, episodes)

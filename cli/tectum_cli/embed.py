@@ -17,6 +17,7 @@ from rich.markup import escape
 from tectum_cli.extras import errors, fail, needs, told
 from tectum_cli.media import Content, Picture, Unreadable, pictures_in
 from tectum_cli.patience import Patience
+from tectum_cli.reaching import ADDRESS, Address, ByTls, Roots, Token, tls_by
 from tectum_cli.signals import ending_as_interrupts
 
 if TYPE_CHECKING:
@@ -61,16 +62,10 @@ def embed(
         typer.Argument(help="Pictures, videos, or folders of them.", metavar="PATH"),
     ],
     out: Annotated[Path, typer.Option(help="The file to write, NAME.parquet.", metavar="FILE")],
-    worker: Annotated[
-        str,
-        typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.", metavar="ADDRESS"),
-    ] = "127.0.0.1:50051",
-    token: Annotated[
-        str,
-        typer.Option(
-            envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.", metavar="TEXT"
-        ),
-    ] = "",
+    worker: Address = ADDRESS,
+    token: Token = "",
+    by_tls: ByTls = False,
+    roots: Roots = None,
     model: Annotated[
         str, typer.Option(help="Model; empty: the worker's default.", metavar="NAME")
     ] = "",
@@ -130,7 +125,9 @@ def embed(
         try:
             with (
                 told(),
-                Client(worker, token=token or None, model=model) as client,
+                Client(
+                    worker, token=token or None, model=model, tls=tls_by(by_tls, roots)
+                ) as client,
                 pq.ParquetWriter(draft, schema) as writer,
                 Progress(*columns, console=errors, disable=not errors.is_terminal) as progress,
             ):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tectum_cli.extras import console, fail
+from tectum_cli.reaching import ADDRESS, Address, ByTls, Roots, tls_by
 
 __all__ = ["health"]
 
 
 def health(
-    worker: Annotated[
-        str, typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.")
-    ] = "127.0.0.1:50051",
+    worker: Address = ADDRESS,
+    by_tls: ByTls = False,
+    roots: Roots = None,
     gateway: Annotated[
         str, typer.Option(help="Ask this gateway instead, HOST:PORT: is it ready?")
     ] = "",
@@ -27,15 +29,15 @@ def health(
     if gateway:
         _ask_gateway(gateway, timeout)
     else:
-        _ask_worker(worker, model, timeout)
+        _ask_worker(worker, model, timeout, tls_by(by_tls, roots))
     console.print("serving")
 
 
-def _ask_worker(worker: str, model: str, timeout: float) -> None:
+def _ask_worker(worker: str, model: str, timeout: float, tls: bool | Path) -> None:
     from tectum import Client, Health, TectumError
 
     try:
-        with Client(worker) as client:
+        with Client(worker, tls=tls) as client:
             found = client.health(model, timeout=timeout)
     except TectumError as error:
         raise fail(f"{worker} does not serve: {error}") from error

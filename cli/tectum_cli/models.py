@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tectum_cli.extras import console, told
+from tectum_cli.reaching import ADDRESS, Address, ByTls, Roots, Token, tls_by
 
 if TYPE_CHECKING:
     from tectum import Model, WorldModelInput
@@ -22,23 +23,17 @@ def models(
         str,
         typer.Argument(help="A model to describe in full, its card included.", metavar="NAME"),
     ] = "",
-    worker: Annotated[
-        str,
-        typer.Option(envvar="TECTUM_WORKER", help="The worker, HOST:PORT.", metavar="ADDRESS"),
-    ] = "127.0.0.1:50051",
-    token: Annotated[
-        str,
-        typer.Option(
-            envvar="TECTUM_TOKEN", help="Bearer token, if the worker wants one.", metavar="TEXT"
-        ),
-    ] = "",
+    worker: Address = ADDRESS,
+    token: Token = "",
+    by_tls: ByTls = False,
+    roots: Roots = None,
 ) -> None:
     """List a worker's models, or describe one."""
     from rich.markdown import Markdown
 
     from tectum import Client
 
-    with told(), Client(worker, token=token or None) as client:
+    with told(), Client(worker, token=token or None, tls=tls_by(by_tls, roots)) as client:
         if name:
             model = client.get_model(name)
             console.print(Padding(_described(model), (0, 0, 1, 0)), highlight=False)

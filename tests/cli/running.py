@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from typer.testing import CliRunner, Result
 
@@ -132,9 +132,14 @@ class Running:
 class Worker:
     """A real worker with its model in this process, on a thread's event loop."""
 
-    def __init__(self, repository: Path, model: str) -> None:
+    def __init__(self, repository: Path, model: str, **more: Any) -> None:
         self._settings = WorkerSettings(
-            repository=str(repository), models=(model,), engine="inline", port=0, metrics_port=0
+            repository=str(repository),
+            models=(model,),
+            engine="inline",
+            port=0,
+            metrics_port=0,
+            **more,
         )
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()

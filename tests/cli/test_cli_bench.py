@@ -54,6 +54,18 @@ def test_an_open_loop_asks_everything_at_its_rate_and_writes_it_down(
     assert re.search(r"^control +\d+ ", result.output, re.MULTILINE)
 
 
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_pictures_of_several_sizes_are_asked_in_one_run(worker: str, encoding: str) -> None:
+    result = invoke(
+        "bench", "--worker", worker, "--seconds", 0.6, "--warmup", 0, "--size", "32=3,40x24",
+        "--encoding", encoding, "--ops", ALL,
+    )  # fmt: skip
+
+    assert result.exit_code == 0
+    assert f"calls of 1 × 32×32, 40×24 {encoding}\n" in result.output
+    assert re.search(r"of \d+ calls: \d+ answered$", result.output, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tectum_cli.extras import fail
 from tectum_cli.load.driving import Answer, Outcome
+from tectum_cli.load.pictures import Picture
 from tectum_cli.load.target import OUTCOMES, SENTENCES, Target
 from tectum_cli.load.traffic import Question
 
@@ -38,7 +41,11 @@ async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls
     headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
     async with httpx.AsyncClient(
-        base_url=f"http://{address}", headers=headers, limits=limits, trust_env=False
+        base_url=_url(target),
+        headers=headers,
+        limits=limits,
+        trust_env=False,
+        verify=_trust(target),
     ) as client:
         try:
             answered = await client.get("/v1/models", timeout=_PATIENCE)
@@ -56,6 +63,27 @@ async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls
         name = f"{found['id']}@{found['version']}"
         target.check(name, found["capabilities"], found["limits"]["max_items"])
         yield name, GatewayCalls(client, found, target)
+
+
+def _url(target: Target) -> str:
+    """Where it is, with the scheme."""
+    if "://" in target.address:
+        return target.address
+    return f"{'https' if target.tls else 'http'}://{target.address}"
+
+
+def _trust(target: Target) -> ssl.SSLContext:
+    """Whose certificates count: those of these roots, or the system's.
+
+    Raises:
+        Exit: the roots cannot be read.
+    """
+    if not isinstance(target.tls, Path):
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=target.tls)
+    except OSError as error:  # ssl's own are of it, too
+        raise fail(f"--roots: cannot read {target.tls}: {error.strerror or error}") from error
 
 
 def answer_of(status: int, body: Mapping[str, Any]) -> Answer:
@@ -91,8 +119,14 @@ class GatewayCalls:
             model: one of GET /v1/models.
             target: what a call holds; its pictures are files.
         """
-        self._client, self._name, items = client, model["id"], target.items
-        files = [one for one in target.pictures if isinstance(one, bytes)]
+        self._client, self._name = client, model["id"]
+        self._bodies = [self._made(files, target.items, model) for files in target.pictures]
+
+    def _made(
+        self, pictures: Sequence[Picture], items: int, model: Mapping[str, Any]
+    ) -> Mapping[str, Iterator[bytes]]:
+        """Bodies with pictures of one size, in turn, by what they ask."""
+        files = [one for one in pictures if isinstance(one, bytes)]
         drawn = cycle(base64.b64encode(file).decode() for file in files)
         sentences = cycle(SENTENCES)
         interval = ((model.get("input") or {}).get("latent_action") or {}).get("interval_ms")
@@ -116,7 +150,7 @@ class GatewayCalls:
                 "interval_ms": interval,
             },
         }
-        self._bodies = {
+        return {
             op: cycle(
                 [json.dumps({"model": self._name, **make()}).encode() for _ in range(len(files))]
             )
@@ -135,7 +169,7 @@ class GatewayCalls:
         try:
             found = await self._client.post(
                 route,
-                content=next(self._bodies[question.op]),
+                content=next(self._bodies[question.size][question.op]),
                 headers=headers,
                 timeout=_PATIENCE if left is None else left,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tectum import Capability
 from tectum_cli.extras import fail
@@ -36,17 +37,19 @@ class Target:
     """A server, and what each call to it holds."""
 
     address: str
-    """HOST:PORT."""
+    """HOST:PORT; of a gateway behind TLS, https:// before it."""
     token: str
     """Bearer token; empty: none."""
     model: str
     """Empty: the default one."""
-    pictures: Sequence[Picture]
-    """To ask with, in turn; at least two."""
+    pictures: Sequence[Sequence[Picture]]
+    """To ask with, by size, those of one in turn; at least two of each."""
     items: int
     """Pictures, texts or pairs of frames in one call."""
     ops: Sequence[str]
     """Of `OPS`, those that will be asked."""
+    tls: bool | Path = False
+    """Whether by TLS, or root certificates of it, PEM."""
 
     def check(self, model: str, can: Iterable[str], most: int) -> None:
         """See that the model can be asked so.

@@ -28,7 +28,9 @@ async def worker_calls(target: Target) -> AsyncIterator[tuple[str, WorkerCalls]]
         TectumError: it is not there.
         Exit: the model cannot do that.
     """
-    async with AsyncClient(target.address, token=target.token or None, retries=0) as client:
+    async with AsyncClient(
+        target.address, token=target.token or None, retries=0, tls=target.tls
+    ) as client:
         model = await client.get_model(target.model)
         name = f"{model.name}@{model.version}"
         target.check(name, (one.value for one in model.capabilities), model.limits.max_items)
@@ -64,14 +66,17 @@ class WorkerCalls:
             target: what a call holds.
         """
         self._model, self._items = model, target.items
-        self._pictures, self._sentences = cycle(target.pictures), cycle(SENTENCES)
+        self._pictures = [cycle(of_one_size) for of_one_size in target.pictures]
+        self._sentences = cycle(SENTENCES)
         self._asking: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "embed_images": lambda **o: client.embed_images(self._some(), **o),
-            "embed_texts": lambda **o: client.embed_texts(self._texts(), **o),
-            "similarity": lambda **o: client.similarity(self._some(), self._texts(), **o),
-            "reconstruct_image": lambda **o: client.reconstruct_image(next(self._pictures), **o),
-            "latent_actions": lambda **o: client.predict_latent_actions(
-                self._some(1), interval=self._interval(), **o
+            "embed_images": lambda s, **o: client.embed_images(self._some(s), **o),
+            "embed_texts": lambda _, **o: client.embed_texts(self._texts(), **o),
+            "similarity": lambda s, **o: client.similarity(self._some(s), self._texts(), **o),
+            "reconstruct_image": lambda s, **o: client.reconstruct_image(
+                next(self._pictures[s]), **o
+            ),
+            "latent_actions": lambda s, **o: client.predict_latent_actions(
+                self._some(s, 1), interval=self._interval(), **o
             ),
         }
 
@@ -79,7 +84,7 @@ class WorkerCalls:
         """Ask."""
         options = {"model": self._model.name, "priority": Priority(question.priority)}
         try:
-            answered = await self._asking[question.op](**options, timeout=left)
+            answered = await self._asking[question.op](question.size, **options, timeout=left)
         except (tectum.Overloaded, tectum.DeadlineTooShort) as error:
             return Answer(Outcome.REFUSED, error.reason)
         except tectum.DeadlineExceeded as error:
@@ -88,8 +93,8 @@ class WorkerCalls:
             return Answer(Outcome.FAILED, error.reason or type(error).__name__)
         return answer_of(answered)
 
-    def _some(self, more: int = 0) -> list[Picture]:
-        return [next(self._pictures) for _ in range(self._items + more)]
+    def _some(self, size: int, more: int = 0) -> list[Picture]:
+        return [next(self._pictures[size]) for _ in range(self._items + more)]
 
     def _texts(self) -> list[str]:
         return [next(self._sentences) for _ in range(self._items)]

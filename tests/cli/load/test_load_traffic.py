@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tectum import Priority
-from tectum_cli.load.traffic import CLASSES, Question, Traffic, shares_from, times_from
+from tectum_cli.load.traffic import (
+    CLASSES,
+    Question,
+    Traffic,
+    shares_from,
+    sizes_from,
+    times_from,
+)
 
 WORDS = ("control", "interactive", "bulk")
 
@@ -34,6 +41,35 @@ def test_a_word_alone_has_a_share_of_one() -> None:
 def test_a_share_that_is_none_is_named(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told.replace("(", r"\(")):
         shares_from(text, WORDS)
+
+
+def test_a_size_alone_has_a_share_of_one_and_several_have_theirs() -> None:
+    assert sizes_from("224") == {(224, 224): 1.0}
+    assert sizes_from("224=8, 640x480=2") == {(224, 224): 8.0, (640, 480): 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "found ''; allowed: WIDTHxHEIGHT"),
+        ("224,", "found ''; allowed: WIDTHxHEIGHT"),
+        ("224=0", "224: found 0; allowed: above 0, at most 1000000"),
+        ("224,224x224=2", "224x224: found twice; allowed: once"),
+        (",".join(map(str, range(1, 18))), "found more than 16 sizes; allowed: 1 to 16"),
+    ],
+)
+def test_a_size_that_is_none_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        sizes_from(text)
+
+
+def test_sizes_are_drawn_by_their_shares() -> None:
+    traffic, dice = Traffic({"embed_images": 1.0}, sizes=(9.0, 1.0)), random.Random(0)
+
+    drawn = Counter(traffic.draw(dice).size for _ in range(2000))
+
+    assert set(drawn) == {0, 1}
+    assert drawn[0] / 2000 == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_time_alone_is_that_of_every_class() -> None:
