@@ -288,6 +288,32 @@ def test_the_instruction_is_shown_as_often_as_asked(decoder: Altered) -> None:
     assert 1 < shown[0.5] < 11
 
 
+def test_whether_the_instruction_is_shown_is_settled_by_the_step(decoder: Altered) -> None:
+    network, shown = model(), list[list[bool]]()
+    for _ in range(2):
+        shown.append([])
+        for seed in range(12):
+            objective(network, text_share=0.5)(batch(1, seed=seed))
+            shown[-1].append(decoder.text is not None)
+
+    assert shown[0] == shown[1]
+
+
+def test_of_an_instruction_its_own_words_alone_are_read_and_its_trunk_learns() -> None:
+    made, network = batch(), model()
+    ids = torch.where(made.ids_seen, made.ids, 5)
+    learnt = objective(network, text_share=1.0)
+
+    loss = learnt(made).loss
+    loss.backward()
+
+    assert not torch.equal(ids, made.ids)
+    torch.testing.assert_close(learnt(batch(ids=ids)).loss, loss)
+    assert network.text is not None
+    reached = [one.grad for one in network.text.transformer.parameters() if one.grad is not None]
+    assert any(bool(one.any()) for one in reached)
+
+
 def test_a_decoder_that_reads_no_text_is_shown_none(decoder: Altered) -> None:
     settings = parts()["pixel_decoder"] | {"text_context": False}
 
@@ -324,3 +350,4 @@ def test_only_its_share_of_the_batch_is_used() -> None:
 
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(objective(network)(batch(8)).loss, losses[0])
+    assert int(objective(network, fraction=0.5).counted(one)) == 4
