@@ -116,6 +116,18 @@ def test_the_mean_tubelet_is_that_of_all_training_clips() -> None:
     assert found.controls["mean tubelet"] == pytest.approx(2)
 
 
+def test_each_clip_hides_places_of_its_own() -> None:
+    kept = list[Tensor]()
+
+    def rule(visible: Tensor, keep: Tensor) -> Tensor:
+        kept.append(keep)
+        return visible[:, :1]
+
+    painted(rule, still(BLACK, WHITE))
+
+    assert len(kept[0].unique(dim=0)) > 20
+
+
 def test_clips_lie_within_their_episodes_with_the_trunks_interval() -> None:
     # Of twenty frames, fourteen begin four that are two apart; the last ones would be white.
     short = colours(np.where(np.arange(7) == 6, WHITE, 128), np.full(7, 128))
