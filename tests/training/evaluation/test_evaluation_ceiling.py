@@ -254,3 +254,18 @@ def test_the_trunk_is_taught_too_where_the_dynamics_read_it(
     ceiling._trained(scene, network, pairs, pairs, 4)
 
     assert torch.equal(weight, before) == (dynamics is ON_PIXELS)
+
+
+def test_what_a_network_tells_is_in_its_labels_unit_whatever_it_is_judged_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = scenes(monkeypatch, told=True)
+    train, test = (draw_pairs(scene, samples, 64, "pairs") for samples in (scene.train, scene.test))
+
+    def told(metres: float, judged: float) -> NDArray[np.float64]:
+        taught = replace(train, moved=metres * train.moved)
+        asked = replace(test, moved=judged * test.moved)
+        return ceiling._fit_and_predict(scene, scene.predictor.config.model, taught, asked, steps=4)
+
+    assert np.array_equal(told(1, judged=5), told(1, judged=1))
+    assert np.allclose(told(8, judged=1), 8 * told(1, judged=1), rtol=1e-6)
