@@ -347,6 +347,19 @@ def test_attention_is_the_teachers_and_carries_no_gradient() -> None:
     assert not scores.requires_grad
 
 
+def test_attention_is_told_in_full_precision_under_autocast() -> None:
+    teacher, pixels = VisionTransformer(images()), noise(2, 3, 8, 8)
+    mask = read("importance", source="attention")
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = scores_for(mask, images(), pixels, teacher=teacher)
+
+    outside = scores_for(mask, images(), pixels, teacher=teacher)
+    assert inside is not None
+    assert outside is not None
+    assert torch.equal(inside, outside)
+
+
 def test_attention_without_a_teacher_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
         scores_for(read("importance", source="attention"), images(), noise(2, 3, 8, 8))

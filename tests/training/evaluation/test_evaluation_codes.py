@@ -164,6 +164,7 @@ def test_who_always_says_the_same_is_no_better_than_the_commonest_code(
 
     assert found.value == right
     assert found.controls["commonest code"] == 0.5
+    assert found.controls["another image's context"] == right  # it says the same there too
     assert found.passed is False
 
 

@@ -183,6 +183,20 @@ def test_a_robot_or_camera_of_another_width_is_refused(
         check_fits(model(actions=SEEING), COLUMNS, train, test, shown=BOTH)
 
 
+@pytest.mark.parametrize("nameless", ["train", "test"])
+def test_families_that_one_split_alone_names_are_no_contradiction(
+    nameless: str, tmp_path: Path
+) -> None:
+    train, test = (
+        split(tmp_path / name, families=None if name == nameless else FAMILIES)
+        for name in ("train", "test")
+    )
+
+    check_fits(model(), COLUMNS, train, test)
+
+    assert not (tmp_path / nameless / "meta" / "world.json").exists()
+
+
 def test_other_families_are_refused(train: Samples, tmp_path: Path) -> None:
     test = split(tmp_path / "test", families=FAMILIES[::-1])
 
@@ -229,6 +243,7 @@ def test_an_episode_that_was_filmed_anew_is_known_by_its_numbers(
     feature: str, tmp_path: Path
 ) -> None:
     known, others = moving(1), moving(2)
+    known[7] = known[6]  # it rests for a step
     others[5:] = known[5:]
     train, test = (
         split(tmp_path / name, **dict[str, Any]({feature: values}))
@@ -237,6 +252,19 @@ def test_an_episode_that_was_filmed_anew_is_known_by_its_numbers(
 
     with pytest.raises(DataError, match=r"1 of the 2 .*number 1 is number 1 there"):
         check_fits(model(), COLUMNS, train, test)
+
+
+def test_what_stands_still_for_another_time_is_another_episode(
+    train: Samples, tmp_path: Path
+) -> None:
+    train.frames[:5] = train.frames[0]
+    frames = film("test")
+    frames[:4] = train.frames[0]
+    shorter = recorded([4, 5], {}, frames, root=tmp_path)
+
+    check_fits(model(), COLUMNS, train, shorter)
+
+    assert np.array_equal(shorter.frames[:4], train.frames[:4])
 
 
 def test_an_episodes_numbers_are_known_in_whatever_width_they_are_kept(tmp_path: Path) -> None:
