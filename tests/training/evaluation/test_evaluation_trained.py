@@ -12,6 +12,7 @@ from tests.training.engine.runs import trained
 from tests.training.tiny import job, parts
 
 from tectum_train.engine.building import Run, open_samples
+from tectum_train.evaluation import trained as trained_objectives
 from tectum_train.evaluation.temporal import CHANCE, RANDOM
 from tectum_train.evaluation.trained import measure_objectives
 
@@ -66,6 +67,22 @@ def test_a_teacher_is_asked_what_it_says_of_pictures_and_patches(
     assert all(RANDOM in one.controls for one in found)
     assert found[0].value != found[0].controls[RANDOM]
     assert found == measure_objectives(run, test)
+
+
+def test_so_many_batches_are_asked_as_have_about_512_samples(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+
+    def held_out(*given: Any) -> list[Any]:
+        asked.append(given[4])
+        return []
+
+    monkeypatch.setattr(trained_objectives, "held_out", held_out)
+    monkeypatch.setattr(trained_objectives, "measure_order", lambda *_: [])
+    measure_objectives(run, open_samples(run.recipe, "test", lambda *_: None))
+
+    assert asked == [64, 64]  # of 8 each, for both objectives
 
 
 def test_it_comes_out_the_same_again(run: Run) -> None:
