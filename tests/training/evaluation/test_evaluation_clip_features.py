@@ -41,8 +41,9 @@ class Watcher:
 
 def scene(seed: int) -> Samples:
     """Dots that darken, stay, or brighten over an episode, from any level on; the family tells."""
-    family = np.repeat(np.arange(FAMILIES), EPISODES * LENGTH)
-    first = np.random.default_rng(seed).integers(80, 170, FAMILIES * EPISODES).repeat(LENGTH)
+    draw = np.random.default_rng(seed)
+    family = draw.permutation(np.repeat(np.arange(FAMILIES), EPISODES)).repeat(LENGTH)
+    first = draw.integers(80, 170, FAMILIES * EPISODES).repeat(LENGTH)
     step = np.tile(np.arange(LENGTH), FAMILIES * EPISODES)
     frames = np.zeros((len(family), 2, 2, 3), np.uint8)
     frames[:, 0, 0, 0] = first + (family - 1) * step

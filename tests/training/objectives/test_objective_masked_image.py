@@ -217,6 +217,34 @@ def test_a_mask_by_change_hides_what_moves_and_reads_the_later_frame(decoder: Al
     assert places(decoder.keep)[:, 6].all()
 
 
+def test_a_mask_by_change_reads_the_later_frames_of_the_samples_that_are_used(
+    decoder: Altered,
+) -> None:
+    later = batch().earlier.clone()
+    later[:4, :, PATCH : 2 * PATCH, 2 * PATCH : 3 * PATCH] += 1  # the seventh patch
+    later[4:, :, :PATCH, :PATCH] += 1
+    mask = {"kind": "importance", "hint": 0, "ratios": (0.1,)}
+
+    objective(model(), mask=mask, fraction=0.5)(batch(later=later))
+
+    hidden = places(decoder.keep)
+    assert hidden[:, 6].all()
+    assert not hidden[:, 0].all()
+
+
+def test_another_purpose_draws_another_ratio_and_hides_other_patches() -> None:
+    hiding = objective(model(), mask={"kind": "random", "ratios": (0.25, 0.5, 0.75)}).hiding
+
+    hidden = [
+        [hiding(made, purpose, made.earlier, 0.5) for made in (batch(2, seed=s) for s in range(9))]
+        for purpose in ("one", "other", "one")
+    ]
+
+    counts = [[int(rows[0].sum()) for rows in each] for each in hidden]
+    assert counts[0] == counts[2] != counts[1]
+    assert all(torch.equal(rows, again) for rows, again in zip(hidden[0], hidden[2], strict=True))
+
+
 def test_a_mask_by_attention_needs_no_later_frame(decoder: Altered) -> None:
     mask = {"kind": "importance", "source": "attention", "hint": 0.0, "ratios": (0.5,)}
     network = model()
