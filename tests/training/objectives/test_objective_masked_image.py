@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from tests.training.ranks import Ranks
 from tests.training.tiny import batch, latent_action, model, parts, vision_alone
 from torch import Generator, Tensor
 
@@ -379,3 +381,15 @@ def test_only_its_share_of_the_batch_is_used() -> None:
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(objective(network)(batch(8)).loss, losses[0])
     assert int(objective(network, fraction=0.5).counted(one)) == 4
+
+
+def relative(rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The error of these samples and of the other ranks', as a share of predicting zero."""
+    outcome = objective(model())(batch(8).part(int(rows[0]), int(rows[-1]) + 1))
+    return {"relative": outcome.metrics["relative"].numpy()}
+
+
+def test_the_relative_error_is_that_of_all_ranks(ranks: Ranks) -> None:
+    alone, both = relative(np.arange(8)), ranks.run(relative, rows=np.arange(8))
+
+    assert [float(one["relative"]) for one in both] == pytest.approx([float(alone["relative"])] * 2)
