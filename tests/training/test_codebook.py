@@ -72,6 +72,16 @@ def test_what_is_quantised_comes_back_in_its_own_shape() -> None:
     assert torch.equal(made.codes(made.of(codes)), codes)
 
 
+def test_the_nearest_code_is_found_in_full_precision_under_autocast() -> None:
+    made, vectors = codebook(size=64).float(), noise(500, 3).float()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made.codes(vectors)
+
+    distance = torch.cdist(vectors.double(), made.vectors.double())
+    assert torch.equal(found, distance.argmin(dim=1))
+
+
 def test_the_order_of_a_steps_vectors_does_not_matter_to_living_codes() -> None:
     vectors, order = noise(40, 3), torch.randperm(40, generator=torch.Generator().manual_seed(0))
     one, two = codebook(below=1e-6), codebook(below=1e-6)
@@ -142,6 +152,26 @@ def test_far_apart_clusters_all_find_a_code_where_the_beginning_missed_them() ->
     distance = torch.cdist(centres, made.vectors).min(dim=1).values
 
     assert float(distance.max()) < 1
+
+
+def test_every_place_of_every_sample_is_drawn_before_any_is_drawn_again() -> None:
+    made, vectors = codebook(size=12, below=0.9, decay=0.999), noise(3, 4, 3)
+
+    made.learn(vectors, made.codes(vectors))
+
+    whose = torch.cdist(made.vectors, vectors.flatten(0, 1)).argmin(dim=1)
+    assert sorted(whose.tolist()) == list(range(12))
+
+
+def test_another_step_draws_others_of_the_same_vectors() -> None:
+    made, vectors, drawn = codebook(size=4, below=0.9, decay=0.999), noise(40, 3), []
+
+    for _ in range(2):
+        made.uses.zero_()
+        followed(made, vectors)
+        drawn.append(set(torch.cdist(made.vectors, vectors).argmin(dim=1).tolist()))
+
+    assert drawn[0] != drawn[1]
 
 
 def test_with_fewer_vectors_than_codes_some_are_drawn_more_than_once() -> None:

@@ -207,7 +207,31 @@ def test_a_step_draws_one_ratio_for_all_and_in_time_each() -> None:
     assert seen == {4, 8, 12}
 
 
+@pytest.mark.parametrize(
+    ("kind", "trunk"), [("random", images()), ("random", clips()), ("tube", clips())]
+)
+def test_any_two_random_patches_are_hidden_together_equally_often(
+    kind: str, trunk: VisionConfig
+) -> None:
+    hidden = drawn(read(kind), trunk, 0.25, n=2000)
+
+    places = 16 if kind == "tube" else trunk.patches  # of a tube, its first step
+    shown, count = hidden[:, :places].double(), places // 4
+    together = (shown.t() @ shown / 2000)[~torch.eye(places, dtype=torch.bool)]
+    expected = count * (count - 1) / (places * (places - 1))
+    deviation = (expected * (1 - expected) / 2000) ** 0.5
+    assert float((together - expected).abs().max()) < 5 * deviation
+
+
 # ---------------------------------------------------------------- whose draws they are
+
+
+def test_which_ratio_is_drawn_is_settled_by_the_step_and_not_by_torchs_generator() -> None:
+    mask = read("random", ratios=(0.25, 0.5, 0.75))
+
+    drawn_ = [[int(drawn(mask, images(), seed=seed)[0].sum()) for seed in range(12)] for _ in "12"]
+
+    assert drawn_[0] == drawn_[1]
 
 
 @pytest.mark.parametrize("kind", ["random", "block", "importance"])
@@ -321,6 +345,19 @@ def test_attention_is_the_teachers_and_carries_no_gradient() -> None:
     assert scores is not None
     assert torch.equal(scores, teacher.importance(pixels))
     assert not scores.requires_grad
+
+
+def test_attention_is_told_in_full_precision_under_autocast() -> None:
+    teacher, pixels = VisionTransformer(images()), noise(2, 3, 8, 8)
+    mask = read("importance", source="attention")
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = scores_for(mask, images(), pixels, teacher=teacher)
+
+    outside = scores_for(mask, images(), pixels, teacher=teacher)
+    assert inside is not None
+    assert outside is not None
+    assert torch.equal(inside, outside)
 
 
 def test_attention_without_a_teacher_is_refused() -> None:

@@ -23,6 +23,8 @@ class Counted(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
         self.steps: torch.Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.level: torch.Tensor
+        self.register_buffer("level", torch.zeros((), dtype=torch.float64))
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), MOMENTUM)
@@ -35,6 +37,7 @@ def test_after_k_steps_the_copy_is_the_average_in_closed_form(
     for step, weight in enumerate(weights, 1):
         quick.weight.data.fill_(weight)
         quick.steps.fill_(step)
+        quick.level.fill_(step / 3)
         slow.follow(quick, momentum)
 
     k = len(weights)
@@ -43,7 +46,8 @@ def test_after_k_steps_the_copy_is_the_average_in_closed_form(
     assert math.isclose(
         slow.get_parameter("copy.weight").item(), average, rel_tol=1e-9, abs_tol=1e-9
     )
-    assert slow.get_buffer("copy.steps") == k  # what is counted is not averaged
+    assert slow.get_buffer("copy.steps") == k  # buffers are not averaged
+    assert slow.get_buffer("copy.level") == k / 3
 
 
 def test_no_gradient_reaches_the_copy_and_what_it_follows_is_no_part_of_it() -> None:
@@ -53,7 +57,7 @@ def test_no_gradient_reaches_the_copy_and_what_it_follows_is_no_part_of_it() -> 
 
     assert not any(one.requires_grad for one in slow.parameters())
     assert quick.weight.requires_grad
-    assert list(slow.state_dict()) == ["copy.weight", "copy.steps"]
+    assert list(slow.state_dict()) == ["copy.weight", "copy.steps", "copy.level"]
 
 
 @given(st.integers(0, 300), st.integers(1, 200), MOMENTUM)

@@ -154,6 +154,7 @@ def test_a_step_of_one_sample_is_refused_where_samples_are_told_apart(
         {"kind": "image_text", "negatives": {"queue": 4}},
         {"kind": "mo_co", "batch_norm": False},
         {"kind": "cpc", "negatives": "same_episode"},
+        {"kind": "cpc", "negatives": "both"},
         {"kind": "masked_image"},
         {"kind": "dino", "koleo_weight": 0},
     ],

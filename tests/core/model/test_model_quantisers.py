@@ -194,3 +194,70 @@ def test_each_dead_code_becomes_another_vector_while_there_are_any() -> None:
     entries = codebook.embed[0]
 
     assert len(entries.unique(dim=0)) == 8
+
+
+def on_what_is_said(**changes: Any) -> tuple[nn.Module, Any]:
+    """A codebook of what it is shown as it is; and that codebook."""
+    config = VqBottleneck(codes=2, code_width=WIDTH, **changes)
+    module = bottleneck_for(config, WIDTH).train()
+    module.add_module("project", nn.Identity())
+    return module, module.get_submodule("quantise._codebook")
+
+
+def rows(vectors: Tensor) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in vectors.flatten(0, -2).tolist()}
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_an_entry_is_the_moving_average_of_what_it_stands_for(decay: float) -> None:
+    module, codebook = on_what_is_said(codebook_size=4, decay=decay, restart_below=1e-9)
+    uses, sums = (one[0].double() for one in (codebook.cluster_size, codebook.embed_avg))
+
+    for _ in range(5):  # VQ-VAE (arXiv:1711.00937), appendix A.1
+        x = read(VQ)
+        codes = nn.functional.one_hot(module(x).codes.flatten(), 4).double()
+        uses = decay * uses + (1 - decay) * codes.sum(dim=0)
+        sums = decay * sums + (1 - decay) * codes.t() @ x.flatten(0, 1).double()
+
+    assert_close(codebook.embed[0].double(), sums / uses[:, None], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("below", "dead"), [(0.75, [1]), (2.2, [1, 2, 3, 4])])
+def test_an_entry_is_drawn_anew_where_it_is_used_less_than_the_recipe_says(
+    below: float, dead: list[int]
+) -> None:
+    module, codebook = on_what_is_said(codebook_size=8, decay=0.5, restart_below=below)
+    codebook.cluster_size.copy_(torch.arange(8.0))  # which halves, but for the first's
+    x = codebook.embed[0, 0] + 1e-3 * torch.randn(20, 2, WIDTH)
+
+    module(x)
+
+    vectors = rows(x)
+    assert [at for at in range(1, 8) if rows(codebook.embed[0, at : at + 1]) <= vectors] == dead
+    assert codebook.cluster_size[0, dead].tolist() == pytest.approx([below] * len(dead))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_every_dead_code_is_drawn_however_few_vectors_there_are(batch: int) -> None:
+    module, codebook = on_what_is_said(codebook_size=8)
+    codebook.cluster_size.zero_()
+    x = read(VQ, batch)
+
+    module(x)
+
+    assert rows(codebook.embed[0]) <= rows(x)
+    assert len(rows(codebook.embed[0])) == min(8, 2 * batch)
+
+
+def test_what_is_drawn_is_any_of_the_batch_as_torchs_generator_says() -> None:
+    x, drawn = read(VQ, batch=64), list[Tensor]()
+    for seed in (1, 2, 1):
+        torch.manual_seed(0)
+        module, codebook = on_what_is_said(codebook_size=8)
+        codebook.cluster_size.zero_()
+        torch.manual_seed(seed)
+        module(x)
+        drawn.append(codebook.embed[0])
+
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])

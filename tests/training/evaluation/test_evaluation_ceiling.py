@@ -22,12 +22,13 @@ from tectum_core.architecture import (
     ModelConfig,
     TransformerDynamicsConfig,
 )
+from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data.samples import Samples
 from tectum_train.evaluation import ceiling
 from tectum_train.evaluation.ceiling import Supervised, measure_ceiling
 from tectum_train.evaluation.context import Context
-from tectum_train.evaluation.pairs import draw_pairs
+from tectum_train.evaluation.pairs import Pairs, draw_pairs
 
 SIDE = 16
 CONVOLUTION = ConvolutionDynamicsConfig(widths=(8, 16))
@@ -35,14 +36,14 @@ ON_PIXELS = TransformerDynamicsConfig(transformer=stack(), patch_size=8)
 ON_TRUNK = TransformerDynamicsConfig(transformer=stack(), source="trunk")
 
 
-def glowing(seed: int, *, told: bool) -> Samples:
+def glowing(seed: int, *, told: bool, metres: float = 1.0) -> Samples:
     """Pictures whose red, green and blue are the hand's place, or nothing of the kind."""
     draw = np.random.default_rng(seed)
     place = draw.uniform(0.2, 0.8, (400, 3))
     shown = place if told else draw.uniform(0.2, 0.8, (400, 3))
     frames = np.broadcast_to((shown * 255)[:, None, None], (400, SIDE, SIDE, 3)).astype(np.uint8)
     camera = np.tile(np.eye(4).reshape(-1), (400, 1))
-    columns: dict[str, NDArray[Any]] = {"state": place, "camera.extrinsics": camera}
+    columns: dict[str, NDArray[Any]] = {"state": metres * place, "camera.extrinsics": camera}
     return recorded([40] * 10, columns, frames)
 
 
@@ -172,3 +173,99 @@ def test_a_network_of_a_given_shape_does_not_depend_on_the_bundles(
 
     assert np.array_equal(one_of_it, same)
     assert not np.array_equal(same, Supervised().whole(other))
+
+
+# ---------------------------------------------------------------- what is trained, and when
+
+
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """How many episodes each network is taught by, and for how many steps, instead of teaching."""
+    taught = list[tuple[int, int]]()
+
+    def fit(_: Context, model: ModelConfig, train: Pairs, test: Pairs, steps: int) -> Any:
+        taught.append((len(np.unique(train.episode)), steps))
+        return test.moved
+
+    monkeypatch.setattr(ceiling, "_fit_and_predict", fit)
+    return taught
+
+
+def test_whoever_is_taught_by_few_labels_is_taught_for_fewer_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, taught, supervised = scenes(monkeypatch, told=True), fitted(monkeypatch), Supervised()
+
+    supervised.whole(scene)
+    supervised.few(scene, np.array([2, 7]))
+    supervised.few(scene, np.arange(10))  # all of them, and yet another network
+
+    assert taught == [(10, 200), (2, 100), (10, 100)]
+
+
+def test_whatever_a_network_depends_on_makes_it_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, taught, supervised = scenes(monkeypatch, told=True), fitted(monkeypatch), Supervised()
+    config = scene.predictor.config
+    grey = SimpleNamespace(
+        config=SimpleNamespace(
+            model=config.model, images=ImagePreprocessing(size=SIDE, mean=(0.1,) * 3)
+        ),
+        device=scene.predictor.device,
+    )
+
+    for other in (
+        scene,
+        replace(scene, train=glowing(3, told=True)),
+        replace(scene, test=glowing(3, told=True)),
+        replace(scene, train=glowing(1, told=True, metres=2.0)),
+        replace(scene, predictor=grey),  # type: ignore[arg-type]
+        replace(scene, pair_steps=3),
+    ):
+        for _ in range(2):
+            supervised.whole(other)
+
+    assert len(taught) == 6
+
+
+def test_the_plane_is_the_mean_of_right_and_down_and_depth_stands_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = SimpleNamespace(
+        whole=lambda _: np.array([0.8, 0.6, 0.3]), alone=lambda _: np.array([0.2, 0.4, 0.1])
+    )
+
+    plane, depth = measure_ceiling(scenes(monkeypatch, told=True), told)  # type: ignore[arg-type]
+
+    assert [plane.value, *plane.controls.values()] == pytest.approx([0.7, 0.3])
+    assert [depth.value, *depth.controls.values()] == [0.3, 0.1]
+
+
+@pytest.mark.parametrize("dynamics", [ON_PIXELS, ON_TRUNK])
+def test_the_trunk_is_taught_too_where_the_dynamics_read_it(
+    dynamics: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = scenes(monkeypatch, told=True, dynamics=dynamics)
+    network = PerceptionModel(scene.predictor.config.model)
+    weight = network.get_parameter("vision.embed.weight")
+    before = weight.detach().clone()
+
+    pairs = draw_pairs(scene, scene.train, 64, "training pairs")
+    ceiling._trained(scene, network, pairs, pairs, 4)
+
+    assert torch.equal(weight, before) == (dynamics is ON_PIXELS)
+
+
+def test_what_a_network_tells_is_in_its_labels_unit_whatever_it_is_judged_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = scenes(monkeypatch, told=True)
+    train, test = (draw_pairs(scene, samples, 64, "pairs") for samples in (scene.train, scene.test))
+
+    def told(metres: float, judged: float) -> NDArray[np.float64]:
+        taught = replace(train, moved=metres * train.moved)
+        asked = replace(test, moved=judged * test.moved)
+        return ceiling._fit_and_predict(scene, scene.predictor.config.model, taught, asked, steps=4)
+
+    assert np.array_equal(told(1, judged=5), told(1, judged=1))
+    assert np.allclose(told(8, judged=1), 8 * told(1, judged=1), rtol=1e-6)

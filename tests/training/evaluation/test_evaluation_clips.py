@@ -81,8 +81,8 @@ def colours(*of_frames: NDArray[np.int64]) -> Samples:
     return recorded([len(one) for one in of_frames], {}, pictures)
 
 
-def still(*levels: int) -> Samples:
-    return colours(*(np.full(20, level) for level in levels))
+def still(*levels: int, length: int = 20) -> Samples:
+    return colours(*(np.full(length, level) for level in levels))
 
 
 def colour_seen(share: float = 1.0) -> Rule:
@@ -92,8 +92,11 @@ def colour_seen(share: float = 1.0) -> Rule:
 # ---------------------------------------------------------------- the measure
 
 
-def test_who_reads_the_colour_off_the_visible_tubelets_has_no_error() -> None:
-    found = painted(colour_seen(), still(BLACK, WHITE))
+@pytest.mark.parametrize(("length", "clips"), [(20, 28), (30, 48)])  # in one batch, and in two
+def test_who_reads_the_colour_off_the_visible_tubelets_has_no_error(
+    length: int, clips: int
+) -> None:
+    found = painted(colour_seen(), still(BLACK, WHITE, length=length))
 
     assert found.value == pytest.approx(0)
     assert found.controls == {
@@ -103,7 +106,26 @@ def test_who_reads_the_colour_off_the_visible_tubelets_has_no_error() -> None:
         "copying the hidden tubelet from the neighbouring frames": pytest.approx(0),
     }
     assert found.passed is False  # copying is as good
-    assert found.on == "28 clips of 2 episodes"
+    assert found.on == f"{clips} clips of 2 episodes"
+
+
+def test_the_mean_tubelet_is_that_of_all_training_clips() -> None:
+    found = painted(colour_seen(), still(WHITE, WHITE, length=30), still(BLACK, WHITE))
+
+    # White is 2 from black: 4 in half of the clips and nothing in the others, where zero has 1.
+    assert found.controls["mean tubelet"] == pytest.approx(2)
+
+
+def test_each_clip_hides_places_of_its_own() -> None:
+    kept = list[Tensor]()
+
+    def rule(visible: Tensor, keep: Tensor) -> Tensor:
+        kept.append(keep)
+        return visible[:, :1]
+
+    painted(rule, still(BLACK, WHITE))
+
+    assert len(kept[0].unique(dim=0)) > 20
 
 
 def test_clips_lie_within_their_episodes_with_the_trunks_interval() -> None:

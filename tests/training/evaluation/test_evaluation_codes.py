@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tectum_core.model import VisionTransformer, patchify
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_train.data.samples import Samples
+from tectum_train.evaluation import codes
 from tectum_train.evaluation.codes import measure_image_codes, measure_masked_codes
 from tectum_train.image_tokenizer import CodeShape, ImageTokenizer
 
@@ -53,12 +54,14 @@ class Guesser:
     def __init__(self, always: int | None = None) -> None:
         self.tokenizer = Grey()
         self.always = always
+        self.hidden: list[Tensor] = []
 
     def codes(self, pixels: Tensor) -> Tensor:
         return self.tokenizer.codes(pixels)
 
     def logits(self, pixels: Tensor, hidden: Tensor) -> Tensor:
         assert hidden.sum(dim=1).tolist() == [6] * len(pixels)
+        self.hidden.append(hidden)
         codes = self.codes(pixels)
         if self.always is not None:
             codes = torch.full_like(codes, self.always)
@@ -86,6 +89,40 @@ def test_a_codebook_that_names_all_greys_is_all_in_use_and_paints_them() -> None
     assert painted.value == pytest.approx(0, abs=1e-6)
     assert painted.controls["another picture's codes"] > 1
     assert painted.passed is True
+
+
+def test_another_pictures_codes_paint_what_they_stand_for_and_not_that_picture() -> None:
+    # As the model sees them -0.69 and 0.69, which the codes -1 and 1 are nearest to.
+    *_, painted = measured(Grey(), greys(40, 215), greys(40, 215))
+
+    seen = 2 * 215 / 255 - 1
+    assert painted.value == pytest.approx((1 - seen) ** 2 / seen**2, rel=1e-4)
+    other = painted.controls["another picture's codes"]
+    assert other == pytest.approx((1 + seen) ** 2 / seen**2, rel=1e-4)
+
+
+def test_in_whichever_batches_frames_come_the_measures_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The training frame that is drawn last is of the third episode, whose grey is rare.
+    given = greys(0, 0, 85, 0), greys(0, 85, 85, 255)
+    whole = [*measured(Grey(0.5), *given), *measured(Guesser(), *given)]
+
+    monkeypatch.setattr(codes, "_BATCH", 3)
+    parts = [*measured(Grey(0.5), *given), *measured(Guesser(), *given)]
+
+    for one, other in zip(whole, parts, strict=True):
+        assert other.value == pytest.approx(one.value)
+        assert other.controls == pytest.approx(one.controls)
+        assert other.errors == pytest.approx(one.errors)
+
+
+def test_frames_hide_places_of_their_own() -> None:
+    guesser = Guesser()
+
+    measured(guesser, greys(0, 85), greys(0, 85))
+
+    assert len(torch.cat(guesser.hidden).unique(dim=0)) > 10
 
 
 def test_codes_that_no_held_out_frame_has_are_not_in_use() -> None:
@@ -128,6 +165,7 @@ def test_who_always_says_the_same_is_no_better_than_the_commonest_code(
 
     assert found.value == right
     assert found.controls["commonest code"] == 0.5
+    assert found.controls["another image's context"] == right  # it says the same there too
     assert found.passed is False
 
 

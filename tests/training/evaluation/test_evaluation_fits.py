@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.context import Columns
-from tectum_train.evaluation.fits import check_fits, pair_steps
+from tectum_train.evaluation.fits import check_fits, check_seeds, frame_steps, pair_steps
 
 COLUMNS = Columns(state="state", action="action", family="family")
 FAMILIES = [
@@ -33,6 +34,7 @@ def split(
     fps: float = FPS,
     families: list[dict[str, Any]] | None = FAMILIES,
     held_out: Sequence[str] = (),
+    learnt: Sequence[str] = (),
     instructions: Sequence[str] = ("do it",),
     frames: NDArray[np.uint8] | None = None,
     **changes: Any,
@@ -47,7 +49,10 @@ def split(
     }
     (root / "meta").mkdir(parents=True)
     if families is not None:
-        sentences = [{"text": text, "family": "up", "held_out": True} for text in held_out]
+        sentences = [
+            {"text": text, "family": "up", "held_out": text in held_out}
+            for text in (*held_out, *learnt)
+        ]
         world = {"families": families, "instructions": sentences}
         (root / "meta" / "world.json").write_text(json.dumps(world))
     present = {name: values for name, values in columns.items() if values is not None}
@@ -79,6 +84,13 @@ def test_splits_that_fit_are_not_refused(train: Samples, tmp_path: Path) -> None
     check_fits(model(), COLUMNS, train, split(tmp_path / "test"), step_interval=1 / FPS)
 
     assert pair_steps(model(), FPS) == 2
+
+
+def test_two_frames_are_never_less_than_a_step_apart() -> None:
+    short = model(interval=0.1 / FPS, world_model=world_model(interval=0.1 / FPS))
+
+    assert short.world_model is not None
+    assert pair_steps(short, FPS) == frame_steps(short.world_model, FPS) == 1
 
 
 def test_splits_of_two_rates_are_refused(train: Samples, tmp_path: Path) -> None:
@@ -171,6 +183,20 @@ def test_a_robot_or_camera_of_another_width_is_refused(
         check_fits(model(actions=SEEING), COLUMNS, train, test, shown=BOTH)
 
 
+@pytest.mark.parametrize("nameless", ["train", "test"])
+def test_families_that_one_split_alone_names_are_no_contradiction(
+    nameless: str, tmp_path: Path
+) -> None:
+    train, test = (
+        split(tmp_path / name, families=None if name == nameless else FAMILIES)
+        for name in ("train", "test")
+    )
+
+    check_fits(model(), COLUMNS, train, test)
+
+    assert not (tmp_path / nameless / "meta" / "world.json").exists()
+
+
 def test_other_families_are_refused(train: Samples, tmp_path: Path) -> None:
     test = split(tmp_path / "test", families=FAMILIES[::-1])
 
@@ -178,10 +204,15 @@ def test_other_families_are_refused(train: Samples, tmp_path: Path) -> None:
         check_fits(model(), COLUMNS, train, test)
 
 
-def test_frames_of_a_family_without_a_name_are_refused(train: Samples, tmp_path: Path) -> None:
-    test = split(tmp_path / "test", family=np.repeat([2, 3], [5, 4]))
+@pytest.mark.parametrize("odd", ["train", "test"])
+def test_frames_of_a_family_without_a_name_are_refused(odd: str, tmp_path: Path) -> None:
+    strange = dict[str, Any](family=np.repeat([2, 3], [5, 4]))
+    train, test = (
+        split(tmp_path / name, **(strange if name == odd else {})) for name in ("train", "test")
+    )
 
-    with pytest.raises(DataError, match=r"test: family has \[3\], which meta/world.json does not"):
+    told = rf"{odd}: family has \[3\], which meta/world.json does not"
+    with pytest.raises(DataError, match=told):
         check_fits(model(), COLUMNS, train, test)
 
 
@@ -212,6 +243,7 @@ def test_an_episode_that_was_filmed_anew_is_known_by_its_numbers(
     feature: str, tmp_path: Path
 ) -> None:
     known, others = moving(1), moving(2)
+    known[7] = known[6]  # it rests for a step
     others[5:] = known[5:]
     train, test = (
         split(tmp_path / name, **dict[str, Any]({feature: values}))
@@ -220,6 +252,39 @@ def test_an_episode_that_was_filmed_anew_is_known_by_its_numbers(
 
     with pytest.raises(DataError, match=r"1 of the 2 .*number 1 is number 1 there"):
         check_fits(model(), COLUMNS, train, test)
+
+
+def test_what_stands_still_for_another_time_is_another_episode(
+    train: Samples, tmp_path: Path
+) -> None:
+    train.frames[:5] = train.frames[0]
+    frames = film("test")
+    frames[:4] = train.frames[0]
+    shorter = recorded([4, 5], {}, frames, root=tmp_path)
+
+    check_fits(model(), COLUMNS, train, shorter)
+
+    assert np.array_equal(shorter.frames[:4], train.frames[:4])
+
+
+def test_an_episodes_numbers_are_known_in_whatever_width_they_are_kept(tmp_path: Path) -> None:
+    known, others = moving(1), moving(2).astype(np.float64)
+    others[5:] = known[5:]
+    train, test = split(tmp_path / "train", state=known), split(tmp_path / "test", state=others)
+
+    with pytest.raises(DataError, match=r"1 of the 2 .*number 1 is number 1 there"):
+        check_fits(model(), COLUMNS, train, test)
+
+
+def test_episodes_that_begin_alike_and_go_on_otherwise_are_two(
+    train: Samples, tmp_path: Path
+) -> None:
+    frames = film("test")
+    frames[:3], frames[5:7] = train.frames[:3], train.frames[5:7]
+
+    check_fits(model(), COLUMNS, train, split(tmp_path / "test", frames=frames))
+
+    assert np.array_equal(frames[0], train.frames[0])
 
 
 def test_what_several_episodes_may_have_in_common_does_not_make_them_one(tmp_path: Path) -> None:
@@ -242,6 +307,15 @@ def test_a_held_out_sentence_must_not_have_been_heard(tmp_path: Path) -> None:
         check_fits(model(), COLUMNS, train, test)
 
 
+def test_a_sentence_that_is_not_held_out_may_be_heard(tmp_path: Path) -> None:
+    train = split(tmp_path / "train", instructions=("lift it",))
+    test = split(tmp_path / "test", held_out=("take it up",), learnt=("lift it",))
+
+    check_fits(model(), COLUMNS, train, test)
+
+    assert "lift it" in (test.dataset.root / "meta" / "world.json").read_text()
+
+
 def test_a_held_out_sentence_must_not_be_heard_in_a_mirror(tmp_path: Path) -> None:
     train = split(tmp_path / "train", instructions=("push it Left", "lift it"))
     test = split(tmp_path / "test", held_out=("push it right", "move it right"))
@@ -260,3 +334,34 @@ def test_a_sentence_may_be_held_out_by_the_set_that_is_learnt_from(tmp_path: Pat
     check_fits(model(), COLUMNS, train, test)
 
     assert test.instructions == ["take it up"]
+
+
+# ---------------------------------------------------------------- several bundles
+
+
+def seeded(seed: int, model: str = "m", images: str = "i", recipe: str = "r") -> Any:
+    training = SimpleNamespace(recipe=recipe, steps=5, seed=seed)
+    return SimpleNamespace(config=SimpleNamespace(training=training, model=model, images=images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"model": "x"}, "model"),
+        ({"images": "x"}, "images"),
+        ({"images": "x", "recipe": "x"}, "recipe, images"),
+    ],
+)
+def test_bundles_of_other_shapes_or_pictures_are_of_another_recipe(
+    changes: dict[str, str], differing: str
+) -> None:
+    check_seeds([("one", seeded(1)), ("two", seeded(2)), ("three", seeded(3))])
+
+    told = rf"three is of another recipe than one \({differing} differ\)"
+    with pytest.raises(ValueError, match=told):
+        check_seeds([("one", seeded(1)), ("two", seeded(2)), ("three", seeded(3, **changes))])
+
+
+def test_of_three_bundles_no_two_may_be_of_one_seed() -> None:
+    with pytest.raises(ValueError, match="three and two are both of seed 2"):
+        check_seeds([("one", seeded(1)), ("two", seeded(2)), ("three", seeded(2))])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tectum_train.evaluation.context import NothingToMeasure
-from tectum_train.evaluation.paired import two_errors
+from tectum_train.evaluation.paired import beside, two_errors
 
 
 @given(st.lists(st.floats(-9, 9), min_size=2, max_size=20))
@@ -46,3 +46,16 @@ def test_it_is_what_drawing_groups_anew_gives() -> None:
 def test_one_group_alone_says_nothing() -> None:
     with pytest.raises(NothingToMeasure, match="one episode alone"):
         two_errors(np.ones(3), np.zeros(3, np.int64))
+
+
+def test_beside_ones_own_stand_the_means_of_others_and_how_far_the_differences_may_stray() -> None:
+    own, groups = np.array([1.0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 2])
+    others = {"chance": np.full(6, 0.5), "other": np.array([0.0, 0, 1, 1, 1, 1])}
+
+    found = beside(own, others, groups)
+    alone = beside(own, others, np.zeros(6, np.int64))
+
+    assert found.controls == alone.controls == {"chance": 0.5, "other": pytest.approx(2 / 3)}
+    assert found.errors == {name: two_errors(own - one, groups) for name, one in others.items()}
+    assert found.errors["chance"] != found.errors["other"]
+    assert alone.errors == {}

@@ -50,16 +50,35 @@ def told(objective: Dino) -> list[Measure]:
 
 def test_entropies_are_means_over_all_pictures_and_of_their_mean() -> None:
     objective, batches = dino(patch_weight=0), [batch(8), batch(4, seed=1)]
+    twin = dino(5, patch_weight=0)
 
-    (view,) = measure_teacher(objective, dino(5, patch_weight=0), batches)
+    (view,) = measure_teacher(objective, twin, batches)
 
-    every = torch.cat(
-        [objective.teach(one.earlier, torch.Generator())[0] for one in batches]
-    ).double()
+    every, random = (
+        torch.cat([whose.teach(one.earlier, torch.Generator())[0] for one in batches]).double()
+        for whose in (objective, twin)
+    )
     assert view.value == pytest.approx(float(entropy(every).mean()))
     assert view.controls["of their mean"] == pytest.approx(float(entropy(every.mean(dim=0))))
     assert view.controls["ln K"] == math.log(K)
+    assert view.controls["random-init twin"] == pytest.approx(float(entropy(random).mean()))
     assert view.on == "12 views"
+
+
+def test_each_batch_is_asked_about_patches_of_its_own() -> None:
+    objective, same = dino(), [batch(8), batch(8)]
+
+    _, patch = measure_teacher(objective, dino(5), same)
+
+    said = [
+        objective.teach(one.earlier, torch.Generator().manual_seed(seed))[1]
+        for seed, one in enumerate(same)
+    ]
+    assert said[0] is not None
+    assert said[1] is not None
+    assert not torch.equal(said[0], said[1])
+    every = torch.cat([said[0], said[1]]).double()
+    assert patch.value == pytest.approx(float(entropy(every).mean()))
 
 
 @pytest.mark.parametrize("head", ["shared", "own"])

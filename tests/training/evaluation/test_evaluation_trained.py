@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.bundles import vision
 from tests.training.engine.runs import trained
 from tests.training.tiny import job, parts
 
 from tectum_train.engine.building import Run, open_samples
+from tectum_train.evaluation import trained as trained_objectives
 from tectum_train.evaluation.temporal import CHANCE, RANDOM
 from tectum_train.evaluation.trained import measure_objectives
 
@@ -66,6 +68,37 @@ def test_a_teacher_is_asked_what_it_says_of_pictures_and_patches(
     assert all(RANDOM in one.controls for one in found)
     assert found[0].value != found[0].controls[RANDOM]
     assert found == measure_objectives(run, test)
+
+
+def test_so_many_batches_are_asked_as_have_about_512_samples_and_a_twin_that_nobody_taught(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, compared = list[int](), list[tuple[Any, Any]]()
+
+    def held_out(*given: Any) -> list[Any]:
+        asked.append(given[4])
+        return []
+
+    def foresight(part: Any, twin: Any, _: Any) -> list[Any]:
+        compared.extend([(part.model, twin.model), (part.heads, twin.heads)])
+        return []
+
+    def order(part: Any, twin: Any, *_: Any) -> list[Any]:
+        compared.append((part.model, twin))
+        return []
+
+    monkeypatch.setattr(trained_objectives, "held_out", held_out)
+    monkeypatch.setattr(trained_objectives, "measure_foresight", foresight)
+    monkeypatch.setattr(trained_objectives, "measure_order", order)
+    measure_objectives(run, open_samples(run.recipe, "test", lambda *_: None))
+
+    assert asked == [64, 64]  # of 8 each, for both objectives
+    assert len(compared) == 3
+    for own, twin in compared:
+        ours, theirs = (dict(one.named_parameters()) for one in (own, twin))
+        assert ours.keys() == theirs.keys()
+        assert not any(torch.equal(ours[name], theirs[name]) for name in ours if "embed" in name)
+        assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_it_comes_out_the_same_again(run: Run) -> None:

@@ -277,6 +277,24 @@ def test_equal_moments_cost_the_logarithm_of_episodes_and_one() -> None:
     assert not aligned.any()
 
 
+def test_moments_whose_vectors_are_one_have_gradients_that_are_numbers() -> None:
+    moments = torch.ones(4, 3, 2).requires_grad_()
+    apart = torch.eye(3, dtype=torch.bool).repeat(4, 1, 1)
+
+    time_contrast(moments, apart, torch.arange(4))[0].backward()
+
+    assert moments.grad is not None
+    assert moments.grad.isfinite().all()
+
+
+def test_many_moments_that_lie_far_from_zero_are_still_as_far_apart_as_they_are() -> None:
+    given_ = episodes(0, 40)
+    given_["moments"] = (1000 + given_["moments"]).astype(np.float32)
+    exact = {**given_, "moments": given_["moments"].astype(np.float64)}
+
+    assert np.isclose(computed("time", **given_)["loss"], formula("time", exact), rtol=1e-4)
+
+
 def test_random_moments_are_aligned_once_in_three_times() -> None:
     moments = torch.randn(20_000, 3, 16, generator=torch.Generator().manual_seed(0))
     apart = torch.eye(3, dtype=torch.bool).repeat(len(moments), 1, 1)

@@ -86,6 +86,55 @@ def test_the_loss_is_the_mean_of_its_horizons() -> None:
     assert torch.isclose(outcome.loss.detach(), torch.stack(losses).mean())
 
 
+@pytest.mark.parametrize("temperature", [None, 0.3])
+def test_the_loss_and_its_gradient_are_their_formulas(temperature: float | None) -> None:
+    made = batch(4, episode=torch.arange(4))
+    frames = frames_of(made).double()
+    learnt = objective(temperature=temperature).double()
+    seen = learnt.model.vision(frames.flatten(0, 1)).pooled.view(4, 4, -1)
+    told = learnt.heads(learnt.past(seen)[0]).view(4, 4, 3, -1)
+    if temperature is not None:
+        seen = seen / seen.norm(dim=2, keepdim=True)
+        told = told / told.norm(dim=3, keepdim=True) / temperature
+
+    loss = learnt(shown(made, frames)).loss
+
+    horizons = []
+    for ahead in (1, 2, 3):  # each frame to come among all sixteen
+        asked = [(clip, now) for clip in range(4) for now in range(4 - ahead)]
+        logits = torch.stack(
+            [seen.flatten(0, 1) @ told[clip, now, ahead - 1] for clip, now in asked]
+        )
+        right = torch.tensor([4 * clip + now + ahead for clip, now in asked])
+        horizons.append(nn.functional.cross_entropy(logits, right))
+    wanted = torch.stack(horizons).mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-9)
+    parts = [*learnt.model.vision.parameters(), *learnt.past.parameters(), learnt.heads.weight]
+    found, expected = (torch.autograd.grad(one, parts, allow_unused=True) for one in (loss, wanted))
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert torch.allclose(one, other, rtol=1e-6, atol=1e-12)
+
+
+def test_each_horizons_metrics_are_means_over_what_was_asked_of_it() -> None:
+    learnt, made = objective(), ending(batch(8), 2, 4, 3, 1)
+    with torch.no_grad():
+        _, asked = learnt.foresee(made)
+
+    metrics = learnt(made).metrics
+
+    found = {name: float(value) for name, value in metrics.items()}
+    for place in range(3):
+        counted = asked.counted[:, :, place]
+        for name, each in (("loss", asked.losses), ("chance", 1 / asked.choices)):
+            mean = float(each[:, :, place][counted].mean())
+            assert found[f"{name}_{place + 1}"] == pytest.approx(mean)
+        hits = float(asked.hit[:, :, place][counted].float().mean())
+        assert found[f"accuracy_{place + 1}"] == pytest.approx(hits)
+    assert found["accuracy_1"] != found["accuracy_3"]
+
+
 def test_after_the_end_nothing_counts_and_nothing_learns() -> None:
     made = ending(batch(8), 2, 3, 1)
     other = frames_of(made)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from tests.training.ranks import Ranks
 from tests.training.tiny import batch, latent_action, model, parts, vision_alone
 from torch import Generator, Tensor
 
@@ -217,6 +219,34 @@ def test_a_mask_by_change_hides_what_moves_and_reads_the_later_frame(decoder: Al
     assert places(decoder.keep)[:, 6].all()
 
 
+def test_a_mask_by_change_reads_the_later_frames_of_the_samples_that_are_used(
+    decoder: Altered,
+) -> None:
+    later = batch().earlier.clone()
+    later[:4, :, PATCH : 2 * PATCH, 2 * PATCH : 3 * PATCH] += 1  # the seventh patch
+    later[4:, :, :PATCH, :PATCH] += 1
+    mask = {"kind": "importance", "hint": 0, "ratios": (0.1,)}
+
+    objective(model(), mask=mask, fraction=0.5)(batch(later=later))
+
+    hidden = places(decoder.keep)
+    assert hidden[:, 6].all()
+    assert not hidden[:, 0].all()
+
+
+def test_another_purpose_draws_another_ratio_and_hides_other_patches() -> None:
+    hiding = objective(model(), mask={"kind": "random", "ratios": (0.25, 0.5, 0.75)}).hiding
+
+    hidden = [
+        [hiding(made, purpose, made.earlier, 0.5) for made in (batch(2, seed=s) for s in range(9))]
+        for purpose in ("one", "other", "one")
+    ]
+
+    counts = [[int(rows[0].sum()) for rows in each] for each in hidden]
+    assert counts[0] == counts[2] != counts[1]
+    assert all(torch.equal(rows, again) for rows, again in zip(hidden[0], hidden[2], strict=True))
+
+
 def test_a_mask_by_attention_needs_no_later_frame(decoder: Altered) -> None:
     mask = {"kind": "importance", "source": "attention", "hint": 0.0, "ratios": (0.5,)}
     network = model()
@@ -288,6 +318,32 @@ def test_the_instruction_is_shown_as_often_as_asked(decoder: Altered) -> None:
     assert 1 < shown[0.5] < 11
 
 
+def test_whether_the_instruction_is_shown_is_settled_by_the_step(decoder: Altered) -> None:
+    network, shown = model(), list[list[bool]]()
+    for _ in range(2):
+        shown.append([])
+        for seed in range(12):
+            objective(network, text_share=0.5)(batch(1, seed=seed))
+            shown[-1].append(decoder.text is not None)
+
+    assert shown[0] == shown[1]
+
+
+def test_of_an_instruction_its_own_words_alone_are_read_and_its_trunk_learns() -> None:
+    made, network = batch(), model()
+    ids = torch.where(made.ids_seen, made.ids, 5)
+    learnt = objective(network, text_share=1.0)
+
+    loss = learnt(made).loss
+    loss.backward()
+
+    assert not torch.equal(ids, made.ids)
+    torch.testing.assert_close(learnt(batch(ids=ids)).loss, loss)
+    assert network.text is not None
+    reached = [one.grad for one in network.text.transformer.parameters() if one.grad is not None]
+    assert any(bool(one.any()) for one in reached)
+
+
 def test_a_decoder_that_reads_no_text_is_shown_none(decoder: Altered) -> None:
     settings = parts()["pixel_decoder"] | {"text_context": False}
 
@@ -324,3 +380,16 @@ def test_only_its_share_of_the_batch_is_used() -> None:
 
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(objective(network)(batch(8)).loss, losses[0])
+    assert int(objective(network, fraction=0.5).counted(one)) == 4
+
+
+def relative(rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The error of these samples and of the other ranks', as a share of predicting zero."""
+    outcome = objective(model())(batch(8).part(int(rows[0]), int(rows[-1]) + 1))
+    return {"relative": outcome.metrics["relative"].numpy()}
+
+
+def test_the_relative_error_is_that_of_all_ranks(ranks: Ranks) -> None:
+    alone, both = relative(np.arange(8)), ranks.run(relative, rows=np.arange(8))
+
+    assert [float(one["relative"]) for one in both] == pytest.approx([float(alone["relative"])] * 2)

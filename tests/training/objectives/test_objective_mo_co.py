@@ -11,6 +11,7 @@ import torch
 from tests.bundles import vision
 from tests.training.tiny import batch, model
 from torch import Tensor
+from torch.nn import Linear
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -150,19 +151,59 @@ def test_eight_samples_come_as_far_apart_as_eight_can() -> None:
 
 
 def test_version_three_asks_both_ways_among_the_batchs_keys_behind_a_predictor() -> None:
-    objective, made = built(queue=0, temperature=0.3), batch(8)
+    objective, made = built(queue=0, temperature=0.3), batch(8, seed=6)
     first, second = views(made)
+    second += 2 * batch(8, seed=26).earlier  # which makes the two ways differ
     assert objective.predictor is not None
     assert objective.queue is None
     step(objective, batch(8, seed=1))
 
-    loss = objective(made).loss
+    outcome = objective(made)
 
-    parts = []
+    parts, hits = [], []
     for asked, told in ((first, second), (second, first)):
         queries = unit(objective.predictor(objective.encoder(asked)))
-        parts.append(batch_info_nce(queries, keys_of(objective, told), 0.3)[0])
-    assert_close(loss, parts[0] + parts[1])
+        loss, hit = batch_info_nce(queries, keys_of(objective, told), 0.3)
+        parts.append(loss)
+        hits.append(hit)
+    assert_close(outcome.loss, parts[0] + parts[1])
+    assert_close(outcome.metrics["accuracy"], torch.cat(hits).float().mean())
+    assert hits[0].float().mean() != hits[1].float().mean()
+
+
+@pytest.mark.parametrize(("queue", "layers", "asked"), [(16, 2, 0), (0, 3, 2)])
+def test_version_three_has_a_deeper_projector_and_a_predictor(
+    queue: int, layers: int, asked: int
+) -> None:
+    objective = built(queue=queue)
+
+    parts: list[Any] = [objective.encoder.projector, objective.slow.copy.projector]
+    parts.append(objective.predictor or [])
+    assert [sum(isinstance(one, Linear) for one in part) for part in parts] == [
+        layers, layers, asked,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("queue", [0, 16])
+def test_only_its_share_of_the_batch_is_used(queue: int) -> None:
+    made, other = batch(8), batch(8)
+    for one in views(other):
+        one[4:] += 1.0
+
+    losses = [built(queue=queue, fraction=0.5)(one).loss for one in (made, other)]
+
+    assert torch.equal(losses[0], losses[1])
+
+
+def test_keys_are_unit_vectors_under_autocast_too() -> None:
+    objective = built(queue=8, batch_norm=False)
+    assert objective.queue is not None
+
+    with torch.autocast("cpu", torch.bfloat16):
+        objective(batch(8))
+    objective.after_step()
+
+    assert_close(objective.queue.vectors.norm(dim=1), torch.ones(8), rtol=0, atol=1e-6)
 
 
 def test_without_batch_norm_a_key_is_what_its_own_picture_gives() -> None:

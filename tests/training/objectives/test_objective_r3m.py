@@ -170,6 +170,30 @@ def test_without_an_instruction_there_is_no_reward() -> None:
     assert silent.loss.item() == pytest.approx(float(silent.metrics["time"]), abs=0.01)
 
 
+def test_whoever_was_told_nothing_is_not_asked_how_far_it_has_got() -> None:
+    learnt, made = objective(), batch(8, task=torch.arange(8))
+    made.content[:5] = False
+    assert learnt.reward is not None
+    vectors = learnt.model.vision(moments_of(made).flatten(0, 1)).pooled.view(8, 5, -1)
+    text = made.text(learnt.model).pooled
+
+    metrics = learnt(made).metrics
+
+    rises, tells = [], []
+    for own in (5, 6, 7):
+        for later, earlier in ((4, 0), (2, 1), (3, 2)):
+            of_all, before = (
+                learnt.reward(
+                    torch.cat([vectors[:, 0], vectors[:, at], text[own].expand(8, -1)], dim=1)
+                )[:, 0]
+                for at in (later, earlier)
+            )
+            rises.append(bool(of_all[own] > before[own]))
+            tells.append(int(of_all.argmax()) == own)
+    assert float(metrics["progress"]) == pytest.approx(np.mean(rises))
+    assert float(metrics["told"]) == pytest.approx(np.mean(tells))
+
+
 def test_an_instruction_is_not_told_from_its_own_tasks_episodes() -> None:
     learnt = objective()
     made = batch(8, task=torch.zeros(8, dtype=torch.long))
@@ -187,6 +211,15 @@ def test_only_its_share_of_the_batch_is_used() -> None:
     learnt = objective(fraction=0.5)
 
     assert learnt(batch(8, moments=moments)).loss.item() == learnt(made).loss.item()
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_the_reward_is_as_deep_as_the_recipe_says(layers: int) -> None:
+    reward = objective(layers=layers, hidden=24).reward
+    assert reward is not None
+
+    shapes = [tuple(one.weight.shape) for one in reward if isinstance(one, torch.nn.Linear)]
+    assert [out for out, _ in shapes] == [24] * (layers - 1) + [1]
 
 
 def test_without_language_no_text_trunk_is_needed() -> None:

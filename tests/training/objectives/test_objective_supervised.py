@@ -47,6 +47,12 @@ def test_the_loss_is_cross_entropy_with_a_smoothed_target(smoothing: float) -> N
     assert_close(outcome.loss, wanted.float())
     hits = logits.argmax(dim=1) == made.labels["task_family"]
     assert_close(outcome.metrics["task_family/accuracy"], hits.float().mean())
+    trunk = list(learnt.model.vision.parameters())
+    found, expected = (
+        torch.autograd.grad(one, trunk, retain_graph=True) for one in (outcome.loss, wanted)
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_several_features_are_learnt_alike() -> None:
@@ -58,6 +64,7 @@ def test_several_features_are_learnt_alike() -> None:
     terms = [outcome.metrics[f"{name}/loss"] for name in ("task_family", "phase")]
     assert_close(outcome.loss.detach(), (terms[0] + terms[1]) / 2)
     assert terms[0] != terms[1]
+    assert outcome.chance == pytest.approx((math.log(4) + math.log(2)) / 2)
     assert {"phase/accuracy", "phase/majority"} <= outcome.metrics.keys()
 
 
@@ -75,10 +82,29 @@ def test_the_majority_is_the_class_most_often_seen_so_far() -> None:
     assert learnt.state_dict()["seen0"].tolist() == [2, 6, 4, 0]
 
 
-def test_a_fraction_of_the_batch_is_the_first_so_many_samples() -> None:
-    outcome = supervised(fraction=0.5)(labelled(1, 1, 0, 0))
+@pytest.mark.parametrize("layers", [1, 3])
+def test_each_features_head_is_as_deep_as_the_recipe_says(layers: int) -> None:
+    heads = supervised(layers=layers, classes={"task_family": 4, "phase": 2}).heads
 
-    assert outcome.metrics["task_family/majority"] == 1
+    counts = [sum(isinstance(one, torch.nn.Linear) for one in head.modules()) for head in heads]
+    assert counts == [layers] * 2
+
+
+def test_the_labels_of_all_pieces_of_a_step_are_counted() -> None:
+    learnt = supervised()
+
+    for piece in (labelled(2, 2, 1), labelled(0, 2)):
+        learnt(piece)
+    learnt.after_step()
+
+    assert learnt.state_dict()["seen0"].tolist() == [1, 1, 3, 0]
+
+
+def test_a_fraction_of_the_batch_is_the_first_so_many_samples() -> None:
+    half, made = supervised(fraction=0.5), labelled(1, 1, 0, 0)
+
+    assert half(made).metrics["task_family/majority"] == 1
+    assert int(half.counted(made)) == 2
 
 
 @pytest.mark.parametrize(("values", "found"), [((0, 4), "from 0 to 4"), ((-1, 2), "from -1 to 2")])

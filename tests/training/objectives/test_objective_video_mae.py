@@ -69,6 +69,7 @@ def test_the_loss_is_the_formulas_in_float64(
 ) -> None:
     given = network(normalised_target=normalised, channelwise=channelwise, variance_floor=0.01)
     made = batch(4)
+    frames_of(made).inside[1, 3] = False  # and with it the second tubelet
     pixels = frames_of(made).frames.transpose(1, 2)
     hidden = hidden_of(made)
     keep = visible_indices(hidden)
@@ -76,14 +77,16 @@ def test_the_loss_is_the_formulas_in_float64(
     assert given.video_decoder is not None
     said = given.video_decoder(given.video(pixels, keep).tokens, keep)
 
-    outcome = objective(given, statistics_weight=weight)(made)
+    learnt = objective(given, statistics_weight=weight)
+    outcome = learnt(made)
 
     groups = 3 if channelwise else 1
     patches = patchify(pixels, 8, 2).unflatten(2, (groups, -1)).double().numpy()
     mean = patches.mean(axis=3, keepdims=True)
     spread = np.sqrt(patches.var(axis=3, keepdims=True, ddof=1) + 0.01)
     target = (patches - mean) / spread if normalised else patches
-    asked = hidden.numpy()
+    asked = hidden.numpy().copy()
+    asked[1, GRID**2 :] = False
     values, means, spreads = (
         one.detach().double().numpy() for one in (said.values, said.mean, said.log_spread)
     )
@@ -97,6 +100,7 @@ def test_the_loss_is_the_formulas_in_float64(
     assert float(outcome.metrics["masked"]) == pytest.approx(masked, rel=1e-4)
     zero = np.square(target)[asked].mean()
     assert float(outcome.metrics["relative"]) == pytest.approx(masked / zero, rel=1e-4)
+    assert int(learnt.counted(made)) == asked.sum()
 
 
 def test_a_tube_hides_the_same_places_in_every_step_as_many_as_the_decoder_says() -> None:
@@ -176,9 +180,26 @@ def test_other_masks_can_be_chosen(mask: dict[str, str]) -> None:
     assert torch.isfinite(objective(mask=mask)(batch(4)).loss)
 
 
+def test_a_teacher_of_clips_follows_their_trunk_after_each_step() -> None:
+    given = network()
+    learnt, trunk = objective(given, mask=BY_ATTENTION), given.video
+    assert trunk is not None
+    assert learnt.hiding.teacher is not None
+    before = [one.detach().clone() for one in trunk.parameters()]
+
+    for one in trunk.parameters():
+        one.data.add_(torch.randn(one.shape))
+    learnt.after_step()
+
+    slow = learnt.hiding.teacher.copy.parameters()
+    for kept, was, now in zip(slow, before, trunk.parameters(), strict=True):
+        assert_close(kept, 0.6 * was + 0.4 * now.detach())
+
+
 def test_only_its_share_of_the_batch_is_used() -> None:
     one, other = batch(8), batch(8)
     frames_of(other).frames[4:] += 1.0
+    frames_of(other).inside[4:] = False
     given = network()
 
     losses = [objective(given, fraction=0.5)(made).loss for made in (one, other)]
