@@ -40,6 +40,7 @@ class LocalEngine:
             metrics,
             max_block_ms=settings.max_block_ms,
             kept_share=settings.kept_share,
+            compute_timeout=settings.compute_timeout,
             recorder=_recorder(settings.record),
             on_failure=self._fail,
         )

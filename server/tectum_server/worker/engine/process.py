@@ -2,12 +2,14 @@
 
 Its settings come as one JSON line on standard input, which stays open for as long as
 the supervisor lives; its end is this process's end. On standard output it says a line
-whenever other models serve, and why it cannot serve, if it cannot.
+whenever other models serve, and why it cannot serve, if it cannot; once it serves, every second
+that its event loop turns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -20,11 +22,15 @@ from tectum_server.logs import set_up_logs
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
+from tectum_server.worker.link.beating import beat
 from tectum_server.worker.link.served import serve_engine
 from tectum_server.worker.metrics import EngineMetrics
-from tectum_server.worker.supervised import say, settle, told
+from tectum_server.worker.supervised import BEAT_SECONDS, beats, say, settle, told
 
 __all__ = ["main"]
+
+_FAILED = 1
+"""Exit code after a fault of its own; the supervisor starts another."""
 
 
 async def _run(settings: EngineSettings, socket_path: Path) -> int:
@@ -46,15 +52,17 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     except (Failure, ValueError, OSError) as error:
         say({"error": str(error)})
         return 3
+    beating = loop.create_task(beat(beats, BEAT_SECONDS))
     failing = loop.create_task(engine.failed())
     await asyncio.wait({failing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         await serving  # raises what ended it
     if failing.done():
-        return 1  # its log says why; the supervisor starts another
+        return _FAILED  # its log says why
     await engine.close()
     serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    beating.cancel()
+    await asyncio.gather(serving, beating, return_exceptions=True)
     return 0
 
 
@@ -72,7 +80,11 @@ def main() -> int:
     socket_path = Path(given.pop("socket"))
     given["models"] = tuple(given["models"])
     given["asked"] = None if given["asked"] is None else tuple(given["asked"])
-    return asyncio.run(_run(EngineSettings(**given), socket_path))
+    code = asyncio.run(_run(EngineSettings(**given), socket_path))
+    if code == _FAILED:  # a thread that is stuck would have the interpreter wait for it
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

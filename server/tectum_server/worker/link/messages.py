@@ -16,6 +16,7 @@ from tectum_server.worker.link.arrays import ArrayRef
 __all__ = [
     "Answer",
     "AnswerItem",
+    "Beat",
     "Cancel",
     "Catalogue",
     "Due",
@@ -160,5 +161,9 @@ class Catalogue(msgspec.Struct, frozen=True, tag=True):
     models: tuple[ModelEntry, ...]
 
 
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """The engine's event loop turns."""
+
+
 FromFront = Submit | Newer | Cancel | Released | Load | Unload | Want
-FromEngine = Answer | Refusal | Due | Settled | Loaded | Catalogue
+FromEngine = Answer | Refusal | Due | Settled | Loaded | Catalogue | Beat

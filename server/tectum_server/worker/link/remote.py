@@ -2,6 +2,8 @@
 
 Connects, hands over its two segments, and keeps connecting while the engine is away:
 callers meanwhile get ENGINE_UNAVAILABLE, and what was in flight when it died fails so too.
+An engine that is connected and not heard of is away as well; what is in flight waits for what comes
+first, its end or its answer.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ from tectum_server.worker.jobs import (
 )
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, packed_bytes, unpack
+from tectum_server.worker.link.beating import BEAT_SECONDS, PATIENCE
 from tectum_server.worker.link.channel import Channel, MessageTooLong
 from tectum_server.worker.link.messages import (
     Answer,
+    Beat,
     Cancel,
     Catalogue,
     Due,
@@ -52,6 +56,7 @@ from tectum_server.worker.link.messages import (
 )
 from tectum_server.worker.link.renewing import Offering
 from tectum_server.worker.link.segment import Segment
+from tectum_server.worker.pulse import Pulse
 from tectum_server.worker.shares import has_room
 
 __all__ = ["RemoteEngine"]
@@ -72,6 +77,9 @@ class _Link:
         self.arena = Arena(requests.size)
         self.waiting: dict[int, asyncio.Future[JobResult | Loaded]] = {}
         self.offering: dict[int, Offering] = {}
+        self.models: dict[str, ModelEntry] = {}
+        """As the engine told them last, whether it is heard of or not."""
+        self.pulse = Pulse(PATIENCE)
         self._spans: dict[int, list[int]] = {}
         """Of each request: where what it has lies, and then what it was offered."""
 
@@ -199,7 +207,7 @@ class RemoteEngine:
 
     def want(self, name: str) -> None:
         """As jobs.Engine.want."""
-        if self._link is not None:
+        if self._link is not None and not self._link.pulse.lost:
             self._link.channel.send(Want(name))
 
     def _offer(self, link: _Link, number: int, items: tuple[Item, ...]) -> bool:
@@ -222,7 +230,7 @@ class RemoteEngine:
         return True
 
     def _connected(self) -> _Link:
-        if self._link is None:
+        if self._link is None or self._link.pulse.lost:
             raise _away()
         return self._link
 
@@ -268,17 +276,32 @@ class RemoteEngine:
             )
             close = channel.close  # which owns the socket now
             self._link = link = _Link(channel, requests, responses)
-            await channel.hear(partial(self._hear, link))
+            watching = asyncio.get_running_loop().create_task(self._watch(link))
+            try:
+                await channel.hear(partial(self._hear, link))
+            finally:
+                watching.cancel()
         finally:
             self._lose()
             close()
             requests.close()
             responses.close()
 
+    async def _watch(self, link: _Link) -> None:
+        """Notice that the engine is not heard of any more."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            link.pulse.turn()
+            if link.pulse.lost and self._models:
+                _log.error("the engine is silent", extra={"in_flight": len(link.waiting)})
+                self._announce({})
+
     def _hear(self, link: _Link, message: FromEngine) -> None:
         if isinstance(message, Catalogue):
-            self._models = {entry.name: entry for entry in message.models}
-            self._notify()
+            link.models = {entry.name: entry for entry in message.models}
+        if link.pulse.heard() or isinstance(message, Catalogue):
+            self._announce(link.models)
+        if isinstance(message, Beat | Catalogue):
             return
         if isinstance(message, Due):
             if message.request in link.offering:
@@ -314,10 +337,10 @@ class RemoteEngine:
                 if not future.done():
                     future.set_exception(_away())
         if self._models:
-            self._models = {}
-            self._notify()
+            self._announce({})
 
-    def _notify(self) -> None:
+    def _announce(self, models: dict[str, ModelEntry]) -> None:
+        self._models = models
         for listener in list(self._listeners):
             listener()
 

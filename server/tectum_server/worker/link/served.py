@@ -17,10 +17,12 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Engine, Item, ItemFailure, Job, JobResult, Priority
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, unpack
+from tectum_server.worker.link.beating import beat
 from tectum_server.worker.link.channel import Channel, MessageTooLong
 from tectum_server.worker.link.messages import (
     Answer,
     AnswerItem,
+    Beat,
     Cancel,
     Catalogue,
     Due,
@@ -139,7 +141,11 @@ class _Front:
     async def converse(self) -> None:
         """Hear the front until it goes."""
         self._announce()
-        await self._channel.hear(self._hear)
+        beating = asyncio.get_running_loop().create_task(beat(self._beat))
+        try:
+            await self._channel.hear(self._hear)
+        finally:
+            beating.cancel()
 
     def close(self) -> None:
         """Withdraw what this front still waits for."""
@@ -156,6 +162,10 @@ class _Front:
             self._channel.send(Catalogue(tuple(self._engine.models.values())))
         except MessageTooLong as error:
             _log.error("a front cannot be told what serves", extra={"reason": str(error)})
+
+    def _beat(self) -> None:
+        if not self._channel.backs_up:  # one that reads nothing need not know
+            self._channel.send(Beat())
 
     def _hear(self, message: FromFront) -> None:
         match message:
