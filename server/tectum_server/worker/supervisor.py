@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import tempfile
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -186,6 +187,7 @@ class Supervisor:
             **self._settings.for_engine(number),
             **again,
             "socket": str(socket),
+            "begun": time.monotonic(),
             "log_level": self._settings.log_level,
         }
 

@@ -13,6 +13,8 @@ import logging
 import os
 import signal
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -33,7 +35,21 @@ _FAILED = 1
 """Exit code after a fault of its own; the supervisor starts another."""
 
 
-async def _run(settings: EngineSettings, socket_path: Path) -> int:
+@dataclass(slots=True)
+class _Start:
+    """What this process took until it served, all that it imports and loads included."""
+
+    begun: float | None
+    """Monotonic seconds, which on one machine are the same to all; None: nobody said."""
+    seconds: float | None = None
+
+    def end(self) -> None:
+        """It serves, if it did not already."""
+        if self.begun is not None and self.seconds is None:
+            self.seconds = time.monotonic() - self.begun
+
+
+async def _run(settings: EngineSettings, socket_path: Path, start: _Start) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -42,8 +58,8 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     stopping = loop.create_task(stop.wait())
     try:
         engine = LocalEngine(settings, EngineMetrics(CollectorRegistry()))
-        engine.on_change(lambda: _tell(engine))
-        serving = loop.create_task(serve_engine(engine, socket_path))
+        engine.on_change(lambda: _tell(engine, start))  # before the fronts are told
+        serving = loop.create_task(serve_engine(engine, socket_path, lambda: start.seconds))
         starting = loop.create_task(engine.start())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -66,9 +82,10 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     return 0
 
 
-def _tell(engine: LocalEngine) -> None:
+def _tell(engine: LocalEngine, start: _Start) -> None:
     """Tell the supervisor what a new engine is to begin with."""
     if engine.wanted:
+        start.end()
         say({"models": engine.wanted})
 
 
@@ -78,9 +95,10 @@ def main() -> int:
     given = told()
     set_up_logs("worker.engine", given.pop("log_level"))
     socket_path = Path(given.pop("socket"))
+    start = _Start(given.pop("begun", None))
     given["models"] = tuple(given["models"])
     given["asked"] = None if given["asked"] is None else tuple(given["asked"])
-    code = asyncio.run(_run(EngineSettings(**given), socket_path))
+    code = asyncio.run(_run(EngineSettings(**given), socket_path, start))
     if code == _FAILED:  # a thread that is stuck would have the interpreter wait for it
         logging.shutdown()
         os._exit(code)

@@ -167,7 +167,8 @@ class Catalogue:
         if not self._served:
             raise Failure(
                 errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE,
-                "the engine is starting or being restarted",
+                "the engine is starting, being restarted, or not to be heard of",
+                retry_after=self._engine.back_in,
             )
         name, _, version = wanted.partition("@")
         served = self._served.get(name) if name else self._default()

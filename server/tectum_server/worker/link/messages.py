@@ -159,6 +159,9 @@ class Catalogue(msgspec.Struct, frozen=True, tag=True):
     """The models, in whatever state; sent at once on connection, and whenever it changes."""
 
     models: tuple[ModelEntry, ...]
+    start_seconds: float | None = None
+    """What the engine took from its beginning until it served; None: it does not yet, or nobody
+    knows."""
 
 
 class Beat(msgspec.Struct, frozen=True, tag=True):
