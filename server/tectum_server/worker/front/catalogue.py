@@ -97,7 +97,6 @@ class Catalogue:
         )
         self._served: dict[str, ServedModel] = {}
         self._listeners: list[Callable[[Mapping[str, bool]], None]] = []
-        self._told: set[tuple[str, str, str]] = set()
         engine.on_change(self._refresh)
         self._refresh()
 
@@ -200,15 +199,13 @@ class Catalogue:
             name: ServedModel(entry, self._describe(entry))
             for name, entry in self._engine.models.items()
         }
-        told = {
+        serves = {
             (entry.name, entry.version, space_id)
             for entry in self._engine.models.values()
             if entry.state == "ready"
             for space_id in entry.spaces.values()
         }
-        for labels in self._told | told:
-            self._metrics.model_info.labels(*labels).set(int(labels in told))
-        self._told |= told
+        self._metrics.model_info.tell(serves)
         for listener in self._listeners:
             listener(self.statuses)
 
