@@ -12,8 +12,9 @@ FIRST_GUESS = 8.0
 long on two cores that have other things to do as well."""
 _AROUND = 0.5
 """Seconds until its end is noticed, another is begun, and that is found."""
-_SOONEST, _LATEST = 0.5, 30.0
-"""Within which a caller is told to come back."""
+_SOONEST, _LATEST = 0.5, 50.0
+"""Within which a caller is told to come back: while it still waits, a minute where the SDK is left
+to itself, and not before the end where that is known, for it may have two tries only."""
 
 
 class Absence:
