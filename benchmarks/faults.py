@@ -3,9 +3,10 @@
 A small bundle behind `tectum serve`. Eight callers ask for one picture after the other and take
 what they are told, four more try again until they are answered, a robot streams, and somebody looks
 at the worker's health. Meanwhile, one after the other, everything happens that should not: the
-engine is killed; the front is; a picture has the engine raise, run out of memory, crash; one has
-the decoder do so; a thousand clients vanish in the middle of their calls; a robot never reads its
-answers. What no real input brings about is put into the processes by `faulty/sitecustomize.py`.
+engine is killed, or stopped; the front is killed; a picture has the engine raise, run out of
+memory, crash; one has the decoder do so; a thousand clients vanish in the middle of their calls; a
+robot never reads its answers. What no real input brings about is put into the processes by
+`faulty/sitecustomize.py`.
 Prints a table and writes benchmarks/results/faults.md.
 
     python benchmarks/faults.py [--clients 1000]
@@ -43,6 +44,8 @@ BEFORE, AFTER = 2.0, 2.0
 ARRIVING = 5.0
 """Seconds within which the calls of a thousand clients are in the queue, or never."""
 HEALTH_WITHIN = 1.0
+GIVEN_UP = 5.0
+"""Seconds after which the worker ends an engine that is silent: before its callers give up."""
 HERE = Path(__file__).parent
 
 
@@ -66,6 +69,17 @@ async def killed(scene: Scene, role: str) -> tuple[str, bool]:
     """A process is gone from one moment to the next."""
     os.kill(scene.worker.pids()[role], signal.SIGKILL)
     return "", True
+
+
+async def stopped(scene: Scene, seconds: float) -> tuple[str, bool]:
+    """The engine gets no processor time: for so long, or until it is given up."""
+    engine = scene.worker.pids()["engine"]
+    os.kill(engine, signal.SIGSTOP)
+    if not seconds:
+        return "", True
+    await asyncio.sleep(seconds)
+    os.kill(engine, signal.SIGCONT)
+    return f"the same engine goes on after {seconds:g} s", True
 
 
 async def marked(scene: Scene, mark: int, at: str, alone: bool) -> tuple[str, bool]:
@@ -150,6 +164,9 @@ class Fault:
 def faults() -> list[Fault]:
     """All of them, in the order that they happen."""
     found = [Fault("the engine is killed", lambda s: killed(s, "engine"), "engine")]
+    for name, seconds in (("", 0.0), (" for a moment", 2.0)):
+        stops = Fault(f"the engine is stopped{name}", lambda s, t=seconds: stopped(s, t), "engine")  # type: ignore[misc]
+        found.append(stops)
     words = {"raise": "raises", "memory": "runs out of memory", "crash": "crashes"}
     for what, mark in MARKS.items():
         takes: Literal["", "engine"] = "engine" if what == "crash" else ""
@@ -314,7 +331,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         repository, log = publish_small(Path(folder)), Path(folder, "log")
-        settings = {"max_batch": 8, "max_queued_items": 2 * given.clients + 256}
+        settings: dict[str, object] = {"max_batch": 8, "compute_timeout": GIVEN_UP}
+        settings["max_queued_items"] = 2 * given.clients + 256
         with served(repository, NAME, log=log, **settings) as worker:
             costs, seen = asyncio.run(run(worker, given.clients))
     text = heading("What faults cost") + "\n" + report(costs, seen)

@@ -1,11 +1,11 @@
 """Hot reload: new versions published one after the other under load, corrupt ones among them.
 
 A worker watches its repository while three kinds of callers ask: some as fast as answers come, one
-CONTROL call at a steady pace, and two live streams. Bundles differ in their weights; every
-twentieth is corrupt, each in its way. After each publication the benchmark waits until the worker
-serves it, or says that it was rejected. Every call that is not answered is a failure, whatever it
-is told, and so is every answer by a version that was corrupt. Prints a table and writes
-benchmarks/results/reload.md.
+CONTROL call at a steady pace, and two live streams. Bundles differ in their weights, every one
+from every other; every twentieth is corrupt, each in its way. After each publication the benchmark
+waits until the worker serves it, or says that it was rejected. Every call that is not answered is a
+failure, whatever it is told, and so is every answer by a version that was corrupt. Prints a table
+and writes benchmarks/results/reload.md.
 
     python benchmarks/reload.py [--swaps 200]
 """
@@ -35,7 +35,6 @@ from tectum_cli.load.report import percentile
 from tectum_core.bundle import Repository
 from trend import trend
 
-SEEDS = 6
 CALLERS, CONTROL_HZ, STREAMS, STREAM_HZ = 4, 10.0, 2, 10.0
 INTERACTIVE_S, CONTROL_S, LIFESPAN_S = 10.0, 2.0, 2.0
 CORRUPT_EVERY, SETTLED, PATIENCE = 20, 20, 120.0
@@ -93,29 +92,26 @@ class Shop:
         """Where the worker looks."""
         return self.folder / "repository"
 
-    def stock(self) -> None:
-        """Make the sound bundles, and publish the first."""
-        for seed in range(SEEDS):
-            write_small(self.bundle(seed), seed)
-        self.publish(0)
+    @property
+    def draft(self) -> Path:
+        """What is published next."""
+        return self.folder / "draft"
 
-    def bundle(self, seed: int) -> Path:
-        """One of them."""
-        return self.folder / f"seed-{seed}"
+    def make(self, number: int) -> None:
+        """Write a sound bundle, with weights that no other number has."""
+        shutil.rmtree(self.draft, ignore_errors=True)
+        write_small(self.draft, number)
 
-    def publish(self, number: int) -> str:
-        """Let a sound bundle be the latest."""
-        return Repository(self.repository).publish(self.bundle(number % SEEDS), NAME)
+    def publish(self) -> str:
+        """Let it be the latest."""
+        return Repository(self.repository).publish(self.draft, NAME)
 
     def publish_corrupt(self, number: int) -> tuple[str, str]:
-        """Let one be the latest that cannot serve; gives its version and what is wrong with it."""
-        corrupt, draft = CORRUPTIONS[number % len(CORRUPTIONS)], self.folder / "draft"
-        shutil.copytree(self.bundle(number % SEEDS), draft)
-        (draft / "README.md").write_text(f"# Corrupt, number {number}\n")
-        corrupt(draft)
-        version = Repository(self.repository).publish(draft, NAME)
-        shutil.rmtree(draft)
-        return version, corrupt.__name__
+        """Spoil it first; gives its version and what is wrong with it."""
+        corrupt = CORRUPTIONS[number % len(CORRUPTIONS)]
+        (self.draft / "README.md").write_text(f"# Corrupt, number {number}\n")
+        corrupt(self.draft)
+        return self.publish(), corrupt.__name__
 
 
 # ---------------------------------------------------------------- callers
@@ -201,13 +197,14 @@ async def swap(client: tectum.AsyncClient, worker: Served, shop: Shop, count: in
     told = Swaps()
     for number in track(range(1, count + 1), "swaps", transient=True):
         is_corrupt = number % CORRUPT_EVERY == 0
+        await asyncio.to_thread(shop.make, number)
         began = time.perf_counter()
         if is_corrupt:
             version, kind = await asyncio.to_thread(shop.publish_corrupt, number // CORRUPT_EVERY)
             told.corrupt[kind] += 1
             told.bad.add(version)
         else:
-            version = await asyncio.to_thread(shop.publish, number)
+            version = await asyncio.to_thread(shop.publish)
         async with asyncio.timeout(PATIENCE):
             # Nothing tells of a rejection by itself, so it is asked for.
             while not _taken(await client.get_model(timeout=PATIENCE), version, is_corrupt):  # noqa: ASYNC110
@@ -308,7 +305,8 @@ def main() -> None:
         parser.error(f"--swaps: found {given.swaps}; allowed: at least {SETTLED + 24}")
     with tempfile.TemporaryDirectory() as folder:
         shop = Shop(Path(folder))
-        shop.stock()
+        shop.make(0)
+        shop.publish()
         log = shop.folder / "log"
         with served(shop.repository, NAME, log=log, watch=0.1, max_batch=8) as worker:
             heard, told = asyncio.run(run(worker, shop, given.swaps))

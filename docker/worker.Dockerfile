@@ -24,13 +24,17 @@ COPY cli cli
 RUN pip install --constraint constraints.txt ".[worker]" rich typer
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum
+# The cache is all that is written: bundles from elsewhere, chosen numerics, what was compiled. A
+# volume on it outlasts the container.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tectum \
+    && install -d -o tectum /var/cache/tectum
 COPY --from=build /opt/tectum /opt/tectum
 ENV PATH=/opt/tectum/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OMP_WAIT_POLICY=PASSIVE \
     TECTUM_HOST=0.0.0.0 \
-    TECTUM_METRICS_HOST=0.0.0.0
+    TECTUM_METRICS_HOST=0.0.0.0 \
+    XDG_CACHE_HOME=/var/cache
 USER 10001
 EXPOSE 50051 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

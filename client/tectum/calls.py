@@ -210,7 +210,8 @@ def pause_before_retry(
 
     Only what the worker itself called retryable is retried, and only where the pause leaves time
     for the answer. The pause is drawn from one to one and a half times what the worker asked
-    for, so that callers refused together do not come back together.
+    for, so that callers refused together do not come back together; what it adds is at most half
+    of the time that would be left, so that no draw costs a call what it could have had.
 
     Args:
         error: Why the attempt failed.
@@ -222,10 +223,9 @@ def pause_before_retry(
     Returns:
         Seconds to wait, or None: raise the error.
     """
-    if error.retry_after is None or attempt >= retries:
+    if error.retry_after is None or attempt >= retries or error.retry_after >= remaining:
         return None
-    pause = error.retry_after * (1 + dice / 2)
-    return pause if pause < remaining else None
+    return error.retry_after + dice / 2 * min(error.retry_after, remaining - error.retry_after)
 
 
 def bounded_retries(value: int) -> int:

@@ -54,6 +54,7 @@ VALUES: dict[str, Any] = {
     "control_deadline": 1.5,
     "interactive_deadline": 2.5,
     "bulk_deadline": 3.5,
+    "compute_timeout": 5.5,
     "drain_timeout": 4.5,
     "log_level": "error",
 }

@@ -45,8 +45,21 @@ def test_a_pause_is_spread_and_always_ends_before_the_deadline(
 ) -> None:
     waited = pause(retry_after, dice=dice, remaining=remaining)
 
+    assert (waited is None) == (retry_after >= remaining)
     assert waited is None or retry_after <= waited <= 1.5 * retry_after
+    assert waited is None or remaining - waited >= (remaining - retry_after) / 2 - 1e-9
     assert waited is None or waited < remaining
+
+
+def test_a_default_call_outlasts_an_engine_that_starts_half_as_long_again_as_it_was_to() -> None:
+    budget, starts, now = calls.LONGEST_WAIT[tectum.Priority.INTERACTIVE], 12.0, 0.0
+    for attempt in range(2):  # a client's default
+        told = 8.5 - now if now < 8.5 else now / 2
+        waited = pause(told, attempt=attempt, remaining=budget - now)
+        assert waited is not None
+        now += waited
+
+    assert now > starts
 
 
 @pytest.mark.parametrize("reason", sorted(fake_errors.RETRYABLE), ids=fake_errors.name)

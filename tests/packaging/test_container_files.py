@@ -188,6 +188,18 @@ def test_what_compose_builds_and_mounts_exists() -> None:
                 assert (DOCKER / volume.split(":")[0]).is_file()
 
 
+def test_what_a_worker_keeps_outlasts_its_container() -> None:
+    settings = " ".join(last("worker.Dockerfile", "ENV")).split()
+    (base,) = [one.partition("=")[2] for one in settings if one.startswith("XDG_CACHE_HOME=")]
+    (volume,) = compose("compose.yaml")["worker"]["volumes"]
+    name, _, place = volume.partition(":")
+    read = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
+
+    assert place == f"{base}/tectum"
+    assert name in read["volumes"]
+    assert any(f"-o tectum {place}" in rest for rest in last("worker.Dockerfile", "RUN"))
+
+
 def test_every_service_is_hardened() -> None:
     for service, settings in compose("compose.yaml").items():
         assert settings["read_only"] is True, service

@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["KILL_AFTER", "end", "hear", "spawn"]
+from tectum_server.worker.pulse import Pulse
+
+__all__ = ["KILL_AFTER", "end", "end_if_lost", "hear", "spawn"]
 
 _log = logging.getLogger(__name__)
 KILL_AFTER = 5.0
@@ -70,6 +72,24 @@ async def end(process: asyncio.subprocess.Process, patience: float) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+async def end_if_lost(
+    process: asyncio.subprocess.Process, name: str, pulse: Pulse, turn: float
+) -> None:
+    """Kill a process of which nothing is heard any more: it would not listen to SIGTERM either.
+
+    Args:
+        process, name: which, and what it is called in the log.
+        pulse: what is heard of it; a turn of this one's passes in so many seconds.
+        turn: seconds.
+    """
+    while not pulse.lost:
+        await asyncio.sleep(turn)
+        pulse.turn()
+    _log.error("the %s is silent, and is ended", name)
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 async def hear(process: asyncio.subprocess.Process) -> dict[str, object]:

@@ -321,6 +321,10 @@ class Engine(Protocol):
     def models(self) -> Mapping[str, ModelEntry]:
         """The models by name, in whatever state; empty while the engine is away."""
 
+    @property
+    def back_in(self) -> float:
+        """Seconds after which it is worth to ask again, if it is away."""
+
     def want(self, name: str) -> None:
         """Say that a model which has made room for another one is asked for; it is loaded again."""
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from tectum_server.worker.jobs import ModelEntry, Priority
+from tectum_server.worker.model_info import ModelInfo, SharedModelInfo, forget_model_info
 
 __all__ = ["EngineMetrics", "FrontMetrics", "forget_process", "serve_metrics", "share_metrics"]
 
@@ -22,6 +23,8 @@ __all__ = ["EngineMetrics", "FrontMetrics", "forget_process", "serve_metrics", "
 _SECONDS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that has prometheus-client write into a folder."""
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -58,13 +61,8 @@ class FrontMetrics:
             "Stream frames that gave way to a newer one.",
             registry=registry,
         )
-        self.model_info = Gauge(
-            "tectum_model_info",
-            "1 for each space of each model that serves, 0 for one that did.",
-            ("model", "version", "space_id"),
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
+        shared = os.environ.get(_SHARED)
+        self.model_info = ModelInfo(registry, Path(shared) if shared else None)
 
 
 class EngineMetrics:
@@ -154,14 +152,16 @@ def serve_metrics(host: str, port: int, source: CollectorRegistry | Path) -> Non
     if isinstance(source, Path):
         folder, source = source, CollectorRegistry()
         MultiProcessCollector(source, str(folder))  # type: ignore[no-untyped-call]
+        source.register(SharedModelInfo(folder))
     start_http_server(port, host, source)
 
 
 def forget_process(pid: int, folder: Path) -> None:
     """Drop what only a living process may say, such as its queue's depth, once it is dead."""
     mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    forget_model_info(pid, folder)
 
 
 def share_metrics(folder: Path) -> dict[str, str]:
     """The environment under which child processes write their metrics into `folder`."""
-    return {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    return {**os.environ, _SHARED: str(folder)}

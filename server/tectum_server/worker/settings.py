@@ -139,6 +139,10 @@ class WorkerSettings(BaseModel):
     """Seconds an INTERACTIVE call has that sets no deadline."""
     bulk_deadline: PositiveFloat = 120.0
     """Seconds a BULK call has that sets no deadline."""
+    compute_timeout: PositiveFloat = 30.0
+    """Seconds that a batch may take, or ten times what it was predicted to take if that is longer:
+    then the engine is stuck and ends, and another begins. One of which nothing at all is heard for
+    so long is ended. Loading, compiling and warming up are no batches."""
     drain_timeout: PositiveFloat = 30.0
     """Seconds that shutting down waits for what is in flight."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -199,6 +203,7 @@ class WorkerSettings(BaseModel):
             "max_queued_items": self.max_queued_items,
             "max_block_ms": self.max_block_ms,
             "kept_share": self.kept_share,
+            "compute_timeout": self.compute_timeout,
             "record": f"{self.record}.{number}" if self.record and number else self.record or "",
             "model_memory_bytes": self.model_memory_bytes,
             "watch": self.watch,

@@ -8,14 +8,17 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import sys
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["UNFINISHED", "say", "settle", "told"]
+__all__ = ["BEAT_SECONDS", "UNFINISHED", "beats", "say", "settle", "told"]
 
 UNFINISHED = 5
 """A front's exit code where draining left calls unfinished."""
+BEAT_SECONDS = 1.0
+"""From one time that an engine says that it lives to the next."""
 
 
 def told() -> dict[str, Any]:
@@ -44,3 +47,10 @@ def say(line: dict[str, object]) -> None:
     """Tell the supervisor; if it has gone, nobody."""
     with suppress(BrokenPipeError):
         os.write(sys.stdout.fileno(), (json.dumps(line) + "\n").encode())
+
+
+def beats() -> None:
+    """Tell the supervisor that this process's event loop turns, unless it reads nothing itself."""
+    _, has_room, _ = select.select((), (sys.stdout.fileno(),), (), 0)
+    if has_room:
+        say({"beats": True})

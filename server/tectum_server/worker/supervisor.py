@@ -14,22 +14,25 @@ import logging
 import os
 import signal
 import tempfile
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from tectum_server.listening import cannot_listen
-from tectum_server.worker.children import KILL_AFTER, end, hear, spawn
+from tectum_server.worker.children import KILL_AFTER, end, end_if_lost, hear, spawn
 from tectum_server.worker.metrics import forget_process, serve_metrics, share_metrics
+from tectum_server.worker.pulse import Pulse
 from tectum_server.worker.settings import WorkerSettings
 from tectum_server.worker.shared_names import beginning, sweep
-from tectum_server.worker.supervised import UNFINISHED
+from tectum_server.worker.supervised import BEAT_SECONDS, UNFINISHED
 
 __all__ = ["CannotServe", "Supervisor", "expose_metrics", "not_finished"]
 
@@ -38,6 +41,8 @@ _FRONT = "tectum_server.worker.front.process"
 _ENGINE = "tectum_server.worker.engine.process"
 _RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE_SECONDS = 30.0
+_FEWEST_BEATS = 3
+"""That an engine may miss, however short its batches are."""
 
 _ALLOCATION = {
     "MALLOC_ARENA_MAX": "1",
@@ -182,6 +187,7 @@ class Supervisor:
             **self._settings.for_engine(number),
             **again,
             "socket": str(socket),
+            "begun": time.monotonic(),
             "log_level": self._settings.log_level,
         }
 
@@ -230,8 +236,12 @@ class Supervisor:
         return process
 
     async def _listen(self, name: str, process: Process) -> str:
-        """Note what a child comes to until it ends; gives why it could not, if it said so."""
-        why = ""
+        """Note what a child comes to until it ends; gives why it could not, if it said so.
+
+        One that says that it beats, as an engine does once it serves, is ended if it stops.
+        """
+        why, watching = "", list[asyncio.Task[None]]()
+        pulse = Pulse(max(ceil(self._settings.compute_timeout / BEAT_SECONDS), _FEWEST_BEATS))
         while said := await hear(process):
             match said:
                 case {"port": int() as port}:
@@ -243,8 +253,15 @@ class Supervisor:
                     self._served[name] = tuple(map(str, models))
                     self._serves.set()
                     self._has_come(name)
+                case {"beats": True}:
+                    pulse.heard()
+                    if not watching:
+                        lost = end_if_lost(process, name, pulse, BEAT_SECONDS)
+                        watching.append(asyncio.create_task(lost))
                 case {"error": str() as why}:
                     pass
+        for watch in watching:
+            watch.cancel()
         return why
 
     def _has_come(self, name: str) -> None:

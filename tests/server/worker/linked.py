@@ -27,8 +27,9 @@ from tectum_server.worker.jobs import (
     Priority,
     Renewal,
 )
+from tectum_server.worker.link.connection import Connection
 from tectum_server.worker.link.messages import FromEngine
-from tectum_server.worker.link.remote import RemoteEngine, _Link
+from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.link.served import _Front, serve_engine
 
 MEMORY = 1 << 20
@@ -37,6 +38,8 @@ IMAGE, LATER = picture(1), picture(2)
 
 class HeldEngine:
     """An engine that answers when told, with what it was sent; knows what was withdrawn."""
+
+    back_in = 1.0
 
     def __init__(self) -> None:
         self.models: Mapping[str, ModelEntry] = {"arm": ModelEntry("arm", "v1", "ready", True, b"")}
@@ -99,7 +102,7 @@ class Listening(RemoteEngine):
 
     then: Callable[[], object] | None = None
 
-    def _hear(self, link: _Link, message: FromEngine) -> None:
+    def _hear(self, link: Connection, message: FromEngine) -> None:
         super()._hear(link, message)
         if self.then is not None:
             self.then()

@@ -24,6 +24,8 @@ from tectum_server.worker.jobs import (
 class ScriptedEngine:
     """jobs.Engine that does what the test says; holds every job until then."""
 
+    back_in = 1.0
+
     def __init__(self, loop: Loop, entries: Mapping[str, ModelEntry]) -> None:
         self.models: Mapping[str, ModelEntry] = dict(entries)
         self.begun: queue.Queue[Job] = queue.Queue()

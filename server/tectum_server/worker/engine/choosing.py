@@ -2,21 +2,25 @@
 
 Timed once for a kind of host and a shape of model, and kept, so that the next start need not, and
 replicas that share the cache, or were given it with their image, agree. What is kept is how fast
-each is: a bundle whose weights the first of the order does not suit is served in the next.
+each is: a bundle whose weights the first of the order does not suit is served in the next. What
+does not run for want of a compiler or a module is kept as well, until there is one; what fails for
+another reason is tried at the next start, alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import math
 import os
 import platform
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -28,6 +32,7 @@ from tectum_core.caches import user_cache
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.numerics import REFERENCE, Numerics
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.lacking import is_lacking, what_lacks
 
 __all__ = ["CANDIDATES", "Choice", "Tried", "choose", "keep_compiled", "kind_of_host"]
 
@@ -57,6 +62,13 @@ class Tried(msgspec.Struct, frozen=True):
     """Of any golden output of the bundle that it was tried with; 0: they were not reproduced."""
     why: str = ""
     """Why it does not run. Empty: it does."""
+    lacks: str = ""
+    """What there must be for it to run. Empty: nothing, or nobody knows."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the same would come of it now."""
+        return is_lacking(self.lacks) if self.lacks else not self.why
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -96,21 +108,39 @@ def choose(read: Bundle, device: str, folder: Path | None = None) -> Choice:
     """
     host = kind_of_host(device)
     path = (folder or user_cache("numerics")) / f"{_digest(host, read)}.json"
+    known = {one.numerics: one for one in _kept(path) if one.lasts}
+    if all(numerics in known for numerics in CANDIDATES):
+        return Choice(host, tuple(known[numerics] for numerics in CANDIDATES))
+    choice = Choice(host, tuple(_try_all(read, device, known)))
+    _keep(path, Choice(host, tuple(one for one in choice.tried if one.lasts)))
+    return choice
+
+
+def _kept(path: Path) -> tuple[Tried, ...]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Choice)
+        return msgspec.json.decode(path.read_bytes(), type=Choice).tried
     except (OSError, msgspec.MsgspecError):
-        pass  # there is none, or it is none
-    choice = Choice(host, tuple(_try_all(read, device)))
-    if any(one.why for one in choice.tried):  # what fails now, with no memory left, may run later
-        return choice
+        return ()  # there is none, or it is none
+
+
+def _keep(path: Path, choice: Choice) -> None:
     draft = path.with_name(f".{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(choice), indent=2))
         draft.replace(path)
-    except OSError as error:  # a root that is read-only, say: it is tried again at every start
-        _log.warning("the choice of numerics is not kept", extra={"reason": str(error)})
-    return choice
+    except OSError as error:
+        _tell_that_nothing_is_kept(path.parent.parent, error.strerror or str(error))
+
+
+@functools.lru_cache(maxsize=8)  # once: models are many
+def _tell_that_nothing_is_kept(folder: Path, reason: str) -> None:
+    """A root that is read-only, say, and no folder beside it."""
+    _log.warning(
+        "nothing can be kept: numerics are tried, and models compiled, anew at every start; "
+        "XDG_CACHE_HOME may name a folder that outlasts the worker and can be written",
+        extra={"folder": str(folder), "reason": reason},
+    )
 
 
 def kind_of_host(device: str) -> str:
@@ -128,25 +158,39 @@ def keep_compiled() -> None:
 
     And compile here, not in a pool of processes that this one would have to see to.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache("compiled")))
+    folder = user_cache("compiled")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # it can be written
+    except OSError as error:  # torch has a temporary folder of its own
+        _tell_that_nothing_is_kept(folder.parent, error.strerror or str(error))
+    else:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
-def _try_all(read: Bundle, device: str) -> Iterator[Tried]:
-    """Each candidate's speed beside the reference's, in turns, so that both meet the same host."""
+def _try_all(read: Bundle, device: str, known: Mapping[Numerics, Tried]) -> Iterator[Tried]:
+    """Each candidate's speed beside the reference's, in turns, so that both meet the same host.
+
+    What is known already is not tried.
+    """
     keep_compiled()
     reference = Predictor(read, device)
     check_golden(reference)
     for numerics in CANDIDATES:
+        if numerics in known:
+            yield known[numerics]
+            continue
         try:
             predictor = Predictor(read, device, numerics)
             cosine = _cosine(predictor)
             tried = Tried(numerics, _speedup(predictor, reference), cosine)
         except Exception as error:  # no compiler, or one that fails: as many kinds as there are
             why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            tried = Tried(numerics, 0.0, why=why)
+            tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
         extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
-        _log.info("numerics tried", extra={**extra, "reason": tried.why})
+        _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
         yield tried
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from tectum.v1 import errors_pb2
 from tectum_core.bundle import Repository
 from tectum_server.worker.engine.keeping import Keeper
 from tectum_server.worker.engine.loading import line
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
+from tectum_server.worker.failure import RETRYABLE
 from tectum_server.worker.jobs import Job, JobResult, ModelEntry, Renewal
 from tectum_server.worker.metrics import EngineMetrics
 
@@ -40,6 +42,7 @@ class LocalEngine:
             metrics,
             max_block_ms=settings.max_block_ms,
             kept_share=settings.kept_share,
+            compute_timeout=settings.compute_timeout,
             recorder=_recorder(settings.record),
             on_failure=self._fail,
         )
@@ -52,6 +55,11 @@ class LocalEngine:
     def models(self) -> Mapping[str, ModelEntry]:
         """The models by name; none before all that were asked for at the start serve."""
         return self._keeper.entries if self._started and not self._failed.is_set() else {}
+
+    @property
+    def back_in(self) -> float:
+        """As jobs.Engine.back_in; from here nobody can say."""
+        return RETRYABLE[errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE]
 
     @property
     def wanted(self) -> tuple[str, ...]:

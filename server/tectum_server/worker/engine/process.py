@@ -2,15 +2,19 @@
 
 Its settings come as one JSON line on standard input, which stays open for as long as
 the supervisor lives; its end is this process's end. On standard output it says a line
-whenever other models serve, and why it cannot serve, if it cannot.
+whenever other models serve, and why it cannot serve, if it cannot; once it serves, every second
+that its event loop turns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -20,14 +24,32 @@ from tectum_server.logs import set_up_logs
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
+from tectum_server.worker.link.beating import beat
 from tectum_server.worker.link.served import serve_engine
 from tectum_server.worker.metrics import EngineMetrics
-from tectum_server.worker.supervised import say, settle, told
+from tectum_server.worker.supervised import BEAT_SECONDS, beats, say, settle, told
 
 __all__ = ["main"]
 
+_FAILED = 1
+"""Exit code after a fault of its own; the supervisor starts another."""
 
-async def _run(settings: EngineSettings, socket_path: Path) -> int:
+
+@dataclass(slots=True)
+class _Start:
+    """What this process took until it served, all that it imports and loads included."""
+
+    begun: float | None
+    """Monotonic seconds, which on one machine are the same to all; None: nobody said."""
+    seconds: float | None = None
+
+    def end(self) -> None:
+        """It serves, if it did not already."""
+        if self.begun is not None and self.seconds is None:
+            self.seconds = time.monotonic() - self.begun
+
+
+async def _run(settings: EngineSettings, socket_path: Path, start: _Start) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -36,8 +58,8 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     stopping = loop.create_task(stop.wait())
     try:
         engine = LocalEngine(settings, EngineMetrics(CollectorRegistry()))
-        engine.on_change(lambda: _tell(engine))
-        serving = loop.create_task(serve_engine(engine, socket_path))
+        engine.on_change(lambda: _tell(engine, start))  # before the fronts are told
+        serving = loop.create_task(serve_engine(engine, socket_path, lambda: start.seconds))
         starting = loop.create_task(engine.start())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -46,21 +68,24 @@ async def _run(settings: EngineSettings, socket_path: Path) -> int:
     except (Failure, ValueError, OSError) as error:
         say({"error": str(error)})
         return 3
+    beating = loop.create_task(beat(beats, BEAT_SECONDS))
     failing = loop.create_task(engine.failed())
     await asyncio.wait({failing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         await serving  # raises what ended it
     if failing.done():
-        return 1  # its log says why; the supervisor starts another
+        return _FAILED  # its log says why
     await engine.close()
     serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    beating.cancel()
+    await asyncio.gather(serving, beating, return_exceptions=True)
     return 0
 
 
-def _tell(engine: LocalEngine) -> None:
+def _tell(engine: LocalEngine, start: _Start) -> None:
     """Tell the supervisor what a new engine is to begin with."""
     if engine.wanted:
+        start.end()
         say({"models": engine.wanted})
 
 
@@ -70,9 +95,14 @@ def main() -> int:
     given = told()
     set_up_logs("worker.engine", given.pop("log_level"))
     socket_path = Path(given.pop("socket"))
+    start = _Start(given.pop("begun", None))
     given["models"] = tuple(given["models"])
     given["asked"] = None if given["asked"] is None else tuple(given["asked"])
-    return asyncio.run(_run(EngineSettings(**given), socket_path))
+    code = asyncio.run(_run(EngineSettings(**given), socket_path, start))
+    if code == _FAILED:  # a thread that is stuck would have the interpreter wait for it
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

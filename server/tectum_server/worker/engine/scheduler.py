@@ -27,6 +27,7 @@ from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
 from tectum_server.worker.engine.running import run_safely
+from tectum_server.worker.engine.stuck import patience, within
 from tectum_server.worker.engine.telling import (
     deadline_passed,
     item_failure,
@@ -93,6 +94,8 @@ class Scheduler:
         clock: seconds, monotonic; jobs' deadlines are on it.
         max_block_ms: as in `batching`.
         kept_share: as in `batching`.
+        compute_timeout: seconds that any batch may take, or ten times what it was predicted to if
+            that is longer; then what computes is stuck, and the service has failed.
         recorder: where to write what comes and what it takes; None: nowhere.
         on_failure: called if a fault of its own ends the service; from then on every job is
             refused.
@@ -106,6 +109,7 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
         max_block_ms: int | None = None,
         kept_share: float = 0.0,
+        compute_timeout: float = 30.0,
         recorder: Recorder | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
@@ -115,6 +119,7 @@ class Scheduler:
         self._recorder = recorder
         self._clock = clock
         self._on_failure = on_failure
+        self._compute_timeout = compute_timeout
         self._failed = False
         self._places: dict[int, _Place] = {}
         self._numbers = itertools.count()
@@ -135,7 +140,7 @@ class Scheduler:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        self._compute.shutdown()
+        self._compute.shutdown(wait=not self._failed)  # one that is stuck does not come back
         if self._recorder is not None:
             self._recorder.close()
 
@@ -279,9 +284,11 @@ class Scheduler:
             return
         started = self._clock()
         work, predictor = [place.work for place in places], places[0].progress.predictor
-        looking = loop.call_later(ask_after(self._expected_ms(places)), self._look_ahead)
+        expected = self._expected_ms(places)
+        looking = loop.call_later(ask_after(expected), self._look_ahead)
         try:
-            answers = await loop.run_in_executor(self._compute, run_safely, predictor, work)
+            running = loop.run_in_executor(self._compute, run_safely, predictor, work)
+            answers = await within(running, patience(expected, self._compute_timeout))
         finally:
             looking.cancel()
             self._looking_ahead = False

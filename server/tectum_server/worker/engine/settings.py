@@ -32,6 +32,8 @@ class EngineSettings:
     """As in `batching`."""
     kept_share: float = 0.05
     """As in `batching`."""
+    compute_timeout: float = 30.0
+    """Seconds that a batch may take, as in `scheduler`."""
     model_memory_bytes: int | None = None
     """Bytes that models' weights may take together; None: as many as they do."""
     watch: float = 0.0

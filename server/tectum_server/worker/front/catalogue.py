@@ -97,7 +97,6 @@ class Catalogue:
         )
         self._served: dict[str, ServedModel] = {}
         self._listeners: list[Callable[[Mapping[str, bool]], None]] = []
-        self._told: set[tuple[str, str, str]] = set()
         engine.on_change(self._refresh)
         self._refresh()
 
@@ -167,7 +166,8 @@ class Catalogue:
         if not self._served:
             raise Failure(
                 errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE,
-                "the engine is starting or being restarted",
+                "the engine is starting, being restarted, or not to be heard of",
+                retry_after=self._engine.back_in,
             )
         name, _, version = wanted.partition("@")
         served = self._served.get(name) if name else self._default()
@@ -199,15 +199,13 @@ class Catalogue:
             name: ServedModel(entry, self._describe(entry))
             for name, entry in self._engine.models.items()
         }
-        told = {
+        serves = {
             (entry.name, entry.version, space_id)
             for entry in self._engine.models.values()
             if entry.state == "ready"
             for space_id in entry.spaces.values()
         }
-        for labels in self._told | told:
-            self._metrics.model_info.labels(*labels).set(int(labels in told))
-        self._told |= told
+        self._metrics.model_info.tell(serves)
         for listener in self._listeners:
             listener(self.statuses)
 

@@ -76,6 +76,11 @@ class Channel(asyncio.Protocol, Generic[_In, _Out]):
         self._transport.resume_reading()
         raise await self._ended
 
+    @property
+    def backs_up(self) -> bool:
+        """Whether the other end has not taken all that was sent."""
+        return self._transport.get_write_buffer_size() > 0
+
     def close(self) -> None:
         """Close this end, once all is sent."""
         self._flush()

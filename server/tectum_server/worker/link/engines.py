@@ -110,6 +110,11 @@ class Engines:
         """The models by name: of all engines that are there."""
         return self._models
 
+    @property
+    def back_in(self) -> float:
+        """As jobs.Engine.back_in: whichever is the first."""
+        return min(member.engine.back_in for member in self._members)
+
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""
         self._listeners.append(listener)
@@ -208,12 +213,13 @@ class Engines:
         Raises:
             Failure: ENGINE_UNAVAILABLE, one of them is away.
         """
-        away = sum(not member.engine.models for member in self._members)
+        away = [member.engine for member in self._members if not member.engine.models]
         if away and len(self._members) > 1:
             raise Failure(
                 errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE,
-                f"{away} of {len(self._members)} engines are starting or being restarted; models "
-                "are loaded and unloaded where all are there",
+                f"{len(away)} of {len(self._members)} engines are starting or being restarted; "
+                "models are loaded and unloaded where all are there",
+                retry_after=max(engine.back_in for engine in away),
             )
         return [member.engine for member in self._members]
 

@@ -16,6 +16,7 @@ from tectum_server.worker.link.arrays import ArrayRef
 __all__ = [
     "Answer",
     "AnswerItem",
+    "Beat",
     "Cancel",
     "Catalogue",
     "Due",
@@ -158,7 +159,14 @@ class Catalogue(msgspec.Struct, frozen=True, tag=True):
     """The models, in whatever state; sent at once on connection, and whenever it changes."""
 
     models: tuple[ModelEntry, ...]
+    start_seconds: float | None = None
+    """What the engine took from its beginning until it served; None: it does not yet, or nobody
+    knows."""
+
+
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """The engine's event loop turns."""
 
 
 FromFront = Submit | Newer | Cancel | Released | Load | Unload | Want
-FromEngine = Answer | Refusal | Due | Settled | Loaded | Catalogue
+FromEngine = Answer | Refusal | Due | Settled | Loaded | Catalogue | Beat

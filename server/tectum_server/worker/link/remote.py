@@ -2,6 +2,8 @@
 
 Connects, hands over its two segments, and keeps connecting while the engine is away:
 callers meanwhile get ENGINE_UNAVAILABLE, and what was in flight when it died fails so too.
+An engine that is connected and not heard of is away as well; what is in flight waits for what comes
+first, its end or its answer.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -29,11 +32,14 @@ from tectum_server.worker.jobs import (
     Priority,
     Renewal,
 )
-from tectum_server.worker.link.arena import Arena
-from tectum_server.worker.link.arrays import pack, packed_bytes, unpack
+from tectum_server.worker.link.absence import Absence
+from tectum_server.worker.link.arrays import packed_bytes, unpack
+from tectum_server.worker.link.beating import BEAT_SECONDS
 from tectum_server.worker.link.channel import Channel, MessageTooLong
+from tectum_server.worker.link.connection import Connection
 from tectum_server.worker.link.messages import (
     Answer,
+    Beat,
     Cancel,
     Catalogue,
     Due,
@@ -46,7 +52,6 @@ from tectum_server.worker.link.messages import (
     Released,
     Settled,
     Submit,
-    SubmitItem,
     Unload,
     Want,
 )
@@ -60,52 +65,6 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.1
 
 
-class _Link:
-    """One connection's worth of state; a new engine gets a new one."""
-
-    def __init__(
-        self, channel: Channel[FromEngine, FromFront], requests: Segment, responses: Segment
-    ) -> None:
-        self.channel = channel
-        self.requests = requests
-        self.responses = responses
-        self.arena = Arena(requests.size)
-        self.waiting: dict[int, asyncio.Future[JobResult | Loaded]] = {}
-        self.offering: dict[int, Offering] = {}
-        self._spans: dict[int, list[int]] = {}
-        """Of each request: where what it has lies, and then what it was offered."""
-
-    def pack(self, request: int, items: Sequence[Item]) -> tuple[SubmitItem, ...] | None:
-        """Write items where the engine reads them; None if there is no room now.
-
-        The space comes back with the answer, whoever still waits for that.
-        """
-        arrays = [array for item in items for array in item.arrays]
-        packed = pack(arrays, self.arena, self.requests)
-        if packed is None:
-            return None
-        span, refs = packed
-        self._spans.setdefault(request, []).append(span.offset)
-        rest = iter(refs)
-        return tuple(
-            SubmitItem(tuple(itertools.islice(rest, len(item.arrays))), item.text, item.operation)
-            for item in items
-        )
-
-    def settle(self, request: int, taken: bool) -> None:
-        """Give back the space of what a request was offered, or of what that took the place of."""
-        spans = self._spans.get(request, [])
-        if len(spans) > 1:
-            self.arena.release(spans.pop(0 if taken else 1))
-        if request in self.offering:
-            self.offering[request].settle(taken)
-
-    def release(self, request: int) -> None:
-        """Give back the space that a request's arrays took, if it took some."""
-        for offset in self._spans.pop(request, []):
-            self.arena.release(offset)
-
-
 class RemoteEngine:
     """jobs.Engine over a Unix socket.
 
@@ -113,15 +72,24 @@ class RemoteEngine:
         path: the engine's socket.
         request_bytes: size of the segment for what goes to the engine.
         response_bytes: size of the segment for what comes back.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, path: Path, request_bytes: int, response_bytes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        request_bytes: int,
+        response_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._request_bytes = request_bytes
         self._response_bytes = response_bytes
-        self._link: _Link | None = None
+        self._link: Connection | None = None
         self._numbers = itertools.count()
         self._models: dict[str, ModelEntry] = {}
+        self._clock = clock
+        self._absence = Absence()
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -129,6 +97,11 @@ class RemoteEngine:
     def models(self) -> Mapping[str, ModelEntry]:
         """The models by name, in whatever state; empty while the engine is away."""
         return self._models
+
+    @property
+    def back_in(self) -> float:
+        """As jobs.Engine.back_in: by what its last start took."""
+        return self._absence.left(self._clock())
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""
@@ -140,6 +113,7 @@ class RemoteEngine:
 
     def start(self) -> None:
         """Begin to connect, and keep at it."""
+        self._absence.begin(self._clock())
         self._task = asyncio.get_running_loop().create_task(self._stay_connected())
 
     async def close(self) -> None:
@@ -199,10 +173,10 @@ class RemoteEngine:
 
     def want(self, name: str) -> None:
         """As jobs.Engine.want."""
-        if self._link is not None:
+        if self._link is not None and not self._link.pulse.lost:
             self._link.channel.send(Want(name))
 
-    def _offer(self, link: _Link, number: int, items: tuple[Item, ...]) -> bool:
+    def _offer(self, link: Connection, number: int, items: tuple[Item, ...]) -> bool:
         """Send newer items for a job, if there is room for them; none: that there are none.
 
         What is left for BULK is enough for what can be done without.
@@ -221,12 +195,12 @@ class RemoteEngine:
         link.channel.send(Newer(number, packed))
         return True
 
-    def _connected(self) -> _Link:
-        if self._link is None:
-            raise _away()
+    def _connected(self) -> Connection:
+        if self._link is None or self._link.pulse.lost:
+            raise self._away()
         return self._link
 
-    async def _ask(self, link: _Link, number: int, message: FromFront) -> JobResult | Loaded:
+    async def _ask(self, link: Connection, number: int, message: FromFront) -> JobResult | Loaded:
         """What the engine answers.
 
         Raises:
@@ -267,18 +241,34 @@ class RemoteEngine:
                 sock, msgspec.msgpack.Decoder(FromEngine)
             )
             close = channel.close  # which owns the socket now
-            self._link = link = _Link(channel, requests, responses)
-            await channel.hear(partial(self._hear, link))
+            self._link = link = Connection(channel, requests, responses)
+            watching = asyncio.get_running_loop().create_task(self._watch(link))
+            try:
+                await channel.hear(partial(self._hear, link))
+            finally:
+                watching.cancel()
         finally:
             self._lose()
             close()
             requests.close()
             responses.close()
 
-    def _hear(self, link: _Link, message: FromEngine) -> None:
+    async def _watch(self, link: Connection) -> None:
+        """Notice that the engine is not heard of any more."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            link.pulse.turn()
+            if link.pulse.lost and self._models:
+                _log.error("the engine is silent", extra={"in_flight": len(link.waiting)})
+                self._announce({})
+
+    def _hear(self, link: Connection, message: FromEngine) -> None:
         if isinstance(message, Catalogue):
-            self._models = {entry.name: entry for entry in message.models}
-            self._notify()
+            link.models = {entry.name: entry for entry in message.models}
+            link.start_seconds = message.start_seconds
+        if link.pulse.heard() or isinstance(message, Catalogue):
+            self._announce(link.models, link.start_seconds)
+        if isinstance(message, Beat | Catalogue):
             return
         if isinstance(message, Due):
             if message.request in link.offering:
@@ -292,10 +282,7 @@ class RemoteEngine:
         if future is not None and not future.done():  # else the caller has gone
             match message:
                 case Refusal():
-                    reason = errors_pb2.ErrorReason.ValueType(message.reason)
-                    future.set_exception(
-                        Failure(reason, message.message, message.field, message.retry_after)
-                    )
+                    future.set_exception(self._failure(message))
                 case Answer():
                     future.set_result(_result(message, link.responses))
                 case Loaded():
@@ -312,20 +299,32 @@ class RemoteEngine:
         if link is not None:
             for future in link.waiting.values():
                 if not future.done():
-                    future.set_exception(_away())
+                    future.set_exception(self._away())
         if self._models:
-            self._models = {}
-            self._notify()
+            self._announce({})
 
-    def _notify(self) -> None:
+    def _announce(self, models: dict[str, ModelEntry], start: float | None = None) -> None:
+        if models:
+            self._absence.end(start)
+        else:
+            self._absence.begin(self._clock())
+        self._models = models
         for listener in list(self._listeners):
             listener()
 
+    def _away(self) -> Failure:
+        return Failure(
+            errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE,
+            "the engine is starting, being restarted, or not to be heard of",
+            retry_after=self.back_in,
+        )
 
-def _away() -> Failure:
-    return Failure(
-        errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE, "the engine is starting or being restarted"
-    )
+    def _failure(self, refusal: Refusal) -> Failure:
+        """What the engine says; when another one serves, it cannot know."""
+        reason, after = errors_pb2.ErrorReason.ValueType(refusal.reason), refusal.retry_after
+        if reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE and after is None:
+            after = self.back_in
+        return Failure(reason, refusal.message, refusal.field, after)
 
 
 def _result(answer: Answer, responses: Segment) -> JobResult:

@@ -17,10 +17,12 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Engine, Item, ItemFailure, Job, JobResult, Priority
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, unpack
+from tectum_server.worker.link.beating import beat
 from tectum_server.worker.link.channel import Channel, MessageTooLong
 from tectum_server.worker.link.messages import (
     Answer,
     AnswerItem,
+    Beat,
     Cancel,
     Catalogue,
     Due,
@@ -48,8 +50,16 @@ _Last = Answer | Refusal | Loaded
 _Work = Callable[[], Coroutine[None, None, _Last]]
 
 
-async def serve_engine(engine: Engine, path: Path) -> None:
-    """Accept fronts on a Unix socket until cancelled."""
+async def serve_engine(
+    engine: Engine, path: Path, start_seconds: Callable[[], float | None] = lambda: None
+) -> None:
+    """Accept fronts on a Unix socket until cancelled.
+
+    Args:
+        engine: what they ask.
+        path: the socket's.
+        start_seconds: what the engine's start took, as in `messages.Catalogue`.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - an engine that was killed has left it
     listener.bind(str(path))
@@ -61,7 +71,7 @@ async def serve_engine(engine: Engine, path: Path) -> None:
     try:
         while True:
             sock, _ = await loop.sock_accept(listener)
-            front = loop.create_task(_serve_front(engine, sock))
+            front = loop.create_task(_serve_front(engine, sock, start_seconds))
             fronts.add(front)
             front.add_done_callback(fronts.discard)
     finally:
@@ -71,7 +81,9 @@ async def serve_engine(engine: Engine, path: Path) -> None:
         await asyncio.gather(*fronts, return_exceptions=True)
 
 
-async def _serve_front(engine: Engine, sock: socket.socket) -> None:
+async def _serve_front(
+    engine: Engine, sock: socket.socket, start_seconds: Callable[[], float | None]
+) -> None:
     """One front, from its handshake to its end."""
     try:
         await _readable(sock)
@@ -90,7 +102,7 @@ async def _serve_front(engine: Engine, sock: socket.socket) -> None:
     channel: Channel[FromFront, FromEngine] = await Channel.over(
         sock, msgspec.msgpack.Decoder(FromFront)
     )
-    front = _Front(engine, channel, requests, responses)
+    front = _Front(engine, channel, requests, responses, start_seconds)
     try:
         await front.converse()
     except ConnectionError:
@@ -124,11 +136,13 @@ class _Front:
         channel: Channel[FromFront, FromEngine],
         requests: Segment,
         responses: Segment,
+        start_seconds: Callable[[], float | None],
     ) -> None:
         self._engine = engine
         self._channel = channel
         self._requests = requests
         self._responses = responses
+        self._start_seconds = start_seconds
         self._arena = Arena(responses.size)
         self._room = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -139,7 +153,11 @@ class _Front:
     async def converse(self) -> None:
         """Hear the front until it goes."""
         self._announce()
-        await self._channel.hear(self._hear)
+        beating = asyncio.get_running_loop().create_task(beat(self._beat))
+        try:
+            await self._channel.hear(self._hear)
+        finally:
+            beating.cancel()
 
     def close(self) -> None:
         """Withdraw what this front still waits for."""
@@ -153,9 +171,14 @@ class _Front:
         if self._closed:
             return
         try:
-            self._channel.send(Catalogue(tuple(self._engine.models.values())))
+            entries = tuple(self._engine.models.values())
+            self._channel.send(Catalogue(entries, self._start_seconds()))
         except MessageTooLong as error:
             _log.error("a front cannot be told what serves", extra={"reason": str(error)})
+
+    def _beat(self) -> None:
+        if not self._channel.backs_up:  # one that reads nothing need not know
+            self._channel.send(Beat())
 
     def _hear(self, message: FromFront) -> None:
         match message:

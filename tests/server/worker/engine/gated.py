@@ -101,12 +101,19 @@ class Rig:
         max_batch: int = 32,
         recorder: Recorder | None = None,
         on_failure: Callable[[], None] = lambda: None,
+        compute_timeout: float = 60.0,
     ) -> None:
         self.clock = Clock()
         self.registry = CollectorRegistry()
         metrics = EngineMetrics(self.registry)
         self.scheduler = Scheduler(
-            max_queued, max_batch, metrics, self.clock, recorder=recorder, on_failure=on_failure
+            max_queued,
+            max_batch,
+            metrics,
+            self.clock,
+            compute_timeout=compute_timeout,
+            recorder=recorder,
+            on_failure=on_failure,
         )
         self.predictor = GatedPredictor(self.clock)
         self.scheduler.start()

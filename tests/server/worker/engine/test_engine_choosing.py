@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,30 +132,70 @@ def test_what_was_kept_and_is_damaged_is_tried_again(
     assert json.loads(file.read_text())["tried"]
 
 
-def test_a_place_that_cannot_be_written_costs_only_the_next_start(
-    bare: Predictor, tmp_path: Path, quick: list[Numerics]
-) -> None:
+def test_where_nothing_can_be_kept_that_is_said_once(
+    bare: Predictor, tmp_path: Path, quick: list[Numerics], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
 
-    found = choose(bare.bundle, "cpu", tmp_path / "file" / "kept")
+    found = [choose(bare.bundle, "cpu") for _ in range(2)]
 
-    assert found.order()[0] == BOTH
+    assert found[0].order()[0] == BOTH
+    assert len(quick) == 2 * len(CANDIDATES)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ  # torch has a folder of its own
+    (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "XDG_CACHE_HOME" in said.message
+    assert said.__dict__["folder"] == str(tmp_path / "file" / "tectum")
 
 
-def test_what_does_not_run_is_left_out_and_tried_again_at_the_next_start(
+def test_what_fails_is_left_out_and_tried_again_at_the_next_start_alone(
     bare: Predictor, tmp_path: Path, quick: list[Numerics], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_compiler(_: object) -> object:
-        raise RuntimeError("no C++ compiler\nand a page more")
+    compiles = torch.compile
 
-    monkeypatch.setattr(torch, "compile", no_compiler)
+    def fails(_: object) -> object:
+        raise MemoryError("no memory left\nand a page more")
 
+    monkeypatch.setattr(torch, "compile", fails)
     found = choose(bare.bundle, "cpu", tmp_path / "kept")
+    first = list(quick)
+    monkeypatch.setattr(torch, "compile", compiles)
+    later = choose(bare.bundle, "cpu", tmp_path / "kept")
 
-    none = "RuntimeError: no C++ compiler"
+    none = "MemoryError: no memory left"
     assert [one.why for one in found.tried] == ["", none, "", none]
     assert found.order() == [REFERENCE]
-    assert not (tmp_path / "kept").exists()
+    assert first == [REFERENCE, NARROW]
+    assert quick == [*first, COMPILED, BOTH]
+    assert later.order() == [BOTH, COMPILED, REFERENCE]
+    assert choose(bare.bundle, "cpu", tmp_path / "kept") == later
+
+
+def test_what_needs_a_compiler_is_not_tried_before_there_is_one(
+    bare: Predictor, tmp_path: Path, quick: list[Numerics], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiles, tries = torch.compile, list[object]()
+
+    def no_compiler(function: object) -> object:
+        tries.append(function)
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    found = choose(bare.bundle, "cpu", tmp_path / "kept")
+    count = len(tries)
+    again = choose(bare.bundle, "cpu", tmp_path / "kept")
+    (tmp_path / "g++").touch(0o755)
+    monkeypatch.setattr(torch, "compile", compiles)
+    later = choose(bare.bundle, "cpu", tmp_path / "kept")
+
+    assert again == found
+    assert [one.lacks for one in found.tried] == ["", "a C++ compiler"] * 2
+    assert count == len(tries) > 0
+    assert quick == [REFERENCE, NARROW, COMPILED, BOTH]
+    assert later.order() == [BOTH, COMPILED, REFERENCE]
 
 
 def test_weights_that_one_does_not_suit_do_not_decide_for_others(

@@ -243,8 +243,10 @@ async def test_an_engine_that_is_away_is_passed_over_and_all_of_them_are_an_erro
         await engines.submit(a_job())
     members[1].serves()
     told = await failure(begin(engines, a_job())[0])
+    members[0].back_in, members[1].back_in = 7.0, 3.0
 
     assert members[1].begun.qsize() == 3
+    assert engines.back_in == 3.0
     assert told.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
     assert engines.models == {}
 
@@ -327,12 +329,14 @@ async def test_nothing_is_changed_while_an_engine_is_away() -> None:
     members = [OneOfSeveral(), OneOfSeveral()]
     engines = Engines(members)
     members[1].serves()
+    members[1].back_in = 7.0
 
     for change in (engines.load_model("leg", "", make_default=False), engines.unload_model("arm")):
         with pytest.raises(Failure) as caught:
             await change
         assert caught.value.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
         assert "1 of 2 engines" in caught.value.message
+        assert caught.value.retry_delay == 7.0
 
     assert members[0].told == []
 
