@@ -30,10 +30,20 @@ class Inputs:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._bundle = bundle
         self._device = device
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def fitted(self, pictures: Uint8Image) -> Tensor:
-        """uint8[..., H, W, 3] to uint8[..., 3, S, S], which `pixels` or `clip_pixels` takes."""
-        return fitted(pictures, self._bundle.config.images, self._device)
+        """uint8[..., H, W, 3] to uint8[..., 3, S, S], which `pixels` or `clip_pixels` takes.
+
+        It waits for nothing else that the device does, and is done on return.
+        """
+        if self._beside is None:
+            return fitted(pictures, self._bundle.config.images, self._device)
+        # Its memory is this stream's: who takes it reads back what comes of it before letting go.
+        with torch.cuda.stream(self._beside):
+            own = fitted(pictures, self._bundle.config.images, self._device)
+        self._beside.synchronize()
+        return own
 
     def pixels(self, images: Sequence[Picture]) -> Tensor:
         """Pictures uint8[H, W, 3] of any sizes to float32[B, 3, S, S]."""

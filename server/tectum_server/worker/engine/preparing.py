@@ -34,8 +34,8 @@ class Preparing:
         self.ready = Line()
         """What can run."""
         self.unready = Line()
-        """What is to be prepared. An item whose content has changed may be ready as well: what it
-        lacks by the time it runs is done then."""
+        """What is to be prepared. An item whose turn came before its content changed is ready as
+        well: what it lacks by the time it runs is done then."""
         self._most = most
         self._prepared = Line()
         self.under_way: Waiting | None = None
@@ -52,13 +52,16 @@ class Preparing:
         self._forget_under_way(item)
 
     def change(self, waiting: Waiting) -> None:
-        """It waits with other content; if it could run, it still can."""
+        """It waits with other content; if it could run, or nearly could, it can.
+
+        Or what changes faster than it is prepared would never run.
+        """
         self._prepared.remove(waiting.item)
         self.unready.remove(waiting.item)
-        self._forget_under_way(waiting.item)
+        came = self._forget_under_way(waiting.item)
         if waiting.preparation:
             self.unready.add(waiting)
-        elif waiting.item not in self.ready:
+        if (came or not waiting.preparation) and waiting.item not in self.ready:
             self.ready.add(waiting)
 
     def begin(self, first: int | None) -> Begun | None:
@@ -90,9 +93,12 @@ class Preparing:
             self.ready.add(ended)
         return True
 
-    def _forget_under_way(self, item: int) -> None:
-        if self.under_way is not None and self.under_way.item == item:
-            self.under_way = None
+    def _forget_under_way(self, item: int) -> bool:
+        """Whether that was under way."""
+        if self.under_way is None or self.under_way.item != item:
+            return False
+        self.under_way = None
+        return True
 
 
 def _rank(waiting: Waiting, first: int | None) -> tuple[bool, tuple[int, int, int]]:

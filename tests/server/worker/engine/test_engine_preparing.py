@@ -82,7 +82,6 @@ def test_what_has_other_content_is_prepared_anew_and_may_run_in_the_meantime() -
     preparing.begin(None)
     preparing.change(waiting(1))  # of which what was begun knows nothing
     assert not preparing.end()
-    assert ready(preparing) == []
     preparing.begin(None)
     assert preparing.end()
 
@@ -93,6 +92,18 @@ def test_what_has_other_content_is_prepared_anew_and_may_run_in_the_meantime() -
     assert preparing.end()
     assert ready(preparing) == [1]
     assert preparing.begin(None) is None
+
+
+def test_what_changes_faster_than_it_is_prepared_runs_all_the_same() -> None:
+    preparing = Preparing(1)
+    preparing.add(waiting(1))
+    preparing.change(waiting(1))
+    assert ready(preparing) == []  # its turn has not come yet
+    preparing.begin(None)
+
+    preparing.change(waiting(1))
+
+    assert ready(preparing) == [1]
 
 
 def test_content_that_needs_nothing_makes_it_ready() -> None:
