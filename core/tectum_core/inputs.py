@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tectum_core.architecture import TextConfig
 from tectum_core.bundle import Bundle
-from tectum_core.outputs import Float32, Uint8Image
-from tectum_core.preprocess import normalise, preprocess, resize
+from tectum_core.outputs import Float32, Picture, Uint8Image
+from tectum_core.preprocess import fitted, normalise, preprocess, resize
 from tectum_core.tokenizer import EncodedText, Tokenizer
 
 __all__ = ["CapabilityMissing", "Inputs"]
@@ -30,16 +30,32 @@ class Inputs:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._bundle = bundle
         self._device = device
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def pixels(self, images: Sequence[Uint8Image]) -> Tensor:
+    def fitted(self, pictures: Uint8Image) -> Tensor:
+        """uint8[..., H, W, 3] to uint8[..., 3, S, S], which `pixels` or `clip_pixels` takes.
+
+        It waits for nothing else that the device does, and is done on return.
+        """
+        if self._beside is None:
+            return fitted(pictures, self._bundle.config.images, self._device)
+        # Its memory is this stream's: who takes it reads back what comes of it before letting go.
+        with torch.cuda.stream(self._beside):
+            own = fitted(pictures, self._bundle.config.images, self._device)
+        self._beside.synchronize()
+        return own
+
+    def pixels(self, images: Sequence[Picture]) -> Tensor:
         """Pictures uint8[H, W, 3] of any sizes to float32[B, 3, S, S]."""
         return preprocess(images, self._bundle.config.images, self._device)
 
-    def clip_pixels(self, clips: Sequence[Uint8Image]) -> Tensor:
+    def clip_pixels(self, clips: Sequence[Picture]) -> Tensor:
         """Clips uint8[T, H, W, 3] to float32[B, 3, T, S, S]."""
         images = self._bundle.config.images
         resized = [
-            resize(
+            clip
+            if isinstance(clip, Tensor)
+            else resize(
                 torch.from_numpy(np.require(clip, requirements=["C", "W"])).to(self._device), images
             )
             for clip in clips

@@ -1,4 +1,4 @@
-"""What the predictor makes of a batch: arrays, and their shapes.
+"""What the predictor takes of pictures, and what it makes of a batch: arrays, and their shapes.
 
 Letters: B batch, S the model's side, N patches, L text tokens, W of them that are asked for, V
 vocabulary, A numbers in an action, C codes, E length of one code's vector, T frames, k decoded
@@ -18,6 +18,7 @@ __all__ = [
     "FilledTexts",
     "Float32",
     "LatentActions",
+    "Picture",
     "Rollouts",
     "Uint8Image",
     "as_numpy",
@@ -26,6 +27,9 @@ __all__ = [
 
 Uint8Image = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
+Picture = Uint8Image | Tensor
+"""What the predictor takes as one: uint8[H, W, 3] of any size, or what `Predictor.fitted` has made
+of it; of a clip, likewise with a leading T."""
 
 
 @dataclass(frozen=True, slots=True)

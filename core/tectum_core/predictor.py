@@ -29,6 +29,7 @@ from tectum_core.outputs import (
     FilledTexts,
     Float32,
     LatentActions,
+    Picture,
     Rollouts,
     Uint8Image,
     as_numpy,
@@ -85,7 +86,15 @@ class Predictor:
         self._inputs = Inputs(self.bundle, self.device)
 
     @torch.inference_mode()
-    def embed_images(self, images: Sequence[Uint8Image], vector: VectorName) -> Float32:
+    def fitted(self, pictures: Uint8Image) -> Tensor:
+        """A picture uint8[H, W, 3], or a clip with a leading T, brought to the model's size.
+
+        Every method takes it in the other's place, and answers with the same bits.
+        """
+        return self._inputs.fitted(pictures)
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Picture], vector: VectorName) -> Float32:
         """Vectors of pictures.
 
         Args:
@@ -102,7 +111,7 @@ class Predictor:
         return self._embed(self.model.vision, self._inputs.pixels(images), vector)
 
     @torch.inference_mode()
-    def embed_clips(self, clips: Sequence[Uint8Image], vector: VectorName) -> Float32:
+    def embed_clips(self, clips: Sequence[Picture], vector: VectorName) -> Float32:
         """Vectors of clips uint8[T, H, W, 3], "pooled" or "tokens"; else as embed_images."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
@@ -137,13 +146,13 @@ class Predictor:
         return as_numpy(self.model.joint.logits(torch.from_numpy(cosine).to(self.device)))
 
     @torch.inference_mode()
-    def image_importance(self, images: Sequence[Uint8Image]) -> Float32:
+    def image_importance(self, images: Sequence[Picture]) -> Float32:
         """How much the trunk's last block attends to each patch of pictures: float32[B, N]."""
         self._require("vision")
         return as_numpy(self.model.vision.importance(self._inputs.pixels(images)))
 
     @torch.inference_mode()
-    def clip_importance(self, clips: Sequence[Uint8Image]) -> Float32:
+    def clip_importance(self, clips: Sequence[Picture]) -> Float32:
         """The same for each tubelet of clips uint8[T, H, W, 3]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
@@ -151,7 +160,7 @@ class Predictor:
         return as_numpy(self.model.video.importance(self._inputs.clip_pixels(clips)))
 
     @torch.inference_mode()
-    def clip_change(self, clips: Sequence[Uint8Image]) -> Float32:
+    def clip_change(self, clips: Sequence[Picture]) -> Float32:
         """How much each tubelet's pixels differ from the frames about it: float32[B, N]."""
         if self.model.video is None:
             raise CapabilityMissing("this model has no video path")
@@ -159,7 +168,7 @@ class Predictor:
 
     @torch.inference_mode()
     def fill_images(
-        self, images: Sequence[Uint8Image], hidden: Tensor, texts: Sequence[str] | None = None
+        self, images: Sequence[Picture], hidden: Tensor, texts: Sequence[str] | None = None
     ) -> FilledImages:
         """Paint hidden patches of pictures from the visible ones.
 
@@ -188,7 +197,7 @@ class Predictor:
         return self._painted(self.model.vision, pixels.unsqueeze(2), hidden, prediction, target)
 
     @torch.inference_mode()
-    def fill_clips(self, clips: Sequence[Uint8Image], hidden: Tensor) -> FilledImages:
+    def fill_clips(self, clips: Sequence[Picture], hidden: Tensor) -> FilledImages:
         """Paint hidden tubelets of clips uint8[T, H, W, 3]; hidden as in fill_images."""
         if self.model.video is None or self.model.video_decoder is None:
             raise CapabilityMissing("this model reconstructs no clips")
@@ -207,7 +216,7 @@ class Predictor:
     def fill_texts(
         self,
         ids: Sequence[Sequence[int]],
-        images: Sequence[Uint8Image] | None = None,
+        images: Sequence[Picture] | None = None,
         places: Sequence[Sequence[int]] | None = None,
     ) -> FilledTexts:
         """Guess hidden tokens.
@@ -235,7 +244,7 @@ class Predictor:
         self,
         actions: Float32,
         hidden: Tensor,
-        images: Sequence[Uint8Image] | None = None,
+        images: Sequence[Picture] | None = None,
         texts: Sequence[str] | None = None,
         states: Float32 | None = None,
     ) -> Float32:
@@ -282,8 +291,8 @@ class Predictor:
     @torch.inference_mode()
     def latent_actions(
         self,
-        earlier: Sequence[Uint8Image],
-        later: Sequence[Uint8Image],
+        earlier: Sequence[Picture],
+        later: Sequence[Picture],
         decode_actions: bool = False,
         predict_frames: bool = False,
     ) -> LatentActions:

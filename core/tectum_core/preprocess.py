@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tectum_core.architecture import Strict
-from tectum_core.outputs import Uint8Image
+from tectum_core.outputs import Picture, Uint8Image
 
 __all__ = [
     "ActionScaling",
     "ImagePreprocessing",
+    "fits",
+    "fitted",
     "normalise",
     "preprocess",
     "resample",
@@ -250,24 +252,45 @@ def to_pixels(normalised: Tensor, spec: ImagePreprocessing) -> Tensor:
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
-def preprocess(
-    images: Sequence[Uint8Image], spec: ImagePreprocessing, device: torch.device
-) -> Tensor:
+def fits(height: int, width: int, spec: ImagePreprocessing) -> bool:
+    """Whether pictures of a size are square, and `resize` resamples none of them."""
+    return height == width == (spec.resize_to or spec.size)
+
+
+def fitted(pictures: Uint8Image, spec: ImagePreprocessing, device: torch.device) -> Tensor:
+    """What `resize` makes of pictures of one size, in memory of its own.
+
+    Args:
+        pictures: uint8[..., H, W, 3].
+        spec: as in `resize`.
+        device: where the model is.
+
+    Returns:
+        uint8[..., 3, S, S].
+    """
+    flat = np.require(pictures, requirements=["C", "W"]).reshape(-1, *pictures.shape[-3:])
+    resized = resize(torch.from_numpy(flat).to(device), spec)
+    own = resized.clone(memory_format=torch.contiguous_format)
+    return own.reshape(*pictures.shape[:-3], *own.shape[1:])
+
+
+def preprocess(images: Sequence[Picture], spec: ImagePreprocessing, device: torch.device) -> Tensor:
     """Pictures of any sizes to one batch; those of equal size are resized together.
 
     Args:
-        images: uint8[H, W, 3] each.
+        images: uint8[H, W, 3] each, or what `fitted` has made of it.
         spec: the bundle's definition.
         device: where the model is.
 
     Returns:
         float32[B, 3, S, S], in the order given.
     """
-    by_size: dict[tuple[int, ...], list[int]] = {}
+    by_size: dict[tuple[int, ...], list[int]] = {}  # (): of those that are fitted
     for index, image in enumerate(images):
-        by_size.setdefault(image.shape, []).append(index)
+        size = () if isinstance(image, Tensor) else image.shape
+        by_size.setdefault(size, []).append(index)
     resized = {
-        size: resize(_stacked([images[index] for index in indices]).to(device), spec)
+        size: _resized([images[index] for index in indices], spec, device)
         for size, indices in by_size.items()
     }
     if len(resized) == 1:
@@ -279,6 +302,10 @@ def preprocess(
     return normalise(batch, spec)
 
 
-def _stacked(images: Sequence[Uint8Image]) -> Tensor:
-    """One tensor of its own: torch takes no memory that it may not write."""
-    return torch.from_numpy(np.stack(images))
+def _resized(images: Sequence[Picture], spec: ImagePreprocessing, device: torch.device) -> Tensor:
+    """uint8[B, 3, S, S] of pictures of one size, or of fitted ones."""
+    ready = [image for image in images if isinstance(image, Tensor)]
+    if ready:
+        return torch.stack(ready)
+    # One array of its own: torch takes no memory that it may not write.
+    return resize(torch.from_numpy(np.stack(images)).to(device), spec)

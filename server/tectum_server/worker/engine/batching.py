@@ -6,8 +6,10 @@ and acts on what comes back, so every rule here is tested without sleeping.
 
 The rules:
 - Order is priority class, then earliest deadline, then arrival.
-- A batch is formed when the engine is free, from what waits: the first in order, and
+- A batch is formed when the engine is free, from what is ready: the first in order, and
   whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
+- What is to be prepared is so beside the engine, in the same order (`preparing`), two batches ahead
+  of it at most. The engine waits for no preparation while anything is ready.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
@@ -21,21 +23,28 @@ The rules:
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from types import MappingProxyType
 
-from tectum_server.worker.engine.cost import Cost
+from tectum_server.worker.engine.cost import Cost, Preparation
 from tectum_server.worker.engine.line import Line, Waiting
 from tectum_server.worker.engine.owed import Owed
-from tectum_server.worker.engine.pace import Pace
+from tectum_server.worker.engine.pace import Pace, overlapped
+from tectum_server.worker.engine.preparing import Begun, Preparing
 from tectum_server.worker.engine.probing import Probing
 from tectum_server.worker.engine.returning import Returning
 from tectum_server.worker.engine.usage import Usage
+from tectum_server.worker.engine.verdicts import (
+    Admitted,
+    Forecast,
+    Reason,
+    Refused,
+    infeasible,
+    unreachable,
+)
 from tectum_server.worker.shares import has_room
 
 __all__ = ["Admitted", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
@@ -49,50 +58,10 @@ _SLACK = 0.25
 medians, and the answer has a way to go."""
 _OWED_TO_OVERTAKE_CONTROL = 4
 """Batches that a class must be owed to go before CONTROL."""
+_AHEAD = 2
+"""Batches' worth of items that may be prepared before the engine takes them."""
 _LEAST_SPEED = 0.01
 """Of the engine: nobody is told to come again in a hundred times what it takes."""
-
-
-class Reason(Enum):
-    """Why a request is not taken."""
-
-    QUEUE_FULL = "queue full"
-    DEADLINE_UNREACHABLE = "deadline unreachable"
-    DEADLINE_INFEASIBLE = "deadline infeasible"
-    DEADLINE_PASSED = "deadline passed"
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The request waits from now on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Why a deadline cannot be met."""
-
-    left_ms: int
-    """Until the deadline, from the moment that counts: the request's arrival or now."""
-    takes_ms: int
-    """Until the answer, from the same moment."""
-    alone: bool
-    """Whether that is for the request itself; else for what waits before it as well."""
-
-    @classmethod
-    def of(cls, deadline_ms: int, done_ms: float, since_ms: int, *, alone: bool) -> Forecast:
-        """For an answer that is due at one moment and done at a later one."""
-        return cls(deadline_ms - since_ms, math.ceil(done_ms - since_ms), alone)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The request was not taken."""
-
-    reason: Reason
-    retry_after_ms: int | None = None
-    """When asking again may help; None: it cannot."""
-    forecast: Forecast | None = None
-    """Why its deadline cannot be met; None: it has passed, or is not the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +99,8 @@ class Batching:
         self._control_until_ms: int | None = None
         self._probing = Probing()
         self._line = Line()
+        self._preparing = Preparing(_AHEAD * max_batch)
+        self._prepared_at_ms = 0
         self._busy_since_ms = self._busy_until_ms = 0
         self._running: list[Waiting] = []
         self._returning = Returning()
@@ -161,34 +132,37 @@ class Batching:
             later: how many items of each key it asks for once these are answered, by the same
                 deadline; they wait for nothing yet, and are admitted again.
         """
-        first = items[0]
+        first, count = items[0], len(items)
         if first.priority == _CONTROL:
             self._control_until_ms = now_ms + _EXPECTED_MS
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
         keys, free = Counter(item.key for item in items), Pace(self._cost, self._max_batch)
+        before = _preparations(items)
         # Of what it costs itself, so much less than usual if all goes as well as it did of late.
-        own = free.best(keys) + free.best(later)
-        spared = free.usual(keys) + free.usual(later) - own
+        own = overlapped(free.best(before), free.best(keys), count) + free.best(later)
+        usual = overlapped(free.usual(before), free.usual(keys), count) + free.usual(later)
+        spared = usual - own
         if now_ms + own > first.deadline_ms:
             of, waiting = later.keys() or keys.keys(), self._line.keys.keys()
             if not self._probing.lets_in(of, own + spared, waiting, now_ms, ahead=bool(later)):
                 since_ms = now_ms if arrived_ms is None else arrived_ms
                 if since_ms + own > first.deadline_ms:
-                    return _infeasible(first.deadline_ms, since_ms + own, since_ms)
-                return _unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
+                    return infeasible(first.deadline_ms, since_ms + own, since_ms)
+                return unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
             spared += own
         # What goes before CONTROL is CONTROL, and has no limit.
         limit_ms = None if first.priority == _CONTROL else self._limit_ms(now_ms)
         pace = Pace(self._cost, self._max_batch, limit_ms)
-        if not has_room(self._max_queued, len(self._line), len(items), first.priority):
+        if not has_room(self._max_queued, len(self._line), count, first.priority):
             after_ms = pace.usual(self._line.keys)
             return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
         done_ms = self._done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
         if done_ms > first.deadline_ms:
-            return _unreachable(first.deadline_ms, done_ms, now_ms)
+            return unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
             self._line.add(item)
+            self._preparing.add(item)
             self._returning.came(item.key, 1, now_ms)
         return Admitted()
 
@@ -196,6 +170,34 @@ class Batching:
         """Forget items whose caller has gone; those already running are not known here."""
         for item in items:
             self._line.remove(item)
+            self._preparing.remove(item)
+
+    def change(self, item: int, preparation: Preparation | None) -> None:
+        """An item that waits has other content, of the same key, and what is to be done to that."""
+        waiting = self._line.get(item)
+        if waiting is not None:
+            self._preparing.change(replace(waiting, preparation=preparation))
+
+    @property
+    def unready(self) -> bool:
+        """Whether anything waits to be prepared."""
+        return bool(self._preparing.unready)
+
+    def begin_preparing(self, now_ms: int) -> Begun | None:
+        """What to prepare now that nothing is under way; None: nothing, as things are."""
+        unready = self._preparing.unready
+        owed = self._owed_batch(unready, now_ms)
+        begun = self._preparing.begin(owed[0].priority if owed else None)
+        under_way = self._preparing.under_way
+        if begun is not None and under_way is not None:
+            took_ms = Pace(self._cost, 1).usual(_preparations([under_way]))
+            self._prepared_at_ms = now_ms + round(took_ms)
+        return begun
+
+    def end_preparing(self) -> bool:
+        """The preparation under way has ended; whether its item waits, with the same content."""
+        self._prepared_at_ms = 0
+        return self._preparing.end()
 
     def expire(self, now_ms: int) -> tuple[int, ...]:
         """Drop and name the items whose deadline has passed."""
@@ -217,10 +219,10 @@ class Batching:
         return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
-        """What to run on a free engine; None if nothing waits. Call `expire` and `pause` first."""
-        if not self._line:
+        """What to run on a free engine; None: nothing is ready. Call `expire` and `pause` first."""
+        chosen = self._next(self._preparing.ready, now_ms)
+        if not chosen:
             return None
-        chosen = self._owed_batch(now_ms) or self._batch(None, now_ms)
         cost, size = self._cost(chosen[0].key), len(chosen)
         self.cancel(waiting.item for waiting in chosen)
         self._probing.ran(chosen[0].key)
@@ -230,11 +232,8 @@ class Batching:
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
-        """The items that would run if the engine were free now, in order of service."""
-        if not self._line:
-            return ()
-        chosen = self._owed_batch(now_ms) or self._batch(None, now_ms)
-        return tuple(waiting.item for waiting in chosen)
+        """The items that would run were the engine free and all ready, in order of service."""
+        return tuple(waiting.item for waiting in self._next(self._line, now_ms))
 
     def idle(self, now_ms: int) -> None:
         """The engine has finished the batch that it was last given."""
@@ -258,25 +257,26 @@ class Batching:
         )
         self._running = []
 
-    def _batch(self, before: int | None, now_ms: int) -> list[Waiting]:
-        """What would run, in order of service; a class that goes before the others if there is one.
+    def _next(self, line: Line, now_ms: int) -> list[Waiting]:
+        """What of a line would run, in order of service; nothing if it is empty."""
+        return self._owed_batch(line, now_ms) or self._batch(line, None, now_ms)
 
-        Something of it must wait.
-        """
-        mates = self._line.mates(self._max_batch, before)
-        cost = self._cost(mates[0].key)
+    def _batch(self, line: Line, before: int | None, now_ms: int) -> list[Waiting]:
+        """The same, but for a class that goes before the others if there is one."""
+        mates = line.mates(self._max_batch, before)
+        cost = self._cost(mates[0].key) if mates else None
         return mates if cost is None else mates[: self._size(mates, cost, now_ms)]
 
-    def _owed_batch(self, now_ms: int) -> list[Waiting] | None:
+    def _owed_batch(self, line: Line, now_ms: int) -> list[Waiting] | None:
         """What runs because its class has waited through enough of others'; None: nothing.
 
         CONTROL is overtaken only by who is owed a few batches: there are gaps between its calls.
         """
-        classes = self._line.classes
-        enough = _OWED_TO_OVERTAKE_CONTROL if classes[0] == _CONTROL else 1
+        classes = line.classes
+        enough = _OWED_TO_OVERTAKE_CONTROL if _CONTROL in classes else 1
         for priority in classes:
             if debt := self._owed.debt(priority):
-                batch = self._batch(priority, now_ms)
+                batch = self._batch(line, priority, now_ms)
                 cost = self._cost(batch[0].key)
                 if cost is None or enough * cost.of(len(batch)) <= debt:
                     return batch
@@ -311,8 +311,27 @@ class Batching:
         ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
         waits_ms: float = max(self._busy_until_ms - now_ms, 0)
         waits_ms += pace.queued(ahead + keys, items[-1].key) - own_ms
+        if before := _preparations(items):
+            count, prepared_ms = len(items), pace.usual(before)
+            first_ms = self._unready_ms(items[0], pace, now_ms) + prepared_ms / count
+            if first_ms > waits_ms:
+                first_ms += self._others_ms(pace, now_ms)
+            # Then all of its own one after another, or all prepared and the last alone.
+            rest_ms = max(prepared_ms - own_ms, 0.0) * (1 - 1 / count)
+            waits_ms = max(waits_ms, first_ms + rest_ms)
         # Only who waits can be overtaken.
         return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
+
+    def _unready_ms(self, waiting: Waiting, pace: Pace, now_ms: int) -> float:
+        """Until what goes before an item is prepared."""
+        before = _preparations(self._preparing.unready.before(waiting))
+        return max(self._prepared_at_ms - now_ms, 0) + pace.usual(before)
+
+    def _others_ms(self, pace: Pace, now_ms: int) -> float:
+        """What an engine begins with that is free before an item is prepared: it does not wait."""
+        under_way = self._preparing.under_way
+        others = self._next(self._preparing.ready, now_ms) or ([under_way] if under_way else [])
+        return pace.usual(Counter(other.key for other in others))
 
     def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
         """How many of the mates run now."""
@@ -328,19 +347,9 @@ class Batching:
         return self._max_block_ms if self._control_expected(now_ms) else None
 
 
-def _infeasible(deadline_ms: int, done_ms: float, since_ms: int) -> Refused:
-    """Done too late, whatever waits."""
-    forecast = Forecast.of(deadline_ms, done_ms, since_ms, alone=True)
-    return Refused(Reason.DEADLINE_INFEASIBLE, forecast=forecast)
-
-
-def _unreachable(deadline_ms: int, done_ms: float, now_ms: int, *, alone: bool = False) -> Refused:
-    """Done too late, as things are."""
-    return Refused(
-        Reason.DEADLINE_UNREACHABLE,
-        retry_after_ms=max(1, round(done_ms - deadline_ms)),
-        forecast=Forecast.of(deadline_ms, done_ms, now_ms, alone=alone),
-    )
+def _preparations(items: Iterable[Waiting]) -> Counter[Hashable]:
+    """How many of each there are to be done."""
+    return Counter(item.preparation for item in items if item.preparation is not None)
 
 
 def _fitting(mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
-__all__ = ["Cost", "CostModel", "Length", "Trifle"]
+__all__ = ["Cost", "CostModel", "Length", "Preparation", "Trifle"]
 
 _REMEMBERED = 16
 _MOST_KEYS = 512
@@ -51,6 +52,14 @@ class Trifle(int):
     """A part that costs hardly go by: keys that are alike but for such are kin as well."""
 
 
+class Preparation(NamedTuple):
+    """What has to be done to an item before it can run: work of a kind, and so much of it."""
+
+    kind: Hashable
+    """A key of its own, whose cost goes by size as a batch's does by its items."""
+    size: int
+
+
 class CostModel:
     """One line for each batch key, from what batches took; for one thread alone.
 
@@ -80,7 +89,13 @@ class CostModel:
         self._kin.setdefault(family, {})[key] = length
 
     def cost(self, key: Hashable) -> Cost | None:
-        """The line for `key`; None before its first observation, or any of its kin."""
+        """The line for `key`; None before its first observation, or any of its kin.
+
+        For a preparation: what so many of them take, one after another.
+        """
+        if isinstance(key, Preparation):
+            one = self.cost(key.kind)
+            return None if one is None else Cost(0.0, one.of(key.size), one.least)
         known = self._fitted.get(key)
         return self._of_kin(key) if known is None else known
 

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
+from tectum_server.worker.engine.cost import Preparation
+
 __all__ = ["Line", "Waiting"]
 
 
@@ -29,6 +31,9 @@ class Waiting:
     request: int | None = None
     """Equal for items of one request, which is answered with the last of them; None: it is one."""
 
+    preparation: Preparation | None = None
+    """What has to be done before it can run; None: nothing."""
+
     @property
     def order(self) -> tuple[int, int, int]:
         """Sorts by service."""
@@ -46,6 +51,13 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def __contains__(self, item: int) -> bool:
+        return item in self._items
+
+    def get(self, item: int) -> Waiting | None:
+        """It, if it waits."""
+        return self._items.get(item)
 
     def add(self, waiting: Waiting) -> None:
         """It waits from now on."""
@@ -101,14 +113,25 @@ class Line:
 
     def ahead(self, waiting: Waiting) -> Counter[Hashable]:
         """How many of each key go before one that does not wait yet."""
-        counts: Counter[Hashable] = Counter()
+        return Counter(one.key for one in self.before(waiting))
+
+    def before(self, waiting: Waiting) -> Iterator[Waiting]:
+        """Who goes before one that does not wait yet."""
         for priority, own in self._classes.items():
             if priority < waiting.priority:
-                counts.update(one.key for one in own)
+                yield from own
             elif priority == waiting.priority:
-                place = bisect_left(own, _place(waiting), key=_place)
-                counts.update(one.key for one in own[:place])
-        return counts
+                yield from own[: bisect_left(own, _place(waiting), key=_place)]
+
+    def first(self, before: int | None = None) -> Waiting | None:
+        """The first in order; `before` as in `mates`."""
+        return next(iter(self._in_order(before)), None)
+
+    def last(self, before: int | None = None) -> Waiting | None:
+        """The last in order; `before` as in `mates`."""
+        if not self._classes:
+            return None
+        return self._classes[max(self._classes, key=lambda one: (one != before, one))][-1]
 
     def mates(self, most: int, before: int | None = None) -> list[Waiting]:
         """The first in order, and who has the same key, in order.

@@ -32,7 +32,7 @@ from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.choosing import choose, keep_compiled
 from tectum_server.worker.engine.describe import describe
 from tectum_server.worker.engine.settings import EngineSettings
-from tectum_server.worker.engine.warmup import warm_up
+from tectum_server.worker.engine.warmup import prepare_cameras, warm_up
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import ModelEntry
@@ -125,7 +125,7 @@ class Loader:
         name, device = located.name, self._settings.device
         try:
             predictor, report = self._predictor(read_bundle(located.folder, name, located.version))
-            seen = warm_up(predictor, self._settings.max_batch)
+            seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
         except ImportError as error:  # int8's library, which is an extra
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, line(error)) from error
         except RuntimeError as error:  # torch's: no memory on the device, say

@@ -1,4 +1,4 @@
-"""Runs a batch so that one bad item fails alone."""
+"""Prepares items, and runs a batch, so that one bad item fails alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.operations import run_batch
+from tectum_server.worker.engine.pictures import prepared
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Item, ItemOutput, Operation
 
-__all__ = ["Answers", "run_safely"]
+__all__ = ["Answers", "prepare_safely", "run_safely"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +22,20 @@ class Answers:
     outputs: list[ItemOutput | Exception]
     clean: bool
     """Whether it ran as one batch, all of it; what it took says nothing of others else."""
+
+
+def prepare_safely(item: Item, predictor: Predictor) -> Item | Exception:
+    """The item prepared, or why it cannot be.
+
+    Raises:
+        torch.AcceleratorError: as `run_safely`.
+    """
+    try:
+        return prepared(item, predictor)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:
+        return error
 
 
 def run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> Answers:

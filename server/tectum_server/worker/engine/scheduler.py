@@ -1,7 +1,8 @@
-"""The shell around the batching policy: a queue of jobs, one compute thread, and the clock.
+"""The shell around the batching policy: a queue of jobs, two threads, and the clock.
 
-What waits, who goes next and who is refused, `batching` decides; what a batch does,
-`operations` does. Here jobs become items, results find their way back, and time is read.
+One thread prepares what the other one computes next. What waits, who goes next and who is refused,
+`batching` decides; what a batch does, `operations` does. Here jobs become items, results find
+their way back, and time is read.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.batching import (
@@ -23,27 +24,26 @@ from tectum_server.worker.engine.batching import (
     Waiting,
 )
 from tectum_server.worker.engine.cost import CostModel
-from tectum_server.worker.engine.operations import batch_key
+from tectum_server.worker.engine.preparing import Begun
+from tectum_server.worker.engine.progress import (
+    Place,
+    Progress,
+    jobs_of,
+    keys_of,
+    later,
+    preparations_of,
+)
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
-from tectum_server.worker.engine.running import run_safely
+from tectum_server.worker.engine.running import prepare_safely, run_safely
 from tectum_server.worker.engine.stuck import patience, within
-from tectum_server.worker.engine.telling import (
-    deadline_passed,
-    item_failure,
-    named,
-    out_of_service,
-    refusal,
-)
+from tectum_server.worker.engine.telling import deadline_passed, named, out_of_service, refusal
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import (
     Item,
-    ItemFailure,
-    ItemOutput,
     Job,
     JobResult,
-    Operation,
     Renewal,
 )
 from tectum_server.worker.metrics import EngineMetrics
@@ -51,37 +51,6 @@ from tectum_server.worker.metrics import EngineMetrics
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Progress:
-    """A job on its way."""
-
-    job: Job
-    predictor: Predictor
-    arrived: float
-    done: asyncio.Future[None]
-    outputs: list[ItemOutput | ItemFailure | None]
-    renewed: Renewed
-    items: list[int] = field(default_factory=list)
-    keys: list[Hashable] = field(default_factory=list)
-    queue_seconds: float = 0.0
-    compute_seconds: float = 0.0
-    batch_size: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """Where an item belongs."""
-
-    progress: _Progress
-    index: int
-
-    @property
-    def work(self) -> tuple[Operation, Item]:
-        """What is to be computed, as it is now."""
-        job = self.progress.job
-        return job.operation_of(self.index), job.items[self.index]
 
 
 class Scheduler:
@@ -121,13 +90,15 @@ class Scheduler:
         self._on_failure = on_failure
         self._compute_timeout = compute_timeout
         self._failed = False
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
+        self._unready = asyncio.Event()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._prepare = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
-        self._under_way: set[_Progress] = set()
+        self._under_way: set[Progress] = set()
         self._looking_ahead = False
 
     def start(self) -> None:
@@ -140,7 +111,9 @@ class Scheduler:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        self._compute.shutdown(wait=not self._failed)  # one that is stuck does not come back
+        back = not self._failed  # one that is stuck does not come back
+        self._compute.shutdown(wait=back)
+        self._prepare.shutdown(wait=back)
         if self._recorder is not None:
             self._recorder.close()
 
@@ -159,7 +132,7 @@ class Scheduler:
         """
         if self._failed:
             raise out_of_service()
-        progress = _Progress(
+        progress = Progress(
             job=job,
             predictor=predictor,
             arrived=self._clock(),
@@ -176,20 +149,13 @@ class Scheduler:
                 self._under_way.discard(progress)
                 self._forget(progress.items)
                 await progress.renewed.close()
-        outputs = tuple(output for output in progress.outputs if output is not None)
-        return JobResult(
-            version=predictor.bundle.version,
-            outputs=outputs,
-            queue_seconds=progress.queue_seconds,
-            compute_seconds=progress.compute_seconds,
-            batch_size=progress.batch_size,
-        )
+        return progress.result
 
     def forget_model(self, model: str) -> None:
         """Drop what is known of the cost of a model's version, `name@version`."""
         self.costs.forget({k for k in self.costs.known if isinstance(k, tuple) and k[0] == model})
 
-    def _admit(self, progress: _Progress) -> None:
+    def _admit(self, progress: Progress) -> None:
         job = progress.job
         request = next(self._numbers)
         waiting = [
@@ -199,39 +165,50 @@ class Scheduler:
                 priority=job.priority,
                 deadline_ms=int(job.deadline * 1000),
                 request=request,
+                preparation=preparation,
             )
-            for key in _keys(job, progress.predictor)
+            for key, preparation in zip(
+                keys_of(job, progress.predictor),
+                preparations_of(job, progress.predictor),
+                strict=True,
+            )
         ]
         arrived, now_ms = None if job.arrived is None else int(job.arrived * 1000), self._now_ms()
         if self._recorder is not None:
             patience = waiting[0].deadline_ms - now_ms
             self._recorder.came(now_ms, [one.key for one in waiting], job.priority, patience)
-        later = _later(job, progress.predictor)
-        verdict = self._policy.admit(waiting, now_ms, arrived, later)
+        verdict = self._policy.admit(waiting, now_ms, arrived, later(job, progress.predictor))
         if isinstance(verdict, Refused):
             _log.info("refused", extra={**named(job), "reason": verdict.reason.value})
             raise refusal(verdict)
         progress.items = [item.item for item in waiting]
         progress.keys = [item.key for item in waiting]
-        for index, number in enumerate(progress.items):
-            self._places[number] = _Place(progress, index)
+        for index, item in enumerate(waiting):
+            self._places[item.item] = Place(progress, index, item.preparation)
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
+        self._see_to_preparing()
         if self._looking_ahead:
             self._look_ahead()
 
-    def _renew(self, progress: _Progress, items: tuple[Item, ...]) -> bool:
+    def _renew(self, progress: Progress, items: tuple[Item, ...]) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
         if not self._waits_whole(progress):
             return False
         job = replace(progress.job, items=items)
         try:
-            fits = _keys(job, progress.predictor) == progress.keys
+            if keys_of(job, progress.predictor) != progress.keys:
+                return False
         except Failure:
             return False
-        if fits:
-            progress.job = job
-        return fits
+        progress.job = job
+        needs = preparations_of(job, progress.predictor)
+        for number, preparation in zip(progress.items, needs, strict=True):
+            self._places[number].change(preparation)
+            self._policy.change(number, preparation)
+        self._wake.set()
+        self._see_to_preparing()
+        return True
 
     def _look_ahead(self) -> None:
         """Let what runs next, as things are, be kept new."""
@@ -243,11 +220,11 @@ class Scheduler:
                 renewed = place.progress.renewed
                 renewed.ask() if again else renewed.ask_once()
 
-    def _waits_whole(self, progress: _Progress) -> bool:
+    def _waits_whole(self, progress: Progress) -> bool:
         """Whether nothing of a job runs or has run, so that it may still become another's."""
         return all(number in self._places for number in progress.items)
 
-    def _expected_ms(self, places: list[_Place]) -> float | None:
+    def _expected_ms(self, places: list[Place]) -> float | None:
         """What a batch of these takes; None: nobody knows yet."""
         cost = self.costs.cost(places[0].progress.keys[places[0].index])
         return None if cost is None else cost.of(len(places))
@@ -255,7 +232,9 @@ class Scheduler:
     async def _run(self) -> None:
         """Serve; should that ever end by itself, let nobody wait for what will not come."""
         try:
-            await self._serve()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._serve())
+                group.create_task(self._serve_unready())
         except Exception:
             _log.exception("the scheduler failed; this engine computes no more")
             self._failed = True
@@ -270,6 +249,7 @@ class Scheduler:
             pause = self._policy.pause(self._now_ms())
             batch = None if pause else self._policy.next_batch(self._now_ms())
             self._metrics.set_depth(self._policy.depth())
+            self._see_to_preparing()
             if batch is None:
                 await self._woken(pause / 1000 if pause else None)
                 continue
@@ -300,22 +280,66 @@ class Scheduler:
                 self._recorder.ran(batch.key, len(places), took * 1000)
         self._account(places, started, took)
         for place, answer in zip(places, answers.outputs, strict=True):
-            self._deliver(place, answer)
+            place.deliver(answer)
         # Whoever waits goes first: a turn of the loop later, the answers are on their way.
         loop.call_soon(self._observe, places, started, took)
 
-    async def _begun(self, batch: Batch) -> list[_Place]:
-        """Who runs now, with the newest there is; callers may go in the meantime."""
+    async def _begun(self, batch: Batch) -> list[Place]:
+        """Who runs now, with the newest there is, prepared; callers may go in the meantime."""
         known = [self._places[number] for number in batch.items]
-        jobs = {id(place.progress): place.progress for place in known}.values()
+        jobs = jobs_of(known)
         whole = [job.renewed for job in jobs if self._waits_whole(job)]
         expected = self._expected_ms(known)
         due_ms = min(place.progress.job.deadline for place in known) * 1000
         await freshen(whole, expected, due_ms - self._now_ms() - (expected or 0.0))
         for job in jobs:
             job.renewed.end()
-        there = (self._places.pop(number, None) for number in batch.items)
-        return [place for place in there if place is not None]
+        there = [place for number in batch.items if (place := self._places.pop(number, None))]
+        for place in there:
+            if place.unready:  # what it has came too late to be prepared in its turn
+                await self._make_ready(place, self._compute)
+        return [place for place in there if not place.unready]
+
+    async def _serve_unready(self) -> None:
+        """Prepare what comes, each in its turn."""
+        while True:
+            self._drop_expired()
+            begun = self._policy.begin_preparing(self._now_ms())
+            if begun is not None:
+                await self._prepare_one(begun)
+                continue
+            self._unready.clear()
+            await self._unready.wait()
+
+    async def _prepare_one(self, begun: Begun) -> None:
+        """Prepare an item; nothing of it is held while the next one is waited for."""
+        if begun.dropped is not None:
+            self._places[begun.dropped].prepared = None
+        place = self._places[begun.item]
+        await self._make_ready(place, self._prepare)
+        if self._policy.end_preparing() and place.unready:  # it failed
+            self._forget([begun.item])
+        self._wake.set()
+
+    async def _make_ready(self, place: Place, thread: ThreadPoolExecutor) -> None:
+        """Prepare an item on a thread; if it cannot be, that is its answer."""
+        item, preparation, started = place.item, place.preparation, self._clock()
+        found = await asyncio.get_running_loop().run_in_executor(
+            thread, prepare_safely, item, place.progress.predictor
+        )
+        if place.item is not item:  # its job has others by now
+            return
+        if isinstance(found, Exception):
+            place.deliver(found)
+            return
+        place.prepared = found
+        if preparation is not None:
+            took_ms = (self._clock() - started) * 1000
+            self.costs.observe(preparation.kind, preparation.size, took_ms)
+
+    def _see_to_preparing(self) -> None:
+        if self._policy.unready:
+            self._unready.set()
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""
@@ -324,16 +348,16 @@ class Scheduler:
             async with asyncio.timeout(patience):
                 await self._wake.wait()
 
-    def _account(self, places: list[_Place], started: float, took: float) -> None:
+    def _account(self, places: list[Place], started: float, took: float) -> None:
         """Tell the jobs of a batch what it took."""
-        for progress in {id(place.progress): place.progress for place in places}.values():
+        for progress in jobs_of(places):
             progress.compute_seconds += took
             progress.batch_size = max(progress.batch_size, len(places))
         for place in places:
             waited = started - place.progress.arrived
             place.progress.queue_seconds = max(place.progress.queue_seconds, waited)
 
-    def _observe(self, places: list[_Place], started: float, took: float) -> None:
+    def _observe(self, places: list[Place], started: float, took: float) -> None:
         """Tell the metrics of a batch what it took."""
         job, operation = places[0].progress.job, places[0].work[0].name
         self._metrics.compute_duration.labels(job.model, operation).observe(took)
@@ -342,15 +366,6 @@ class Scheduler:
             self._metrics.queue_duration.labels(
                 job.model, operation, place.progress.job.priority.name.lower()
             ).observe(started - place.progress.arrived)
-
-    def _deliver(self, place: _Place, answer: ItemOutput | Exception) -> None:
-        progress = place.progress
-        if isinstance(answer, Exception):
-            progress.outputs[place.index] = item_failure(answer, progress.job, place.index)
-        else:
-            progress.outputs[place.index] = answer
-        if not progress.done.done() and all(found is not None for found in progress.outputs):
-            progress.done.set_result(None)
 
     def _drop_expired(self) -> None:
         for number in self._policy.expire(self._now_ms()):
@@ -361,33 +376,9 @@ class Scheduler:
 
     def _forget(self, items: list[int]) -> None:
         self._policy.cancel(items)
+        self._see_to_preparing()
         for number in items:
             self._places.pop(number, None)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _keys(job: Job, predictor: Predictor) -> list[Hashable]:
-    """Of each item, what it must share with others to run with them.
-
-    Raises:
-        Failure: as `batch_key`.
-    """
-    model = _named_version(job, predictor)
-    return [
-        batch_key(model, job.operation_of(index), item, predictor)
-        for index, item in enumerate(job.items)
-    ]
-
-
-def _later(job: Job, predictor: Predictor) -> dict[Hashable, int]:
-    """How many items of which key the job's request will ask for once it is answered."""
-    if job.sequel is None:
-        return {}
-    model = _named_version(job, predictor)
-    return {batch_key(model, job.sequel.operation, Item(), predictor): job.sequel.items}
-
-
-def _named_version(job: Job, predictor: Predictor) -> str:
-    return f"{job.model}@{predictor.bundle.version}"

@@ -2,7 +2,8 @@
 
 For trying rules and limits on recorded or invented arrivals (`benchmarks/replay.py`), and for tests
 that would take minutes of sleeping otherwise. An engine that does one batch at a time is assumed,
-and nothing else: no decoding, no transport, no clock. Times are whole milliseconds.
+beside it one that does one preparation at a time, and nothing else: no decoding, no transport, no
+clock. Times are whole milliseconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from tectum_server.worker.engine.batching import Batching, Reason, Refused, Waiting
+from tectum_server.worker.engine.cost import Preparation
 
 __all__ = ["Arrival", "Told", "simulate"]
 
@@ -29,6 +31,8 @@ class Arrival:
     """From its arrival to its deadline."""
     leaves_after_ms: int | None = None
     """When its caller hangs up, if it is not answered by then; None: never."""
+    preparation: Preparation | None = None
+    """What has to be done to each of its items before it can run; None: nothing."""
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ def simulate(
     arrivals: Iterable[Arrival],
     takes_ms: Callable[[Hashable, int], float],
     observe: Callable[[Hashable, int, float], None] = lambda *_: None,
+    prepares_ms: Callable[[Preparation], float] = lambda one: one.size,
 ) -> list[Told]:
     """Let arrivals come, and the engine run what the policy says, until nothing is left.
 
@@ -65,7 +70,9 @@ def simulate(
         policy: empty, and driven as the scheduler drives it.
         arrivals: by time.
         takes_ms: what a batch of so many items of a key takes indeed.
-        observe: told of each batch when it ends; `CostModel.observe`, where costs are learnt.
+        observe: told of each batch and preparation when it ends; `CostModel.observe`, where costs
+            are learnt.
+        prepares_ms: what a preparation takes indeed.
 
     Returns:
         What became of each arrival, in order.
@@ -73,7 +80,7 @@ def simulate(
     Raises:
         ValueError: an arrival is earlier than the one before it.
     """
-    day = _Day(policy, takes_ms, observe)
+    day = _Day(policy, takes_ms, observe, prepares_ms)
     for arrival in arrivals:
         day.until(arrival.at_ms)
         day.come(arrival)
@@ -96,11 +103,16 @@ class _Day:
         policy: Batching,
         takes_ms: Callable[[Hashable, int], float],
         observe: Callable[[Hashable, int, float], None],
+        prepares_ms: Callable[[Preparation], float],
     ) -> None:
         self.told: list[Told] = []
         self._policy = policy
         self._takes_ms = takes_ms
         self._observe = observe
+        self._prepares_ms = prepares_ms
+        self._prepared_ms: int | None = None
+        """When the preparation under way ends."""
+        self._preparation: Preparation | None = None
         self._now_ms = 0
         self._running: _Running | None = None
         self._wakes_ms: int | None = None
@@ -124,6 +136,7 @@ class _Day:
                 arrival.priority,
                 arrival.at_ms + arrival.patience_ms,
                 request,
+                arrival.preparation,
             )
             for place, key in enumerate(arrival.keys)
         ]
@@ -138,6 +151,7 @@ class _Day:
             heapq.heappush(self._leaving, (arrival.at_ms + arrival.leaves_after_ms, request))
         if self._running is None:
             self._serve()
+        self._prepare()
 
     def until(self, end_ms: int | None) -> None:
         """Let all happen that happens before a moment; None: until nothing waits."""
@@ -147,17 +161,20 @@ class _Day:
             self._now_ms = next_ms
             while self._leaving and self._leaving[0][0] <= next_ms:
                 self._forget(heapq.heappop(self._leaving)[1])
+            self._end_preparing()
             if self._wakes_ms is not None and self._wakes_ms <= next_ms:
                 self._wakes_ms = None
                 self._finish()
                 self._serve()
+            self._prepare()
         if end_ms is not None:
             self._now_ms = end_ms
 
     def _next_ms(self) -> int | None:
         """When something happens next by itself."""
         leaves = self._leaving[0][0] if self._leaving else None
-        return min((at for at in (self._wakes_ms, leaves) if at is not None), default=None)
+        moments = (self._wakes_ms, self._prepared_ms, leaves)
+        return min((at for at in moments if at is not None), default=None)
 
     def _forget(self, request: int) -> None:
         """Nobody waits for its answer any more."""
@@ -165,6 +182,34 @@ class _Day:
         self._policy.cancel(left)
         for item in left:
             self._requests.pop(item, None)
+
+    def _prepare(self) -> None:
+        """Begin the next preparation, if none is under way."""
+        if self._prepared_ms is not None:
+            return
+        self._expire()
+        begun = self._policy.begin_preparing(self._now_ms)
+        if begun is not None:
+            self._preparation = self.told[self._requests[begun.item]].arrival.preparation
+            took = self._prepares_ms(self._preparation) if self._preparation else 0.0
+            self._prepared_ms = self._now_ms + max(1, math.ceil(took))
+
+    def _end_preparing(self) -> None:
+        """The preparation has ended, if its time has come."""
+        if self._prepared_ms is None or self._prepared_ms > self._now_ms:
+            return
+        done, self._prepared_ms = self._preparation, None
+        if done is not None:
+            self._observe(done.kind, done.size, self._prepares_ms(done))
+        self._policy.end_preparing()
+        if self._running is None:
+            self._serve()
+
+    def _expire(self) -> None:
+        """What is late waits no longer."""
+        for request in {self._requests[item] for item in self._policy.expire(self._now_ms)}:
+            self.told[request].reason = Reason.DEADLINE_PASSED
+            self._forget(request)
 
     def _finish(self) -> None:
         """The batch has ended, if one ran."""
@@ -184,9 +229,7 @@ class _Day:
 
     def _serve(self) -> None:
         """Give a free engine its next batch, as the scheduler does."""
-        for request in {self._requests[item] for item in self._policy.expire(self._now_ms)}:
-            self.told[request].reason = Reason.DEADLINE_PASSED
-            self._forget(request)
+        self._expire()
         pause = self._policy.pause(self._now_ms)
         if pause:
             self._wakes_ms = self._now_ms + pause

@@ -6,13 +6,15 @@ Tells what each batch took, so that admission knows what to promise from the sta
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 
 import numpy as np
 
 from tectum_core.model import WorldModel
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.operations import batch_key, run_batch
+from tectum_server.worker.engine.pictures import preparation, prepared
 from tectum_server.worker.jobs import (
     EmbedClips,
     EmbedImages,
@@ -28,10 +30,12 @@ from tectum_server.worker.jobs import (
     Rollout,
 )
 
-__all__ = ["batch_sizes", "warm_up"]
+__all__ = ["batch_sizes", "prepare_cameras", "warm_up"]
 
 _RUNS = 2
 """Of each batch, the faster one counting: what disturbs one is no cost of the model's."""
+_CAMERAS = ((480, 640), (1080, 1920))
+"""Rows and columns of what is often sent: what these take tells what others will."""
 
 
 def batch_sizes(max_batch: int) -> list[int]:
@@ -59,10 +63,31 @@ def warm_up(predictor: Predictor, max_batch: int) -> list[tuple[Hashable, int, f
     return seen
 
 
+def prepare_cameras(predictor: Predictor) -> list[tuple[Hashable, int, float]]:
+    """Bring pictures of cameras to the model's size.
+
+    Returns:
+        Each preparation's kind and size, and the milliseconds it took at best.
+    """
+    seen: list[tuple[Hashable, int, float]] = []
+    model = f"{predictor.bundle.name}@{predictor.bundle.version}"
+    for height, width in _CAMERAS:
+        item = Item((np.full((height, width, 3), 127, np.uint8),))
+        needed = preparation(model, item, predictor)
+        if needed is not None:
+            took = min(_seconds(partial(prepared, item, predictor)) for _ in range(_RUNS))
+            seen.append((needed.kind, needed.size, took * 1000))
+    return seen
+
+
 def _timed(predictor: Predictor, work: list[tuple[Operation, Item]]) -> float:
     """Seconds that a batch takes."""
+    return _seconds(partial(run_batch, predictor, work))
+
+
+def _seconds(run: Callable[[], object]) -> float:
     started = time.monotonic()
-    run_batch(predictor, work)
+    run()
     return time.monotonic() - started
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tectum_server.worker.engine.cost import Cost, CostModel, Length, Trifle
+from tectum_server.worker.engine.cost import Cost, CostModel, Length, Preparation, Trifle
 
 MILLISECONDS = st.integers(0, 10_000)
 SIZES = st.lists(st.integers(1, 128), unique=True, min_size=2, max_size=8)
@@ -202,3 +202,17 @@ def test_kin_that_are_forgotten_tell_nothing() -> None:
     model.forget({rolled(1)})
 
     assert model.cost(rolled(2)) is None
+
+
+def test_what_a_preparation_takes_goes_by_its_size_and_several_take_it_again() -> None:
+    costs = CostModel()
+    assert costs.cost(Preparation("resize", 4)) is None
+
+    for _ in range(3):
+        costs.observe("resize", 2, 5.0)
+        costs.observe("resize", 4, 9.0)
+    costs.observe("resize", 4, 90.0)  # which bends nothing
+
+    told = costs.cost(Preparation("resize", 8))
+    assert told is not None
+    assert [told.of(count) for count in (0, 1, 3)] == pytest.approx([0, 17, 51])

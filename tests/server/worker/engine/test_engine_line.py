@@ -34,6 +34,9 @@ def test_it_is_a_sorted_list(
         if comes:
             expected = Counter(other.key for other in plain if other.order < one.order)
             assert line.ahead(one) == expected
+            assert {w.item for w in line.before(one)} == {
+                w.item for w in plain if w.order < one.order
+            }
             line.add(one)
             plain.append(one)
         else:
@@ -52,3 +55,9 @@ def test_it_is_a_sorted_list(
     order = sorted(plain, key=lambda one: (one.priority != before, one.order))
     expected_mates = [one for one in order if one.key == order[0].key][:most]
     assert line.mates(most, before) == expected_mates
+    assert [line.first(before), line.last(before)] == (
+        [order[0], order[-1]] if order else [None] * 2
+    )
+    assert all(one.item in line and line.get(one.item) == one for one in plain)
+    assert len(steps) not in line
+    assert line.get(len(steps)) is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tectum_server.worker.engine.cost import Cost
-from tectum_server.worker.engine.pace import Pace
+from tectum_server.worker.engine.pace import Pace, overlapped
 
 COSTS: dict[Hashable, Cost] = {"a": Cost(3, 2, least=0.5), "b": Cost(0, 7)}
 
@@ -58,3 +58,17 @@ def test_a_longer_one_is_filled_up_and_takes_a_tenth_more() -> None:
 
 def test_of_an_unknown_key_there_is_nothing_to_say() -> None:
     assert Pace(COSTS.get, 4).queued({"unknown": 50}, "unknown") == 0
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 20))
+def test_two_stages_beside_each_other_take_what_items_of_one_size_take(
+    first_ms: int, then_ms: int, items: int
+) -> None:
+    prepared_ms = done_ms = 0
+    for _ in range(items):
+        prepared_ms += first_ms
+        done_ms = max(done_ms, prepared_ms) + then_ms
+
+    told = overlapped(items * first_ms, items * then_ms, items)
+
+    assert told == pytest.approx(done_ms)

@@ -25,8 +25,13 @@ def day(arrivals: Sequence[Arrival], max_batch: int = 4, max_queued: int = 100) 
     return simulate(Batching(max_queued, max_batch, lambda _: COST), arrivals, takes)
 
 
-def one(at_ms: int, priority: int = INTERACTIVE, patience_ms: int = 1000, **more: int) -> Arrival:
-    return Arrival(at_ms, ("a",), priority, patience_ms, **more)
+def one(
+    at_ms: int,
+    priority: int = INTERACTIVE,
+    patience_ms: int = 1000,
+    leaves_after_ms: int | None = None,
+) -> Arrival:
+    return Arrival(at_ms, ("a",), priority, patience_ms, leaves_after_ms)
 
 
 def test_who_comes_to_a_free_engine_is_answered_after_what_it_costs() -> None:

@@ -12,7 +12,8 @@ from tectum_core.predictor import Predictor
 from tectum_server.worker.engine import warmup
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key
-from tectum_server.worker.engine.warmup import batch_sizes, warm_up
+from tectum_server.worker.engine.pictures import preparation
+from tectum_server.worker.engine.warmup import batch_sizes, prepare_cameras, warm_up
 from tectum_server.worker.jobs import FillClip, FillImage, Item, MaskSpec, Rollout
 
 
@@ -83,6 +84,19 @@ def test_warming_up_tells_the_cost_of_a_rollout_of_any_length(
         told = cost(frames, seen, decodes)
         ends = sorted(cost(end, 3, decodes) for end in (1, 6))
         assert ends[0] <= told <= ends[1]
+
+
+def test_warming_up_teaches_what_pictures_of_any_size_need(bare: Predictor) -> None:
+    costs = CostModel()
+    for kind, size, took in prepare_cameras(bare):
+        costs.observe(kind, size, took)
+
+    sent = Item((picture(0, 720, 1280),))
+    needed = preparation(f"bare@{bare.bundle.version}", sent, bare)
+    assert needed is not None
+    told = costs.cost(needed)
+    assert told is not None
+    assert told.of(1) > 0
 
 
 def test_one_slow_run_of_a_batch_teaches_nothing(

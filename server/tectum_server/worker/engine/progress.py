@@ -1,0 +1,122 @@
+"""A job on its way through the engine: its items' places, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.cost import Preparation
+from tectum_server.worker.engine.operations import batch_key
+from tectum_server.worker.engine.pictures import preparation
+from tectum_server.worker.engine.renewing import Renewed
+from tectum_server.worker.engine.telling import item_failure
+from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, JobResult, Operation
+
+__all__ = ["Place", "Progress", "jobs_of", "keys_of", "later", "preparations_of"]
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """A job on its way."""
+
+    job: Job
+    predictor: Predictor
+    arrived: float
+    done: asyncio.Future[None]
+    outputs: list[ItemOutput | ItemFailure | None]
+    renewed: Renewed
+    items: list[int] = field(default_factory=list)
+    keys: list[Hashable] = field(default_factory=list)
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    batch_size: int = 0
+
+    @property
+    def result(self) -> JobResult:
+        """What came of it."""
+        return JobResult(
+            version=self.predictor.bundle.version,
+            outputs=tuple(output for output in self.outputs if output is not None),
+            queue_seconds=self.queue_seconds,
+            compute_seconds=self.compute_seconds,
+            batch_size=self.batch_size,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where an item belongs."""
+
+    progress: Progress
+    index: int
+    preparation: Preparation | None
+    """What its content needs before it can be computed; None: nothing."""
+    prepared: Item | None = None
+    """Its content once it has been prepared."""
+
+    @property
+    def item(self) -> Item:
+        """Its content as it is now."""
+        return self.prepared or self.progress.job.items[self.index]
+
+    @property
+    def work(self) -> tuple[Operation, Item]:
+        """What is to be computed, as it is now."""
+        return self.progress.job.operation_of(self.index), self.item
+
+    @property
+    def unready(self) -> bool:
+        """Whether its content is still to be prepared."""
+        return self.preparation is not None and self.prepared is None
+
+    def change(self, preparation: Preparation | None) -> None:
+        """Its job has other items now."""
+        self.preparation, self.prepared = preparation, None
+
+    def deliver(self, answer: ItemOutput | Exception) -> None:
+        """What came of it."""
+        progress = self.progress
+        if isinstance(answer, Exception):
+            progress.outputs[self.index] = item_failure(answer, progress.job, self.index)
+        else:
+            progress.outputs[self.index] = answer
+        if not progress.done.done() and all(found is not None for found in progress.outputs):
+            progress.done.set_result(None)
+
+
+def jobs_of(places: Iterable[Place]) -> Iterable[Progress]:
+    """Each one's job, once."""
+    return {id(place.progress): place.progress for place in places}.values()
+
+
+def keys_of(job: Job, predictor: Predictor) -> list[Hashable]:
+    """Of each item, what it must share with others to run with them.
+
+    Raises:
+        Failure: as `batch_key`.
+    """
+    model = _named_version(job, predictor)
+    return [
+        batch_key(model, job.operation_of(index), item, predictor)
+        for index, item in enumerate(job.items)
+    ]
+
+
+def preparations_of(job: Job, predictor: Predictor) -> list[Preparation | None]:
+    """Of each item, what is to be done before it can run."""
+    model = _named_version(job, predictor)
+    return [preparation(model, item, predictor) for item in job.items]
+
+
+def later(job: Job, predictor: Predictor) -> dict[Hashable, int]:
+    """How many items of which key the job's request will ask for once it is answered."""
+    if job.sequel is None:
+        return {}
+    model = _named_version(job, predictor)
+    return {batch_key(model, job.sequel.operation, Item(), predictor): job.sequel.items}
+
+
+def _named_version(job: Job, predictor: Predictor) -> str:
+    return f"{job.model}@{predictor.bundle.version}"
