@@ -63,8 +63,8 @@ class Scheduler:
         clock: seconds, monotonic; jobs' deadlines are on it.
         max_block_ms: as in `batching`.
         kept_share: as in `batching`.
-        compute_timeout: seconds that any batch may take, or ten times what it was predicted to if
-            that is longer; then what computes is stuck, and the service has failed.
+        compute_timeout: seconds that any batch or preparation may take, or ten times what it was
+            predicted to if that is longer; then its thread is stuck, and the service has failed.
         recorder: where to write what comes and what it takes; None: nowhere.
         on_failure: called if a fault of its own ends the service; from then on every job is
             refused.
@@ -111,9 +111,8 @@ class Scheduler:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        back = not self._failed  # one that is stuck does not come back
-        self._compute.shutdown(wait=back)
-        self._prepare.shutdown(wait=back)
+        for threads in (self._compute, self._prepare):
+            threads.shutdown(wait=not self._failed)  # one that is stuck does not come back
         if self._recorder is not None:
             self._recorder.close()
 
@@ -324,9 +323,12 @@ class Scheduler:
     async def _make_ready(self, place: Place, thread: ThreadPoolExecutor) -> None:
         """Prepare an item on a thread; if it cannot be, that is its answer."""
         item, preparation, started = place.item, place.preparation, self._clock()
-        found = await asyncio.get_running_loop().run_in_executor(
+        running = asyncio.get_running_loop().run_in_executor(
             thread, prepare_safely, item, place.progress.predictor
         )
+        cost = self.costs.cost(preparation)
+        expected = None if cost is None else cost.of(1)
+        found = await within(running, patience(expected, self._compute_timeout))
         if place.item is not item:  # its job has others by now
             return
         if isinstance(found, Exception):
