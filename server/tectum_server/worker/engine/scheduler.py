@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.batching import (
@@ -24,6 +25,7 @@ from tectum_server.worker.engine.batching import (
 )
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.operations import batch_key
+from tectum_server.worker.engine.progress import Place, Progress
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
 from tectum_server.worker.engine.running import run_safely
@@ -36,51 +38,12 @@ from tectum_server.worker.engine.telling import (
 )
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
-from tectum_server.worker.jobs import (
-    Item,
-    ItemFailure,
-    ItemOutput,
-    Job,
-    JobResult,
-    Operation,
-    Renewal,
-)
+from tectum_server.worker.jobs import Content, Item, ItemOutput, Job, JobResult, Renewal
 from tectum_server.worker.metrics import EngineMetrics
 
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Progress:
-    """A job on its way."""
-
-    job: Job
-    predictor: Predictor
-    arrived: float
-    done: asyncio.Future[None]
-    outputs: list[ItemOutput | ItemFailure | None]
-    renewed: Renewed
-    items: list[int] = field(default_factory=list)
-    keys: list[Hashable] = field(default_factory=list)
-    queue_seconds: float = 0.0
-    compute_seconds: float = 0.0
-    batch_size: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """Where an item belongs."""
-
-    progress: _Progress
-    index: int
-
-    @property
-    def work(self) -> tuple[Operation, Item]:
-        """What is to be computed, as it is now."""
-        job = self.progress.job
-        return job.operation_of(self.index), job.items[self.index]
 
 
 class Scheduler:
@@ -116,13 +79,13 @@ class Scheduler:
         self._clock = clock
         self._on_failure = on_failure
         self._failed = False
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
-        self._under_way: set[_Progress] = set()
+        self._under_way: set[Progress] = set()
         self._looking_ahead = False
 
     def start(self) -> None:
@@ -154,13 +117,13 @@ class Scheduler:
         """
         if self._failed:
             raise out_of_service()
-        progress = _Progress(
+        progress = Progress(
             job=job,
             predictor=predictor,
             arrived=self._clock(),
             done=asyncio.get_running_loop().create_future(),
             outputs=[None] * len(job.items),
-            renewed=Renewed(renewal, lambda items: self._renew(progress, items)),
+            renewed=Renewed(renewal, lambda content: self._renew(progress, content)),
         )
         self._admit(progress)
         self._under_way.add(progress)
@@ -184,7 +147,7 @@ class Scheduler:
         """Drop what is known of the cost of a model's version, `name@version`."""
         self.costs.forget({k for k in self.costs.known if isinstance(k, tuple) and k[0] == model})
 
-    def _admit(self, progress: _Progress) -> None:
+    def _admit(self, progress: Progress) -> None:
         job = progress.job
         request = next(self._numbers)
         waiting = [
@@ -194,6 +157,7 @@ class Scheduler:
                 priority=job.priority,
                 deadline_ms=int(job.deadline * 1000),
                 request=request,
+                turn_ms=None if job.turn is None else int(job.turn * 1000),
             )
             for key in _keys(job, progress.predictor)
         ]
@@ -209,23 +173,24 @@ class Scheduler:
         progress.items = [item.item for item in waiting]
         progress.keys = [item.key for item in waiting]
         for index, number in enumerate(progress.items):
-            self._places[number] = _Place(progress, index)
+            self._places[number] = Place(progress, index)
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
         if self._looking_ahead:
             self._look_ahead()
 
-    def _renew(self, progress: _Progress, items: tuple[Item, ...]) -> bool:
+    def _renew(self, progress: Progress, content: Content) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
         if not self._waits_whole(progress):
             return False
-        job = replace(progress.job, items=items)
+        job = replace(progress.job, items=content.items, deadline=content.deadline)
         try:
             fits = _keys(job, progress.predictor) == progress.keys
         except Failure:
             return False
         if fits:
             progress.job = job
+            self._policy.renew(progress.items, int(job.deadline * 1000))
         return fits
 
     def _look_ahead(self) -> None:
@@ -238,11 +203,11 @@ class Scheduler:
                 renewed = place.progress.renewed
                 renewed.ask() if again else renewed.ask_once()
 
-    def _waits_whole(self, progress: _Progress) -> bool:
+    def _waits_whole(self, progress: Progress) -> bool:
         """Whether nothing of a job runs or has run, so that it may still become another's."""
         return all(number in self._places for number in progress.items)
 
-    def _expected_ms(self, places: list[_Place]) -> float | None:
+    def _expected_ms(self, places: list[Place]) -> float | None:
         """What a batch of these takes; None: nobody knows yet."""
         cost = self.costs.cost(places[0].progress.keys[places[0].index])
         return None if cost is None else cost.of(len(places))
@@ -297,18 +262,29 @@ class Scheduler:
         # Whoever waits goes first: a turn of the loop later, the answers are on their way.
         loop.call_soon(self._observe, places, started, took)
 
-    async def _begun(self, batch: Batch) -> list[_Place]:
+    async def _begun(self, batch: Batch) -> list[Place]:
         """Who runs now, with the newest there is; callers may go in the meantime."""
         known = [self._places[number] for number in batch.items]
         jobs = {id(place.progress): place.progress for place in known}.values()
         whole = [job.renewed for job in jobs if self._waits_whole(job)]
         expected = self._expected_ms(known)
-        due_ms = min(place.progress.job.deadline for place in known) * 1000
-        await freshen(whole, expected, due_ms - self._now_ms() - (expected or 0.0))
+        calls = [job.job.deadline for job in jobs if job.job.turn is None]
+        spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
+        await freshen(whole, expected, spare_ms)
         for job in jobs:
             job.renewed.end()
+            if job.job.turn is not None and self._waits_whole(job):
+                self._drop_if_late(job)
         there = (self._places.pop(number, None) for number in batch.items)
         return [place for place in there if place is not None]
+
+    def _drop_if_late(self, progress: Progress) -> None:
+        """Leave out of its batch a stream's place whose frame is stale, and none is newer."""
+        if progress.job.deadline <= self._clock():
+            for number in progress.items:
+                del self._places[number]
+            self._policy.cancel(progress.items)
+            _expire(progress)
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""
@@ -317,7 +293,7 @@ class Scheduler:
             async with asyncio.timeout(patience):
                 await self._wake.wait()
 
-    def _account(self, places: list[_Place], started: float, took: float) -> None:
+    def _account(self, places: list[Place], started: float, took: float) -> None:
         """Tell the jobs of a batch what it took."""
         for progress in {id(place.progress): place.progress for place in places}.values():
             progress.compute_seconds += took
@@ -326,7 +302,7 @@ class Scheduler:
             waited = started - place.progress.arrived
             place.progress.queue_seconds = max(place.progress.queue_seconds, waited)
 
-    def _observe(self, places: list[_Place], started: float, took: float) -> None:
+    def _observe(self, places: list[Place], started: float, took: float) -> None:
         """Tell the metrics of a batch what it took."""
         job, operation = places[0].progress.job, places[0].work[0].name
         self._metrics.compute_duration.labels(job.model, operation).observe(took)
@@ -336,7 +312,7 @@ class Scheduler:
                 job.model, operation, place.progress.job.priority.name.lower()
             ).observe(started - place.progress.arrived)
 
-    def _deliver(self, place: _Place, answer: ItemOutput | Exception) -> None:
+    def _deliver(self, place: Place, answer: ItemOutput | Exception) -> None:
         progress = place.progress
         if isinstance(answer, Exception):
             progress.outputs[place.index] = item_failure(answer, progress.job, place.index)
@@ -347,10 +323,7 @@ class Scheduler:
 
     def _drop_expired(self) -> None:
         for number in self._policy.expire(self._now_ms()):
-            progress = self._places.pop(number).progress
-            if not progress.done.done():
-                _log.info("expired while waiting", extra=named(progress.job))
-                progress.done.set_exception(deadline_passed())
+            _expire(self._places.pop(number).progress)
 
     def _forget(self, items: list[int]) -> None:
         self._policy.cancel(items)
@@ -359,6 +332,13 @@ class Scheduler:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _expire(progress: Progress) -> None:
+    """Tell whose time is over."""
+    if not progress.done.done():
+        _log.info("expired while waiting", extra=named(progress.job))
+        progress.done.set_exception(deadline_passed())
 
 
 def _keys(job: Job, predictor: Predictor) -> list[Hashable]:

@@ -2,17 +2,19 @@
 
 For trying rules and limits on recorded or invented arrivals (`benchmarks/replay.py`), and for tests
 that would take minutes of sleeping otherwise. An engine that does one batch at a time is assumed,
-and nothing else: no decoding, no transport, no clock. Times are whole milliseconds.
+and nothing else: no decoding, no transport, no clock. Live streams are `cameras`. Times are whole
+milliseconds.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tectum_server.worker.engine.batching import Batching, Reason, Refused, Waiting
+from tectum_server.worker.engine.cameras import Stream
 
 __all__ = ["Arrival", "Told", "simulate"]
 
@@ -58,6 +60,7 @@ def simulate(
     arrivals: Iterable[Arrival],
     takes_ms: Callable[[Hashable, int], float],
     observe: Callable[[Hashable, int, float], None] = lambda *_: None,
+    streams: Sequence[Stream] = (),
 ) -> list[Told]:
     """Let arrivals come, and the engine run what the policy says, until nothing is left.
 
@@ -66,6 +69,7 @@ def simulate(
         arrivals: by time.
         takes_ms: what a batch of so many items of a key takes indeed.
         observe: told of each batch when it ends; `CostModel.observe`, where costs are learnt.
+        streams: that are open beside; what becomes of their frames is told there.
 
     Returns:
         What became of each arrival, in order.
@@ -73,7 +77,7 @@ def simulate(
     Raises:
         ValueError: an arrival is earlier than the one before it.
     """
-    day = _Day(policy, takes_ms, observe)
+    day = _Day(policy, takes_ms, observe, streams)
     for arrival in arrivals:
         day.until(arrival.at_ms)
         day.come(arrival)
@@ -96,6 +100,7 @@ class _Day:
         policy: Batching,
         takes_ms: Callable[[Hashable, int], float],
         observe: Callable[[Hashable, int, float], None],
+        streams: Sequence[Stream],
     ) -> None:
         self.told: list[Told] = []
         self._policy = policy
@@ -112,6 +117,13 @@ class _Day:
         self._leaving: list[tuple[int, int]] = []
         """When callers hang up, and on which request."""
         self._numbers = 0
+        self._places: dict[int, Stream] = {}
+        """Of each stream's item that waits or runs, the stream."""
+        self._streams = streams
+        self._frames: list[tuple[int, int]] = []
+        """When streams' next frames are captured, and which streams'."""
+        for number in range(len(streams)):
+            self._film(number)
 
     def come(self, arrival: Arrival) -> None:
         """It is now, and a request comes."""
@@ -147,6 +159,8 @@ class _Day:
             self._now_ms = next_ms
             while self._leaving and self._leaving[0][0] <= next_ms:
                 self._forget(heapq.heappop(self._leaving)[1])
+            while self._frames and self._frames[0][0] <= next_ms:
+                self._capture(heapq.heappop(self._frames)[1])
             if self._wakes_ms is not None and self._wakes_ms <= next_ms:
                 self._wakes_ms = None
                 self._finish()
@@ -157,7 +171,49 @@ class _Day:
     def _next_ms(self) -> int | None:
         """When something happens next by itself."""
         leaves = self._leaving[0][0] if self._leaving else None
-        return min((at for at in (self._wakes_ms, leaves) if at is not None), default=None)
+        frame = self._frames[0][0] if self._frames else None
+        return min((at for at in (self._wakes_ms, leaves, frame) if at is not None), default=None)
+
+    def _capture(self, number: int) -> None:
+        """A stream's camera has one more frame, and asks for a place if it has none."""
+        stream = self._streams[number]
+        stream.capture()
+        self._film(number)
+        self._ask(stream)
+        if self._running is None:
+            self._serve()
+
+    def _film(self, number: int) -> None:
+        """A stream's next frame is to come, if there is one."""
+        next_ms = self._streams[number].next_ms
+        if next_ms is not None:
+            heapq.heappush(self._frames, (next_ms, number))
+
+    def _ask(self, stream: Stream) -> None:
+        """Ask for a place for the newest frame of a stream that has none, if it has one."""
+        waiting = stream.place(self._numbers, self._now_ms)
+        if waiting is None:
+            return
+        captured_ms = waiting.deadline_ms - stream.camera.lifespan_ms
+        verdict = self._policy.admit([waiting], self._now_ms, captured_ms)
+        if isinstance(verdict, Refused):
+            stream.refused(verdict.reason)
+        else:
+            self._places[waiting.item] = stream
+            self._numbers += 1
+
+    def _renew(self, items: Iterable[int]) -> None:
+        """Let the places be for their streams' newest frames."""
+        for item in items:
+            deadline_ms = self._places[item].renew() if item in self._places else None
+            if deadline_ms is not None:
+                self._policy.renew([item], deadline_ms)
+
+    def _give_up(self, item: int) -> None:
+        """The frame of a stream's place is stale."""
+        stream = self._places.pop(item)
+        stream.refused(Reason.DEADLINE_PASSED)
+        self._ask(stream)
 
     def _forget(self, request: int) -> None:
         """Nobody waits for its answer any more."""
@@ -174,6 +230,11 @@ class _Day:
         self._policy.idle(self._now_ms)
         self._observe(ran.key, len(ran.items), ran.took_ms)
         for item in ran.items:
+            if item in self._places:
+                stream = self._places.pop(item)
+                stream.answered(self._now_ms)
+                self._ask(stream)
+                continue
             request = self._requests.pop(item, None)
             if request is None:  # its caller has gone
                 continue
@@ -184,17 +245,34 @@ class _Day:
 
     def _serve(self) -> None:
         """Give a free engine its next batch, as the scheduler does."""
-        for request in {self._requests[item] for item in self._policy.expire(self._now_ms)}:
+        late = self._policy.expire(self._now_ms)
+        for request in {self._requests[item] for item in late if item not in self._places}:
             self.told[request].reason = Reason.DEADLINE_PASSED
             self._forget(request)
+        for item in late:
+            if item in self._places:
+                self._give_up(item)
+        self._renew(self._policy.upcoming(self._now_ms))
         pause = self._policy.pause(self._now_ms)
         if pause:
             self._wakes_ms = self._now_ms + pause
             return
+        items: tuple[int, ...] = ()
         batch = self._policy.next_batch(self._now_ms)
+        while batch is not None and not (items := self._begun(batch.items)):
+            self._policy.idle(self._now_ms)
+            batch = self._policy.next_batch(self._now_ms)
         if batch is None:
             self._wakes_ms = None
             return
-        took = self._takes_ms(batch.key, len(batch.items))
-        self._running = _Running(batch.key, batch.items, took)
+        took = self._takes_ms(batch.key, len(items))
+        self._running = _Running(batch.key, items, took)
         self._wakes_ms = self._now_ms + max(1, math.ceil(took))
+
+    def _begun(self, items: tuple[int, ...]) -> tuple[int, ...]:
+        """Who runs of a batch, with the newest there is: no stream's place whose frame is stale."""
+        self._renew(items)
+        for item in items:
+            if item in self._places and not self._places[item].begin(self._now_ms):
+                self._give_up(item)
+        return tuple(one for one in items if one in self._places or one in self._requests)
