@@ -99,7 +99,7 @@ class Batching:
         self._max_queued = max_queued
         self._max_batch = max_batch
         self._cost = cost
-        self._forming = Forming(max_batch, cost, max_block_ms, kept_share)
+        self._forming = Forming(max_batch, cost, max_block_ms, kept_share, self._lacking_ms)
         self._probing = Probing()
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
@@ -238,11 +238,11 @@ class Batching:
         chosen = self._forming.next(self._preparing.ready, now_ms)
         if not chosen:
             return None
-        cost, size = self._cost(chosen[0].key), len(chosen)
+        takes_ms = self._forming.takes_ms(chosen)
         self.cancel(waiting.item for waiting in chosen)
         self._probing.ran(chosen[0].key)
         self._busy_since_ms = now_ms
-        self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
+        self._busy_until_ms = now_ms + round(takes_ms)
         self._running = chosen
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
@@ -312,6 +312,12 @@ class Batching:
             waits_ms = max(waits_ms, first_ms + rest_ms)
         # Only who waits can be overtaken.
         return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
+
+    def _lacking_ms(self, batch: Sequence[Waiting]) -> float:
+        """What the engine prepares itself of a batch: content that came after its item's turn."""
+        ready, unready = self._preparing.ready, self._preparing.unready
+        lacking = (one for one in batch if one.item in unready and one.item in ready)
+        return Pace(self._cost, 1).usual(_preparations(lacking))
 
     def _unready_ms(self, waiting: Waiting, overtaking: int, pace: Pace, now_ms: int) -> float:
         """Until what goes before a call's item is prepared, and so many of its class's streams'."""

@@ -32,6 +32,7 @@ class Forming:
         cost: of a batch.
         max_block_ms: while CONTROL comes.
         kept_share: of the engine, for each lower class that waits.
+        lacking_ms: what the engine itself must still prepare of a batch would take: newer content.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Forming:
         cost: Callable[[Hashable], Cost | None],
         max_block_ms: int | None,
         kept_share: float,
+        lacking_ms: Callable[[Sequence[Waiting]], float] = lambda _: 0.0,
     ) -> None:
         self._max_batch = max_batch
         self._cost = cost
         self._max_block_ms = max_block_ms
+        self._lacking_ms = lacking_ms
         self._control_until_ms = self._calls_until_ms = 0
         self._owed = Owed(kept_share, CONTROL)
         self._turns = Turns()
@@ -97,9 +100,14 @@ class Forming:
         if streams not in line.ranks:
             return 0.0, 0
         turn = self._turn(line, streams, now_ms)
-        turn_ms, ranks = self._takes_ms(turn), [ran.rank for ran in running]
+        turn_ms, ranks = self.takes_ms(turn), [ran.rank for ran in running]
         all_ms = self._turns.overtaking_ms(priority, turn_ms, ahead_ms, ranks, took_ms)
         return all_ms, round(all_ms / turn_ms) * len(turn) if all_ms else 0
+
+    def takes_ms(self, batch: Sequence[Waiting]) -> float:
+        """What a batch takes, with what it lacks."""
+        cost = self._cost(batch[0].key)
+        return self._lacking_ms(batch) + (0.0 if cost is None else cost.of(len(batch)))
 
     def control_expected(self, now_ms: int) -> bool:
         """Whether CONTROL has come of late."""
@@ -137,11 +145,7 @@ class Forming:
 
     def _turn_ms(self, line: Line, rank: Rank, now_ms: int) -> float:
         """What that takes."""
-        return self._takes_ms(self._turn(line, rank, now_ms))
-
-    def _takes_ms(self, batch: Sequence[Waiting]) -> float:
-        cost = self._cost(batch[0].key)
-        return 0.0 if cost is None else cost.of(len(batch))
+        return self.takes_ms(self._turn(line, rank, now_ms))
 
     def _owed_batch(self, line: Line, now_ms: int) -> list[Waiting] | None:
         """What runs because its class has waited through enough of others'; None: nothing.
@@ -153,7 +157,7 @@ class Forming:
         for priority in classes:
             if debt := self._owed.debt(priority):
                 batch = self._class_batch(line, priority, now_ms)
-                if enough * self._takes_ms(batch) <= debt:
+                if enough * self.takes_ms(batch) <= debt:
                     return batch
         return None
 
@@ -165,7 +169,10 @@ class Forming:
         # CONTROL is never held back, but for its streams while its calls come.
         last = (CONTROL, now_ms >= self._calls_until_ms)
         own = sum(1 for _ in takewhile(lambda mate: mate.rank <= last, mates))
-        return max(cost.within(limit_ms, len(mates)), own)
+        most = cost.within(limit_ms, len(mates))
+        while most > 1 and cost.of(most) + self._lacking_ms(mates[:most]) > limit_ms:
+            most -= 1
+        return max(most, own)
 
 
 def _fitting(mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:

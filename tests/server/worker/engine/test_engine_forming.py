@@ -176,3 +176,19 @@ def test_a_class_that_is_owed_a_batch_is_prepared_before_control() -> None:
     policy.admit(call(9), now_ms)
 
     assert prepared(policy, now_ms) == [0, 9]
+
+
+def test_what_the_engine_must_prepare_itself_counts_for_the_operators_limit() -> None:
+    policy = Batching(100, 8, lambda key: Cost(0, getattr(key, "size", 10)), 60)
+    policy.admit(call(90, None, key="other"), 0)
+    policy.next_batch(0)
+    policy.idle(0)
+    for item in range(6):
+        policy.admit(place(item), 0)
+    prepared(policy, 0)
+    assert len(policy.upcoming(0)) == 6
+
+    for item in range(6):
+        policy.renew({item: NEEDS}, FAR)
+
+    assert policy.next_batch(0) == Batch("frame", (0, 1))  # each takes 10 ms, and lacks 20
