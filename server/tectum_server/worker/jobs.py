@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Content",
     "EmbedClips",
     "EmbedImages",
     "EmbedTexts",
@@ -200,17 +201,30 @@ class Job:
     deadline: float
     """On the system's monotonic clock, seconds."""
     arrived: float | None = None
-    """When the worker got it, on the same clock; None: just now."""
+    """When the worker got it, or when a stream's frame was captured, on the same clock; None: just
+    now."""
     version: str = ""
     """Bundle version that the job was prepared for; empty: whatever serves."""
     request_id: str = ""
     """Names the caller's request in the logs."""
     sequel: Sequel | None = None
     """Refused at once with the job, if both together cannot be in time; None: nothing follows."""
+    turn: float | None = None
+    """For a stream's place in the line: when the stream was last answered, or opened, on the same
+    clock; the longest ago goes first among streams, whatever their deadlines. None: a call."""
 
     def operation_of(self, index: int) -> Operation:
         """What the item at `index` asks for."""
         return self.items[index].operation or self.operation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """What a job is computed from, where that may change."""
+
+    items: tuple[Item, ...]
+    deadline: float
+    """As the job's, which it replaces."""
 
 
 class Renewal(Protocol):
@@ -219,14 +233,14 @@ class Renewal(Protocol):
     It is asked for shortly before the job's turn, or again and again until that comes.
     """
 
-    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
-        """What is newer than the job's items, of the same operations.
+    async def newest(self, *, patient: bool) -> Content | None:
+        """What is newer than what the job has, of the same operations.
 
         After a cancellation what was not handed over is the caller's own again.
 
         Args:
             patient: whether to wait until there is something; else what there is now, which may
-                be nothing: ().
+                be nothing.
         """
 
     def settled(self, taken: bool) -> None:

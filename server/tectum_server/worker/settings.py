@@ -116,13 +116,15 @@ class WorkerSettings(BaseModel):
     max_text_bytes: PositiveInt = 4096
     """UTF-8 bytes of one text."""
     max_queued_items: PositiveInt = 256
-    """Items that may wait at once, in each engine. CONTROL may fill all of these places,
-    INTERACTIVE seven eighths and BULK three quarters: what is left is kept for who cannot wait."""
+    """Items of calls that may wait at once, in each engine. CONTROL may fill all of these places,
+    INTERACTIVE seven eighths and BULK three quarters: what is left is kept for who cannot wait.
+    Streams have places of their own, one frame's each."""
     max_block_ms: PositiveInt | None = None
-    """Longest predicted time of a batch with anything but CONTROL in it, milliseconds, while
-    CONTROL calls come (one in the last 10 s): batches are not interrupted, so this is how long the
-    next one may have to wait for the engine. A single item is run whatever it takes. None: as
-    long as the largest batch takes."""
+    """Longest predicted time of a batch, milliseconds, with anything but CONTROL in it while
+    CONTROL calls or streams come (one in the last 10 s), and with streams' frames in it while
+    CONTROL calls do: batches are not interrupted, so this is how long the next call may have to
+    wait for the engine. A single item is run whatever it takes. None: as long as the largest batch
+    takes."""
     kept_share: Annotated[float, Field(ge=0, le=0.25)] = 0.05
     """Share of the engine's time that INTERACTIVE and BULK each have while anything of them waits,
     however much comes of higher classes. 0: what is overtaken may wait until its deadline."""

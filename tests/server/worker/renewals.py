@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tectum_server.worker.jobs import Item
+from tectum_server.worker.jobs import Content, Item
+
+FOREVER = 1e6
 
 
 class Source:
@@ -19,28 +21,28 @@ class Source:
         """How it was asked last."""
         self.takes: float | None = None
         """Not None: what is newer takes a while, also where it is asked for once."""
-        self._news: asyncio.Queue[tuple[Item, ...]] = asyncio.Queue()
+        self._news: asyncio.Queue[Content] = asyncio.Queue()
         self._settled = asyncio.Event()
 
-    def has(self, *items: Item) -> None:
-        """There is something newer."""
-        self._news.put_nowait(items)
+    def has(self, *items: Item, until: float = FOREVER) -> None:
+        """There is something newer, of use until then."""
+        self._news.put_nowait(Content(items, until))
 
-    async def has_settled(self, *items: Item) -> bool:
+    async def has_settled(self, *items: Item, until: float = FOREVER) -> bool:
         """There is something newer; wait for what becomes of it."""
         self._settled.clear()
-        self.has(*items)
+        self.has(*items, until=until)
         await self._settled.wait()
         return self.settlements[-1]
 
-    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
+    async def newest(self, *, patient: bool) -> Content | None:
         """As jobs.Renewal."""
         self.patient = patient
         self.asked.set()
         if self.fails:
             raise ZeroDivisionError("no such camera")
         if not patient and self.takes is None and self._news.empty():
-            return ()
+            return None
         try:
             return await self._news.get()
         except asyncio.CancelledError:

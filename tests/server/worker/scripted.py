@@ -11,6 +11,7 @@ import numpy as np
 from tests.server.worker.serving import PATIENCE, Loop
 
 from tectum_server.worker.jobs import (
+    Content,
     Item,
     ItemOutput,
     Job,
@@ -70,14 +71,14 @@ class ScriptedEngine:
 
     def newest(self) -> tuple[Item, ...]:
         """Ask the job that came last for newer content, and wait until there is some."""
-        return self.begin_newest().result(PATIENCE)
+        return items_of(self.begin_newest().result(PATIENCE))
 
     def newest_now(self) -> tuple[Item, ...]:
         """The same, without waiting for it: none if there is none."""
         assert self.renewal is not None
-        return self._loop.run(self.renewal.newest(patient=False))
+        return items_of(self._loop.run(self.renewal.newest(patient=False)))
 
-    def begin_newest(self) -> Future[tuple[Item, ...]]:
+    def begin_newest(self) -> Future[Content | None]:
         """The same without waiting."""
         assert self.renewal is not None
         return self._loop.begin(self.renewal.newest(patient=True))
@@ -107,6 +108,11 @@ class ScriptedEngine:
                 listener()
 
         self._loop.call(change)
+
+
+def items_of(content: Content | None) -> tuple[Item, ...]:
+    """What is newer; nothing if there is none."""
+    return () if content is None else content.items
 
 
 def zeros(job: Job) -> JobResult:

@@ -6,14 +6,20 @@ and acts on what comes back, so every rule here is tested without sleeping.
 
 The rules:
 - Order is priority class, then earliest deadline, then arrival.
+- A stream has a place in the line whose content changes. Streams go behind the calls of their
+  class, whoever has had no answer for longest first, and half of the class's time is theirs
+  (`turns`). A place is not refused for what waits before it, and is there until its turn comes;
+  whether its frame is of use is asked then.
 - A batch is formed when the engine is free, from what is ready: the first in order, and
   whoever has the same key, in order, as far as the bucket goes and no member's deadline breaks.
-- What is to be prepared is so beside the engine, in the same order (`preparing`), two batches ahead
-  of it at most. The engine waits for no preparation while anything is ready.
+- What is to be prepared is so beside the engine, in the same order (`preparing`), but for one batch
+  of who is owed to go first; two batches ahead of the engine at most. The engine waits for no
+  preparation while anything is ready.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
-- While CONTROL calls come, a batch with others in it stays within the operator's limit.
+- While CONTROL comes, a batch with others in it stays within the operator's limit; while CONTROL
+  calls do, one with streams in it does, too.
 - A class below CONTROL that has waited through enough of others' batches goes first (`owed`).
 - What cannot be met is refused when it asks; what expires while waiting never runs.
 - What a request itself costs is taken at its best of late, and now and then one that would be
@@ -26,12 +32,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice
 from types import MappingProxyType
 
 from tectum_server.worker.engine.cost import Cost, Preparation
+from tectum_server.worker.engine.forming import CONTROL, Forming
 from tectum_server.worker.engine.line import Line, Waiting
-from tectum_server.worker.engine.owed import Owed
 from tectum_server.worker.engine.pace import Pace, overlapped
 from tectum_server.worker.engine.preparing import Begun, Preparing
 from tectum_server.worker.engine.probing import Probing
@@ -49,15 +55,12 @@ from tectum_server.worker.shares import has_room
 
 __all__ = ["Admitted", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
 
-_CONTROL = 1
-"""The highest class, as `jobs.Priority` has it."""
-_EXPECTED_MS = 10_000
-"""So long after a CONTROL call more of them are expected."""
 _SLACK = 0.25
 """Of a batch's cost that must be left before every deadline when a free engine waits: costs are
 medians, and the answer has a way to go."""
-_OWED_TO_OVERTAKE_CONTROL = 4
-"""Batches that a class must be owed to go before CONTROL."""
+_FORBORNE_MS = 1000
+"""So long after its frame went stale a stream's place is given up, if its turn has not come: its
+client shall hear of it, and its newest frame asks anew."""
 _AHEAD = 2
 """Batches' worth of items that may be prepared before the engine takes them."""
 _LEAST_SPEED = 0.01
@@ -77,11 +80,12 @@ class Batching:
     """The queue and its rules.
 
     Args:
-        max_queued: items that may wait at once.
+        max_queued: calls' items that may wait at once; streams are bounded by who opens them.
         max_batch: largest batch for any key.
         cost: what a batch of a key costs; None where nothing is known yet.
         max_block_ms: longest that a batch with anything but CONTROL in it is predicted to take
-            while CONTROL calls come, a single item's excepted; None: no limit.
+            while CONTROL comes, and one with anything but CONTROL calls while these come; a single
+            item's excepted. None: no limit.
     """
 
     def __init__(
@@ -95,8 +99,7 @@ class Batching:
         self._max_queued = max_queued
         self._max_batch = max_batch
         self._cost = cost
-        self._max_block_ms = max_block_ms
-        self._control_until_ms: int | None = None
+        self._forming = Forming(max_batch, cost, max_block_ms, kept_share, self._lacking_ms)
         self._probing = Probing()
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
@@ -105,7 +108,6 @@ class Batching:
         self._running: list[Waiting] = []
         self._returning = Returning()
         self._kept_share = kept_share
-        self._owed = Owed(kept_share, _CONTROL)
         self._usage = Usage()
 
     def __len__(self) -> int:
@@ -128,13 +130,12 @@ class Batching:
             items: of one request, so one priority and deadline.
             now_ms: now.
             arrived_ms: when the worker got the request, if not now: what it has lost since is not
-                the caller's fault.
+                the caller's fault. For a stream's place, when its frame was captured.
             later: how many items of each key it asks for once these are answered, by the same
                 deadline; they wait for nothing yet, and are admitted again.
         """
         first, count = items[0], len(items)
-        if first.priority == _CONTROL:
-            self._control_until_ms = now_ms + _EXPECTED_MS
+        self._forming.asked(first, now_ms)
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
         keys, free = Counter(item.key for item in items), Pace(self._cost, self._max_batch)
@@ -143,7 +144,9 @@ class Batching:
         own = overlapped(free.best(before), free.best(keys), count) + free.best(later)
         usual = overlapped(free.usual(before), free.usual(keys), count) + free.usual(later)
         spared = usual - own
-        if now_ms + own > first.deadline_ms:
+        # By its turn a stream's place is for a newer frame: what counts is how long each is of use.
+        asked_ms = now_ms if first.turn_ms is None or arrived_ms is None else arrived_ms
+        if asked_ms + own > first.deadline_ms:
             of, waiting = later.keys() or keys.keys(), self._line.keys.keys()
             if not self._probing.lets_in(of, own + spared, waiting, now_ms, ahead=bool(later)):
                 since_ms = now_ms if arrived_ms is None else arrived_ms
@@ -152,14 +155,15 @@ class Batching:
                 return unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
             spared += own
         # What goes before CONTROL is CONTROL, and has no limit.
-        limit_ms = None if first.priority == _CONTROL else self._limit_ms(now_ms)
+        limit_ms = None if first.priority == CONTROL else self._forming.limit_ms(now_ms)
         pace = Pace(self._cost, self._max_batch, limit_ms)
-        if not has_room(self._max_queued, len(self._line), count, first.priority):
-            after_ms = pace.usual(self._line.keys)
-            return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
-        done_ms = self._done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
-        if done_ms > first.deadline_ms:
-            return unreachable(first.deadline_ms, done_ms, now_ms)
+        if first.turn_ms is None:
+            if not has_room(self._max_queued, self._line.calls, count, first.priority):
+                after_ms = pace.usual(self._line.keys)
+                return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
+            done_ms = self._done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
+            if done_ms > first.deadline_ms:
+                return unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
             self._line.add(item)
             self._preparing.add(item)
@@ -172,11 +176,20 @@ class Batching:
             self._line.remove(item)
             self._preparing.remove(item)
 
-    def change(self, item: int, preparation: Preparation | None) -> None:
-        """An item that waits has other content, of the same key, and what is to be done to that."""
-        waiting = self._line.get(item)
-        if waiting is not None:
-            self._preparing.change(replace(waiting, preparation=preparation))
+    def renew(self, needs: Mapping[int, Preparation | None], deadline_ms: int) -> None:
+        """Items have newer content, of the same key and due at another moment, and the same turn.
+
+        Args:
+            needs: of each what is to be done to its content before it can run.
+            deadline_ms: by when they are due.
+        """
+        for item, preparation in needs.items():
+            waiting = self._line.get(item)
+            if waiting is not None:
+                newer = replace(waiting, deadline_ms=deadline_ms, preparation=preparation)
+                self._line.remove(item)
+                self._line.add(newer)
+                self._preparing.change(newer)
 
     @property
     def unready(self) -> bool:
@@ -185,9 +198,7 @@ class Batching:
 
     def begin_preparing(self, now_ms: int) -> Begun | None:
         """What to prepare now that nothing is under way; None: nothing, as things are."""
-        unready = self._preparing.unready
-        owed = self._owed_batch(unready, now_ms)
-        begun = self._preparing.begin(owed[0].priority if owed else None)
+        begun = self._preparing.begin(self._forming.owed(self._line, now_ms))
         under_way = self._preparing.under_way
         if begun is not None and under_way is not None:
             took_ms = Pace(self._cost, 1).usual(_preparations([under_way]))
@@ -200,15 +211,15 @@ class Batching:
         return self._preparing.end()
 
     def expire(self, now_ms: int) -> tuple[int, ...]:
-        """Drop and name the items whose deadline has passed."""
-        late = tuple(self._line.late(now_ms))
+        """Drop and name the items whose deadline has passed; streams' places a while later."""
+        late = tuple(self._line.late(now_ms, _FORBORNE_MS))
         self.cancel(late)
         return late
 
     def pause(self, now_ms: int) -> int:
         """Milliseconds that a free engine waits for more, unless it is asked again; 0: none."""
         waits, due_ms = len(self._line), self._line.due_ms
-        if due_ms is None or self._control_expected(now_ms):
+        if due_ms is None or self._forming.control_expected(now_ms):
             return 0
         key, *others = self._line.keys
         missing, left_ms = self._returning.missing(key, self._line.classes[0], now_ms)
@@ -219,30 +230,34 @@ class Batching:
         return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
-        """What to run on a free engine; None: nothing is ready. Call `expire` and `pause` first."""
-        chosen = self._next(self._preparing.ready, now_ms)
+        """What to run on a free engine; None: nothing is ready. Call `expire` and `pause` first.
+
+        A stream's place may be in it whose frame is stale: it is to be left out, unless there is a
+        newer one.
+        """
+        chosen = self._forming.next(self._preparing.ready, now_ms)
         if not chosen:
             return None
-        cost, size = self._cost(chosen[0].key), len(chosen)
+        takes_ms = self._forming.takes_ms(chosen)
         self.cancel(waiting.item for waiting in chosen)
         self._probing.ran(chosen[0].key)
         self._busy_since_ms = now_ms
-        self._busy_until_ms = now_ms + (0 if cost is None else round(cost.of(size)))
+        self._busy_until_ms = now_ms + round(takes_ms)
         self._running = chosen
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
         """The items that would run were the engine free and all ready, in order of service."""
-        return tuple(waiting.item for waiting in self._next(self._line, now_ms))
+        return tuple(waiting.item for waiting in self._forming.next(self._line, now_ms))
 
     def idle(self, now_ms: int) -> None:
         """The engine has finished the batch that it was last given."""
         self._busy_until_ms = 0
         if not self._running:
             return
-        members = [ran.priority for ran in self._running]
-        self._owed.ran(members, self._line.classes, now_ms - self._busy_since_ms)
-        self._usage.ran(members, now_ms - self._busy_since_ms, now_ms)
+        took_ms = now_ms - self._busy_since_ms
+        self._forming.ran(self._running, self._line, took_ms, now_ms)
+        self._usage.ran([ran.priority for ran in self._running], took_ms, now_ms)
         # Who has items waiting still is not answered yet, and has no reason to come back.
         unanswered = self._line.requests
         back = [ran for ran in self._running if ran.request not in unanswered]
@@ -250,37 +265,12 @@ class Batching:
         self._returning.answered(
             self._running[0].key,
             len(back),
-            max((ran.priority for ran in back), default=_CONTROL),
+            max((ran.priority for ran in back), default=CONTROL),
             cost.fixed_ms,
-            now_ms - self._busy_since_ms,
+            took_ms,
             now_ms,
         )
         self._running = []
-
-    def _next(self, line: Line, now_ms: int) -> list[Waiting]:
-        """What of a line would run, in order of service; nothing if it is empty."""
-        return self._owed_batch(line, now_ms) or self._batch(line, None, now_ms)
-
-    def _batch(self, line: Line, before: int | None, now_ms: int) -> list[Waiting]:
-        """The same, but for a class that goes before the others if there is one."""
-        mates = line.mates(self._max_batch, before)
-        cost = self._cost(mates[0].key) if mates else None
-        return mates if cost is None else mates[: self._size(mates, cost, now_ms)]
-
-    def _owed_batch(self, line: Line, now_ms: int) -> list[Waiting] | None:
-        """What runs because its class has waited through enough of others'; None: nothing.
-
-        CONTROL is overtaken only by who is owed a few batches: there are gaps between its calls.
-        """
-        classes = line.classes
-        enough = _OWED_TO_OVERTAKE_CONTROL if _CONTROL in classes else 1
-        for priority in classes:
-            if debt := self._owed.debt(priority):
-                batch = self._batch(line, priority, now_ms)
-                cost = self._cost(batch[0].key)
-                if cost is None or enough * cost.of(len(batch)) <= debt:
-                    return batch
-        return None
 
     def _speed(self, priority: int, now_ms: int) -> float:
         """Share of the engine that a class may count on while it waits.
@@ -288,14 +278,11 @@ class Batching:
         What comes later and overtakes it is as much as there was of late; classes below have
         their kept share if they wait, but of CONTROL's time only what they are owed long since.
         """
-        if priority == _CONTROL:
+        if priority == CONTROL:
             return 1.0
         below = sum(waiting > priority for waiting in self._line.classes)
         left = 1 - self._usage.above(priority, now_ms) - self._kept_share * below
         return max(left, self._kept_share, _LEAST_SPEED)
-
-    def _control_expected(self, now_ms: int) -> bool:
-        return self._control_until_ms is not None and now_ms < self._control_until_ms
 
     def _done_ms(
         self, items: Sequence[Waiting], keys: Counter[Hashable], pace: Pace, now_ms: int
@@ -309,58 +296,43 @@ class Batching:
             now_ms: now.
         """
         ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
-        waits_ms: float = max(self._busy_until_ms - now_ms, 0)
-        waits_ms += pace.queued(ahead + keys, items[-1].key) - own_ms
+        ahead_ms = pace.queued(ahead + keys, items[-1].key) - own_ms
+        ran_ms = max(self._busy_until_ms, now_ms) - self._busy_since_ms
+        overtaking_ms, overtaking = self._forming.overtaking(
+            self._line, items[0].priority, ahead_ms, self._running, ran_ms, now_ms
+        )
+        waits_ms = max(self._busy_until_ms - now_ms, 0) + ahead_ms + overtaking_ms
         if before := _preparations(items):
             count, prepared_ms = len(items), pace.usual(before)
-            first_ms = self._unready_ms(items[0], pace, now_ms) + prepared_ms / count
+            first_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count
             if first_ms > waits_ms:
-                first_ms += self._others_ms(pace, now_ms)
+                first_ms += max(self._others_ms(pace, now_ms), overtaking_ms)
             # Then all of its own one after another, or all prepared and the last alone.
             rest_ms = max(prepared_ms - own_ms, 0.0) * (1 - 1 / count)
             waits_ms = max(waits_ms, first_ms + rest_ms)
         # Only who waits can be overtaken.
         return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
 
-    def _unready_ms(self, waiting: Waiting, pace: Pace, now_ms: int) -> float:
-        """Until what goes before an item is prepared."""
-        before = _preparations(self._preparing.unready.before(waiting))
+    def _lacking_ms(self, batch: Sequence[Waiting]) -> float:
+        """What the engine prepares itself of a batch: content that came after its item's turn."""
+        ready, unready = self._preparing.ready, self._preparing.unready
+        lacking = (one for one in batch if one.item in unready and one.item in ready)
+        return Pace(self._cost, 1).usual(_preparations(lacking))
+
+    def _unready_ms(self, waiting: Waiting, overtaking: int, pace: Pace, now_ms: int) -> float:
+        """Until what goes before a call's item is prepared, and so many of its class's streams'."""
+        unready = self._preparing.unready
+        streams = islice(unready.of((waiting.priority, True)), overtaking)
+        before = _preparations(unready.before(waiting)) + _preparations(streams)
         return max(self._prepared_at_ms - now_ms, 0) + pace.usual(before)
 
     def _others_ms(self, pace: Pace, now_ms: int) -> float:
         """What an engine begins with that is free before an item is prepared: it does not wait."""
-        under_way = self._preparing.under_way
-        others = self._next(self._preparing.ready, now_ms) or ([under_way] if under_way else [])
+        under_way, ready = self._preparing.under_way, self._preparing.ready
+        others = self._forming.next(ready, now_ms) or ([under_way] if under_way else [])
         return pace.usual(Counter(other.key for other in others))
-
-    def _size(self, mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
-        """How many of the mates run now."""
-        size, limit_ms = _fitting(mates, cost, now_ms), self._limit_ms(now_ms)
-        if limit_ms is None or all(mate.priority == _CONTROL for mate in mates[:size]):
-            return size
-        within = cost.within(limit_ms, size)
-        own = sum(1 for _ in takewhile(lambda mate: mate.priority == _CONTROL, mates[:size]))
-        return max(within, own)
-
-    def _limit_ms(self, now_ms: int) -> int | None:
-        """Longest that a batch with others than CONTROL in it may take now; None: no limit."""
-        return self._max_block_ms if self._control_expected(now_ms) else None
 
 
 def _preparations(items: Iterable[Waiting]) -> Counter[Hashable]:
     """How many of each there are to be done."""
     return Counter(item.preparation for item in items if item.preparation is not None)
-
-
-def _fitting(mates: Sequence[Waiting], cost: Cost, now_ms: int) -> int:
-    """How many of the mates can run together without a member missing its deadline by it.
-
-    A member that would be late even alone does not bind the others.
-    """
-    tightest = None
-    for size, mate in enumerate(mates, start=1):
-        if now_ms + cost.of(1) <= mate.deadline_ms:
-            tightest = mate.deadline_ms if tightest is None else min(tightest, mate.deadline_ms)
-        if size > 1 and tightest is not None and now_ms + cost.of(size) > tightest:
-            return size - 1
-    return len(mates)

@@ -1,12 +1,14 @@
 """Which items are made ready for the engine before it takes them.
 
-Pure bookkeeping, as `batching`. It is done in the order of service, one at a time, and so many
-ahead of the engine at most. Where as many are prepared as may be, the last of them in order gives
-its place to one that goes before it, and is prepared again in its turn.
+Pure bookkeeping, as `batching`. It is done in the order of service, but for who is owed to go
+first, one at a time, and so many ahead of the engine at most. Where as many are prepared as may be,
+the last of them in order gives its place to one that goes before it, and is prepared again in its
+turn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tectum_server.worker.engine.line import Line, Waiting
@@ -56,26 +58,26 @@ class Preparing:
 
         Or what changes faster than it is prepared would never run.
         """
-        self._prepared.remove(waiting.item)
-        self.unready.remove(waiting.item)
-        came = self._forget_under_way(waiting.item)
+        came = self._forget_under_way(waiting.item) or waiting.item in self.ready
+        self.remove(waiting.item)
         if waiting.preparation:
             self.unready.add(waiting)
-        if (came or not waiting.preparation) and waiting.item not in self.ready:
+        if came or not waiting.preparation:
             self.ready.add(waiting)
 
-    def begin(self, first: int | None) -> Begun | None:
+    def begin(self, first: Sequence[int] = ()) -> Begun | None:
         """What to prepare now; None: nothing waits for it, or enough is prepared.
 
         Args:
-            first: a class that goes before the others; None: none does.
+            first: items that go before the others, in order.
         """
-        coming, dropped = self.unready.first(first), None
+        owed = (one for item in first if (one := self.unready.get(item)) is not None)
+        coming, dropped = next(owed, None) or next(iter(self.unready), None), None
         if coming is None:
             return None
         if len(self._prepared) >= self._most:
-            dropped = self._prepared.last(first)
-            if dropped is None or _rank(dropped, first) < _rank(coming, first):
+            dropped = max(self._prepared, key=lambda one: _rank(one, first))
+            if _rank(dropped, first) < _rank(coming, first):
                 return None
             self.change(dropped)
             self.ready.remove(dropped.item)
@@ -101,5 +103,5 @@ class Preparing:
         return True
 
 
-def _rank(waiting: Waiting, first: int | None) -> tuple[bool, tuple[int, int, int]]:
-    return (waiting.priority != first, waiting.order)
+def _rank(waiting: Waiting, first: Sequence[int]) -> tuple[bool, tuple[int, bool, int, int]]:
+    return (waiting.item not in first, waiting.order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
@@ -11,10 +12,12 @@ from tectum_server.worker.engine.cost import Preparation
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.pictures import preparation
 from tectum_server.worker.engine.renewing import Renewed
-from tectum_server.worker.engine.telling import item_failure
+from tectum_server.worker.engine.telling import deadline_passed, item_failure, named
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, JobResult, Operation
 
 __all__ = ["Place", "Progress", "jobs_of", "keys_of", "later", "preparations_of"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +25,7 @@ class Progress:
     """A job on its way."""
 
     job: Job
+    """As it is now: what is newer takes the place of its items, and its deadline."""
     predictor: Predictor
     arrived: float
     done: asyncio.Future[None]
@@ -32,6 +36,16 @@ class Progress:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     batch_size: int = 0
+
+    def stale(self, now: float) -> bool:
+        """Whether it is a stream's place whose frame is of no use any more, if none is newer."""
+        return self.job.turn is not None and self.job.deadline <= now
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if not self.done.done():
+            _log.info("expired while waiting", extra=named(self.job))
+            self.done.set_exception(deadline_passed())
 
     @property
     def result(self) -> JobResult:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from tectum_server.worker.jobs import Item, Renewal
+from tectum_server.worker.jobs import Content, Renewal
 
 __all__ = ["Renewed", "ask_after", "asks_again", "freshen"]
 
@@ -77,7 +77,7 @@ class Renewed:
         take: puts newer content in the job's place; whether it could.
     """
 
-    def __init__(self, renewal: Renewal | None, take: Callable[[tuple[Item, ...]], bool]) -> None:
+    def __init__(self, renewal: Renewal | None, take: Callable[[Content], bool]) -> None:
         self._renewal = renewal
         self._take = take
         self._asking: asyncio.Task[None] | None = None
@@ -116,8 +116,8 @@ class Renewed:
 
     async def _ask(self, renewal: Renewal, *, patient: bool) -> None:
         try:
-            while items := await renewal.newest(patient=patient):
-                taken = self._take(items)
+            while (content := await renewal.newest(patient=patient)) is not None:
+                taken = self._take(content)
                 renewal.settled(taken)
                 if not (taken and patient):
                     return

@@ -11,18 +11,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.batching import (
-    Batch,
-    Batching,
-    Refused,
-    Waiting,
-)
+from tectum_server.worker.engine.batching import Batch, Batching, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.preparing import Begun
 from tectum_server.worker.engine.progress import (
@@ -37,15 +33,10 @@ from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
 from tectum_server.worker.engine.running import prepare_safely, run_safely
 from tectum_server.worker.engine.stuck import patience, within
-from tectum_server.worker.engine.telling import deadline_passed, named, out_of_service, refusal
+from tectum_server.worker.engine.telling import named, out_of_service, refusal
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
-from tectum_server.worker.jobs import (
-    Item,
-    Job,
-    JobResult,
-    Renewal,
-)
+from tectum_server.worker.jobs import Content, Job, JobResult, Renewal
 from tectum_server.worker.metrics import EngineMetrics
 
 __all__ = ["Scheduler"]
@@ -137,7 +128,7 @@ class Scheduler:
             arrived=self._clock(),
             done=asyncio.get_running_loop().create_future(),
             outputs=[None] * len(job.items),
-            renewed=Renewed(renewal, lambda items: self._renew(progress, items)),
+            renewed=Renewed(renewal, lambda content: self._renew(progress, content)),
         )
         self._admit(progress)
         self._under_way.add(progress)
@@ -164,6 +155,7 @@ class Scheduler:
                 priority=job.priority,
                 deadline_ms=int(job.deadline * 1000),
                 request=request,
+                turn_ms=None if job.turn is None else int(job.turn * 1000),
                 preparation=preparation,
             )
             for key, preparation in zip(
@@ -190,21 +182,21 @@ class Scheduler:
         if self._looking_ahead:
             self._look_ahead()
 
-    def _renew(self, progress: Progress, items: tuple[Item, ...]) -> bool:
+    def _renew(self, progress: Progress, content: Content) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
         if not self._waits_whole(progress):
             return False
-        job = replace(progress.job, items=items)
+        job = replace(progress.job, items=content.items, deadline=content.deadline)
         try:
             if keys_of(job, progress.predictor) != progress.keys:
                 return False
         except Failure:
             return False
         progress.job = job
-        needs = preparations_of(job, progress.predictor)
-        for number, preparation in zip(progress.items, needs, strict=True):
+        needs = dict(zip(progress.items, preparations_of(job, progress.predictor), strict=True))
+        for number, preparation in needs.items():
             self._places[number].change(preparation)
-            self._policy.change(number, preparation)
+        self._policy.renew(needs, int(job.deadline * 1000))
         self._wake.set()
         self._see_to_preparing()
         return True
@@ -289,10 +281,14 @@ class Scheduler:
         jobs = jobs_of(known)
         whole = [job.renewed for job in jobs if self._waits_whole(job)]
         expected = self._expected_ms(known)
-        due_ms = min(place.progress.job.deadline for place in known) * 1000
-        await freshen(whole, expected, due_ms - self._now_ms() - (expected or 0.0))
+        calls = [job.job.deadline for job in jobs if job.job.turn is None]
+        spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
+        await freshen(whole, expected, spare_ms)
         for job in jobs:
             job.renewed.end()
+            if job.stale(self._clock()) and self._waits_whole(job):
+                self._forget(job.items)
+                job.expire()
         there = [place for number in batch.items if (place := self._places.pop(number, None))]
         for place in there:
             if place.unready:  # what it has came too late to be prepared in its turn
@@ -315,8 +311,11 @@ class Scheduler:
         if begun.dropped is not None:
             self._places[begun.dropped].prepared = None
         place = self._places[begun.item]
-        await self._make_ready(place, self._prepare)
-        if self._policy.end_preparing() and place.unready:  # it failed
+        # A stale frame is not computed: its place is ready for a newer one, or to be left out.
+        stale = place.progress.stale(self._clock())
+        if not stale:
+            await self._make_ready(place, self._prepare)
+        if self._policy.end_preparing() and place.unready and not stale:  # it failed
             self._forget([begun.item])
         self._wake.set()
 
@@ -371,10 +370,7 @@ class Scheduler:
 
     def _drop_expired(self) -> None:
         for number in self._policy.expire(self._now_ms()):
-            progress = self._places.pop(number).progress
-            if not progress.done.done():
-                _log.info("expired while waiting", extra=named(progress.job))
-                progress.done.set_exception(deadline_passed())
+            self._places.pop(number).progress.expire()
 
     def _forget(self, items: list[int]) -> None:
         self._policy.cancel(items)

@@ -3,17 +3,19 @@
 For trying rules and limits on recorded or invented arrivals (`benchmarks/replay.py`), and for tests
 that would take minutes of sleeping otherwise. An engine that does one batch at a time is assumed,
 beside it one that does one preparation at a time, and nothing else: no decoding, no transport, no
-clock. Times are whole milliseconds.
+clock. Live streams are `cameras`: whoever runs gives its newest frame as its batch begins, and what
+that lacks then is prepared by the engine itself. Times are whole milliseconds.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tectum_server.worker.engine.batching import Batching, Reason, Refused, Waiting
+from tectum_server.worker.engine.cameras import Stream
 from tectum_server.worker.engine.cost import Preparation
 
 __all__ = ["Arrival", "Told", "simulate"]
@@ -62,6 +64,7 @@ def simulate(
     arrivals: Iterable[Arrival],
     takes_ms: Callable[[Hashable, int], float],
     observe: Callable[[Hashable, int, float], None] = lambda *_: None,
+    streams: Sequence[Stream] = (),
     prepares_ms: Callable[[Preparation], float] = lambda one: one.size,
 ) -> list[Told]:
     """Let arrivals come, and the engine run what the policy says, until nothing is left.
@@ -72,6 +75,7 @@ def simulate(
         takes_ms: what a batch of so many items of a key takes indeed.
         observe: told of each batch and preparation when it ends; `CostModel.observe`, where costs
             are learnt.
+        streams: that are open beside; what becomes of their frames is told there.
         prepares_ms: what a preparation takes indeed.
 
     Returns:
@@ -80,7 +84,7 @@ def simulate(
     Raises:
         ValueError: an arrival is earlier than the one before it.
     """
-    day = _Day(policy, takes_ms, observe, prepares_ms)
+    day = _Day(policy, takes_ms, observe, prepares_ms, streams)
     for arrival in arrivals:
         day.until(arrival.at_ms)
         day.come(arrival)
@@ -104,6 +108,7 @@ class _Day:
         takes_ms: Callable[[Hashable, int], float],
         observe: Callable[[Hashable, int, float], None],
         prepares_ms: Callable[[Preparation], float],
+        streams: Sequence[Stream],
     ) -> None:
         self.told: list[Told] = []
         self._policy = policy
@@ -112,7 +117,11 @@ class _Day:
         self._prepares_ms = prepares_ms
         self._prepared_ms: int | None = None
         """When the preparation under way ends."""
+        self._under_way: int | None = None
+        """Its item."""
         self._preparation: Preparation | None = None
+        self._lacking: set[int] = set()
+        """Items that need a preparation, and have not had it with the content of now."""
         self._now_ms = 0
         self._running: _Running | None = None
         self._wakes_ms: int | None = None
@@ -124,6 +133,13 @@ class _Day:
         self._leaving: list[tuple[int, int]] = []
         """When callers hang up, and on which request."""
         self._numbers = 0
+        self._places: dict[int, Stream] = {}
+        """Of each stream's item that waits or runs, the stream."""
+        self._streams = streams
+        self._frames: list[tuple[int, int]] = []
+        """When streams' next frames are captured, and which streams'."""
+        for number in range(len(streams)):
+            self._film(number)
 
     def come(self, arrival: Arrival) -> None:
         """It is now, and a request comes."""
@@ -136,7 +152,7 @@ class _Day:
                 arrival.priority,
                 arrival.at_ms + arrival.patience_ms,
                 request,
-                arrival.preparation,
+                preparation=arrival.preparation,
             )
             for place, key in enumerate(arrival.keys)
         ]
@@ -147,6 +163,8 @@ class _Day:
         self._numbers += len(items)
         self._left[request] = {item.item for item in items}
         self._requests |= dict.fromkeys(self._left[request], request)
+        if arrival.preparation is not None:
+            self._lacking |= self._left[request]
         if arrival.leaves_after_ms is not None:
             heapq.heappush(self._leaving, (arrival.at_ms + arrival.leaves_after_ms, request))
         if self._running is None:
@@ -161,6 +179,8 @@ class _Day:
             self._now_ms = next_ms
             while self._leaving and self._leaving[0][0] <= next_ms:
                 self._forget(heapq.heappop(self._leaving)[1])
+            while self._frames and self._frames[0][0] <= next_ms:
+                self._capture(heapq.heappop(self._frames)[1])
             self._end_preparing()
             if self._wakes_ms is not None and self._wakes_ms <= next_ms:
                 self._wakes_ms = None
@@ -173,24 +193,87 @@ class _Day:
     def _next_ms(self) -> int | None:
         """When something happens next by itself."""
         leaves = self._leaving[0][0] if self._leaving else None
-        moments = (self._wakes_ms, self._prepared_ms, leaves)
+        frame = self._frames[0][0] if self._frames else None
+        moments = (self._wakes_ms, self._prepared_ms, leaves, frame)
         return min((at for at in moments if at is not None), default=None)
+
+    def _capture(self, number: int) -> None:
+        """A stream's camera has one more frame, and asks for a place if it has none."""
+        stream = self._streams[number]
+        stream.capture()
+        self._film(number)
+        self._ask(stream)
+        if self._running is None:
+            self._serve()
+
+    def _film(self, number: int) -> None:
+        """A stream's next frame is to come, if there is one."""
+        next_ms = self._streams[number].next_ms
+        if next_ms is not None:
+            heapq.heappush(self._frames, (next_ms, number))
+
+    def _ask(self, stream: Stream) -> None:
+        """Ask for a place for the newest frame of a stream that has none, if it has one."""
+        waiting = stream.place(self._numbers, self._now_ms)
+        if waiting is None:
+            return
+        captured_ms = waiting.deadline_ms - stream.camera.lifespan_ms
+        verdict = self._policy.admit([waiting], self._now_ms, captured_ms)
+        if isinstance(verdict, Refused):
+            stream.refused(verdict.reason)
+            return
+        self._places[waiting.item] = stream
+        self._numbers += 1
+        if waiting.preparation is not None:
+            self._lacking.add(waiting.item)
+
+    def _renew(self, items: Iterable[int]) -> None:
+        """Let the places be for their streams' newest frames."""
+        for item in items:
+            deadline_ms = self._places[item].renew() if item in self._places else None
+            if deadline_ms is not None:
+                needs = self._needs(item)
+                self._policy.renew({item: needs}, deadline_ms)
+                if needs is not None:
+                    self._lacking.add(item)
+
+    def _needs(self, item: int) -> Preparation | None:
+        """What is to be done to an item before it can run."""
+        if item in self._places:
+            return self._places[item].camera.preparation
+        return self.told[self._requests[item]].arrival.preparation
+
+    def _give_up(self, item: int) -> None:
+        """The frame of a stream's place is stale."""
+        stream = self._places.pop(item)
+        self._lacking.discard(item)
+        stream.refused(Reason.DEADLINE_PASSED)
+        self._ask(stream)
 
     def _forget(self, request: int) -> None:
         """Nobody waits for its answer any more."""
         left = self._left.pop(request, set())
         self._policy.cancel(left)
+        self._lacking -= left
         for item in left:
             self._requests.pop(item, None)
 
     def _prepare(self) -> None:
-        """Begin the next preparation, if none is under way."""
-        if self._prepared_ms is not None:
-            return
-        self._expire()
-        begun = self._policy.begin_preparing(self._now_ms)
-        if begun is not None:
-            self._preparation = self.told[self._requests[begun.item]].arrival.preparation
+        """Begin the next preparation, if none is under way; a stale frame needs none."""
+        while self._prepared_ms is None:
+            self._expire()
+            begun = self._policy.begin_preparing(self._now_ms)
+            if begun is None:
+                return
+            if begun.dropped is not None:
+                self._lacking.add(begun.dropped)
+            stream = self._places.get(begun.item)
+            if stream is not None and stream.too_old(self._now_ms):
+                self._policy.end_preparing()
+                if self._running is None:
+                    self._serve()
+                continue
+            self._under_way, self._preparation = begun.item, self._needs(begun.item)
             took = self._prepares_ms(self._preparation) if self._preparation else 0.0
             self._prepared_ms = self._now_ms + max(1, math.ceil(took))
 
@@ -198,18 +281,24 @@ class _Day:
         """The preparation has ended, if its time has come."""
         if self._prepared_ms is None or self._prepared_ms > self._now_ms:
             return
-        done, self._prepared_ms = self._preparation, None
-        if done is not None:
-            self._observe(done.kind, done.size, self._prepares_ms(done))
-        self._policy.end_preparing()
+        item, self._under_way, self._prepared_ms = self._under_way, None, None
+        if self._preparation is not None:
+            took_ms = self._prepares_ms(self._preparation)
+            self._observe(self._preparation.kind, self._preparation.size, took_ms)
+        if self._policy.end_preparing() and item is not None:
+            self._lacking.discard(item)
         if self._running is None:
             self._serve()
 
     def _expire(self) -> None:
         """What is late waits no longer."""
-        for request in {self._requests[item] for item in self._policy.expire(self._now_ms)}:
+        late = self._policy.expire(self._now_ms)
+        for request in {self._requests[item] for item in late if item not in self._places}:
             self.told[request].reason = Reason.DEADLINE_PASSED
             self._forget(request)
+        for item in late:
+            if item in self._places:
+                self._give_up(item)
 
     def _finish(self) -> None:
         """The batch has ended, if one ran."""
@@ -219,6 +308,11 @@ class _Day:
         self._policy.idle(self._now_ms)
         self._observe(ran.key, len(ran.items), ran.took_ms)
         for item in ran.items:
+            if item in self._places:
+                stream = self._places.pop(item)
+                stream.answered(self._now_ms)
+                self._ask(stream)
+                continue
             request = self._requests.pop(item, None)
             if request is None:  # its caller has gone
                 continue
@@ -226,6 +320,8 @@ class _Day:
             if not self._left[request]:
                 del self._left[request]
                 self.told[request].answered_ms = self._now_ms
+        # Who runs next was asked for what is newer while this ran.
+        self._renew(self._policy.upcoming(self._now_ms))
 
     def _serve(self) -> None:
         """Give a free engine its next batch, as the scheduler does."""
@@ -234,10 +330,25 @@ class _Day:
         if pause:
             self._wakes_ms = self._now_ms + pause
             return
+        items: tuple[int, ...] = ()
         batch = self._policy.next_batch(self._now_ms)
+        while batch is not None and not (items := self._begun(batch.items)):
+            self._policy.idle(self._now_ms)
+            batch = self._policy.next_batch(self._now_ms)
         if batch is None:
             self._wakes_ms = None
             return
-        took = self._takes_ms(batch.key, len(batch.items))
-        self._running = _Running(batch.key, batch.items, took)
-        self._wakes_ms = self._now_ms + max(1, math.ceil(took))
+        lacking = [needs for one in items if one in self._lacking and (needs := self._needs(one))]
+        self._lacking -= set(items)
+        took = self._takes_ms(batch.key, len(items))
+        self._running = _Running(batch.key, items, took)
+        prepared_ms = sum(self._prepares_ms(needs) for needs in lacking)
+        self._wakes_ms = self._now_ms + max(1, math.ceil(prepared_ms + took))
+
+    def _begun(self, items: tuple[int, ...]) -> tuple[int, ...]:
+        """Who runs of a batch, with the newest there is: no stream's place whose frame is stale."""
+        self._renew(items)
+        for item in items:
+            if item in self._places and not self._places[item].begin(self._now_ms):
+                self._give_up(item)
+        return tuple(one for one in items if one in self._places or one in self._requests)

@@ -1,4 +1,7 @@
-"""What becomes of a request that asks to wait: it does, or why it does not."""
+"""What becomes of a request that asks to wait: it does, or why it does not.
+
+Pure bookkeeping, as `batching`. Times are whole milliseconds.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """One place of a stream in the engine's line: which frame it is for, and what is answered.
 
-The place is the first frame's, and so is its deadline. While it waits, a newer frame may take the
-first one's place, so that a robot among many is answered by what its camera sees now; the engine
-says when that is worth a decoding.
+While it waits, a newer frame may take the first one's place, so that a robot among many is answered
+by what its camera sees now; the engine says when that is worth a decoding. Its turn is the
+stream's, whatever frame it is for.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 from tectum.v1 import errors_pb2, image_pb2, model_pb2, stream_pb2
@@ -21,7 +22,14 @@ from tectum_server.worker.front.images import ImageReader, Pixels
 from tectum_server.worker.front.newest import Newest
 from tectum_server.worker.front.sharing import SharedPicture
 from tectum_server.worker.front.stream_setup import Setup
-from tectum_server.worker.jobs import EmbedImages, Item, ItemFailure, ItemOutput, Operation
+from tectum_server.worker.jobs import (
+    Content,
+    EmbedImages,
+    Item,
+    ItemFailure,
+    ItemOutput,
+    Operation,
+)
 
 __all__ = ["Answering"]
 
@@ -73,6 +81,7 @@ class Answering:
         ring: the frames that one may be paired with; None: no pairs are asked for.
         newest: where newer frames are.
         frame: the first; its holder is this place from now on.
+        turn: since when the stream waits for its next answer, monotonic seconds.
     """
 
     def __init__(
@@ -83,11 +92,15 @@ class Answering:
         ring: Ring | None,
         newest: Newest,
         frame: Frame,
+        turn: float,
     ) -> None:
         self.frame = frame
         """The one that the place is for now, held."""
         self.outdone: list[tuple[Frame, Failure | None]] = []
         """Frames that will have no answer of the engine's: a newer one took their place, or why."""
+        self.had_its_turn = False
+        """Whether the engine has computed it."""
+        self._turn = turn
         self._calls = calls
         self._images = images
         self._setup = setup
@@ -109,8 +122,11 @@ class Answering:
             outputs: tuple[ItemOutput | ItemFailure, ...] = ()
             if self._seen.items:
                 job = job_of(self._call, self._seen.operations[0], self._seen.items)
-                with self._calls.book(len(job.items), self._call.priority):
-                    outputs = (await self._calls.compute(self._call, job, self)).outputs
+                captured = self.frame.expires - self.frame.lifespan
+                job = replace(job, arrived=captured, turn=self._turn)
+                # No place is booked: streams are as many as may be open, each with one frame.
+                outputs = (await self._calls.compute(self._call, job, self)).outputs
+                self.had_its_turn = True
             return self._told(self._seen, outputs)
         finally:
             self.settled(taken=False)  # of what is left, if anything is, it is too late
@@ -118,14 +134,17 @@ class Answering:
             if seen is not None:
                 seen.forget_pair()
 
-    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
+    async def newest(self, *, patient: bool) -> Content | None:
         """As jobs.Renewal.newest."""
         while True:
             frame = await self._newest.newer(self._looked_at, patient=patient)
             if frame is None:
-                return ()
+                return None
             self._looked_at = frame.frame_id
-            if not self._may_take_it(frame):  # it waits for a place of its own, and is not read
+            if time.monotonic() >= frame.expires:
+                self._outdo(frame, Failure(errors_pb2.ERROR_REASON_DEADLINE_PASSED, "stale"))
+                continue
+            if not self._is_paired_alike(frame):  # it waits for a place of its own, and is not read
                 self._give_back(frame)
                 continue
             try:
@@ -141,7 +160,7 @@ class Answering:
                 raise
             if self._seen is not None and self._seen.fits(seen):
                 self._offered = seen
-                return seen.items
+                return Content(seen.items, frame.expires)
             seen.forget_pair()
             self._give_back(frame)
 
@@ -159,11 +178,11 @@ class Answering:
             seen.forget_pair()
             self._give_back(seen.frame)
 
-    def _may_take_it(self, frame: Frame) -> bool:
-        """Whether a frame is of use for as long as the place may have to wait, and paired alike."""
+    def _is_paired_alike(self, frame: Frame) -> bool:
+        """Whether a frame has one to be paired with just if the place's own has."""
         has = self._ring is not None and self._ring.before(frame) is not None
         had = self._seen is not None and self._seen.earlier is not None
-        return has == had and frame.expires >= self._call.deadline
+        return has == had
 
     def _outdo(self, frame: Frame, failure: Failure | None) -> None:
         frame.drop()
@@ -183,7 +202,7 @@ class Answering:
         earlier = self._ring.before(frame) if self._ring is not None else None
         if earlier is not None:
             earlier.keep()
-        call = replace(self._call, decode_seconds=0.0)
+        call = replace(self._call, deadline=frame.expires, decode_seconds=0.0)
         try:
             pixels = await self._pixels(frame, call)
             before = None if earlier is None else await self._pixels_if_any(earlier, call)

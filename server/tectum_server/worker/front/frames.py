@@ -42,6 +42,8 @@ class Frame:
     """Monotonic seconds."""
     memory: Share
     """What its content takes."""
+    lifespan: float = 0.0
+    """Seconds from its capture until it expires."""
     clock_offset: float = 0.0
     """Seconds to add to `captured_at` for this worker's clock."""
     resized: stream_pb2.Resized | None = None
@@ -125,6 +127,7 @@ class Arrivals:
                 frame.content = _shared(sent, places)
         except Failure as failure:
             frame.wrong = failure.with_traceback(None)  # which would hold the frame
+        frame.lifespan = lifespan
         frame.expires = time.monotonic() + lifespan - frame.age
         return frame
 

@@ -18,6 +18,10 @@ from tectum_server.worker.front.status import item_error
 __all__ = ["Outgoing"]
 
 _OUTBOX = 64
+_TOO_LATE = frozenset(
+    {errors_pb2.ERROR_REASON_DEADLINE_PASSED, errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE}
+)
+"""Of a frame's age: one that could never be answered within its lifespan is refused otherwise."""
 _Response = stream_pb2.StreamPerceptionResponse
 
 
@@ -67,7 +71,7 @@ class Outgoing:
         if why is None:
             self._calls.metrics.superseded_frames.inc()
             await self._over(frame, stream_pb2.FRAME_STATUS_SUPERSEDED)
-        elif why.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED:
+        elif why.reason in _TOO_LATE:
             await self.stale(frame)
         else:
             await self.failed(frame, why)

@@ -64,6 +64,8 @@ class PerceptionStream:
         request_id = request_id_of(metadata_of(context))
         self._record = Record("StreamPerception", request_id, priority=Priority.CONTROL)
         self._newest = Newest()
+        self._turn = time.monotonic()
+        """When it was last answered by the engine, or opened: its turn among all streams."""
         self._ring: Ring | None = None
         self._out = Outgoing(calls, context, self._record)
         self._in = Incoming(calls, images, sharing, context, self._newest, self._out)
@@ -166,7 +168,9 @@ class PerceptionStream:
             if failure.retry_delay is None:
                 raise
             return setup
-        place = Answering(self._calls, self._images, setup, self._ring, self._newest, frame)
+        place = Answering(
+            self._calls, self._images, setup, self._ring, self._newest, frame, self._turn
+        )
         last: Callable[[], Awaitable[None]] | None = None
         try:
             if setup.asked.tell_input and not setup.resizes_as(before.image_input):
@@ -174,7 +178,7 @@ class PerceptionStream:
                 await self._out.put(_Response(input_changed=changed))
             result = await place.result()
         except Failure as failure:
-            again = self._tries_again(place.frame, setup, failure, place.frame is not frame)
+            again = self._calls.overtaken(setup.call, failure)
             if not (again and self._newest.put_back(place.frame)):
                 place.frame.drop()
                 last = partial(self._out.without, place.frame, None if again else failure)
@@ -184,25 +188,15 @@ class PerceptionStream:
         else:
             place.frame.drop()
             last = partial(self._out.answer, result)
+        finally:
+            if place.had_its_turn:
+                self._turn = time.monotonic()
         # Nothing is held any more: a client that does not read may keep this waiting for long.
         for outdone, why in place.outdone:
             await self._out.without(outdone, why)
         if last is not None:
             await last()
         return setup
-
-    def _tries_again(self, frame: Frame, setup: Setup, why: Failure, of_another: bool) -> bool:
-        """Whether a frame that has no answer of the engine's may have another try.
-
-        Args:
-            frame: the frame.
-            setup: by which it was to be answered.
-            why: it has none.
-            of_another: whether its place, and so the deadline, was an older frame's.
-        """
-        passed = why.reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
-        early = passed and of_another and time.monotonic() < frame.expires
-        return early or self._calls.overtaken(setup.call, why)
 
     def _renewed(self, setup: Setup) -> Setup:
         """The setup; for the model that serves now, if it was reloaded.

@@ -56,6 +56,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     version: str = ""
     request_id: str = ""
     sequel: Sequel | None = None
+    turn: float | None = None
     renewable: bool = False
     """Whether the front may have newer items while it waits."""
 
@@ -66,6 +67,8 @@ class Newer(msgspec.Struct, frozen=True, tag=True):
     request: int
     items: tuple[SubmitItem, ...]
     """Empty: there is nothing newer, and nothing to settle."""
+    deadline: float
+    """As the job's, which it replaces."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

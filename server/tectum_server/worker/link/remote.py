@@ -23,7 +23,7 @@ import numpy as np
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
-    Item,
+    Content,
     ItemFailure,
     ItemOutput,
     Job,
@@ -142,6 +142,7 @@ class RemoteEngine:
             version=job.version,
             request_id=job.request_id,
             sequel=job.sequel,
+            turn=job.turn,
             renewable=renewal is not None,
         )
         if renewal is not None:
@@ -176,23 +177,23 @@ class RemoteEngine:
         if self._link is not None and not self._link.pulse.lost:
             self._link.channel.send(Want(name))
 
-    def _offer(self, link: Connection, number: int, items: tuple[Item, ...]) -> bool:
-        """Send newer items for a job, if there is room for them; none: that there are none.
+    def _offer(self, link: Connection, number: int, content: Content | None) -> bool:
+        """Send newer content for a job, if there is room for it; None: that there is none.
 
         What is left for BULK is enough for what can be done without.
         """
         if number not in link.waiting or link is not self._link:
             return False  # it is answered: space that it took now would never come back
-        if not items:
-            link.channel.send(Newer(number, ()))
+        if content is None:
+            link.channel.send(Newer(number, (), 0.0))
             return True
-        wanted = packed_bytes([array for item in items for array in item.arrays])
+        wanted = packed_bytes([array for item in content.items for array in item.arrays])
         if not has_room(link.arena.capacity, link.arena.used, wanted, Priority.BULK):
             return False
-        packed = link.pack(number, items)
+        packed = link.pack(number, content.items)
         if packed is None:
             return False
-        link.channel.send(Newer(number, packed))
+        link.channel.send(Newer(number, packed, content.deadline))
         return True
 
     def _connected(self) -> Connection:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from tectum_server.worker.jobs import Item, Renewal
+from tectum_server.worker.jobs import Content, Renewal
 
 __all__ = ["Offering", "Requested"]
 
@@ -26,7 +26,7 @@ class Offering:
         send: sends it, or that there is none; whether it could.
     """
 
-    def __init__(self, renewal: Renewal, send: Callable[[tuple[Item, ...]], bool]) -> None:
+    def __init__(self, renewal: Renewal, send: Callable[[Content | None], bool]) -> None:
         self._renewal = renewal
         self._send = send
         self._sent = False
@@ -52,17 +52,17 @@ class Offering:
         self.settle(taken=False)
 
     async def _offer(self, *, patient: bool) -> None:
-        items: tuple[Item, ...] = ()
+        content: Content | None = None
         try:
-            items = await self._renewal.newest(patient=patient)
+            content = await self._renewal.newest(patient=patient)
         except Exception:
             _log.exception("newer content cannot be had; the job runs with what it has")
-        if items:
+        if content is not None:
             self._sent = True
-            if self._send(items):
+            if self._send(content):
                 return
             self.settle(taken=False)
-        self._send(())  # nothing, too, is an answer, and waited for
+        self._send(None)  # nothing, too, is an answer, and waited for
 
 
 class Requested:
@@ -76,16 +76,16 @@ class Requested:
     def __init__(self, due: Callable[[bool], None], settle: Callable[[bool], None]) -> None:
         self._due = due
         self._settle = settle
-        self._coming: asyncio.Future[tuple[Item, ...]] | None = None
+        self._coming: asyncio.Future[Content | None] | None = None
 
-    def hear(self, items: tuple[Item, ...]) -> None:
-        """Items from the front; none: there is nothing newer."""
+    def hear(self, content: Content | None) -> None:
+        """Content from the front; None: there is nothing newer."""
         if self._coming is not None and not self._coming.done():
-            self._coming.set_result(items)
-        elif items:
+            self._coming.set_result(content)
+        elif content is not None:
             self._settle(False)
 
-    async def newest(self, *, patient: bool) -> tuple[Item, ...]:
+    async def newest(self, *, patient: bool) -> Content | None:
         """As jobs.Renewal.newest."""
         self._coming = asyncio.get_running_loop().create_future()
         self._due(patient)
@@ -93,7 +93,7 @@ class Requested:
             return await self._coming
         except asyncio.CancelledError:
             with suppress(asyncio.CancelledError, asyncio.InvalidStateError):
-                if self._coming.result():
+                if self._coming.result() is not None:
                     self._settle(False)  # it came, and will not be looked at
             raise
 

@@ -14,7 +14,7 @@ import msgspec
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import Engine, Item, ItemFailure, Job, JobResult, Priority
+from tectum_server.worker.jobs import Content, Engine, Item, ItemFailure, Job, JobResult, Priority
 from tectum_server.worker.link.arena import Arena
 from tectum_server.worker.link.arrays import pack, unpack
 from tectum_server.worker.link.beating import beat
@@ -242,7 +242,8 @@ class _Front:
         if renewal is None and message.items:
             self._say(Settled(message.request, taken=False))
         elif renewal is not None:
-            renewal.hear(self._items(message.items))
+            items = self._items(message.items)
+            renewal.hear(Content(items, message.deadline) if items else None)
 
     def _say(self, message: Due | Settled) -> None:
         if not self._closed:
@@ -270,6 +271,7 @@ class _Front:
             version=message.version,
             request_id=message.request_id,
             sequel=message.sequel,
+            turn=message.turn,
         )
         if not message.renewable:
             return await self._packed(message.request, await self._engine.submit(job))

@@ -128,6 +128,7 @@ class Rig:
         arrived: float | None = None,
         renewal: Renewal | None = None,
         sequel: Sequel | None = None,
+        turn: float | None = None,
     ) -> asyncio.Task[JobResult]:
         items = tuple(Item(text=text) for text in texts)
         deadline = self.clock.now + within
@@ -140,6 +141,7 @@ class Rig:
             arrived,
             request_id=name,
             sequel=sequel,
+            turn=turn,
         )
         serving = cast("Predictor", predictor or self.predictor)
         return asyncio.create_task(self.scheduler.submit(job, serving, renewal))

@@ -143,7 +143,7 @@ def check_batch(
         assert members[0] == min(queue.values(), key=lambda w: w.order)
         first = CONTROL
 
-    def order(waiting: Waiting) -> tuple[bool, tuple[int, int, int]]:
+    def order(waiting: Waiting) -> tuple[bool, tuple[int, bool, int, int]]:
         """A class that is owed something goes first; which, `test_engine_owed` knows."""
         return (waiting.priority != first, waiting.order)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tectum_server.worker.engine.line import Line, Waiting
+from tectum_server.worker.engine.line import Line, Rank, Waiting
 
 STEPS = st.lists(
     st.tuples(
@@ -16,21 +16,26 @@ STEPS = st.lists(
         st.integers(1, 3),
         st.integers(0, 5),
         st.none() | st.integers(0, 3),
+        st.none() | st.integers(0, 5),
     ),
     max_size=40,
 )
 
 
-@given(STEPS, st.integers(1, 5), st.none() | st.integers(1, 3), st.integers(0, 6))
+RANKS = st.tuples(st.integers(1, 3), st.booleans())
+
+
+@given(STEPS, st.integers(1, 5), st.none() | RANKS, st.integers(0, 6), st.integers(0, 3))
 def test_it_is_a_sorted_list(
-    steps: list[tuple[bool, str, int, int, int | None]],
+    steps: list[tuple[bool, str, int, int, int | None, int | None]],
     most: int,
-    before: int | None,
+    first: Rank | None,
     now_ms: int,
+    forborne_ms: int,
 ) -> None:
     line, plain = Line(), list[Waiting]()
-    for number, (comes, key, priority, due_ms, request) in enumerate(steps):
-        one = Waiting(number, key, priority, due_ms, request)
+    for number, (comes, key, priority, due_ms, request, turn_ms) in enumerate(steps):
+        one = Waiting(number, key, priority, due_ms, request, turn_ms)
         if comes:
             expected = Counter(other.key for other in plain if other.order < one.order)
             assert line.ahead(one) == expected
@@ -47,17 +52,38 @@ def test_it_is_a_sorted_list(
     assert len(line) == len(plain)
     assert line.keys == Counter(one.key for one in plain)
     assert all(line.keys.values())  # none that nothing waits of
+    assert line.calls == sum(one.turn_ms is None for one in plain)
+    assert line.ranks == sorted({one.rank for one in plain})
     assert line.classes == sorted({one.priority for one in plain})
     assert line.depth == Counter(one.priority for one in plain)
     assert line.requests == {one.request for one in plain} - {None}
     assert line.due_ms == min((one.deadline_ms for one in plain), default=None)
-    assert sorted(line.late(now_ms)) == sorted(o.item for o in plain if o.deadline_ms <= now_ms)
-    order = sorted(plain, key=lambda one: (one.priority != before, one.order))
+    late = [
+        one.item
+        for one in plain
+        if one.deadline_ms + (0 if one.turn_ms is None else forborne_ms) <= now_ms
+    ]
+    assert sorted(line.late(now_ms, forborne_ms)) == sorted(late)
+    order = sorted(plain, key=lambda one: (one.rank != first, one.order))
     expected_mates = [one for one in order if one.key == order[0].key][:most]
-    assert line.mates(most, before) == expected_mates
-    assert [line.first(before), line.last(before)] == (
-        [order[0], order[-1]] if order else [None] * 2
-    )
+    assert list(line) == sorted(plain, key=lambda one: one.order)
+    assert list(line.of((1, True))) == [one for one in line if one.rank == (1, True)]
     assert all(one.item in line and line.get(one.item) == one for one in plain)
     assert len(steps) not in line
     assert line.get(len(steps)) is None
+    assert line.mates(most, () if first is None else (first,)) == expected_mates
+
+
+def test_calls_go_by_their_deadlines_and_streams_behind_them_by_who_waits_for_longest() -> None:
+    line = Line()
+    for one in (
+        Waiting(1, "a", 1, deadline_ms=5, turn_ms=70),
+        Waiting(2, "a", 1, deadline_ms=9, turn_ms=60),
+        Waiting(3, "a", 1, deadline_ms=8),
+        Waiting(4, "a", 1, deadline_ms=7),
+        Waiting(5, "a", 2, deadline_ms=1),
+    ):
+        line.add(one)
+
+    assert [one.item for one in line.mates(9)] == [4, 3, 2, 1, 5]
+    assert [one.item for one in line.mates(9, ((1, True),))] == [2, 1, 4, 3, 5]

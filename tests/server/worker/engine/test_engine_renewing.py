@@ -10,7 +10,7 @@ from tests.server.worker.engine.gated import settle
 from tests.server.worker.renewals import Source
 
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
-from tectum_server.worker.jobs import Item
+from tectum_server.worker.jobs import Content, Item
 
 FAR = 1e9
 """Milliseconds until somebody's answer would be too late."""
@@ -56,8 +56,8 @@ async def test_a_job_without_a_source_is_never_asked() -> None:
 async def test_it_is_asked_again_until_something_is_not_taken() -> None:
     source, given_to = Source(), list[str]()
 
-    def take(items: tuple[Item, ...]) -> bool:
-        given_to.append(items[0].text)
+    def take(content: Content) -> bool:
+        given_to.append(content.items[0].text)
         return len(given_to) < 3
 
     renewed = Renewed(source, take)
@@ -112,7 +112,7 @@ async def test_of_a_camera_that_never_stops_no_more_is_decoded_than_is_of_use(
         await asleep.wait()
 
     monkeypatch.setattr("tectum_server.worker.engine.renewing.asyncio.sleep", pause)
-    renewed = Renewed(source, lambda items: not taken.append(items[0].text))  # type: ignore[func-returns-value]
+    renewed = Renewed(source, lambda content: not taken.append(content.items[0].text))  # type: ignore[func-returns-value]
     for number in range(100):
         source.has(text(str(number)))
 
@@ -132,8 +132,8 @@ async def turn() -> None:
 async def test_the_members_of_a_long_batch_are_asked_once_and_waited_for() -> None:
     sources, taken = [Source() for _ in range(3)], list[str]()
 
-    def take(items: tuple[Item, ...]) -> bool:
-        taken.append(items[0].text)
+    def take(content: Content) -> bool:
+        taken.append(content.items[0].text)
         return True
 
     for number, source in enumerate(sources[:2]):

@@ -81,9 +81,11 @@ class Seeing(Rig):
         priority: P = P.INTERACTIVE,
         within: float = FOREVER,
         renewal: Source | None = None,
+        turn: float | None = None,
     ) -> asyncio.Task[JobResult]:
         items = tuple(shown(value, side) for value in values)
-        job = Job("m", EmbedImages("pooled"), items, priority, self.clock.now + within)
+        due = self.clock.now + within
+        job = Job("m", EmbedImages("pooled"), items, priority, due, turn=turn)
         serving = cast("Predictor", self.sees)
         return asyncio.create_task(self.scheduler.submit(job, serving, renewal))
 
@@ -247,7 +249,8 @@ async def test_content_that_comes_too_late_for_that_is_prepared_with_its_batch(r
     task = rig.show(2, renewal=source)
     assert await rig.sees.fitting() == 2
     await source.asked.wait()
-    await settle()
+    while not any(place.prepared for place in rig.scheduler._places.values()):
+        await asyncio.sleep(0.001)
     rig.sees.may_fit.clear()
     assert await source.has_settled(shown(3))
     assert await rig.sees.fitting() == 3  # and it is not done with it when its turn comes
@@ -258,6 +261,68 @@ async def test_content_that_comes_too_late_for_that_is_prepared_with_its_batch(r
 
     assert seen(await task) == [3]
     assert rig.sees.threads == {"prepare_0", "compute_0"}
+
+
+async def test_a_streams_newest_frame_is_prepared_and_of_use_for_as_long_as_it_is(
+    rig: Seeing,
+) -> None:
+    source = Source()
+    rig.show(1, side=SIDE)
+    await rig.sees.begun()
+    task = rig.show(2, within=1.0, renewal=source, turn=0.0)
+    assert await rig.sees.fitting() == 2
+    await source.asked.wait()
+
+    assert await source.has_settled(shown(3), until=rig.clock.now + 3.0)
+    assert await rig.sees.fitting() == 3
+    rig.clock.now += 2.0
+    rig.sees.open()
+
+    assert seen(await task) == [3]
+
+
+async def test_a_streams_frame_that_is_stale_is_not_prepared_and_its_place_left_out(
+    rig: Seeing,
+) -> None:
+    rig.show(1, side=SIDE)
+    await rig.sees.begun()
+    rig.sees.may_fit.clear()
+    rig.show(2)
+    await rig.sees.fitting()
+    stale, fresh = rig.show(3, within=1.0, turn=0.0), rig.show(4, turn=1.0)
+    await settle()
+    rig.clock.now += 1.5
+
+    rig.sees.may_fit.set()
+    assert await rig.sees.fitting() == 4
+    rig.sees.open()
+
+    assert (await refusal(stale)).reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+    assert seen(await fresh) == [4]
+    assert rig.sees.fits == [2, 4]
+
+
+async def test_a_place_whose_turn_came_with_a_stale_frame_runs_with_a_newer_one(
+    rig: Seeing,
+) -> None:
+    source = Source()
+    rig.show(1, side=SIDE)
+    await rig.sees.begun()
+    rig.sees.may_fit.clear()
+    rig.show(2)
+    await rig.sees.fitting()
+    task = rig.show(3, within=1.0, renewal=source, turn=0.0)
+    await source.asked.wait()
+    rig.clock.now += 1.5
+    rig.sees.may_fit.set()
+    while rig.scheduler._policy.unready:
+        await asyncio.sleep(0.001)
+
+    assert await source.has_settled(shown(4), until=rig.clock.now + 3.0)
+    rig.sees.open()
+
+    assert seen(await task) == [4]
+    assert 3 not in rig.sees.fits
 
 
 async def test_what_preparing_takes_is_learnt_and_no_batch_is_kept_by_size(rig: Seeing) -> None:

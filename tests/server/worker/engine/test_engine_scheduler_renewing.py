@@ -202,18 +202,76 @@ async def test_who_goes_as_a_long_batch_begins_is_left_out(rig: Rig) -> None:
     assert len(rig.scheduler._places) == 0
 
 
-async def test_newer_content_does_not_move_the_deadline(rig: Rig) -> None:
+# ---------------------------------------------------------------- streams' places
+
+
+async def test_a_place_is_of_use_for_as_long_as_its_newest_frame_is(rig: Rig) -> None:
     source = Source()
     await rig.busy()
-    task = rig.submit("old", within=1.0, renewal=source)
+    task = rig.submit("old", within=1.0, renewal=source, turn=0.0)
     await source.asked.wait()
-    await source.has_settled(text("newer"))
+    await source.has_settled(text("newer"), until=rig.clock.now + 3.0)
 
     rig.clock.now += 2.0
     rig.predictor.open()
 
-    assert (await refusal(task)).reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
-    assert rig.predictor.batches == [["first"]]
+    assert lengths(await task) == [5]
+
+
+async def test_a_place_whose_frame_is_stale_as_its_batch_begins_is_left_out(rig: Rig) -> None:
+    source = Source()
+    await rig.busy()
+    stale = rig.submit("old", within=1.0, renewal=source, turn=0.0)
+    mate = rig.submit("mate", turn=1.0)
+    await source.asked.wait()
+    await source.has_settled(text("newer"), until=rig.clock.now + 1.5)
+
+    rig.clock.now += 1.6
+    rig.predictor.open()
+
+    assert (await refusal(stale)).reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+    assert lengths(await mate) == [4]
+    assert rig.predictor.batches == [["first"], ["mate"]]
+    assert len(rig.scheduler._places) == 0
+
+
+async def test_a_batch_of_nothing_but_stale_places_is_none(rig: Rig) -> None:
+    await rig.busy()
+    stale = [rig.submit("old", within=0.5, turn=0.0) for _ in range(3)]
+    await settle()
+    rig.clock.now += 1.0
+    rig.predictor.open()
+
+    for task in stale:
+        assert (await refusal(task)).reason == errors_pb2.ERROR_REASON_DEADLINE_PASSED
+    assert lengths(await rig.submit("next")) == [4]
+    assert rig.predictor.batches == [["first"], ["next"]]
+
+
+async def test_who_was_answered_longest_ago_is_computed_first() -> None:
+    rig = Rig(max_batch=1)
+    await rig.busy()
+    tasks = [rig.submit(name, turn=turn) for name, turn in (("b", 2.0), ("c", 3.0), ("a", 1.0))]
+    await settle()
+
+    rig.predictor.open()
+    await asyncio.gather(*tasks)
+
+    assert rig.predictor.batches == [["first"], ["a"], ["b"], ["c"]]
+    await rig.scheduler.close()
+
+
+async def test_a_long_batch_waits_for_newer_frames_though_its_own_are_stale(rig: Rig) -> None:
+    await long_batches(rig)
+    source = Source()
+    await rig.busy()
+    task = rig.submit("old", within=3600.0, renewal=source, turn=0.0)  # over as the first one is
+    await settle()
+    source.has(text("newest"))
+
+    rig.predictor.open()
+
+    assert lengths(await task) == [len("newest")]
 
 
 async def test_items_of_one_job_may_be_of_several_operations() -> None:

@@ -15,6 +15,7 @@ from tests.server.worker.serving import Camera, Fronted, Told, until
 from tectum.v1 import stream_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.frames import Arrivals
+from tectum_server.worker.jobs import Priority
 
 Setup, Request = stream_pb2.StreamSetup, stream_pb2.StreamPerceptionRequest
 
@@ -179,13 +180,28 @@ def test_a_client_that_goes_away_leaves_nothing_behind(
     begin(stream, engine)
 
     calls = front.front._calls
-    held = (calls.in_flight.count, calls._items, calls._streams)
+    held = (calls.in_flight.count, calls.memory.used, calls._streams)
 
     stream.close()
 
     assert all(held)
     until(lambda: calls.in_flight.count == 0)
     assert (calls._items, calls._streams) == (0, 0)
+    until(lambda: calls.memory.used == 0)
+
+
+def test_a_frame_takes_no_place_of_calls(
+    front: Fronted, camera: Callable[..., Camera], engine: ScriptedEngine
+) -> None:
+    calls = front.front._calls
+    stream = camera()
+    stream.ready()
+
+    with calls.book(calls.settings.places, Priority.CONTROL):
+        begin(stream, engine)
+        engine.answers(zeros)
+
+        assert stream.result().status == OK
 
 
 def test_a_stream_needs_credentials(

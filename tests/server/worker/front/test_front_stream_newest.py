@@ -22,7 +22,7 @@ from tests.server.worker.frames import (
     statuses,
 )
 from tests.server.worker.messages import raw
-from tests.server.worker.scripted import ScriptedEngine, zeros
+from tests.server.worker.scripted import ScriptedEngine, items_of, zeros
 from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import errors_pb2, stream_pb2
@@ -134,7 +134,7 @@ def test_a_newer_frame_that_cannot_be_read_fails_alone(
     stream.send(frame(2, image=NO_IMAGE))
     send(stream, 3)
 
-    (item,) = asked.result(30)
+    (item,) = items_of(asked.result(30))
     engine.settle(taken=True)
 
     assert (item.arrays[0] == PICTURES[3]).all()
@@ -144,36 +144,57 @@ def test_a_newer_frame_that_cannot_be_read_fails_alone(
     assert {n: s for n, s in statuses(results).items() if n != 2} == {1: SUPERSEDED, 3: OK}
 
 
-def test_a_newer_frame_of_less_patience_than_the_place_waits_for_a_place_of_its_own(
+def test_a_newer_frame_that_is_stale_does_not_take_the_place(
     camera: Callable[..., Camera], engine: ScriptedEngine
 ) -> None:
     stream = camera()
     stream.ready()
     begin(stream, engine)
-    asked = engine.begin_newest()
+    send(stream, 2, at=time.time() - 1.0, lifespan=0.5)
 
-    send(stream, 2, lifespan=0.01)
-    expired = time.monotonic() + 0.05
-    until(lambda: time.monotonic() > expired)
+    nothing = engine.newest_now()
 
-    assert not asked.done()
-    asked.cancel()
+    assert nothing == ()
     assert statuses(ended(stream, engine)) == {1: OK, 2: STALE}
 
 
-def test_a_frame_whose_place_expired_is_tried_again_in_its_own(
+def test_what_is_newer_says_until_when_it_is_of_use(
     camera: Callable[..., Camera], engine: ScriptedEngine
 ) -> None:
     stream = camera()
     stream.ready()
-    begin(stream, engine)
-    renewed(stream, engine, 2)
-    told = [Failure(errors_pb2.ERROR_REASON_DEADLINE_PASSED, "too late")]
+    first = begin(stream, engine)
+    asked = engine.begin_newest()
+    send(stream, 2, lifespan=5.0)
 
-    engine.answers(lambda job: told.pop() if told else zeros(job))
-    results = stream.finish()
+    content = asked.result(30)
 
-    assert statuses(results) == {1: SUPERSEDED, 2: OK}
+    assert content is not None
+    assert content.deadline < time.monotonic() + 5.0 < first.deadline
+    engine.settle(taken=True)
+    assert statuses(ended(stream, engine)) == {1: SUPERSEDED, 2: OK}
+
+
+@pytest.mark.parametrize("reason", ["DEADLINE_PASSED", "DEADLINE_UNREACHABLE"])
+def test_a_frame_that_the_engine_finds_too_old_is_stale_and_its_stream_keeps_its_turn(
+    camera: Callable[..., Camera], engine: ScriptedEngine, reason: str
+) -> None:
+    late = Failure(errors_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}"), "too late")
+    told = [late, zeros, zeros]
+    stream = camera()
+    stream.ready()
+    engine.answers(lambda job: zeros(job) if told.pop(0) is zeros else late)
+    turns, results = list[float](), list[int]()
+
+    for number in range(3):
+        send(stream, number)
+        job = engine.begun.get(timeout=30)
+        assert job.turn is not None
+        turns.append(job.turn)
+        results.append(stream.result().status)
+
+    assert results == [STALE, OK, OK]
+    assert turns[0] == turns[1] < turns[2]
 
 
 def test_a_frame_that_fails_in_anothers_place_fails_as_itself(
@@ -258,7 +279,7 @@ def test_a_frame_without_a_pair_does_not_take_the_place_of_one_that_has_it(
 
     send(stream, 2, now + 1.0)
     send(stream, 3, now + 1.0 + INTERVAL)
-    one, _ = asked.result(30)
+    one, _ = items_of(asked.result(30))
     engine.settle(taken=True)
 
     assert (one.arrays[0] == PICTURES[3]).all()

@@ -14,6 +14,7 @@ from tests.server.worker.renewals import Source
 from tectum.v1 import errors_pb2
 from tectum_server.worker.engine.renewing import Renewed
 from tectum_server.worker.jobs import (
+    Content,
     EmbedImages,
     Item,
     ItemOutput,
@@ -34,9 +35,9 @@ class RenewingEngine(HeldEngine):
     async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         content = [job]
 
-        def take(items: tuple[Item, ...]) -> bool:
+        def take(newer: Content) -> bool:
             if self.takes:
-                content.append(replace(job, items=items))
+                content.append(replace(job, items=newer.items, deadline=newer.deadline))
             return self.takes
 
         renewed = Renewed(renewal, take)
@@ -329,8 +330,10 @@ async def test_the_front_is_told_each_time_that_something_newer_is_due() -> None
     for value in (1, 2):
         coming = asyncio.create_task(requested.newest(patient=True))
         await asyncio.sleep(0)
-        requested.hear((picture(value),))
-        assert (await coming)[0].arrays[0].flat[0] == value
+        requested.hear(Content((picture(value),), 9.0))
+        content = await coming
+        assert content is not None
+        assert content.items[0].arrays[0].flat[0] == value
         requested.settled(taken=True)
 
     assert said == ["due", True, "due", True]
@@ -340,12 +343,12 @@ async def test_what_comes_when_nobody_asks_is_not_taken() -> None:
     said = list[object]()
     requested = Requested(lambda _: said.append("due"), said.append)
 
-    requested.hear((picture(1),))
+    requested.hear(Content((picture(1),), 9.0))
     coming = asyncio.create_task(requested.newest(patient=True))
     await asyncio.sleep(0)
     coming.cancel()
     await asyncio.gather(coming, return_exceptions=True)
-    requested.hear((picture(2),))
+    requested.hear(Content((picture(2),), 9.0))
 
     assert said == [False, "due", False]
 
@@ -356,7 +359,7 @@ async def test_what_came_and_was_not_looked_at_is_not_taken() -> None:
     coming = asyncio.create_task(requested.newest(patient=True))
     await asyncio.sleep(0)
 
-    requested.hear((picture(1),))
+    requested.hear(Content((picture(1),), 9.0))
     coming.cancel()  # in the same breath
     await asyncio.gather(coming, return_exceptions=True)
 

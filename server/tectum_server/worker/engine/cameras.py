@@ -1,0 +1,147 @@
+"""Live cameras for `simulation`: a stream as its front has it, and what becomes of its frames.
+
+Of the frames that wait only the newest is kept; one at a time has a place in the engine's line,
+which a newer one may take. A worker's front does so with decoding and transport in between; here
+neither takes time. Times are whole milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from tectum_server.worker.engine.batching import Reason, Waiting
+from tectum_server.worker.engine.cost import Preparation
+
+__all__ = ["Answer", "Camera", "Stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """What is filmed, and how a stream asks for it."""
+
+    first_ms: float
+    """When its first frame is captured, which is when its stream opens."""
+    period_ms: float
+    """From one frame to the next."""
+    frames: int
+    lifespan_ms: int
+    key: Hashable = "frame"
+    """As `Waiting.key`."""
+    priority: int = 1
+    preparation: Preparation | None = None
+    """What has to be done to each frame before it can run; None: nothing."""
+
+    def captured_ms(self, frame: int) -> int:
+        """When a frame is."""
+        return int(self.first_ms + frame * self.period_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To one frame."""
+
+    frame: int
+    captured_ms: int
+    began_ms: int
+    """When its batch did."""
+    answered_ms: int
+    newest: int
+    """The frame that was the newest then."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One camera's, and what it has heard."""
+
+    camera: Camera
+    answers: list[Answer] = field(default_factory=list)
+    superseded: int = 0
+    stale: int = 0
+    failed: Counter[Reason] = field(default_factory=Counter)
+    """Frames by why they have no answer, if they are neither."""
+    captured: int = 0
+    """Frames so far."""
+    _newest: int | None = None
+    """That waits for a place."""
+    _placed: int | None = None
+    """That has one."""
+    _began_ms: int = 0
+    _newest_then: int = 0
+    _turn_ms: int | None = None
+
+    @property
+    def next_ms(self) -> int | None:
+        """When the next frame is captured; None: there is none."""
+        return (
+            self.camera.captured_ms(self.captured) if self.captured < self.camera.frames else None
+        )
+
+    def capture(self) -> None:
+        """There is one frame more."""
+        if self._newest is not None:
+            self.superseded += 1
+        self._newest = self.captured
+        self.captured += 1
+
+    def place(self, item: int, now_ms: int) -> Waiting | None:
+        """The newest frame's place in the line; None: it has one already, or there is no frame.
+
+        Args:
+            item: names it, if there is one.
+            now_ms: now.
+        """
+        if self._newest is None or self._placed is not None:
+            return None
+        if self._turn_ms is None:
+            self._turn_ms = now_ms
+        self._placed, self._newest = self._newest, None
+        camera = self.camera
+        return Waiting(
+            item,
+            camera.key,
+            camera.priority,
+            self._stale_ms(self._placed),
+            item,
+            self._turn_ms,
+            camera.preparation,
+        )
+
+    def renew(self) -> int | None:
+        """Let the place be for the newest frame; gives when that is stale. None: none is newer."""
+        if self._newest is None:
+            return None
+        self.superseded += 1
+        self._placed, self._newest = self._newest, None
+        return self._stale_ms(self._placed)
+
+    def begin(self, now_ms: int) -> bool:
+        """The place's batch begins; whether its frame may be in it."""
+        self._began_ms, self._newest_then = now_ms, self.captured - 1
+        return not self.too_old(now_ms)
+
+    def too_old(self, now_ms: int) -> bool:
+        """Whether the frame that has a place is of no use any more."""
+        return self._placed is None or self._stale_ms(self._placed) <= now_ms
+
+    def refused(self, reason: Reason) -> None:
+        """The frame that had a place, or asked for one, has no answer."""
+        self._placed = None
+        if reason in (Reason.DEADLINE_PASSED, Reason.DEADLINE_UNREACHABLE):
+            self.stale += 1
+        else:
+            self.failed[reason] += 1
+
+    def answered(self, now_ms: int) -> None:
+        """The batch has ended."""
+        if self._placed is None:
+            raise AssertionError("only a frame with a place is answered")
+        frame, camera = self._placed, self.camera
+        self.answers.append(
+            Answer(frame, camera.captured_ms(frame), self._began_ms, now_ms, self._newest_then)
+        )
+        self._placed, self._turn_ms = None, now_ms
+
+    def _stale_ms(self, frame: int) -> int:
+        return self.camera.captured_ms(frame) + self.camera.lifespan_ms
