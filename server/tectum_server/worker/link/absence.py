@@ -15,6 +15,8 @@ _AROUND = 0.5
 _SOONEST, _LATEST = 0.5, 50.0
 """Within which a caller is told to come back: while it still waits, a minute where the SDK is left
 to itself, and not before the end where that is known, for it may have two tries only."""
+_ROUNDING = 1e-6
+"""Seconds: who was told when to ask comes then, and not a rounding error sooner."""
 
 
 class Absence:
@@ -46,4 +48,4 @@ class Absence:
         """
         away = 0.0 if self._since is None else now - self._since
         left = self._start + _AROUND - away
-        return min(max(left if left > 0 else away / 2, _SOONEST), _LATEST)
+        return min(max(left if left > _ROUNDING else away / 2, _SOONEST), _LATEST)
