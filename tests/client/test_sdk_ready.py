@@ -1,13 +1,13 @@
 """Finding a worker: waiting for it, finding it again after a restart, and TLS."""
 
 import asyncio
-import subprocess
 import time
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
+from tests.checkout import ROOT
 from tests.client.fake_worker import FakeWorker
 
 import tectum
@@ -57,27 +57,9 @@ async def test_a_restarted_worker_is_found_again_within_seconds() -> None:
         await aclient.close()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    roots, key = folder / "roots.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "1", "-subj", "/CN=worker", "-keyout", key, "-out", roots),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return roots, key
-
-
-async def test_a_worker_behind_tls_is_reached_with_its_roots(
-    certificate: tuple[Path, Path],
-) -> None:
-    roots, key = certificate
+async def test_a_worker_behind_tls_is_reached_with_its_roots() -> None:
+    folder = ROOT / "tests" / "fixtures" / "tls"
+    roots, key = folder / "certificate.pem", folder / "key.pem"
     pair = [(key.read_bytes(), roots.read_bytes())]
     with FakeWorker(credentials=grpc.ssl_server_credentials(pair)) as worker:
         for tls in (roots, roots.read_bytes()):

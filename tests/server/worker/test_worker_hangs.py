@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -13,14 +12,13 @@ from pathlib import Path
 
 import pytest
 from tests.server.worker.asking import images
-from tests.server.worker.linked import IMAGE, MEMORY, Listening, job
+from tests.server.worker.planted import asked_once
 from tests.server.worker.processes import ENGINE, Processes, gone
 from tests.server.worker.serving import PATIENCE, Caller
 
 from tectum.v1 import errors_pb2
 from tectum_core.bundle import Repository
 from tectum_server.worker import children
-from tectum_server.worker.failure import Failure
 from tectum_server.worker.pulse import Pulse
 
 
@@ -99,48 +97,14 @@ async def test_who_is_heard_of_is_not_ended() -> None:
     await watching
 
 
-_STUCK = """
-import sys, threading
-from tectum_server.worker.engine import process, scheduler
-
-scheduler.run_safely = lambda *_: threading.Event().wait()
-sys.exit(process.main())
-"""
-
-
 async def test_an_engine_that_is_stuck_in_a_batch_ends_so_that_another_can_begin(
     root: Path, tmp_path: Path
 ) -> None:
-    told = {
-        "repository": str(root),
-        "models": ["arm"],
-        "asked": None,
-        "max_batch": 1,
-        "compute_timeout": 0.2,
-        "socket": str(tmp_path / "socket"),
-        "log_level": "info",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _STUCK,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(told).encode() + b"\n")
-    async with asyncio.timeout(PATIENCE):
-        remote = Listening(tmp_path / "socket", MEMORY, MEMORY)
-        changed = asyncio.Event()
-        remote.on_change(changed.set)
-        remote.start()
-        while not remote.models:
-            await changed.wait()
-            changed.clear()
+    stuck = "scheduler.run_safely = lambda *_: threading.Event().wait()"
 
-        with pytest.raises(Failure) as caught:
-            await remote.submit(job(IMAGE))
-        said, log = await process.communicate()
-        await remote.close()
+    ended = await asked_once(stuck, root, tmp_path, compute_timeout=0.2)
 
-    assert caught.value.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
-    assert process.returncode == 1
-    assert b"a batch has not come back" in log
-    assert b'{"beats": true}' in said  # until then its event loop turned
+    assert ended.failure.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
+    assert ended.code == 1
+    assert b"a batch has not come back" in ended.log
+    assert b'{"beats": true}' in ended.said  # until then its event loop turned

@@ -1,6 +1,5 @@
 """An engine that dies is replaced by one that serves the same; and what the processes hold."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -13,13 +12,12 @@ from pathlib import Path
 import pytest
 from tests.bundles import write_bare
 from tests.server.worker.asking import ADMIN, images, options
-from tests.server.worker.linked import IMAGE, MEMORY, Listening, job
+from tests.server.worker.planted import asked_once
 from tests.server.worker.processes import ENGINE, FRONT, Processes
-from tests.server.worker.serving import PATIENCE, Caller
+from tests.server.worker.serving import Caller
 
 from tectum.v1 import errors_pb2, model_pb2
 from tectum_core.bundle import Repository
-from tectum_server.worker.failure import Failure
 
 SERVE = "tectum_server.worker.serve"
 """Where the supervisor is begun."""
@@ -115,52 +113,23 @@ def test_a_new_engine_serves_although_a_version_has_left_the_repository(
 # ---------------------------------------------------------------- a fault of the engine's own
 
 _FAULTY = """
-import sys
-from tectum_server.worker.engine import process, scheduler
-
 def broken(*_):
     raise RuntimeError("a fault of its own")
 
 scheduler.Scheduler._account = broken
-sys.exit(process.main())
 """
 
 
 async def test_an_engine_whose_scheduler_fails_ends_so_that_another_can_begin(
     root: Path, tmp_path: Path
 ) -> None:
-    told = {
-        "repository": str(root),
-        "models": ["arm"],
-        "asked": None,
-        "max_batch": 1,
-        "socket": str(tmp_path / "socket"),
-        "log_level": "info",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _FAULTY,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(told).encode() + b"\n")
-    async with asyncio.timeout(PATIENCE):
-        said = json.loads(await process.stdout.readline())
-        remote = Listening(tmp_path / "socket", MEMORY, MEMORY)
-        changed = asyncio.Event()
-        remote.on_change(changed.set)
-        remote.start()
-        await changed.wait()
+    ended = await asked_once(_FAULTY, root, tmp_path)
 
-        with pytest.raises(Failure) as caught:
-            await remote.submit(job(IMAGE))
-        _, log = await process.communicate()
-        await remote.close()
-
+    said = json.loads(ended.said.splitlines()[0])
     assert [model.partition("@")[0] for model in said["models"]] == ["arm"]
-    assert caught.value.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
-    assert process.returncode == 1
-    assert b"a fault of its own" in log
+    assert ended.failure.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
+    assert ended.code == 1
+    assert b"a fault of its own" in ended.log
 
 
 # ---------------------------------------------------------------- what the processes hold

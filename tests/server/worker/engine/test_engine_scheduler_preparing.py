@@ -226,13 +226,19 @@ async def test_two_batches_are_prepared_ahead_and_no_more() -> None:
     await rig.end()
 
 
-async def test_newer_content_is_prepared_in_place_of_the_older(rig: Seeing) -> None:
+async def asked_for_newer(rig: Seeing) -> tuple[Source, asyncio.Task[JobResult]]:
+    """Picture 2 waits behind a batch that runs, and there may be a newer one in its place."""
     source = Source()
     rig.show(1, side=SIDE)
     await rig.sees.begun()
     task = rig.show(2, renewal=source)
     assert await rig.sees.fitting() == 2
     await source.asked.wait()
+    return source, task
+
+
+async def test_newer_content_is_prepared_in_place_of_the_older(rig: Seeing) -> None:
+    source, task = await asked_for_newer(rig)
 
     assert await source.has_settled(shown(3))
     assert await rig.sees.fitting() == 3
@@ -243,12 +249,7 @@ async def test_newer_content_is_prepared_in_place_of_the_older(rig: Seeing) -> N
 
 
 async def test_content_that_comes_too_late_for_that_is_prepared_with_its_batch(rig: Seeing) -> None:
-    source = Source()
-    rig.show(1, side=SIDE)
-    await rig.sees.begun()
-    task = rig.show(2, renewal=source)
-    assert await rig.sees.fitting() == 2
-    await source.asked.wait()
+    source, task = await asked_for_newer(rig)
     while not any(place.prepared for place in rig.scheduler._places.values()):
         await asyncio.sleep(0.001)
     rig.sees.may_fit.clear()
