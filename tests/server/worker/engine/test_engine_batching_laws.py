@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tectum_server.worker.engine.batching import (
@@ -55,6 +55,11 @@ ARRIVALS = st.lists(
     ),
     max_size=14,
 )
+
+
+def _alone(key: str, priority: int, patience_ms: int) -> Arrival:
+    """One item at the very beginning."""
+    return Arrival(0, (key,), priority, patience_ms, None)
 
 
 def time_for(items: Iterable[Waiting], max_batch: int, last: Hashable | None = None) -> float:
@@ -288,6 +293,7 @@ def test_adding_mates_never_makes_the_head_miss_a_deadline_it_could_meet(
 
 
 @given(ARRIVALS, st.integers(1, 8), st.integers(1, 30))
+@example([_alone("b", CONTROL, 7), _alone("b", CONTROL, 6), _alone("b", INTERACTIVE, 23)], 2, 1)
 def test_with_a_limit_a_batch_is_within_it_or_is_one_item_or_controls_own(
     arrivals: list[Arrival], max_batch: int, max_block_ms: int
 ) -> None:
@@ -296,14 +302,20 @@ def test_with_a_limit_a_batch_is_within_it_or_is_one_item_or_controls_own(
         Waiting(number, arrival.keys[0], arrival.priority, 1 + arrival.patience_ms)
         for number, arrival in enumerate(arrivals)
     ]
+    let_in = list[int]()
     for one in waiting:
         taken, told = limited.admit([one], 0), free.admit([one], 0)
         if isinstance(taken, Refused):
             # Smaller batches take longer; what comes later than CONTROL reckons with them.
             assert taken == told or one.priority != CONTROL
             free.cancel([one.item])
+        elif isinstance(told, Refused):
+            # Others fill the last batch; of small batches that is less.
+            assert one.priority != CONTROL
+            assert sum(waiting[n].key == one.key for n in [*let_in, one.item]) > max_batch
+            limited.cancel([one.item])
         else:
-            assert told == Admitted()
+            let_in.append(one.item)
     comes = any(one.priority == CONTROL for one in waiting)
 
     batch, large = limited.next_batch(0), free.next_batch(0)
