@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import takewhile
+from math import ceil
 
 from tectum_server.worker.engine.cost import Cost
 from tectum_server.worker.engine.line import Line, Rank, Waiting
@@ -100,9 +101,10 @@ class Forming:
         if streams not in line.ranks:
             return 0.0, 0
         turn = self._turn(line, streams, now_ms)
-        turn_ms, ranks = self.takes_ms(turn), [ran.rank for ran in running]
-        all_ms = self._turns.overtaking_ms(priority, turn_ms, ahead_ms, ranks, took_ms)
-        return all_ms, round(all_ms / turn_ms) * len(turn) if all_ms else 0
+        turn_ms, least_ms = self.takes_ms(turn), self.takes_ms(turn[:1])
+        ranks = [ran.rank for ran in running]
+        all_ms = self._turns.overtaking_ms(priority, turn_ms, least_ms, ahead_ms, ranks, took_ms)
+        return all_ms, ceil(all_ms / turn_ms * len(turn)) if all_ms else 0
 
     def takes_ms(self, batch: Sequence[Waiting]) -> float:
         """What a batch takes, with what it lacks."""

@@ -61,6 +61,7 @@ class Turns:
         self,
         priority: int,
         turn_ms: float,
+        least_ms: float,
         ahead_ms: float,
         running: Collection[Rank],
         took_ms: float,
@@ -70,6 +71,7 @@ class Turns:
         Args:
             priority: the class.
             turn_ms: what each of the streams' batches takes at most.
+            least_ms: what each takes at least.
             ahead_ms: what goes before the call, but for what runs.
             running: the ranks of the batch that runs; none: the engine is free.
             took_ms: what it will have taken.
@@ -77,7 +79,9 @@ class Turns:
         owed = self._after(priority, running, took_ms, turn_ms) + _HALF * ahead_ms
         if turn_ms <= 0 or owed < turn_ms:
             return 0.0
-        return (1 + (owed - turn_ms) // (turn_ms * (1 - _HALF))) * turn_ms
+        # Before the last of their batches a whole turn is owed still; those before may be smaller.
+        before_ms = (owed - turn_ms) / (1 - _HALF)
+        return turn_ms + (before_ms if least_ms < turn_ms else before_ms // turn_ms * turn_ms)
 
     def _after(
         self, priority: int, members: Collection[Rank], took_ms: float, turn_ms: float

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tectum_server.worker.engine.batching import Batching, Reason
@@ -175,6 +175,7 @@ def began_between(stream: Stream, before: Answer, after: Answer) -> int:
 
 
 @given(st.integers(1, 30), st.integers(0, 3), st.integers(120, 500))
+@example(29, 3, 300)  # a turn of one frame, and then a whole one
 @settings(max_examples=12)
 def test_calls_that_are_let_in_among_streams_are_in_time(
     a_second: int, seed: int, patience_ms: int
