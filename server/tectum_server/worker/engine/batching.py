@@ -53,7 +53,7 @@ from tectum_server.worker.engine.verdicts import (
 )
 from tectum_server.worker.shares import has_room
 
-__all__ = ["Admitted", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
+__all__ = ["Admitted", "Ahead", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
 
 _SLACK = 0.25
 """Of a batch's cost that must be left before every deadline when a free engine waits: costs are
@@ -63,6 +63,8 @@ _FORBORNE_MS = 1000
 client shall hear of it, and its newest frame asks anew."""
 _AHEAD = 2
 """Batches' worth of items that may be prepared before the engine takes them."""
+_LAST = 2**62
+"""An item that came after all others."""
 _LEAST_SPEED = 0.01
 """Of the engine: nobody is told to come again in a hundred times what it takes."""
 
@@ -74,6 +76,20 @@ class Batch:
     key: Hashable
     items: tuple[int, ...]
     """In order of service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What goes before a call."""
+
+    first_ms: float
+    """What runs, and streams that overtake."""
+    keys: Counter[Hashable]
+    """How many of each wait before it."""
+    pace: Pace
+    """Of batches before its class."""
+    speed: float
+    """Share of the engine that its class may count on while it waits."""
 
 
 class Batching:
@@ -154,9 +170,7 @@ class Batching:
                     return infeasible(first.deadline_ms, since_ms + own, since_ms)
                 return unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
             spared += own
-        # What goes before CONTROL is CONTROL, and has no limit.
-        limit_ms = None if first.priority == CONTROL else self._forming.limit_ms(now_ms)
-        pace = Pace(self._cost, self._max_batch, limit_ms)
+        pace = self._pace(first.priority, now_ms)
         if first.turn_ms is None:
             if not has_room(self._max_queued, self._line.calls, count, first.priority):
                 after_ms = pace.usual(self._line.keys)
@@ -169,6 +183,34 @@ class Batching:
             self._preparing.add(item)
             self._returning.came(item.key, 1, now_ms)
         return Admitted()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._line) or bool(self._running)
+
+    def dues(self, priority: int) -> list[int]:
+        """By when the calls' items of a class that wait are due, the earliest first."""
+        return [one.deadline_ms for one in self._line.of((priority, False))]
+
+    def ahead(self, priority: int, deadline_ms: int, now_ms: int) -> Ahead:
+        """What goes before one more call of a class, due then, that needs no preparing.
+
+        Args:
+            priority: its class.
+            deadline_ms: by when it is due.
+            now_ms: now.
+        """
+        keys = self._line.ahead(Waiting(_LAST, None, priority, deadline_ms))
+        pace = self._pace(priority, now_ms)
+        first_ms = self._first_ms(priority, pace.usual(keys), now_ms)[0]
+        return Ahead(first_ms, keys, pace, self._speed(priority, now_ms))
+
+    @property
+    def usual(self) -> Hashable:
+        """The key of most who wait, or of who runs; None: nobody does."""
+        waiting = self._line.keys.most_common(1)
+        return waiting[0][0] if waiting else next((ran.key for ran in self._running), None)
 
     def cancel(self, items: Iterable[int]) -> None:
         """Forget items whose caller has gone; those already running are not known here."""
@@ -272,6 +314,11 @@ class Batching:
         )
         self._running = []
 
+    def _pace(self, priority: int, now_ms: int) -> Pace:
+        """Of what waits before a class: before CONTROL that is CONTROL, and has no limit."""
+        limit_ms = None if priority == CONTROL else self._forming.limit_ms(now_ms)
+        return Pace(self._cost, self._max_batch, limit_ms)
+
     def _speed(self, priority: int, now_ms: int) -> float:
         """Share of the engine that a class may count on while it waits.
 
@@ -297,21 +344,33 @@ class Batching:
         """
         ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
         ahead_ms = pace.queued(ahead + keys, items[-1].key) - own_ms
-        ran_ms = max(self._busy_until_ms, now_ms) - self._busy_since_ms
-        overtaking_ms, overtaking = self._forming.overtaking(
-            self._line, items[0].priority, ahead_ms, self._running, ran_ms, now_ms
-        )
-        waits_ms = max(self._busy_until_ms - now_ms, 0) + ahead_ms + overtaking_ms
+        first_ms, overtaking_ms, overtaking = self._first_ms(items[0].priority, ahead_ms, now_ms)
+        waits_ms = first_ms + ahead_ms
         if before := _preparations(items):
             count, prepared_ms = len(items), pace.usual(before)
-            first_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count
-            if first_ms > waits_ms:
-                first_ms += max(self._others_ms(pace, now_ms), overtaking_ms)
+            ready_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count
+            if ready_ms > waits_ms:
+                ready_ms += max(self._others_ms(pace, now_ms), overtaking_ms)
             # Then all of its own one after another, or all prepared and the last alone.
             rest_ms = max(prepared_ms - own_ms, 0.0) * (1 - 1 / count)
-            waits_ms = max(waits_ms, first_ms + rest_ms)
+            waits_ms = max(waits_ms, ready_ms + rest_ms)
         # Only who waits can be overtaken.
         return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
+
+    def _first_ms(self, priority: int, ahead_ms: float, now_ms: int) -> tuple[float, float, int]:
+        """What runs now and what overtakes a class's calls take; the latter alone, and its items.
+
+        Args:
+            priority: the class.
+            ahead_ms: what waits before the call takes, but for these.
+            now_ms: now.
+        """
+        ran_ms = max(self._busy_until_ms, now_ms) - self._busy_since_ms
+        overtaking_ms, overtaking = self._forming.overtaking(
+            self._line, priority, ahead_ms, self._running, ran_ms, now_ms
+        )
+        left_ms = max(self._busy_until_ms - now_ms, 0)
+        return left_ms + overtaking_ms, overtaking_ms, overtaking
 
     def _lacking_ms(self, batch: Sequence[Waiting]) -> float:
         """What the engine prepares itself of a batch: content that came after its item's turn."""

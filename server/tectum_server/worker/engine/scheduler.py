@@ -20,6 +20,7 @@ from dataclasses import replace
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.batching import Batch, Batching, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
+from tectum_server.worker.engine.foretelling import outlook
 from tectum_server.worker.engine.preparing import Begun
 from tectum_server.worker.engine.progress import (
     Place,
@@ -38,6 +39,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Content, Job, JobResult, Renewal
 from tectum_server.worker.metrics import EngineMetrics
+from tectum_server.worker.outlook import Outlook
 
 __all__ = ["Scheduler"]
 
@@ -74,6 +76,7 @@ class Scheduler:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.costs = CostModel()
+        self._max_batch = max_batch
         self._policy = Batching(max_queued, max_batch, self.costs.cost, max_block_ms, kept_share)
         self._metrics = metrics
         self._recorder = recorder
@@ -140,6 +143,15 @@ class Scheduler:
                 self._forget(progress.items)
                 await progress.renewed.close()
         return progress.result
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return self._policy.busy
+
+    def outlook(self) -> Outlook | None:
+        """What waits and runs; None: nothing."""
+        return outlook(self._policy, self.costs, self._max_batch, self._now_ms())
 
     def forget_model(self, model: str) -> None:
         """Drop what is known of the cost of a model's version, `name@version`."""

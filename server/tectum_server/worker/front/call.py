@@ -74,6 +74,8 @@ class Call:
     compute_seconds: float = 0.0
     batch_size: int = 0
     version: str = ""
+    sent: float | None = None
+    """When its first job went to an engine, monotonic seconds; None: not yet."""
 
     def info(self) -> call_pb2.ResponseInfo:
         """How the answer was made, as every response says it."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import grpc
 
 from tectum.v1 import call_pb2, errors_pb2
 from tectum_server.worker.failure import Failure, reason_name
+from tectum_server.worker.front.bookings import Bookings
 from tectum_server.worker.front.call import (
     Call,
     Context,
@@ -38,7 +39,6 @@ from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Engine, Job, JobResult, Priority, Renewal
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
-from tectum_server.worker.shares import has_room, share
 
 __all__ = ["Calls"]
 
@@ -77,7 +77,7 @@ class Calls:
         self._draining = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._gave_up = False
-        self._items = 0
+        self._bookings = Bookings(settings.places)
         self._streams = 0
 
     @property
@@ -255,14 +255,16 @@ class Calls:
         return failure.reason in _OTHER_MODEL and not self.catalogue.serves(call.served)
 
     @contextmanager
-    def admit_items(self, count: int, field: str, priority: Priority) -> Iterator[None]:
+    def admit_items(
+        self, count: int, field: str, call: Call, asks: Mapping[str, int]
+    ) -> Iterator[None]:
         """While a request's items are under way; before anything is decoded.
 
         Raises:
-            Failure: none, too many, or QUEUE_FULL.
+            Failure: none, too many, or what `book` raises.
         """
         self.check_count(count, field)
-        with self.book(count, priority):
+        with self.book(count, call, asks):
             yield
 
     def check_count(self, count: int, field: str) -> None:
@@ -281,24 +283,19 @@ class Calls:
                 field,
             )
 
-    @contextmanager
-    def book(self, count: int, priority: Priority) -> Iterator[None]:
-        """While `count` items are under way in this front; the higher classes keep their places.
+    def book(self, count: int, call: Call, asks: Mapping[str, int]) -> AbstractContextManager[None]:
+        """While a call's `count` items are under way in this front.
+
+        Args:
+            count: places that it takes; the higher classes keep theirs.
+            call: whose.
+            asks: how many items of which operation it asks the engine for first.
 
         Raises:
-            Failure: QUEUE_FULL.
+            Failure: QUEUE_FULL, or DEADLINE_UNREACHABLE by what the engines told.
         """
-        places = self.settings.places
-        if not has_room(places, self._items, count, priority):
-            raise Failure(
-                errors_pb2.ERROR_REASON_QUEUE_FULL,
-                f"{self._items} items are waiting, at most {share(places, priority)} may",
-            )
-        self._items += count
-        try:
-            yield
-        finally:
-            self._items -= count
+        now = time.monotonic()
+        return self._bookings.book(count, call, asks, self.engine.outlooks(), now)
 
     @contextmanager
     def one_more_stream(self) -> Iterator[None]:
@@ -320,6 +317,7 @@ class Calls:
 
     async def compute(self, call: Call, job: Job, renewal: Renewal | None = None) -> JobResult:
         """Run a job and note where its time went."""
+        call.sent = call.sent or time.monotonic()
         result = await self.engine.submit(job, renewal)
         call.account(result)
         return result

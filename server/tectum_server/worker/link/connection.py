@@ -14,6 +14,7 @@ from tectum_server.worker.link.channel import Channel
 from tectum_server.worker.link.messages import FromEngine, FromFront, Loaded, SubmitItem
 from tectum_server.worker.link.renewing import Offering
 from tectum_server.worker.link.segment import Segment
+from tectum_server.worker.outlook import Outlook
 from tectum_server.worker.pulse import Pulse
 
 __all__ = ["Connection"]
@@ -40,6 +41,8 @@ class Connection:
         """As the engine told them last, whether it is heard of or not."""
         self.start_seconds: float | None = None
         """What the engine's start took, as in `messages.Catalogue`."""
+        self.outlook: Outlook | None = None
+        """What the engine last told of what it has to do."""
         self.pulse = Pulse(PATIENCE)
         self._spans: dict[int, list[int]] = {}
         """Of each request: where what it has lies, and then what it was offered."""

@@ -57,6 +57,7 @@ from tectum_server.worker.link.messages import (
 )
 from tectum_server.worker.link.renewing import Offering
 from tectum_server.worker.link.segment import Segment
+from tectum_server.worker.outlook import Outlook
 from tectum_server.worker.shares import has_room
 
 __all__ = ["RemoteEngine"]
@@ -102,6 +103,11 @@ class RemoteEngine:
     def back_in(self) -> float:
         """As jobs.Engine.back_in: by what its last start took."""
         return self._absence.left(self._clock())
+
+    def outlooks(self) -> tuple[Outlook | None]:
+        """As jobs.Engine.outlooks: an engine that has nothing of ours may be free by now."""
+        link = self._link
+        return (link.outlook if link is not None and link.waiting else None,)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""
@@ -269,6 +275,8 @@ class RemoteEngine:
             link.start_seconds = message.start_seconds
         if link.pulse.heard() or isinstance(message, Catalogue):
             self._announce(link.models, link.start_seconds)
+        if isinstance(message, Beat):
+            link.outlook = message.outlook
         if isinstance(message, Beat | Catalogue):
             return
         if isinstance(message, Due):
