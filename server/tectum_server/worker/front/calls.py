@@ -33,6 +33,7 @@ from tectum_server.worker.front.call import (
 )
 from tectum_server.worker.front.catalogue import Catalogue
 from tectum_server.worker.front.memory import Memory
+from tectum_server.worker.front.parts import Parts
 from tectum_server.worker.front.status import brief, code_of, to_grpc
 from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.in_flight import InFlight
@@ -112,11 +113,13 @@ class Calls:
 
         async def answer() -> _Answer:
             self.refuse_if_draining()
-            message, size = self.unpack(request)
+            parts = Parts()
+            message, size = self.unpack(request, parts=parts)
             record.priority = read_priority(message.options, Priority.INTERACTIVE)
             left = time_left(context)
             while True:
                 call = self.open(message.options, record, left)
+                call.parts = parts
                 try:
                     call.memory.take_message(size)
                     async with asyncio.timeout_at(loop_time(call.deadline)):
@@ -199,8 +202,15 @@ class Calls:
         if self.draining:
             raise shutting_down()
 
-    def unpack(self, request: Packed, field: str = "") -> tuple[Any, int]:
+    def unpack(
+        self, request: Packed, field: str = "", parts: Parts | None = None
+    ) -> tuple[Any, int]:
         """The message, and how many bytes it came in.
+
+        Args:
+            request: as it came.
+            field: what it is.
+            parts: takes large pictures; None: they are copied with the rest.
 
         Raises:
             Failure: MESSAGE_TOO_LARGE, or why it cannot be unpacked.
@@ -212,7 +222,7 @@ class Calls:
                 f"{size} bytes, at most {self.settings.max_message_bytes} are allowed",
                 field,
             )
-        return request.unpack(request.data), size
+        return request.unpack(request.data, parts), size
 
     def count_refusal(self, failure: Failure) -> None:
         """Count what was not taken, a call or one frame of a stream."""

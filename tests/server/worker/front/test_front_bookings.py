@@ -18,6 +18,7 @@ from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.catalogue import ServedModel
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.memory import Memory
+from tectum_server.worker.front.parts import Parts
 from tectum_server.worker.jobs import ModelEntry, Priority
 from tectum_server.worker.outlook import Outlook, Price, Step
 
@@ -38,9 +39,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
     opened = ImageReader._open_all
 
-    def look(reader: ImageReader, given: object) -> object:
+    def look(reader: ImageReader, given: Any, parts: Parts) -> object:
         seen.append(given)
-        return opened(reader, given)  # type: ignore[arg-type]
+        return opened(reader, given, parts)
 
     monkeypatch.setattr(ImageReader, "_open_all", look)
     return seen
