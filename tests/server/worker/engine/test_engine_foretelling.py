@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.server.worker.engine.engines import job
+from tests.server.worker.engine.gated import Rig
 
 from tectum_server.worker.engine.batching import Admitted, Batching, Reason, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.foretelling import outlook
+from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.jobs import Priority
 from tectum_server.worker.outlook import Asked, Outlook, done
 
@@ -174,3 +178,40 @@ def test_of_what_else_waits_a_front_never_thinks_worse_than_the_engine(
         admitted = policy.admit(waiting(LATE_MS, key, items, priority, due_ms), NOW_MS)
         policy.cancel(range(LATE_MS, LATE_MS + items))
         assert not (refused_by(one, asked) and isinstance(admitted, Admitted))
+
+
+async def test_a_scheduler_tells_of_what_waits_and_runs_until_nothing_does(rig: Rig) -> None:
+    rig.scheduler.costs.observe(("m@v1", "embed_texts"), 1, 500.0)
+    before = rig.scheduler.outlook()
+    await rig.busy()
+    waits = rig.submit("a")
+    await asyncio.sleep(0)
+    told = rig.scheduler.outlook()
+
+    rig.predictor.open()
+    await waits
+
+    assert before is None
+    assert told is not None
+    assert (told.usual.model, told.usual.operation) == ("m@v1", "embed_texts")
+    assert told.at == 100.0
+    step = told.step(Asked("m@v1", {"embed_texts": 1}, BULK, deadline=1e9))
+    assert step is not None
+    assert (step.first, step.items) == (0.5, 1)
+    assert rig.scheduler.outlook() is None
+
+
+async def test_an_engine_tells_its_fronts_of_it(engine: LocalEngine) -> None:
+    before = engine.outlooks()
+    asked = asyncio.create_task(engine.submit(job()))
+    await asyncio.sleep(0)
+    first, again = engine.outlooks(), engine.outlooks()
+
+    await asked
+
+    (told,) = first
+    assert told is not None
+    assert told.usual.operation == "embed_images"
+    assert told.price(told.usual.model, "embed_images") is not None
+    assert again[0] is told  # all who wait are not asked anew
+    assert before == engine.outlooks() == (None,)
