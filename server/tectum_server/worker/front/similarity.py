@@ -37,6 +37,7 @@ async def compare(
         if not given:
             raise Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "at least one is needed", side)
     split = len(request.left)
+    calls.check_count(split + len(request.right), "left")
     pictures = sum(item.HasField("image") for item in (*request.left, *request.right))
     asks = {EmbedImages.name: pictures} if pictures else {}
     with calls.admit_items(split + len(request.right), "left", call, asks):
