@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 _T = TypeVar("_T")
 _AT_ONCE = 4 * 2**20
-"""Bytes of raw pixels that the event loop itself copies, a millisecond's worth."""
+"""Bytes of raw pictures that the event loop itself copies, a millisecond's worth."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +63,12 @@ class Opened:
     def raw(self) -> bool:
         """Whether it needs no decoding."""
         return self.image.HasField("raw")
+
+    @property
+    def copied(self) -> int:
+        """Bytes of raw pixels that are copied as they are read: none that stay where they came."""
+        stays = self.into is None and self.image.raw.ByteSize() < self.nbytes
+        return 0 if stays else self.nbytes
 
     @property
     def data(self) -> bytes | memoryview:
@@ -124,17 +130,16 @@ class ImageReader:
         self, images: Mapping[str, image_pb2.Image], call: Call
     ) -> list[Opened | Failure]:
         """Every image's size, or why it can have no pixels, in order; nothing is decoded."""
-        announced = [
-            image.raw.height * image.raw.width * 3 if image.HasField("raw") else _AT_ONCE + 1
-            for image in images.values()
+        copied = [
+            image.ByteSize() if image.HasField("raw") else _AT_ONCE + 1 for image in images.values()
         ]
         work = partial(self._open_all, images, call.parts)
-        return work() if sum(announced) <= _AT_ONCE else await self._beside(work, call)
+        return work() if sum(copied) <= _AT_ONCE else await self._beside(work, call)
 
     async def fill(self, images: Sequence[Opened | Failure], call: Call) -> list[Pixels | Failure]:
         """The pixels of images whose memory has been taken, or why they have none, in order."""
         opened = [one for one in images if isinstance(one, Opened)]
-        raw = sum(one.nbytes for one in opened if one.raw)
+        raw = sum(one.copied for one in opened if one.raw)
 
         async def pixels(one: Opened) -> Pixels | Failure:
             found, took = await self._beside(partial(self._pixels, one), call)

@@ -150,3 +150,16 @@ def test_the_engine_is_given_the_pixels_that_were_sent(
     assert {array.dtype for array in seen} <= {np.dtype(np.uint8)}
     if rpc == "EmbedImages":
         assert [np.array_equal(a, b) for a, b in zip(seen, (LARGE, LARGE[::-1]), strict=True)]
+
+
+def test_large_pixels_that_stay_where_they_came_wait_for_no_thread(
+    front: Fronted, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise AssertionError("a thread was asked for")
+
+    engine.answers(zeros)
+    monkeypatch.setattr(front.front._images._pool, "submit", none)
+    large = raw(np.tile(LARGE, (2, 2, 1)))
+
+    assert len(front.client.ask("EmbedImages", images(large)).results) == 1
