@@ -75,7 +75,7 @@ def graph_sizes(max_batch: int) -> list[int]:
 class Lane:
     """A model's graphs, and the memory that its batches pass through.
 
-    One thread launches; any other one may fetch. All that cannot be recorded is left out, logged,
+    Any thread may launch, and any other one fetch. All that cannot be recorded is left out, logged,
     and told by `without`.
 
     Args:
@@ -94,7 +94,7 @@ class Lane:
         self._widths: dict[str, tuple[int, ...]] = {}
         self.without: dict[str, str] = {}
         """Why a program has no graphs, by its name."""
-        self._closing, self._closed = threading.Lock(), False
+        self._launching, self._closed = threading.Lock(), False
         self._free: queue.Queue[_Slot] = queue.Queue()
         self._pool = device.pool()
         most = self._sizes[-1]
@@ -134,15 +134,15 @@ class Lane:
         Raises:
             ValueError: a row has another shape.
         """
-        with self._closing:
+        with self._launching:
             if not self.takes(name, len(rows)):
                 return None
             slot = self._free.get()
-        try:
-            return self._launched(slot, self._programs[name], rows)
-        except BaseException:
-            self._free.put(slot)
-            raise
+            try:
+                return self._launched(slot, self._programs[name], rows)
+            except BaseException:
+                self._free.put(slot)
+                raise
 
     def close(self) -> None:
         """Free all of it, once what was launched has been fetched; nothing is launched any more.
@@ -150,7 +150,7 @@ class Lane:
         Raises:
             TimeoutError: it is not fetched within half a minute, and nothing is freed.
         """
-        with self._closing:
+        with self._launching:
             if self._closed:
                 return
             self._closed = True

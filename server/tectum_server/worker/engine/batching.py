@@ -15,6 +15,8 @@ The rules:
 - What is to be prepared is so beside the engine, in the same order (`preparing`), but for one batch
   of who is owed to go first; two batches ahead of the engine at most. The engine waits for no
   preparation while anything is ready.
+- An engine that takes the next batch while it computes one is given the largest there may be, and
+  nothing while CONTROL comes.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
@@ -42,6 +44,7 @@ from tectum_server.worker.engine.pace import Pace, overlapped
 from tectum_server.worker.engine.preparing import Begun, Preparing
 from tectum_server.worker.engine.probing import Probing
 from tectum_server.worker.engine.returning import Returning
+from tectum_server.worker.engine.under_way import UnderWay
 from tectum_server.worker.engine.usage import Usage
 from tectum_server.worker.engine.verdicts import (
     Admitted,
@@ -104,8 +107,7 @@ class Batching:
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
         self._prepared_at_ms = 0
-        self._busy_since_ms = self._busy_until_ms = 0
-        self._running: list[Waiting] = []
+        self._under_way = UnderWay()
         self._returning = Returning()
         self._kept_share = kept_share
         self._usage = Usage()
@@ -241,36 +243,43 @@ class Batching:
         takes_ms = self._forming.takes_ms(chosen)
         self.cancel(waiting.item for waiting in chosen)
         self._probing.ran(chosen[0].key)
-        self._busy_since_ms = now_ms
-        self._busy_until_ms = now_ms + round(takes_ms)
-        self._running = chosen
+        self._under_way.began(chosen, round(takes_ms), now_ms)
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
         """The items that would run were the engine free and all ready, in order of service."""
         return tuple(waiting.item for waiting in self._forming.next(self._line, now_ms))
 
-    def idle(self, now_ms: int) -> None:
-        """The engine has finished the batch that it was last given."""
-        self._busy_until_ms = 0
-        if not self._running:
+    def takes_more(self, now_ms: int) -> bool:
+        """Whether an engine that computes a batch is to be given another one behind it.
+
+        Only as large a one as there may be, which gains nothing by waiting for others; and none
+        while CONTROL comes, which would have to wait for both.
+        """
+        if self._forming.control_expected(now_ms):
+            return False
+        return len(self._forming.next(self._preparing.ready, now_ms)) >= self._max_batch
+
+    def idle(self, now_ms: int, *, last: bool = False) -> None:
+        """The engine has finished the first batch it was given; or the last came to nothing."""
+        ran = self._under_way.ended(now_ms, last=last)
+        if ran is None:
             return
-        took_ms = now_ms - self._busy_since_ms
-        self._forming.ran(self._running, self._line, took_ms, now_ms)
-        self._usage.ran([ran.priority for ran in self._running], took_ms, now_ms)
+        self._forming.ran(ran.members, self._line, ran.took_ms, now_ms)
+        self._usage.ran([one.priority for one in ran.members], ran.took_ms, now_ms)
         # Who has items waiting still is not answered yet, and has no reason to come back.
-        unanswered = self._line.requests
-        back = [ran for ran in self._running if ran.request not in unanswered]
-        cost = self._cost(self._running[0].key) or Cost(0.0, 0.0)
+        unanswered = self._line.requests | self._under_way.requests
+        back = [one for one in ran.members if one.request not in unanswered]
+        key = ran.members[0].key
+        cost = self._cost(key) or Cost(0.0, 0.0)
         self._returning.answered(
-            self._running[0].key,
+            key,
             len(back),
-            max((ran.priority for ran in back), default=CONTROL),
+            max((one.priority for one in back), default=CONTROL),
             cost.fixed_ms,
-            took_ms,
+            ran.took_ms,
             now_ms,
         )
-        self._running = []
 
     def _speed(self, priority: int, now_ms: int) -> float:
         """Share of the engine that a class may count on while it waits.
@@ -297,11 +306,12 @@ class Batching:
         """
         ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
         ahead_ms = pace.queued(ahead + keys, items[-1].key) - own_ms
-        ran_ms = max(self._busy_until_ms, now_ms) - self._busy_since_ms
+        until_ms = self._under_way.until_ms
+        ran_ms = max(until_ms, now_ms) - self._under_way.since_ms
         overtaking_ms, overtaking = self._forming.overtaking(
-            self._line, items[0].priority, ahead_ms, self._running, ran_ms, now_ms
+            self._line, items[0].priority, ahead_ms, self._under_way.members, ran_ms, now_ms
         )
-        waits_ms = max(self._busy_until_ms - now_ms, 0) + ahead_ms + overtaking_ms
+        waits_ms = max(until_ms - now_ms, 0) + ahead_ms + overtaking_ms
         if before := _preparations(items):
             count, prepared_ms = len(items), pace.usual(before)
             first_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count
