@@ -136,7 +136,8 @@ class LateDevice:
             with self._lock:
                 if self.failure is not None:
                     raise self.failure
-                self._step()
+                if not event.passed:  # nor by who waited meanwhile
+                    self._step()
 
     def _step(self) -> None:
         able = [one for one in (self.upload, self.compute, self.download) if one.can_go_on]

@@ -5,8 +5,10 @@ Small, so that tests have another one that is as asynchronous as the device and 
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
 
@@ -115,21 +117,22 @@ class _CudaEvent:
 
 
 class _CudaPool:
-    def __init__(self, device: torch.device, stream: torch.cuda.Stream) -> None:
-        self._device, self._stream = device, stream
+    def __init__(self, compute: _CudaStream, capture: torch.cuda.Stream) -> None:
+        self._compute, self._capture = compute, capture
         self._id = torch.cuda.graph_pool_handle()
         self._graphs: list[torch.cuda.CUDAGraph] = []
 
     def capture(self, work: Callable[[], object]) -> Graph:
-        with _CAPTURING, torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            for _ in range(_BEFORE_CAPTURE):
-                work()
-            self._stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
+        for _ in range(_BEFORE_CAPTURE):
+            self._compute.run(work)
+        self._compute.mark().wait()
+        graph = torch.cuda.CUDAGraph()
+        with _CAPTURING, torch.cuda.stream(self._capture):
             # Other threads serve meanwhile: what they do must not break what this one records.
             graph.capture_begin(pool=self._id, capture_error_mode="thread_local")
             try:
-                work()
+                with _nothing_collected():
+                    work()
             finally:
                 graph.capture_end()
         self._graphs.append(graph)
@@ -137,10 +140,8 @@ class _CudaPool:
 
     @property
     def memory(self) -> int:
-        pools = (
-            (one["segment_pool_id"], one["total_size"]) for one in torch.cuda.memory_snapshot()
-        )
-        return sum(size for pool, size in pools if tuple(pool) == tuple(self._id))
+        segments, own = torch.cuda.memory_snapshot(), tuple(self._id)
+        return sum(one["total_size"] for one in segments if tuple(one["segment_pool_id"]) == own)
 
     def close(self) -> None:
         for graph in self._graphs:
@@ -149,23 +150,46 @@ class _CudaPool:
 
 
 class _Cuda:
+    """All that is recorded is so on one stream, on which nothing runs.
+
+    A matrix product may use scratch memory that belongs to the stream which it was recorded on, the
+    same for all graphs: they run in one stream, and so does whatever else this thread computes.
+    """
+
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.upload, self.compute, self.download = (_CudaStream(device) for _ in range(3))
         self._capture = torch.cuda.Stream(device)
+        with torch.cuda.stream(self._capture):  # scratch memory that outlasts every graph's
+            for dtype in (torch.float32, torch.bfloat16):
+                square = torch.ones(16, 16, dtype=dtype, device=device)
+                torch.addmm(square[0], square, square) + square @ square
+        self._capture.synchronize()
 
     def pinned(self, count: int) -> Tensor:
-        return torch.zeros(count, dtype=torch.uint8, pin_memory=True)
+        with torch.cuda.device(self._device):
+            return torch.zeros(count, dtype=torch.uint8, pin_memory=True)
 
     def memory(self, count: int) -> Tensor:
         zeros = torch.zeros(count, dtype=torch.uint8, device=self._device)
-        torch.cuda.current_stream(
-            self._device
-        ).synchronize()  # the streams above do not wait for it
+        # The streams above do not wait for the one that this is done on.
+        torch.cuda.current_stream(self._device).synchronize()
         return zeros
 
     def pool(self) -> Pool:
-        return _CudaPool(self._device, self._capture)
+        return _CudaPool(self.compute, self._capture)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """A graph or an event that is found to be garbage and freed would break what is recorded."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 _CAPTURING = threading.Lock()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from prometheus_client import CollectorRegistry
 from tests.bundles import write_bare
 from tests.late_device import LateDevice, as_device
 from tests.server.worker.engine.engines import Started, job, newer
@@ -22,8 +24,10 @@ from tectum_core.predictor import Predictor
 from tectum_server.worker.engine import choosing, graphs, loading
 from tectum_server.worker.engine.choosing import choose
 from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Item, ItemOutput, Job
+from tectum_server.worker.metrics import EngineMetrics
 
 PROGRAMS = 2  # of a bare model: tokens and pooled vectors of pictures
 
@@ -285,3 +289,89 @@ def test_candidates_are_timed_by_graphs_which_are_freed_then(
     assert all(pool.closed for pool in late.pools)
     gc.collect()
     assert late.held == 0
+
+
+# ---------------------------------------------------------------- on a GPU, and the same here
+
+ON = [
+    "late",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        ],
+    ),
+]
+
+
+@pytest.fixture
+async def on(
+    request: pytest.FixtureRequest, root: Path
+) -> AsyncIterator[Callable[[int], Awaitable[LocalEngine]]]:
+    """Starts an engine with so large batches on a device, late or a GPU."""
+    device = "cpu" if request.param == "late" else "cuda"
+    if device == "cpu":
+        request.getfixturevalue("late")
+    engines: list[LocalEngine] = []
+
+    async def start(max_batch: int) -> LocalEngine:
+        settings = EngineSettings(str(root), ("arm",), device=device, max_batch=max_batch)
+        engines.append(LocalEngine(settings, EngineMetrics(CollectorRegistry())))
+        await engines[-1].start()
+        assert told(engines[-1]).numerics.engine.endswith("/eager+graphs")
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        await engine.close()
+
+
+@pytest.mark.parametrize("on", ON, indirect=True)
+async def test_full_batches_behind_each_other_are_each_answered_from_their_own(
+    on: Callable[[int], Awaitable[LocalEngine]], bare_folder: Path
+) -> None:
+    engine, plain = await on(4), Predictor(read_bundle(bare_folder, "arm"))
+    wanted = [plain.embed_images([item.arrays[0]], "pooled")[0] for item in many(12).items]
+
+    found = await asyncio.gather(*(vectors(engine, many(12)) for _ in range(8)))
+
+    for rows in found:
+        np.testing.assert_allclose(rows, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("on", ON, indirect=True)
+async def test_who_asks_while_another_version_is_recorded_is_answered_as_ever(
+    on: Callable[[int], Awaitable[LocalEngine]], root: Path, tmp_path: Path, bare_folder: Path
+) -> None:
+    engine, plain = await on(4), Predictor(read_bundle(bare_folder, "arm"))
+    wanted = [plain.embed_images([item.arrays[0]], "pooled")[0] for item in many(12).items]
+    first = engine.models["arm"].version
+    newer(root, tmp_path)
+
+    coming = asyncio.create_task(engine.load_model("arm", "", False))
+    answered = 0
+    while not coming.done():
+        result = await engine.submit(many(12))
+        if result.version == first:
+            rows = [output.arrays[0] for output in result.outputs if isinstance(output, ItemOutput)]
+            np.testing.assert_allclose(rows, wanted, rtol=1e-3, atol=1e-3)
+            answered += 1
+    await coming
+
+    assert answered > 0
+    assert engine.models["arm"].version != first
+    assert told(engine).numerics.engine.endswith("/eager+graphs")
+
+
+@pytest.mark.parametrize("on", ON, indirect=True)
+async def test_of_an_invariant_engine_the_bits_are_the_same_whatever_else_is_asked(
+    on: Callable[[int], Awaitable[LocalEngine]],
+) -> None:
+    engine = await on(1)
+    alone = await vectors(engine, many(6))
+
+    together = await asyncio.gather(*(vectors(engine, many(6)) for _ in range(8)))
+
+    for found in together:
+        np.testing.assert_array_equal(found, alone)
