@@ -8,6 +8,7 @@ Letters: B batch, S the model's side, T frames, L text tokens.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingLane", "embedding_lane"]
 
+_log = logging.getLogger(__name__)
+
 
 def embedding_lane(
     predictor: Predictor,
@@ -44,7 +47,12 @@ def embedding_lane(
     if device is None:
         return None
     name = f"{predictor.bundle.name}@{predictor.bundle.version}"
-    lane = Lane(device, list(_programs(predictor)), graph_sizes(max_batch), name)
+    try:
+        lane = Lane(device, list(_programs(predictor)), graph_sizes(max_batch), name)
+    except torch.OutOfMemoryError as error:
+        extra = {"model": name, "reason": str(error).partition("\n")[0]}
+        _log.warning("no graphs: there is no memory for what passes through them", extra=extra)
+        return None
     if lane.names:
         return EmbeddingLane(lane, Inputs(predictor.bundle, predictor.device))
     lane.close()

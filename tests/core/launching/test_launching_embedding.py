@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -178,6 +179,26 @@ def test_if_nothing_can_be_recorded_there_is_no_lane_and_nothing_is_held(full: P
     assert embedding_lane(full, MOST, lambda _: as_device(late)) is None
     assert late.held == 0
     assert late.pools[0].closed
+
+
+def test_if_there_is_no_memory_for_batches_there_is_no_lane(
+    full: Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = LateDevice()
+
+    def exhausted(count: int) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmuch")
+
+    late.pinned = exhausted  # type: ignore[method-assign]
+
+    assert embedding_lane(full, MOST, lambda _: as_device(late)) is None
+
+    assert [one.__dict__["reason"] for one in caplog.records] == [
+        "CUDA out of memory. Tried to allocate"
+    ]
+    caplog.clear()
+    gc.collect()
+    assert late.held == 0
 
 
 # ---------------------------------------------------------------- on a GPU

@@ -15,8 +15,8 @@ The rules:
 - What is to be prepared is so beside the engine, in the same order (`preparing`), but for one batch
   of who is owed to go first; two batches ahead of the engine at most. The engine waits for no
   preparation while anything is ready.
-- An engine that takes the next batch while it computes one is given the largest there may be, and
-  nothing while CONTROL comes.
+- An engine that takes the next batch while it computes one is given the largest there may be, of
+  calls alone, and nothing while CONTROL comes.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
@@ -232,12 +232,14 @@ class Batching:
         return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
-        """What to run on a free engine; None: nothing is ready. Call `expire` and `pause` first.
+        """What to run on a free engine, or on one that takes more; None: nothing is ready.
+
+        Call `expire` and `pause` first.
 
         A stream's place may be in it whose frame is stale: it is to be left out, unless there is a
         newer one.
         """
-        chosen = self._forming.next(self._preparing.ready, now_ms)
+        chosen = self._forming.next(self._preparing.ready, self._free_ms(now_ms))
         if not chosen:
             return None
         takes_ms = self._forming.takes_ms(chosen)
@@ -253,12 +255,14 @@ class Batching:
     def takes_more(self, now_ms: int) -> bool:
         """Whether an engine that computes a batch is to be given another one behind it.
 
-        Only as large a one as there may be, which gains nothing by waiting for others; and none
-        while CONTROL comes, which would have to wait for both.
+        Only as large a one as there may be, which gains nothing by waiting for others; none of
+        streams, whose frames shall be as new as can be when they are computed; and none while
+        CONTROL comes, which would have to wait for both.
         """
         if self._forming.control_expected(now_ms):
             return False
-        return len(self._forming.next(self._preparing.ready, now_ms)) >= self._max_batch
+        chosen = self._forming.next(self._preparing.ready, self._free_ms(now_ms))
+        return len(chosen) >= self._max_batch and all(one.turn_ms is None for one in chosen)
 
     def idle(self, now_ms: int, *, last: bool = False) -> None:
         """The engine has finished the first batch it was given; or the last came to nothing."""
@@ -280,6 +284,10 @@ class Batching:
             ran.took_ms,
             now_ms,
         )
+
+    def _free_ms(self, now_ms: int) -> int:
+        """When what is given to the engine now begins."""
+        return max(self._under_way.until_ms, now_ms)
 
     def _speed(self, priority: int, now_ms: int) -> float:
         """Share of the engine that a class may count on while it waits.
@@ -306,12 +314,12 @@ class Batching:
         """
         ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
         ahead_ms = pace.queued(ahead + keys, items[-1].key) - own_ms
-        until_ms = self._under_way.until_ms
-        ran_ms = max(until_ms, now_ms) - self._under_way.since_ms
+        free_ms = self._free_ms(now_ms)
+        ran_ms = free_ms - self._under_way.since_ms
         overtaking_ms, overtaking = self._forming.overtaking(
             self._line, items[0].priority, ahead_ms, self._under_way.members, ran_ms, now_ms
         )
-        waits_ms = max(until_ms - now_ms, 0) + ahead_ms + overtaking_ms
+        waits_ms = free_ms - now_ms + ahead_ms + overtaking_ms
         if before := _preparations(items):
             count, prepared_ms = len(items), pace.usual(before)
             first_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count

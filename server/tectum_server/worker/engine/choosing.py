@@ -180,21 +180,22 @@ def _try_all(read: Bundle, device: str, known: Mapping[Numerics, Tried]) -> Iter
     keep_compiled()
     reference = Predictor(read, device)
     check_golden(reference)
-    for numerics in CANDIDATES:
-        if numerics in known:
-            yield known[numerics]
-            continue
-        try:
-            predictor = Predictor(read, device, numerics)
-            with recorded(predictor, _BATCH), recorded(reference, _BATCH):
-                cosine = _cosine(predictor)
-                tried = Tried(numerics, _speedup(predictor, reference), cosine)
-        except Exception as error:  # no compiler, or one that fails: as many kinds as there are
-            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
-        extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
-        _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
-        yield tried
+    with recorded(reference, _BATCH):
+        for numerics in CANDIDATES:
+            if numerics in known:
+                yield known[numerics]
+                continue
+            try:
+                predictor = Predictor(read, device, numerics)
+                with recorded(predictor, _BATCH):
+                    cosine = _cosine(predictor)
+                    tried = Tried(numerics, _speedup(predictor, reference), cosine)
+            except Exception as error:  # no compiler, or one that fails: as many kinds as there are
+                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
+            extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
+            _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
+            yield tried
 
 
 def _cosine(predictor: Predictor) -> float:

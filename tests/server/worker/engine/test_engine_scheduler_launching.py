@@ -14,6 +14,8 @@ from tests.server.worker.engine.gated import GatedPredictor, Rig, lengths, refus
 
 from tectum.v1 import errors_pb2
 from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.batching import Batch
+from tectum_server.worker.engine.progress import Place
 from tectum_server.worker.jobs import ItemFailure
 from tectum_server.worker.jobs import Priority as P
 
@@ -272,6 +274,29 @@ async def test_a_job_cancelled_on_its_way_is_not_answered_and_holds_nothing_up(r
     lane.open_all()
 
     assert lengths(await rig.submit("bb")) == [2]
+
+
+async def test_a_batch_whose_callers_have_all_gone_leaves_the_one_before_it_under_way(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = lane_of(rig)
+    first = rig.submit(*named("a"))
+    await lane.launched()
+    under_way = rig.scheduler._policy._under_way
+    before = [one.item for one in under_way.members]
+
+    async def gone(batch: Batch) -> list[Place]:
+        return []
+
+    monkeypatch.setattr(rig.scheduler, "_begun", gone)
+    leaving = rig.submit(*named("b"))
+    await still(rig)
+
+    assert [one.item for one in under_way.members] == before
+    leaving.cancel()
+    lane.open_all()
+    assert lengths(await first) == [1, 2, 3, 4]
+    assert under_way.members == []
 
 
 async def test_closing_fetches_what_was_launched() -> None:

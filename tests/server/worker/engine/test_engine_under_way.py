@@ -106,6 +106,35 @@ def test_none_goes_behind_another_while_control_comes() -> None:
     assert not made.takes_more(1)
 
 
+def test_no_batch_of_streams_goes_behind_another() -> None:
+    made = policy(4)
+    for item in range(10, 16):
+        made.admit([Waiting(item, "key", BULK, 100_000, item, turn_ms=0)], 0)
+    made.next_batch(0)
+
+    assert not made.takes_more(1)
+    made.idle(20)
+    assert made.next_batch(20) is not None
+
+
+def test_nobody_is_put_into_a_batch_behind_another_who_would_be_late_by_it() -> None:
+    costs = [Cost(10.0, 1.0)]
+    made = Batching(100, 4, lambda _: costs[-1])
+    for item in range(4):
+        made.admit([Waiting(item, "key", BULK, 100_000, item)], 0)
+    made.next_batch(0)  # until 14
+    for item in range(10, 14):
+        made.admit([Waiting(item, "key", BULK, 28, item)], 0)
+    assert made.takes_more(0)
+
+    costs.append(Cost(11.0, 1.0))
+
+    assert not made.takes_more(0)  # four would be done at 29
+    batch = made.next_batch(0)
+    assert batch is not None
+    assert batch.items == (10, 11, 12)
+
+
 def test_who_asks_is_told_of_both_batches_that_are_before_it() -> None:
     made = policy(8)
     made.next_batch(0)
