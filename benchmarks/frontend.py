@@ -3,8 +3,11 @@
 The same client asks both with the same bytes in turns within one run: `tectum serve` with a small
 bundle, and a grpc.aio server that does nothing (`echoing.py`), its answers as long as the worker's.
 With so many callers it counts calls a second, and what processor time each process takes for a
-call; with one it times each. Neither client nor echo makes messages of the bytes. Prints a table
-and writes benchmarks/results/frontend.md.
+call; with one it times each. Neither client nor echo makes messages of the bytes. The forward
+passes of batches as large as the worker's are timed too: where all processes share few cores,
+client, echo and forward leave the worker no more calls than "the most there could be". With py-spy
+(`pip install py-spy`) it tells where the worker's time goes. Prints a table and writes
+benchmarks/results/frontend.md.
 
     python benchmarks/frontend.py [--rounds 10] [--seconds 3]
 """
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +34,7 @@ import torch
 from rich.progress import track
 
 from machine import heading
+from profiling import available, profiled
 from served import Served, free_port, processor_seconds, served
 from tectum.v1 import call_pb2, embed_pb2, image_pb2
 from tectum_cli.load.pictures import drawn
@@ -42,6 +47,8 @@ from tectum_core.untrained import write_untrained
 NAME, SIDE, CALLERS = "millisecond", 64, 32
 HERE = Path(__file__).parent
 METHOD = "/tectum.v1.PerceptionService/EmbedImages"
+MODULES = 12
+"""Of each process that are told, those that take most."""
 SHARE, MORE = 0.5, 0.001
 """Of the echo's calls a second; seconds beyond echo and forward."""
 (PICTURE,) = drawn(SIDE, SIDE, 1, seed=0)
@@ -130,6 +137,19 @@ class Found:
     forward: list[float] = field(default_factory=list)
     paced: list[float] = field(default_factory=list)
     """Seconds, each the median of a round; `paced`: the forward as often as one caller asks."""
+    computed: list[float] = field(default_factory=list)
+    """Seconds of processor time that a picture takes in batches as large as the worker's."""
+    profile: dict[str, Counter[str]] = field(default_factory=dict)
+    """Samples by process and module."""
+
+    def most(self) -> list[float]:
+        """Of each round: the share of the echo's rate that its work and the forward leave room for.
+
+        Where processes wait for a core: what the echo's client and server take for a call, beside
+        that and a picture's forward pass.
+        """
+        bare = [sum(leg.busy.values()) for leg in self.echo]
+        return [one / (one + more) for one, more in zip(bare, self.computed, strict=True)]
 
 
 @contextmanager
@@ -147,13 +167,26 @@ def echoing(size: int) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def forwards(repository: Path) -> Callable[[float, float], float]:
+def read(repository: Path) -> Predictor:
+    """The model, in this process."""
+    located, _ = Repository(repository).locate(NAME)
+    return Predictor(read_bundle(located, NAME))
+
+
+def computes(predictor: Predictor, size: int, seconds: float) -> float:
+    """Seconds of processor time for each picture, in batches of so many."""
+    began, started, done = time.process_time(), time.perf_counter(), 0
+    while not done or time.perf_counter() - started < seconds:
+        predictor.embed_images([PICTURE] * size, "pooled")
+        done += size
+    return (time.process_time() - began) / done
+
+
+def forwards(predictor: Predictor) -> Callable[[float, float], float]:
     """Times the predictor alone, from the picture to its vector: for how long, with what pauses.
 
     After a pause of some milliseconds caches are cold: the same work takes longer.
     """
-    located, _ = Repository(repository).locate(NAME)
-    predictor = Predictor(read_bundle(located, NAME))
 
     def timed(seconds: float, pause: float) -> float:
         started, took = time.perf_counter(), list[float]()
@@ -171,7 +204,8 @@ def forwards(repository: Path) -> Callable[[float, float], float]:
 
 async def run(worker: Served, repository: Path, rounds: int, seconds: float) -> Found:
     """Both in turns."""
-    asked, forward, found = request(), forwards(repository), Found()
+    asked, predictor, found = request(), read(repository), Found()
+    forward = forwards(predictor)
     async with grpc.aio.insecure_channel(worker.address) as one:
         ours = Asking(one, asked)
         size = len(await ours.once())
@@ -188,12 +222,17 @@ async def run(worker: Served, repository: Path, rounds: int, seconds: float) -> 
                     found.worker.append(await ours.many(seconds, processes))
                     after = _batches(worker)
                     found.batch.append((after[1] - before[1]) / (after[0] - before[0]))
+                    batch = max(round(found.batch[-1]), 1)
+                    found.computed.append(computes(predictor, batch, seconds / 6))
                     found.forward.append(forward(seconds / 6, 0.0))
                     found.echo_alone.append(statistics.median(await theirs.alone(seconds / 6)))
                     alone = statistics.median(await ours.alone(seconds / 6))
                     found.worker_alone.append(alone)
                     pause = max(alone - found.forward[-1], 0.001)
                     found.paced.append(forward(seconds / 6, pause))
+                if available():
+                    with profiled(worker.pids(), 5 * seconds) as found.profile:
+                        await ours.many(5 * seconds, {})
     return found
 
 
@@ -218,9 +257,11 @@ def report(found: Found) -> str:
         f"echo, {CALLERS} callers, calls/s": ([leg.rate for leg in found.echo], 1, ".0f"),
         f"worker, {CALLERS} callers, calls/s": ([leg.rate for leg in found.worker], 1, ".0f"),
         "worker ÷ echo": (shares, 1, ".2f"),
+        "the most there could be, if cores are what all wait for": (found.most(), 1, ".2f"),
         "pictures a batch": (found.batch, 1, ".1f"),
         **_busy("echo", found.echo),
         **_busy("worker", found.worker),
+        "forward alone, in such batches, processor ms/picture": (found.computed, 1000, ".2f"),
         "echo, one caller, ms": (found.echo_alone, 1000, ".2f"),
         "forward alone, again and again, ms": (found.forward, 1000, ".2f"),
         "forward alone, as often as one caller asks, ms": (found.paced, 1000, ".2f"),
@@ -236,8 +277,17 @@ def report(found: Found) -> str:
         "",
         f"- calls a second ≥ {SHARE} of the echo's: {'PASS' if share >= SHARE else 'FAIL'}",
         f"- median ≤ echo + forward + 1 ms: {'PASS' if beyond <= MORE else 'FAIL'}",
+        *_profile(found),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _profile(found: Found) -> Iterator[str]:
+    """Where the worker's Python spends its time, a table for each process."""
+    for process, samples in sorted(found.profile.items(), reverse=True):
+        yield f"\n| {process}, by module | of its samples |\n| --- | --- |"
+        for name, count in samples.most_common(MODULES):
+            yield f"| {name} | {count / samples.total():.0%} |"
 
 
 def _busy(name: str, legs: Sequence[Leg]) -> dict[str, tuple[Sequence[float], float, str]]:

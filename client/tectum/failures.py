@@ -54,6 +54,15 @@ _DEADLINE = "Deadline Exceeded"
 _PAUSE_SECONDS = 0.1
 """Until there may be room for it: as long as the worker itself says of a full queue."""
 
+_ABOUT_TLS = {
+    "Socket closed": "it hangs up at once: perhaps it is reached by TLS alone, tls=True or the "
+    "file of its roots (--tls, --roots)",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS: leave out tls (--tls, --roots)",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by roots known here: tls names a "
+    "file of them (--roots)",
+}
+"""What there is to say of connections that fail, by what grpc says."""
+
 _TOO_LARGE = re.compile(
     r"(CLIENT|SERVER): (Sent|Received) message larger than max \((\d+) vs\. (\d+)\)"
 )
@@ -98,6 +107,9 @@ def _plain(message: str) -> str:
         return f"this is no gRPC port, perhaps the one for REST or metrics ({message})"
     if size := _TOO_LARGE.search(message):
         return _about_size(*size.groups())
+    for sign, said in _ABOUT_TLS.items():
+        if sign in message and "failed to connect" in message:
+            return f"{said} ({message})"
     found = re.search(r"ipv[46]:(\S+:\d+)", message)
     if "Connection refused" in message and found:
         where = unquote(found[1])

@@ -2,16 +2,20 @@
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from tests.checkout import ROOT
 
 import tectum
 from tectum.v1 import errors_pb2
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
+TLS = ROOT / "tests" / "fixtures" / "tls"
 R = errors_pb2.ErrorReason
 BARE_CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 
@@ -78,3 +82,27 @@ def test_a_port_of_http_is_told_to_be_one() -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_whether_tls_is_wanted_is_told() -> None:
+    certificate = TLS / "certificate.pem"
+    credentials = grpc.ssl_server_credentials(
+        [((TLS / "key.pem").read_bytes(), certificate.read_bytes())]
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    by_tls = f"localhost:{server.add_secure_port('localhost:0', credentials)}"
+    in_the_clear = f"localhost:{server.add_insecure_port('localhost:0')}"
+    server.start()
+    try:
+        assert "perhaps it is reached by TLS alone" in said(by_tls, tls=False)
+        assert "not signed by roots known here" in said(by_tls, tls=True)
+        assert "it speaks no TLS" in said(in_the_clear, tls=certificate)
+    finally:
+        server.stop(None).wait()
+
+
+def said(address: str, tls: bool | Path) -> str:
+    """Why nobody is reached there."""
+    with tectum.Client(address, tls=tls) as client, pytest.raises(tectum.Unavailable) as raised:
+        client.get_model(retries=0)
+    return str(raised.value)
