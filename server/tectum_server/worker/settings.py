@@ -38,10 +38,10 @@ class WorkerSettings(BaseModel):
     named without a version is loaded, and with `*` models come and go. 0: only an admin's LoadModel
     and UnloadModel change what serves."""
     model_memory_bytes: PositiveInt | None = None
-    """Bytes that models' weights may take together. Whoever does not fit in makes the model that
-    was longest unused make room, never the default one; a call for it is refused with
-    MODEL_LOADING, and has it loaded again. A newer version needs room beside the older one. None:
-    as many as they take."""
+    """Bytes that models' weights may take together, and on a GPU what is recorded of them. Whoever
+    does not fit in makes the model that was longest unused make room, never the default one; a call
+    for it is refused with MODEL_LOADING, and has it loaded again. A newer version needs room beside
+    the older one. None: as many as they take."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""

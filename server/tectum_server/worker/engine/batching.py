@@ -15,6 +15,8 @@ The rules:
 - What is to be prepared is so beside the engine, in the same order (`preparing`), but for one batch
   of who is owed to go first; two batches ahead of the engine at most. The engine waits for no
   preparation while anything is ready.
+- An engine that takes the next batch while it computes one is given the largest there may be, of
+  calls alone, and nothing while CONTROL comes.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
@@ -42,6 +44,7 @@ from tectum_server.worker.engine.pace import Pace, overlapped
 from tectum_server.worker.engine.preparing import Begun, Preparing
 from tectum_server.worker.engine.probing import Probing
 from tectum_server.worker.engine.returning import Returning
+from tectum_server.worker.engine.under_way import UnderWay
 from tectum_server.worker.engine.usage import Usage
 from tectum_server.worker.engine.verdicts import (
     Admitted,
@@ -120,8 +123,7 @@ class Batching:
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
         self._prepared_at_ms = 0
-        self._busy_since_ms = self._busy_until_ms = 0
-        self._running: list[Waiting] = []
+        self._under_way = UnderWay()
         self._returning = Returning()
         self._kept_share = kept_share
         self._usage = Usage()
@@ -187,7 +189,7 @@ class Batching:
     @property
     def busy(self) -> bool:
         """Whether anything waits or runs."""
-        return bool(self._line) or bool(self._running)
+        return bool(self._line) or bool(self._under_way.members)
 
     def dues(self, priority: int) -> list[int]:
         """By when the calls' items of a class that wait are due, the earliest first."""
@@ -209,8 +211,9 @@ class Batching:
     @property
     def usual(self) -> Hashable:
         """The key of most who wait, or of who runs; None: nobody does."""
-        waiting = self._line.keys.most_common(1)
-        return waiting[0][0] if waiting else next((ran.key for ran in self._running), None)
+        if waiting := self._line.keys.most_common(1):
+            return waiting[0][0]
+        return next((one.key for one in self._under_way.members), None)
 
     def cancel(self, items: Iterable[int]) -> None:
         """Forget items whose caller has gone; those already running are not known here."""
@@ -272,47 +275,62 @@ class Batching:
         return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
-        """What to run on a free engine; None: nothing is ready. Call `expire` and `pause` first.
+        """What to run on a free engine, or on one that takes more; None: nothing is ready.
+
+        Call `expire` and `pause` first.
 
         A stream's place may be in it whose frame is stale: it is to be left out, unless there is a
         newer one.
         """
-        chosen = self._forming.next(self._preparing.ready, now_ms)
+        chosen = self._forming.next(self._preparing.ready, self._free_ms(now_ms))
         if not chosen:
             return None
         takes_ms = self._forming.takes_ms(chosen)
         self.cancel(waiting.item for waiting in chosen)
         self._probing.ran(chosen[0].key)
-        self._busy_since_ms = now_ms
-        self._busy_until_ms = now_ms + round(takes_ms)
-        self._running = chosen
+        self._under_way.began(chosen, round(takes_ms), now_ms)
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
         """The items that would run were the engine free and all ready, in order of service."""
         return tuple(waiting.item for waiting in self._forming.next(self._line, now_ms))
 
-    def idle(self, now_ms: int) -> None:
-        """The engine has finished the batch that it was last given."""
-        self._busy_until_ms = 0
-        if not self._running:
+    def takes_more(self, now_ms: int) -> bool:
+        """Whether an engine that computes a batch is to be given another one behind it.
+
+        Only as large a one as there may be, which gains nothing by waiting for others; none of
+        streams, whose frames shall be as new as can be when they are computed; and none while
+        CONTROL comes, which would have to wait for both.
+        """
+        if self._forming.control_expected(now_ms):
+            return False
+        chosen = self._forming.next(self._preparing.ready, self._free_ms(now_ms))
+        return len(chosen) >= self._max_batch and all(one.turn_ms is None for one in chosen)
+
+    def idle(self, now_ms: int, *, last: bool = False) -> None:
+        """The engine has finished the first batch it was given; or the last came to nothing."""
+        ran = self._under_way.ended(now_ms, last=last)
+        if ran is None:
             return
-        took_ms = now_ms - self._busy_since_ms
-        self._forming.ran(self._running, self._line, took_ms, now_ms)
-        self._usage.ran([ran.priority for ran in self._running], took_ms, now_ms)
+        self._forming.ran(ran.members, self._line, ran.took_ms, now_ms)
+        self._usage.ran([one.priority for one in ran.members], ran.took_ms, now_ms)
         # Who has items waiting still is not answered yet, and has no reason to come back.
-        unanswered = self._line.requests
-        back = [ran for ran in self._running if ran.request not in unanswered]
-        cost = self._cost(self._running[0].key) or Cost(0.0, 0.0)
+        unanswered = self._line.requests | self._under_way.requests
+        back = [one for one in ran.members if one.request not in unanswered]
+        key = ran.members[0].key
+        cost = self._cost(key) or Cost(0.0, 0.0)
         self._returning.answered(
-            self._running[0].key,
+            key,
             len(back),
-            max((ran.priority for ran in back), default=CONTROL),
+            max((one.priority for one in back), default=CONTROL),
             cost.fixed_ms,
-            took_ms,
+            ran.took_ms,
             now_ms,
         )
-        self._running = []
+
+    def _free_ms(self, now_ms: int) -> int:
+        """When what is given to the engine now begins."""
+        return max(self._under_way.until_ms, now_ms)
 
     def _pace(self, priority: int, now_ms: int) -> Pace:
         """Of what waits before a class: before CONTROL that is CONTROL, and has no limit."""
@@ -365,12 +383,12 @@ class Batching:
             ahead_ms: what waits before the call takes, but for these.
             now_ms: now.
         """
-        ran_ms = max(self._busy_until_ms, now_ms) - self._busy_since_ms
+        free_ms = self._free_ms(now_ms)
+        ran_ms = free_ms - self._under_way.since_ms
         overtaking_ms, overtaking = self._forming.overtaking(
-            self._line, priority, ahead_ms, self._running, ran_ms, now_ms
+            self._line, priority, ahead_ms, self._under_way.members, ran_ms, now_ms
         )
-        left_ms = max(self._busy_until_ms - now_ms, 0)
-        return left_ms + overtaking_ms, overtaking_ms, overtaking
+        return free_ms - now_ms + overtaking_ms, overtaking_ms, overtaking
 
     def _lacking_ms(self, batch: Sequence[Waiting]) -> float:
         """What the engine prepares itself of a batch: content that came after its item's turn."""

@@ -1,10 +1,11 @@
 """`precision: auto`: which numerics are fastest here and still reproduce the golden outputs.
 
-Timed once for a kind of host and a shape of model, and kept, so that the next start need not, and
-replicas that share the cache, or were given it with their image, agree. What is kept is how fast
-each is: a bundle whose weights the first of the order does not suit is served in the next. What
-does not run for want of a compiler or a module is kept as well, until there is one; what fails for
-another reason is tried at the next start, alone.
+They are timed as they would serve, by recorded graphs where the device has such: what it takes to
+launch kernels would hide all else. Timed once for a kind of host and a shape of model, and kept, so
+that the next start need not, and replicas that share the cache, or were given it with their image,
+agree. What is kept is how fast each is: a bundle whose weights the first of the order does not suit
+is served in the next. What does not run for want of a compiler or a module is kept as well, until
+there is one; what fails for another reason is tried at the next start, alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tectum_core.caches import user_cache
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.numerics import REFERENCE, Numerics
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.graphs import recorded
 from tectum_server.worker.engine.lacking import is_lacking, what_lacks
 
 __all__ = ["CANDIDATES", "Choice", "Tried", "choose", "keep_compiled", "kind_of_host"]
@@ -147,7 +149,7 @@ def kind_of_host(device: str) -> str:
     """What decides how fast numerics are: the processor, its threads, and torch."""
     torch_device = torch.device(device)
     if torch_device.type == "cuda":
-        kind = torch.cuda.get_device_name(torch_device)
+        kind = f"{torch.cuda.get_device_name(torch_device)}, graphs"
     else:
         kind = f"{_processor()}, {torch.get_num_threads()} threads"
     return f"{kind}, torch {torch.__version__}"
@@ -178,20 +180,22 @@ def _try_all(read: Bundle, device: str, known: Mapping[Numerics, Tried]) -> Iter
     keep_compiled()
     reference = Predictor(read, device)
     check_golden(reference)
-    for numerics in CANDIDATES:
-        if numerics in known:
-            yield known[numerics]
-            continue
-        try:
-            predictor = Predictor(read, device, numerics)
-            cosine = _cosine(predictor)
-            tried = Tried(numerics, _speedup(predictor, reference), cosine)
-        except Exception as error:  # no compiler, or one that fails: as many kinds as there are
-            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
-        extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
-        _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
-        yield tried
+    with recorded(reference, _BATCH):
+        for numerics in CANDIDATES:
+            if numerics in known:
+                yield known[numerics]
+                continue
+            try:
+                predictor = Predictor(read, device, numerics)
+                with recorded(predictor, _BATCH):
+                    cosine = _cosine(predictor)
+                    tried = Tried(numerics, _speedup(predictor, reference), cosine)
+            except Exception as error:  # no compiler, or one that fails: as many kinds as there are
+                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
+            extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
+            _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
+            yield tried
 
 
 def _cosine(predictor: Predictor) -> float:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.cost import Preparation
+from tectum_server.worker.engine.line import Waiting
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.pictures import preparation
 from tectum_server.worker.engine.renewing import Renewed
 from tectum_server.worker.engine.telling import deadline_passed, item_failure, named
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, JobResult, Operation
 
-__all__ = ["Place", "Progress", "jobs_of", "keys_of", "later", "preparations_of"]
+__all__ = ["Place", "Progress", "jobs_of", "keys_of", "later", "preparations_of", "waiting_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +123,24 @@ def preparations_of(job: Job, predictor: Predictor) -> list[Preparation | None]:
     """Of each item, what is to be done before it can run."""
     model = _named_version(job, predictor)
     return [preparation(model, item, predictor) for item in job.items]
+
+
+def waiting_of(progress: Progress, numbers: Iterator[int]) -> list[Waiting]:
+    """A job's items as the policy knows them, numbered."""
+    job, request = progress.job, next(numbers)
+    keys, needs = keys_of(job, progress.predictor), preparations_of(job, progress.predictor)
+    return [
+        Waiting(
+            item=next(numbers),
+            key=key,
+            priority=job.priority,
+            deadline_ms=int(job.deadline * 1000),
+            request=request,
+            turn_ms=None if job.turn is None else int(job.turn * 1000),
+            preparation=preparation,
+        )
+        for key, preparation in zip(keys, needs, strict=True)
+    ]
 
 
 def later(job: Job, predictor: Predictor) -> dict[Hashable, int]:

@@ -1,8 +1,9 @@
-"""The shell around the batching policy: a queue of jobs, two threads, and the clock.
+"""The shell around the batching policy: a queue of jobs, three threads, and the clock.
 
-One thread prepares what the other one computes next. What waits, who goes next and who is refused,
-`batching` decides; what a batch does, `operations` does. Here jobs become items, results find
-their way back, and time is read.
+One thread prepares what another one computes next, or launches on a device that computes by itself;
+the third fetches the answers of that, and the next batch is launched meanwhile. What waits, who
+goes next and who is refused, `batching` decides; what a batch does, `operations` does. Here jobs
+become items, results find their way back, and time is read.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.batching import Batch, Batching, Refused, Waiting
+from tectum_server.worker.engine.accounting import account, observe
+from tectum_server.worker.engine.batching import Batch, Batching, Refused
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.foretelling import outlook
 from tectum_server.worker.engine.preparing import Begun
@@ -29,10 +33,11 @@ from tectum_server.worker.engine.progress import (
     keys_of,
     later,
     preparations_of,
+    waiting_of,
 )
 from tectum_server.worker.engine.recording import Recorder
 from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
-from tectum_server.worker.engine.running import prepare_safely, run_safely
+from tectum_server.worker.engine.running import Answers, launch_safely, prepare_safely, run_safely
 from tectum_server.worker.engine.stuck import patience, within
 from tectum_server.worker.engine.telling import named, out_of_service, refusal
 from tectum_server.worker.failure import Failure
@@ -44,6 +49,9 @@ from tectum_server.worker.outlook import Outlook
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
+_AT_ONCE = 2
+"""Batches that are launched and not answered: one is sent while another one is computed."""
 
 
 class Scheduler:
@@ -90,6 +98,10 @@ class Scheduler:
         self._unready = asyncio.Event()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._prepare = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._fetch = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+        self._group = asyncio.TaskGroup()
+        self._launched = 0
+        self._ended = -math.inf
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
         self._under_way: set[Progress] = set()
@@ -105,7 +117,7 @@ class Scheduler:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        for threads in (self._compute, self._prepare):
+        for threads in (self._compute, self._fetch, self._prepare):
             threads.shutdown(wait=not self._failed)  # one that is stuck does not come back
         if self._recorder is not None:
             self._recorder.close()
@@ -159,23 +171,7 @@ class Scheduler:
 
     def _admit(self, progress: Progress) -> None:
         job = progress.job
-        request = next(self._numbers)
-        waiting = [
-            Waiting(
-                item=next(self._numbers),
-                key=key,
-                priority=job.priority,
-                deadline_ms=int(job.deadline * 1000),
-                request=request,
-                turn_ms=None if job.turn is None else int(job.turn * 1000),
-                preparation=preparation,
-            )
-            for key, preparation in zip(
-                keys_of(job, progress.predictor),
-                preparations_of(job, progress.predictor),
-                strict=True,
-            )
-        ]
+        waiting = waiting_of(progress, self._numbers)
         arrived, now_ms = None if job.arrived is None else int(job.arrived * 1000), self._now_ms()
         if self._recorder is not None:
             patience = waiting[0].deadline_ms - now_ms
@@ -235,9 +231,9 @@ class Scheduler:
     async def _run(self) -> None:
         """Serve; should that ever end by itself, let nobody wait for what will not come."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._serve())
-                group.create_task(self._serve_unready())
+            async with self._group:
+                self._group.create_task(self._serve())
+                self._group.create_task(self._serve_unready())
         except Exception:
             _log.exception("the scheduler failed; this engine computes no more")
             self._failed = True
@@ -249,7 +245,10 @@ class Scheduler:
     async def _serve(self) -> None:
         while True:
             self._drop_expired()
-            pause = self._policy.pause(self._now_ms())
+            if self._launched and not self._takes_more():
+                await self._woken(None)
+                continue
+            pause = 0 if self._launched else self._policy.pause(self._now_ms())
             batch = None if pause else self._policy.next_batch(self._now_ms())
             self._metrics.set_depth(self._policy.depth())
             self._see_to_preparing()
@@ -258,34 +257,67 @@ class Scheduler:
                 continue
             await self._run_one(batch)
 
+    def _takes_more(self) -> bool:
+        """Whether another batch goes behind those that were launched."""
+        return self._launched < _AT_ONCE and self._policy.takes_more(self._now_ms())
+
     async def _run_one(self, batch: Batch) -> None:
-        """Compute a batch; nothing of it is held while the next one is waited for."""
-        loop = asyncio.get_running_loop()
+        """Compute a batch, or launch it; nothing of it is held while the next one is waited for."""
         places = await self._begun(batch)
         if not places:
-            self._policy.idle(self._now_ms())
+            self._policy.idle(self._now_ms(), last=True)
             return
-        started = self._clock()
+        begun = self._clock()
         work, predictor = [place.work for place in places], places[0].progress.predictor
+        if predictor.lane is not None:
+            launching = self._on(self._compute, partial(launch_safely, predictor, work))
+            allowed = patience(self._expected_ms(places), self._compute_timeout)
+            if fetch := await within(launching, allowed):
+                self._launched += 1
+                landing = self._finish(batch, places, self._on(self._fetch, fetch), begun)
+                self._group.create_task(self._landed(landing))
+                return
+        while self._launched:  # nothing else computes beside what was launched
+            await self._woken(None)
+        running = self._on(self._compute, partial(run_safely, predictor, work))
+        await self._finish(batch, places, running, begun)
+
+    async def _landed(self, landing: Coroutine[None, None, None]) -> None:
+        """Wait until a batch that was launched has been answered."""
+        try:
+            await landing
+        finally:
+            self._launched -= 1
+            self._wake.set()
+
+    def _on(self, thread: ThreadPoolExecutor, work: Callable[[], _Found]) -> asyncio.Future[_Found]:
+        return asyncio.get_running_loop().run_in_executor(thread, work)
+
+    async def _finish(
+        self, batch: Batch, places: list[Place], running: asyncio.Future[Answers], begun: float
+    ) -> None:
+        """Wait for a batch, and let its jobs have what came of it."""
+        loop = asyncio.get_running_loop()
         expected = self._expected_ms(places)
         looking = loop.call_later(ask_after(expected), self._look_ahead)
         try:
-            running = loop.run_in_executor(self._compute, run_safely, predictor, work)
             answers = await within(running, patience(expected, self._compute_timeout))
         finally:
             looking.cancel()
             self._looking_ahead = False
-        took = self._clock() - started
+        # What it waited behind another one on the device is no part of what it took.
+        started, self._ended = max(begun, self._ended), self._clock()
+        took = self._ended - started
         self._policy.idle(self._now_ms())
         if answers.clean:
             self.costs.observe(batch.key, len(places), took * 1000)
             if self._recorder is not None:
                 self._recorder.ran(batch.key, len(places), took * 1000)
-        self._account(places, started, took)
+        account(places, started, took)
         for place, answer in zip(places, answers.outputs, strict=True):
             place.deliver(answer)
         # Whoever waits goes first: a turn of the loop later, the answers are on their way.
-        loop.call_soon(self._observe, places, started, took)
+        loop.call_soon(observe, self._metrics, places, started, took)
 
     async def _begun(self, batch: Batch) -> list[Place]:
         """Who runs now, with the newest there is, prepared; callers may go in the meantime."""
@@ -334,9 +366,7 @@ class Scheduler:
     async def _make_ready(self, place: Place, thread: ThreadPoolExecutor) -> None:
         """Prepare an item on a thread; if it cannot be, that is its answer."""
         item, preparation, started = place.item, place.preparation, self._clock()
-        running = asyncio.get_running_loop().run_in_executor(
-            thread, prepare_safely, item, place.progress.predictor
-        )
+        running = self._on(thread, partial(prepare_safely, item, place.progress.predictor))
         cost = self.costs.cost(preparation)
         expected = None if cost is None else cost.of(1)
         found = await within(running, patience(expected, self._compute_timeout))
@@ -360,25 +390,6 @@ class Scheduler:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._wake.wait()
-
-    def _account(self, places: list[Place], started: float, took: float) -> None:
-        """Tell the jobs of a batch what it took."""
-        for progress in jobs_of(places):
-            progress.compute_seconds += took
-            progress.batch_size = max(progress.batch_size, len(places))
-        for place in places:
-            waited = started - place.progress.arrived
-            place.progress.queue_seconds = max(place.progress.queue_seconds, waited)
-
-    def _observe(self, places: list[Place], started: float, took: float) -> None:
-        """Tell the metrics of a batch what it took."""
-        job, operation = places[0].progress.job, places[0].work[0].name
-        self._metrics.compute_duration.labels(job.model, operation).observe(took)
-        self._metrics.batch_size.labels(job.model, operation).observe(len(places))
-        for place in places:
-            self._metrics.queue_duration.labels(
-                job.model, operation, place.progress.job.priority.name.lower()
-            ).observe(started - place.progress.arrived)
 
     def _drop_expired(self) -> None:
         for number in self._policy.expire(self._now_ms()):

@@ -35,7 +35,7 @@ class EngineSettings:
     compute_timeout: float = 30.0
     """Seconds that a batch may take, as in `scheduler`."""
     model_memory_bytes: int | None = None
-    """Bytes that models' weights may take together; None: as many as they do."""
+    """Bytes that models' weights and graphs may take together; None: as many as they do."""
     watch: float = 0.0
     """Seconds between two looks at the repository; 0: nobody looks."""
     record: str = ""
