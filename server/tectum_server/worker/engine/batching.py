@@ -250,6 +250,11 @@ class Batching:
         """The items that would run were the engine free and all ready, in order of service."""
         return tuple(waiting.item for waiting in self._forming.next(self._line, now_ms))
 
+    def expected_ms(self, key: Hashable, items: int) -> float | None:
+        """What a batch takes; None: nobody knows yet."""
+        cost = self._cost(key)
+        return None if cost is None else cost.of(items)
+
     def idle(self, now_ms: int) -> None:
         """The engine has finished the batch that it was last given."""
         self._busy_until_ms = 0

@@ -2,7 +2,7 @@
 
 Of the frames that wait only the newest is kept; one at a time has a place in the engine's line,
 which a newer one may take. A worker's front does so with decoding and transport in between; here
-neither takes time. Times are whole milliseconds.
+neither takes time, but where `looking` reads what is newer. Times are whole milliseconds.
 """
 
 from __future__ import annotations
@@ -63,10 +63,19 @@ class Stream:
     """Frames by why they have no answer, if they are neither."""
     captured: int = 0
     """Frames so far."""
+    reads: list[int] = field(default_factory=list)
+    """Of each answer, how many newer frames its place was asked for."""
+    asked_ms: int | None = None
+    """When its place was asked for what is newer, the last time; None: not yet."""
+    took_ms: int = 0
+    """Until it had answered."""
     _newest: int | None = None
     """That waits for a place."""
     _placed: int | None = None
     """That has one."""
+    _offered: int | None = None
+    """That is read, for the place of the other one."""
+    _asked: int = 0
     _began_ms: int = 0
     _newest_then: int = 0
     _turn_ms: int | None = None
@@ -97,6 +106,7 @@ class Stream:
         if self._turn_ms is None:
             self._turn_ms = now_ms
         self._placed, self._newest = self._newest, None
+        self.asked_ms, self.took_ms, self._asked = None, 0, 0
         camera = self.camera
         return Waiting(
             item,
@@ -110,11 +120,36 @@ class Stream:
 
     def renew(self) -> int | None:
         """Let the place be for the newest frame; gives when that is stale. None: none is newer."""
+        self._offered, self._newest = self._newest, None
+        return self.settle(taken=True)
+
+    def offer(self, now_ms: int) -> bool:
+        """The place is asked for what is newer; whether there is a frame to be read."""
+        self.asked_ms, self.took_ms = now_ms, 0
         if self._newest is None:
+            return False
+        self._offered, self._newest = self._newest, None
+        self._asked += 1
+        return True
+
+    def answered_asking(self, now_ms: int) -> None:
+        """The frame that was offered has been read."""
+        self.took_ms = now_ms - (self.asked_ms or 0)
+
+    def settle(self, taken: bool) -> int | None:
+        """Hear whether the frame that was offered has the place; gives when it is stale, if so."""
+        offered, self._offered = self._offered, None
+        if offered is None:
             return None
-        self.superseded += 1
-        self._placed, self._newest = self._newest, None
-        return self._stale_ms(self._placed)
+        if taken:
+            self.superseded += 1
+            self._placed = offered
+            return self._stale_ms(offered)
+        if self._newest is None:
+            self._newest = offered
+        else:
+            self.superseded += 1
+        return None
 
     def begin(self, now_ms: int) -> bool:
         """The place's batch begins; whether its frame may be in it."""
@@ -141,6 +176,7 @@ class Stream:
         self.answers.append(
             Answer(frame, camera.captured_ms(frame), self._began_ms, now_ms, self._newest_then)
         )
+        self.reads.append(self._asked)
         self._placed, self._turn_ms = None, now_ms
 
     def _stale_ms(self, frame: int) -> int:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.asking import Needs
 from tectum_server.worker.engine.batching import Batch, Batching, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.preparing import Begun
@@ -30,7 +31,7 @@ from tectum_server.worker.engine.progress import (
     preparations_of,
 )
 from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
+from tectum_server.worker.engine.renewing import Ahead, Renewed, freshen
 from tectum_server.worker.engine.running import prepare_safely, run_safely
 from tectum_server.worker.engine.stuck import patience, within
 from tectum_server.worker.engine.telling import named, out_of_service, refusal
@@ -90,7 +91,7 @@ class Scheduler:
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
         self._under_way: set[Progress] = set()
-        self._looking_ahead = False
+        self._ahead = Ahead(self._coming)
 
     def start(self) -> None:
         """Begin to serve the queue on the running event loop."""
@@ -128,7 +129,11 @@ class Scheduler:
             arrived=self._clock(),
             done=asyncio.get_running_loop().create_future(),
             outputs=[None] * len(job.items),
-            renewed=Renewed(renewal, lambda content: self._renew(progress, content)),
+            renewed=Renewed(
+                renewal,
+                lambda content: self._renew(progress, content),
+                lambda: self._needs(progress),
+            ),
         )
         self._admit(progress)
         self._under_way.add(progress)
@@ -179,8 +184,7 @@ class Scheduler:
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
         self._see_to_preparing()
-        if self._looking_ahead:
-            self._look_ahead()
+        self._ahead.look()
 
     def _renew(self, progress: Progress, content: Content) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
@@ -201,15 +205,20 @@ class Scheduler:
         self._see_to_preparing()
         return True
 
-    def _look_ahead(self) -> None:
-        """Let what runs next, as things are, be kept new."""
-        self._looking_ahead = True
+    def _coming(self) -> tuple[list[Renewed], float | None]:
+        """What runs next, as things are, if it may still change; and what that takes."""
         coming = [self._places[number] for number in self._policy.upcoming(self._now_ms())]
-        again = bool(coming) and asks_again(self._expected_ms(coming))
-        for place in coming:
-            if self._waits_whole(place.progress):
-                renewed = place.progress.renewed
-                renewed.ask() if again else renewed.ask_once()
+        jobs = [job.renewed for job in jobs_of(coming) if self._waits_whole(job)]
+        return jobs, self._expected_ms(coming) if coming else None
+
+    def _needs(self, progress: Progress) -> Needs:
+        """What is to be prepared of a job."""
+        places = [self._places[number] for number in progress.items if number in self._places]
+        costs = [self.costs.cost(place.preparation) for place in places if place.preparation]
+        takes_ms = sum(cost.of(1) for cost in costs if cost is not None)
+        # What is stale is not prepared, and waits for nothing but what is newer.
+        lacking = any(place.unready for place in places) and not progress.stale(self._clock())
+        return Needs(takes_ms, lacking)
 
     def _waits_whole(self, progress: Progress) -> bool:
         """Whether nothing of a job runs or has run, so that it may still become another's."""
@@ -256,13 +265,12 @@ class Scheduler:
         started = self._clock()
         work, predictor = [place.work for place in places], places[0].progress.predictor
         expected = self._expected_ms(places)
-        looking = loop.call_later(ask_after(expected), self._look_ahead)
+        self._ahead.begin(expected)
         try:
             running = loop.run_in_executor(self._compute, run_safely, predictor, work)
             answers = await within(running, patience(expected, self._compute_timeout))
         finally:
-            looking.cancel()
-            self._looking_ahead = False
+            self._ahead.end()
         took = self._clock() - started
         self._policy.idle(self._now_ms())
         if answers.clean:
@@ -283,7 +291,7 @@ class Scheduler:
         expected = self._expected_ms(known)
         calls = [job.job.deadline for job in jobs if job.job.turn is None]
         spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
-        await freshen(whole, expected, spare_ms)
+        await freshen(whole, expected, spare_ms, self._ahead.ran_ms)
         for job in jobs:
             job.renewed.end()
             if job.stale(self._clock()) and self._waits_whole(job):

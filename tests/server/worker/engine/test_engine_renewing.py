@@ -4,40 +4,20 @@ import asyncio
 import logging
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.server.worker.engine.gated import settle
 from tests.server.worker.renewals import Source
 
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
+from tectum_server.worker.engine.asking import Needs
+from tectum_server.worker.engine.renewing import Ahead, Renewed, freshen
 from tectum_server.worker.jobs import Content, Item
 
 FAR = 1e9
 """Milliseconds until somebody's answer would be too late."""
+NOTHING = Needs()
 
 
 def text(words: str) -> Item:
     return Item(text=words)
-
-
-@given(st.floats(0, 1e6))
-def test_who_runs_next_is_asked_while_the_batch_before_runs(expected_ms: float) -> None:
-    assert 0 <= ask_after(expected_ms) <= expected_ms / 1000
-
-
-def test_of_a_long_batch_the_next_is_asked_shortly_before_its_end() -> None:
-    assert ask_after(6000.0) == pytest.approx(5.75)
-    assert ask_after(100.0) == pytest.approx(0.05)
-
-
-def test_only_the_members_of_short_batches_are_asked_again_and_again() -> None:
-    assert asks_again(None)
-    assert asks_again(499.0)
-    assert not asks_again(500.0)
-
-
-def test_of_a_batch_whose_cost_nobody_knows_the_next_is_asked_at_once() -> None:
-    assert ask_after(None) == 0
 
 
 # ---------------------------------------------------------------- one job's content
@@ -187,7 +167,9 @@ async def test_where_somebody_would_be_too_late_nobody_is_waited_for(spare_ms: f
     assert not source.asked.is_set()
 
 
-async def test_who_was_asked_long_ago_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_was_asked_a_moment_ago_is_asked_anew_as_the_batch_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     source, now = Source(), [100.0]
     monkeypatch.setattr("tectum_server.worker.engine.renewing.time.monotonic", lambda: now[0])
     job = Renewed(source, lambda _: True)
@@ -196,12 +178,11 @@ async def test_who_was_asked_long_ago_is_asked_anew(monkeypatch: pytest.MonkeyPa
     await settle()
     source.has(text("new"))
 
-    job.ask_once()
-    await settle()
+    now[0] += 0.05
+    await freshen([job], 60_000.0, FAR)
     soon = list(source.settlements)
-    now[0] += 1.0
-    job.ask_once()
-    await settle()
+    now[0] += 0.11
+    await freshen([job], 60_000.0, FAR)
 
     assert (soon, source.settlements) == ([True], [True, True])
 
@@ -212,7 +193,7 @@ async def test_who_goes_on_giving_what_is_newer_is_not_waited_for() -> None:
 
     await asyncio.wait_for(freshen([job], 600_000.0, FAR), 5)
 
-    assert job.ask_once() is None
+    assert job.under_way is None
     await job.close()
 
 
@@ -225,3 +206,133 @@ async def test_the_members_of_a_short_batch_are_not_asked_any_more(
     await freshen([Renewed(source, lambda _: True)], expected_ms, FAR)
 
     assert not source.asked.is_set()
+
+
+async def test_a_short_batch_after_a_long_one_waits_too() -> None:
+    source, taken = Source(), list[str]()
+    source.has(text("newer"))
+    job = Renewed(source, lambda content: not taken.append(content.items[0].text))  # type: ignore[func-returns-value]
+
+    await freshen([job], 10.0, FAR, ran_ms=60_000.0)
+
+    assert taken == ["newer"]
+
+
+async def test_nobody_is_asked_who_had_no_use_for_the_last_one() -> None:
+    source = Source()
+    source.has(text("of another kind"))
+    job = Renewed(source, lambda _: False)
+    job.ask_once()
+    await settle()
+    source.has(text("too"))
+
+    job.ask_once()
+    await settle()
+
+    assert source.settlements == [False]
+
+
+# ---------------------------------------------------------------- who runs next
+
+
+def kept(needs: Needs = NOTHING) -> tuple[Source, Renewed]:
+    """A job that takes whatever is newer."""
+    source = Source()
+    return source, Renewed(source, lambda _: True, lambda: needs)
+
+
+async def looked(ahead: Ahead) -> None:
+    """Let one more look pass."""
+    ahead.look()
+    await settle()
+
+
+async def test_while_a_batch_runs_on_whoever_runs_next_is_asked_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.time.monotonic", lambda: now[0])
+    source, job = kept()
+    ahead = Ahead(lambda: ([job], 2000.0))
+    ahead.begin(None)
+    await asyncio.sleep(0)
+    asked = []
+    for number in range(4):
+        source.has(text(f"{number}"))
+        await looked(ahead)
+        asked.append(len(source.settlements))
+        now[0] += 0.08
+
+    ahead.end()
+    await job.close()
+
+    assert asked == [1, 1, 2, 2]
+
+
+async def test_before_a_short_batch_they_go_on_giving_what_is_newer() -> None:
+    source, job = kept()
+    ahead = Ahead(lambda: ([job], 100.0))
+    ahead.begin(None)
+    await asyncio.wait_for(source.asked.wait(), 5)
+
+    ahead.end()
+    await job.close()
+
+    assert source.patient is True
+
+
+async def test_nobody_is_asked_to_go_on_whose_pictures_have_to_be_prepared() -> None:
+    source, job = kept(Needs(4.0))
+    ahead = Ahead(lambda: ([job], 100.0))
+    ahead.begin(None)
+    await asyncio.wait_for(source.asked.wait(), 5)
+
+    ahead.end()
+    await job.close()
+
+    assert source.patient is False
+
+
+async def test_nobody_is_asked_anew_for_what_could_not_be_prepared_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.time.monotonic", lambda: now[0])
+    jobs = [kept(Needs(takes_ms)) for takes_ms in (40.0, 1.0, 170.0, 40.0)]
+    ahead = Ahead(lambda: ([job for _, job in jobs], 2000.0))  # which may wait 100 ms
+    ahead.begin(None)
+    for _ in range(2):
+        for source, _ in jobs:
+            source.has(text("newer"))
+        await asyncio.sleep(0)
+        await looked(ahead)
+        now[0] += 1.0
+
+    ahead.end()
+    for _, job in jobs:
+        await job.close()
+
+    assert [len(source.settlements) for source, _ in jobs] == [2, 2, 1, 2]
+
+
+async def test_nobody_is_asked_once_the_batch_has_ended() -> None:
+    source, job = kept()
+    ahead = Ahead(lambda: ([job], 100.0))
+    ahead.begin(None)
+    ahead.end()
+
+    await looked(ahead)
+
+    assert not source.asked.is_set()
+
+
+async def test_what_ran_counts_for_the_batch_that_begins_at_once() -> None:
+    ahead = Ahead(lambda: ([], None))
+    before = ahead.ran_ms
+
+    ahead.begin(60_000.0)
+    await asyncio.sleep(0.01)
+    ahead.end()
+
+    assert before == 0.0
+    assert ahead.ran_ms > 0.0
