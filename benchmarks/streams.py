@@ -92,7 +92,7 @@ class Robot:
         """When the worker had each frame at the latest, as it told: the one before was outdone."""
         latest = [float("inf")] * (len(self.captured) + 1)
         for _, result in self.answers:
-            told = self.captured[result.frame_id] + (result.age or 0.0)
+            told = self.captured[result.frame_id] + result.age
             after = result.frame_id + (result.status is tectum.FrameStatus.SUPERSEDED)
             latest[after] = min(latest[after], told)
         for number in reversed(range(len(latest) - 1)):  # they come in order
@@ -105,9 +105,9 @@ class Robot:
         Seconds, from the answer's frame to that one.
         """
         own, spent = result.frame_id, 0.0 if result.info is None else result.info.timings.compute
-        began = self.captured[own] + (result.age or 0.0) - spent
-        newest = bisect.bisect(had, began - 2 * ON_THE_WAY) - 1
-        return max(0.0, self.captured[min(newest, len(self.captured) - 1)] - self.captured[own])
+        began = self.captured[own] + result.age - spent
+        newest = bisect.bisect(had[:-1], began - 2 * ON_THE_WAY) - 1
+        return self.captured[max(own, newest)] - self.captured[own]
 
 
 async def run(
