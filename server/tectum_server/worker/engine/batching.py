@@ -113,6 +113,11 @@ class Batching:
     def __len__(self) -> int:
         return len(self._line)
 
+    @property
+    def calls_wait(self) -> bool:
+        """Whether anything waits but streams' places."""
+        return self._line.calls > 0
+
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""
         return self._line.depth

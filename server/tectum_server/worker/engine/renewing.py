@@ -137,7 +137,8 @@ class Renewed:
         except Exception:
             _log.exception("newer content cannot be had; the job runs with what it has")
             self._over = True
-        self.took_ms = (time.monotonic() - self._asked_at) * 1000
+        if not patient:
+            self.took_ms = (time.monotonic() - self._asked_at) * 1000
 
 
 class Ahead:
@@ -203,5 +204,7 @@ def _to_ask(
 ) -> list[Renewed]:
     """Who was not asked yet, and of those who were so long ago whoever may be anew."""
     due = [job.due(after_ms(job)) for job in jobs]
+    if not any(due):
+        return []
     anew = affordable([job.needs() for job in jobs], due, spare_ms)
     return [job for job, may in zip(jobs, anew, strict=True) if may or not job.is_asked]

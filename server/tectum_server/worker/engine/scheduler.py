@@ -291,7 +291,8 @@ class Scheduler:
         expected = self._expected_ms(known)
         calls = [job.job.deadline for job in jobs if job.job.turn is None]
         spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
-        await freshen(whole, expected, spare_ms, self._ahead.ran_ms)
+        if not self._policy.calls_wait:  # whose promises know of no more than what runs
+            await freshen(whole, expected, spare_ms, self._ahead.ran_ms)
         for job in jobs:
             job.renewed.end()
             if job.stale(self._clock()) and self._waits_whole(job):

@@ -353,7 +353,7 @@ class _Day:
 
     def _waits(self, batch: Batch) -> bool:
         """Whether a batch waits for its members' newest frames."""
-        if self._looking is None:
+        if self._looking is None or self._policy.calls_wait:
             return False
         expected_ms = self._expected_ms(batch.items)
         until_ms = self._looking.freshen(batch.items, expected_ms, self._now_ms)

@@ -314,3 +314,22 @@ def test_however_slowly_frames_are_read_each_is_told_of_once_and_no_place_is_ask
         ids = [answer.frame for answer in stream.answers]
         assert ids == sorted(ids)
         assert all(times <= 20 for times in stream.reads)
+
+
+@given(st.integers(1, 30), st.integers(0, 3), st.integers(120, 500))
+@settings(max_examples=12)
+def test_calls_that_are_let_in_are_in_time_though_frames_are_asked_for_and_read(
+    a_second: int, seed: int, patience_ms: int
+) -> None:
+    cost = Cost(0, 30)
+    draw, at_ms, calls = random.Random(seed), 0.0, list[Arrival]()
+    while (at_ms := at_ms + draw.expovariate(a_second / 1000)) < 5000:
+        calls.append(Arrival(int(at_ms), ("call",), 1, patience_ms))
+    streams = fleet(1000, seconds=5)
+    policy = Batching(256, 8, lambda _: cost, max_block_ms=90, kept_share=0.05)
+
+    told = simulate(policy, calls, lambda _, size: cost.of(size), streams=streams, reads_ms=2.0)
+
+    ends = Counter(one.in_time if one.reason is None else one.reason for one in told)
+    assert set(ends) <= {True, Reason.DEADLINE_UNREACHABLE}
+    assert all(stream.answers for stream in streams)

@@ -205,6 +205,24 @@ async def test_a_place_that_was_asked_before_is_asked_anew_as_a_long_batch_begin
     assert (taken, source.settlements) == ([True], [True, True])
 
 
+async def test_a_long_batch_waits_for_nobody_while_calls_do() -> None:
+    rig = Rig(max_batch=1)
+    await long_batches(rig)
+    source = Source()
+    await rig.busy()
+    place = rig.submit("old", renewal=source, priority=Priority.CONTROL, turn=0.0)
+    call = rig.submit("call")
+    await settle()
+    source.has(text("newest"))
+
+    rig.predictor.open()
+    await asyncio.gather(place, call)
+
+    assert rig.predictor.batches[-2:] == [["old"], ["call"]]
+    assert source.settlements == []
+    await rig.scheduler.close()
+
+
 async def test_who_goes_as_a_long_batch_begins_is_left_out(rig: Rig) -> None:
     await long_batches(rig)
     source = Source()
