@@ -29,6 +29,7 @@ The rules:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,10 +114,9 @@ class Batching:
     def __len__(self) -> int:
         return len(self._line)
 
-    @property
-    def calls_wait(self) -> bool:
-        """Whether anything waits but streams' places."""
-        return self._line.calls > 0
+    def may_wait(self, now_ms: int) -> bool:
+        """Whether a batch may: no call waits for it to end, and none of CONTROL's is expected."""
+        return not self._line.calls and not self._forming.calls_expected(now_ms)
 
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""
@@ -250,6 +250,10 @@ class Batching:
         self._busy_until_ms = now_ms + round(takes_ms)
         self._running = chosen
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
+
+    def delayed(self, waits_ms: float) -> None:
+        """The batch that was given last begins so much later, at most."""
+        self._busy_until_ms += math.ceil(waits_ms)
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
         """The items that would run were the engine free and all ready, in order of service."""

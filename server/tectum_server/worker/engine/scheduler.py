@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.asking import Needs
+from tectum_server.worker.engine.asking import Needs, waits
 from tectum_server.worker.engine.batching import Batch, Batching, Refused, Waiting
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.preparing import Begun
@@ -291,8 +291,10 @@ class Scheduler:
         expected = self._expected_ms(known)
         calls = [job.job.deadline for job in jobs if job.job.turn is None]
         spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
-        if not self._policy.calls_wait:  # whose promises know of no more than what runs
-            await freshen(whole, expected, spare_ms, self._ahead.ran_ms)
+        if self._policy.may_wait(self._now_ms()):
+            ran_ms = self._ahead.ran_ms
+            self._policy.delayed(waits(expected, ran_ms, spare_ms))
+            await freshen(whole, expected, spare_ms, ran_ms)
         for job in jobs:
             job.renewed.end()
             if job.stale(self._clock()) and self._waits_whole(job):

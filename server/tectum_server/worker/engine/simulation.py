@@ -190,24 +190,23 @@ class _Day:
             heapq.heappush(self._frames, (next_ms, number))
 
     def _ask(self, stream: Stream) -> None:
-        """Ask for a place for the newest frame of a stream that has none, if it has one."""
-        waiting = stream.place(self._numbers, self._now_ms)
-        if waiting is None:
-            return
-        captured_ms = waiting.deadline_ms - stream.camera.lifespan_ms
-        verdict = self._policy.admit([waiting], self._now_ms, captured_ms)
-        if isinstance(verdict, Refused):
-            stream.refused(verdict.reason)
-            return
-        self._places[waiting.item] = stream
-        self._numbers += 1
-        if waiting.preparation is not None:
-            self._lacking.add(waiting.item)
+        """Ask for a place for the next frame of a stream that has none, if one waits."""
+        while (waiting := stream.place(self._numbers, self._now_ms)) is not None:
+            captured_ms = waiting.deadline_ms - stream.camera.lifespan_ms
+            verdict = self._policy.admit([waiting], self._now_ms, captured_ms)
+            if isinstance(verdict, Refused):
+                stream.refused(verdict.reason)
+                continue
+            self._places[waiting.item] = stream
+            self._numbers += 1
+            if waiting.preparation is not None:
+                self._lacking.add(waiting.item)
 
     def _renew(self, items: Iterable[int]) -> None:
         """Let the places be for their streams' newest frames."""
         for item in items:
-            deadline_ms = self._places[item].renew() if item in self._places else None
+            place = self._places.get(item)
+            deadline_ms = None if place is None else place.renew(self._now_ms)
             if deadline_ms is not None:
                 self._changed(item, deadline_ms)
 
@@ -353,12 +352,13 @@ class _Day:
 
     def _waits(self, batch: Batch) -> bool:
         """Whether a batch waits for its members' newest frames."""
-        if self._looking is None or self._policy.calls_wait:
+        if self._looking is None or not self._policy.may_wait(self._now_ms):
             return False
         expected_ms = self._expected_ms(batch.items)
         until_ms = self._looking.freshen(batch.items, expected_ms, self._now_ms)
         if until_ms is None:
             return False
+        self._policy.delayed(until_ms - self._now_ms)
         self._beginning, self._wakes_ms = batch, until_ms
         return True
 
