@@ -27,7 +27,7 @@ __all__ = [
 
 PACE_MS = 100.0
 """From one asking of a place to the next at least."""
-NEW_MS = 150.0
+NEW_MS = 125.0
 """So long after it was asked for what a place has is new enough for its batch to begin."""
 _LONG_MS = 500.0
 """From so much on a batch's members are asked now and then; those of a shorter one give what is
