@@ -104,7 +104,8 @@ class WorkerSettings(BaseModel):
 
     shared_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """POSIX shared memory that each front may give to streams of clients on this host that run as
-    the same user: six frames of each, under a name of the worker's that is gone when they have it.
+    the same user: six frames of each, more where more than one may wait (`depth`), under a name of
+    the worker's that is gone when they have it.
     0: none."""
 
     max_items: PositiveInt = 64

@@ -31,10 +31,10 @@ The rules:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from types import MappingProxyType
 
 from tectum_server.worker.engine.cost import Cost, Preparation
@@ -43,6 +43,7 @@ from tectum_server.worker.engine.line import Line, Waiting
 from tectum_server.worker.engine.pace import Pace, overlapped
 from tectum_server.worker.engine.preparing import Begun, Preparing
 from tectum_server.worker.engine.probing import Probing
+from tectum_server.worker.engine.reckoning import Ahead, Reckoning, preparations
 from tectum_server.worker.engine.returning import Returning
 from tectum_server.worker.engine.under_way import UnderWay
 from tectum_server.worker.engine.usage import Usage
@@ -56,7 +57,7 @@ from tectum_server.worker.engine.verdicts import (
 )
 from tectum_server.worker.shares import has_room
 
-__all__ = ["Admitted", "Ahead", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
+__all__ = ["Admitted", "Batch", "Batching", "Forecast", "Reason", "Refused", "Waiting"]
 
 _SLACK = 0.25
 """Of a batch's cost that must be left before every deadline when a free engine waits: costs are
@@ -66,10 +67,6 @@ _FORBORNE_MS = 1000
 client shall hear of it, and its newest frame asks anew."""
 _AHEAD = 2
 """Batches' worth of items that may be prepared before the engine takes them."""
-_LAST = 2**62
-"""An item that came after all others."""
-_LEAST_SPEED = 0.01
-"""Of the engine: nobody is told to come again in a hundred times what it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +76,6 @@ class Batch:
     key: Hashable
     items: tuple[int, ...]
     """In order of service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """What goes before a call."""
-
-    first_ms: float
-    """What runs, and streams that overtake."""
-    keys: Counter[Hashable]
-    """How many of each wait before it."""
-    pace: Pace
-    """Of batches before its class."""
-    speed: float
-    """Share of the engine that its class may count on while it waits."""
 
 
 class Batching:
@@ -122,14 +105,26 @@ class Batching:
         self._probing = Probing()
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
-        self._prepared_at_ms = 0
         self._under_way = UnderWay()
         self._returning = Returning()
-        self._kept_share = kept_share
         self._usage = Usage()
+        self._reckoning = Reckoning(
+            cost,
+            max_batch,
+            kept_share,
+            self._line,
+            self._preparing,
+            self._forming,
+            self._under_way,
+            self._usage,
+        )
 
     def __len__(self) -> int:
         return len(self._line)
+
+    def may_wait(self, now_ms: int) -> bool:
+        """Whether a batch may: no call waits for it to end, and none of CONTROL's is expected."""
+        return not self._line.calls and not self._forming.calls_expected(now_ms)
 
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""
@@ -157,7 +152,7 @@ class Batching:
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
         keys, free = Counter(item.key for item in items), Pace(self._cost, self._max_batch)
-        before = _preparations(items)
+        before = preparations(items)
         # Of what it costs itself, so much less than usual if all goes as well as it did of late.
         own = overlapped(free.best(before), free.best(keys), count) + free.best(later)
         usual = overlapped(free.usual(before), free.usual(keys), count) + free.usual(later)
@@ -172,12 +167,14 @@ class Batching:
                     return infeasible(first.deadline_ms, since_ms + own, since_ms)
                 return unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
             spared += own
-        pace = self._pace(first.priority, now_ms)
+        pace = self._reckoning.pace(first.priority, now_ms)
         if first.turn_ms is None:
             if not has_room(self._max_queued, self._line.calls, count, first.priority):
                 after_ms = pace.usual(self._line.keys)
                 return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
-            done_ms = self._done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
+            done_ms = (
+                self._reckoning.done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
+            )
             if done_ms > first.deadline_ms:
                 return unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
@@ -203,10 +200,7 @@ class Batching:
             deadline_ms: by when it is due.
             now_ms: now.
         """
-        keys = self._line.ahead(Waiting(_LAST, None, priority, deadline_ms))
-        pace = self._pace(priority, now_ms)
-        first_ms = self._first_ms(priority, pace.usual(keys), now_ms)[0]
-        return Ahead(first_ms, keys, pace, self._speed(priority, now_ms))
+        return self._reckoning.ahead(priority, deadline_ms, now_ms)
 
     @property
     def usual(self) -> Hashable:
@@ -246,13 +240,12 @@ class Batching:
         begun = self._preparing.begin(self._forming.owed(self._line, now_ms))
         under_way = self._preparing.under_way
         if begun is not None and under_way is not None:
-            took_ms = Pace(self._cost, 1).usual(_preparations([under_way]))
-            self._prepared_at_ms = now_ms + round(took_ms)
+            took_ms = Pace(self._cost, 1).usual(preparations([under_way]))
+            self._preparing.until_ms = now_ms + round(took_ms)
         return begun
 
     def end_preparing(self) -> bool:
         """The preparation under way has ended; whether its item waits, with the same content."""
-        self._prepared_at_ms = 0
         return self._preparing.end()
 
     def expire(self, now_ms: int) -> tuple[int, ...]:
@@ -282,7 +275,7 @@ class Batching:
         A stream's place may be in it whose frame is stale: it is to be left out, unless there is a
         newer one.
         """
-        chosen = self._forming.next(self._preparing.ready, self._free_ms(now_ms))
+        chosen = self._forming.next(self._preparing.ready, self._reckoning.free_ms(now_ms))
         if not chosen:
             return None
         takes_ms = self._forming.takes_ms(chosen)
@@ -290,6 +283,10 @@ class Batching:
         self._probing.ran(chosen[0].key)
         self._under_way.began(chosen, round(takes_ms), now_ms)
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
+
+    def delayed(self, waits_ms: float) -> None:
+        """The batch that was given last begins so much later, at most."""
+        self._under_way.delayed(math.ceil(waits_ms))
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
         """The items that would run were the engine free and all ready, in order of service."""
@@ -304,8 +301,13 @@ class Batching:
         """
         if self._forming.control_expected(now_ms):
             return False
-        chosen = self._forming.next(self._preparing.ready, self._free_ms(now_ms))
+        chosen = self._forming.next(self._preparing.ready, self._reckoning.free_ms(now_ms))
         return len(chosen) >= self._max_batch and all(one.turn_ms is None for one in chosen)
+
+    def expected_ms(self, key: Hashable, items: int) -> float | None:
+        """What a batch takes, or a preparation; None: nobody knows yet."""
+        cost = self._cost(key)
+        return None if cost is None else cost.of(items)
 
     def idle(self, now_ms: int, *, last: bool = False) -> None:
         """The engine has finished the first batch it was given; or the last came to nothing."""
@@ -328,88 +330,8 @@ class Batching:
             now_ms,
         )
 
-    def _free_ms(self, now_ms: int) -> int:
-        """When what is given to the engine now begins."""
-        return max(self._under_way.until_ms, now_ms)
-
-    def _pace(self, priority: int, now_ms: int) -> Pace:
-        """Of what waits before a class: before CONTROL that is CONTROL, and has no limit."""
-        limit_ms = None if priority == CONTROL else self._forming.limit_ms(now_ms)
-        return Pace(self._cost, self._max_batch, limit_ms)
-
-    def _speed(self, priority: int, now_ms: int) -> float:
-        """Share of the engine that a class may count on while it waits.
-
-        What comes later and overtakes it is as much as there was of late; classes below have
-        their kept share if they wait, but of CONTROL's time only what they are owed long since.
-        """
-        if priority == CONTROL:
-            return 1.0
-        below = sum(waiting > priority for waiting in self._line.classes)
-        left = 1 - self._usage.above(priority, now_ms) - self._kept_share * below
-        return max(left, self._kept_share, _LEAST_SPEED)
-
-    def _done_ms(
-        self, items: Sequence[Waiting], keys: Counter[Hashable], pace: Pace, now_ms: int
-    ) -> float:
-        """When a request would be answered that joins the line now.
-
-        Args:
-            items: the request's.
-            keys: how many of each key these are.
-            pace: what batches take now.
-            now_ms: now.
-        """
-        ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
-        ahead_ms = pace.queued(ahead + keys, items[-1].key) - own_ms
-        first_ms, overtaking_ms, overtaking = self._first_ms(items[0].priority, ahead_ms, now_ms)
-        waits_ms = first_ms + ahead_ms
-        if before := _preparations(items):
-            count, prepared_ms = len(items), pace.usual(before)
-            ready_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count
-            if ready_ms > waits_ms:
-                ready_ms += max(self._others_ms(pace, now_ms), overtaking_ms)
-            # Then all of its own one after another, or all prepared and the last alone.
-            rest_ms = max(prepared_ms - own_ms, 0.0) * (1 - 1 / count)
-            waits_ms = max(waits_ms, ready_ms + rest_ms)
-        # Only who waits can be overtaken.
-        return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
-
-    def _first_ms(self, priority: int, ahead_ms: float, now_ms: int) -> tuple[float, float, int]:
-        """What runs now and what overtakes a class's calls take; the latter alone, and its items.
-
-        Args:
-            priority: the class.
-            ahead_ms: what waits before the call takes, but for these.
-            now_ms: now.
-        """
-        free_ms = self._free_ms(now_ms)
-        ran_ms = free_ms - self._under_way.since_ms
-        overtaking_ms, overtaking = self._forming.overtaking(
-            self._line, priority, ahead_ms, self._under_way.members, ran_ms, now_ms
-        )
-        return free_ms - now_ms + overtaking_ms, overtaking_ms, overtaking
-
     def _lacking_ms(self, batch: Sequence[Waiting]) -> float:
         """What the engine prepares itself of a batch: content that came after its item's turn."""
         ready, unready = self._preparing.ready, self._preparing.unready
         lacking = (one for one in batch if one.item in unready and one.item in ready)
-        return Pace(self._cost, 1).usual(_preparations(lacking))
-
-    def _unready_ms(self, waiting: Waiting, overtaking: int, pace: Pace, now_ms: int) -> float:
-        """Until what goes before a call's item is prepared, and so many of its class's streams'."""
-        unready = self._preparing.unready
-        streams = islice(unready.of((waiting.priority, True)), overtaking)
-        before = _preparations(unready.before(waiting)) + _preparations(streams)
-        return max(self._prepared_at_ms - now_ms, 0) + pace.usual(before)
-
-    def _others_ms(self, pace: Pace, now_ms: int) -> float:
-        """What an engine begins with that is free before an item is prepared: it does not wait."""
-        under_way, ready = self._preparing.under_way, self._preparing.ready
-        others = self._forming.next(ready, now_ms) or ([under_way] if under_way else [])
-        return pace.usual(Counter(other.key for other in others))
-
-
-def _preparations(items: Iterable[Waiting]) -> Counter[Hashable]:
-    """How many of each there are to be done."""
-    return Counter(item.preparation for item in items if item.preparation is not None)
+        return Pace(self._cost, 1).usual(preparations(lacking))

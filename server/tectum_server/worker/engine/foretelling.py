@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from tectum_server.worker.engine.batching import Ahead, Batching
+from tectum_server.worker.engine.batching import Batching
 from tectum_server.worker.engine.cost import Cost, CostModel
 from tectum_server.worker.engine.pace import MARGIN
+from tectum_server.worker.engine.reckoning import Ahead
 from tectum_server.worker.jobs import Priority
 from tectum_server.worker.outlook import Outlook, Price, Step
 

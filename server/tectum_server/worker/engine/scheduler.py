@@ -18,10 +18,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.accounting import account, observe
+from tectum_server.worker.engine.asking import Needs
 from tectum_server.worker.engine.batching import Batch, Batching, Refused
 from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.foretelling import outlook
@@ -32,14 +32,16 @@ from tectum_server.worker.engine.progress import (
     jobs_of,
     keys_of,
     later,
+    needs_of,
     preparations_of,
     waiting_of,
 )
 from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
+from tectum_server.worker.engine.renewing import Ahead, Renewed, freshen
 from tectum_server.worker.engine.running import Answers, launch_safely, prepare_safely, run_safely
 from tectum_server.worker.engine.stuck import patience, within
 from tectum_server.worker.engine.telling import named, out_of_service, refusal
+from tectum_server.worker.engine.threads import Threads, on
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Content, Job, JobResult, Renewal
@@ -49,7 +51,6 @@ from tectum_server.worker.outlook import Outlook
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger(__name__)
-_Found = TypeVar("_Found")
 _AT_ONCE = 2
 """Batches that are launched and not answered: one is sent while another one is computed."""
 
@@ -96,16 +97,14 @@ class Scheduler:
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._unready = asyncio.Event()
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._prepare = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-        self._fetch = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+        self._threads = Threads()
         self._group = asyncio.TaskGroup()
         self._launched = 0
         self._ended = -math.inf
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
         self._under_way: set[Progress] = set()
-        self._looking_ahead = False
+        self._ahead = Ahead(self._coming)
 
     def start(self) -> None:
         """Begin to serve the queue on the running event loop."""
@@ -117,8 +116,7 @@ class Scheduler:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        for threads in (self._compute, self._fetch, self._prepare):
-            threads.shutdown(wait=not self._failed)  # one that is stuck does not come back
+        self._threads.close(stuck=self._failed)
         if self._recorder is not None:
             self._recorder.close()
 
@@ -143,7 +141,11 @@ class Scheduler:
             arrived=self._clock(),
             done=asyncio.get_running_loop().create_future(),
             outputs=[None] * len(job.items),
-            renewed=Renewed(renewal, lambda content: self._renew(progress, content)),
+            renewed=Renewed(
+                renewal,
+                lambda content: self._renew(progress, content),
+                lambda: self._needs(progress),
+            ),
         )
         self._admit(progress)
         self._under_way.add(progress)
@@ -187,8 +189,7 @@ class Scheduler:
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
         self._see_to_preparing()
-        if self._looking_ahead:
-            self._look_ahead()
+        self._ahead.look()
 
     def _renew(self, progress: Progress, content: Content) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
@@ -209,15 +210,15 @@ class Scheduler:
         self._see_to_preparing()
         return True
 
-    def _look_ahead(self) -> None:
-        """Let what runs next, as things are, be kept new."""
-        self._looking_ahead = True
+    def _coming(self) -> tuple[list[Renewed], float | None]:
+        """What runs next, as things are, if it may still change; and what that takes."""
         coming = [self._places[number] for number in self._policy.upcoming(self._now_ms())]
-        again = bool(coming) and asks_again(self._expected_ms(coming))
-        for place in coming:
-            if self._waits_whole(place.progress):
-                renewed = place.progress.renewed
-                renewed.ask() if again else renewed.ask_once()
+        jobs = [job.renewed for job in jobs_of(coming) if self._waits_whole(job)]
+        return jobs, self._expected_ms(coming) if coming else None
+
+    def _needs(self, progress: Progress) -> Needs:
+        """What is to be prepared of a job."""
+        return needs_of(progress, self._places, self.costs.cost, self._clock())
 
     def _waits_whole(self, progress: Progress) -> bool:
         """Whether nothing of a job runs or has run, so that it may still become another's."""
@@ -225,8 +226,7 @@ class Scheduler:
 
     def _expected_ms(self, places: list[Place]) -> float | None:
         """What a batch of these takes; None: nobody knows yet."""
-        cost = self.costs.cost(places[0].progress.keys[places[0].index])
-        return None if cost is None else cost.of(len(places))
+        return self._policy.expected_ms(places[0].key, len(places))
 
     async def _run(self) -> None:
         """Serve; should that ever end by itself, let nobody wait for what will not come."""
@@ -270,16 +270,16 @@ class Scheduler:
         begun = self._clock()
         work, predictor = [place.work for place in places], places[0].progress.predictor
         if predictor.lane is not None:
-            launching = self._on(self._compute, partial(launch_safely, predictor, work))
+            launching = on(self._threads.compute, partial(launch_safely, predictor, work))
             allowed = patience(self._expected_ms(places), self._compute_timeout)
             if fetch := await within(launching, allowed):
                 self._launched += 1
-                landing = self._finish(batch, places, self._on(self._fetch, fetch), begun)
+                landing = self._finish(batch, places, on(self._threads.fetch, fetch), begun)
                 self._group.create_task(self._landed(landing))
                 return
         while self._launched:  # nothing else computes beside what was launched
             await self._woken(None)
-        running = self._on(self._compute, partial(run_safely, predictor, work))
+        running = on(self._threads.compute, partial(run_safely, predictor, work))
         await self._finish(batch, places, running, begun)
 
     async def _landed(self, landing: Coroutine[None, None, None]) -> None:
@@ -290,21 +290,16 @@ class Scheduler:
             self._launched -= 1
             self._wake.set()
 
-    def _on(self, thread: ThreadPoolExecutor, work: Callable[[], _Found]) -> asyncio.Future[_Found]:
-        return asyncio.get_running_loop().run_in_executor(thread, work)
-
     async def _finish(
         self, batch: Batch, places: list[Place], running: asyncio.Future[Answers], begun: float
     ) -> None:
         """Wait for a batch, and let its jobs have what came of it."""
-        loop = asyncio.get_running_loop()
         expected = self._expected_ms(places)
-        looking = loop.call_later(ask_after(expected), self._look_ahead)
+        self._ahead.begin(expected)
         try:
             answers = await within(running, patience(expected, self._compute_timeout))
         finally:
-            looking.cancel()
-            self._looking_ahead = False
+            self._ahead.end()
         # What it waited behind another one on the device is no part of what it took.
         started, self._ended = max(begun, self._ended), self._clock()
         took = self._ended - started
@@ -317,7 +312,7 @@ class Scheduler:
         for place, answer in zip(places, answers.outputs, strict=True):
             place.deliver(answer)
         # Whoever waits goes first: a turn of the loop later, the answers are on their way.
-        loop.call_soon(observe, self._metrics, places, started, took)
+        asyncio.get_running_loop().call_soon(observe, self._metrics, places, started, took)
 
     async def _begun(self, batch: Batch) -> list[Place]:
         """Who runs now, with the newest there is, prepared; callers may go in the meantime."""
@@ -327,7 +322,8 @@ class Scheduler:
         expected = self._expected_ms(known)
         calls = [job.job.deadline for job in jobs if job.job.turn is None]
         spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
-        await freshen(whole, expected, spare_ms)
+        if self._policy.may_wait(self._now_ms()):
+            await freshen(whole, expected, spare_ms, self._ahead.ran_ms, self._policy.delayed)
         for job in jobs:
             job.renewed.end()
             if job.stale(self._clock()) and self._waits_whole(job):
@@ -336,7 +332,7 @@ class Scheduler:
         there = [place for number in batch.items if (place := self._places.pop(number, None))]
         for place in there:
             if place.unready:  # what it has came too late to be prepared in its turn
-                await self._make_ready(place, self._compute)
+                await self._make_ready(place, self._threads.compute)
         return [place for place in there if not place.unready]
 
     async def _serve_unready(self) -> None:
@@ -358,7 +354,7 @@ class Scheduler:
         # A stale frame is not computed: its place is ready for a newer one, or to be left out.
         stale = place.progress.stale(self._clock())
         if not stale:
-            await self._make_ready(place, self._prepare)
+            await self._make_ready(place, self._threads.prepare)
         if self._policy.end_preparing() and place.unready and not stale:  # it failed
             self._forget([begun.item])
         self._wake.set()
@@ -366,9 +362,8 @@ class Scheduler:
     async def _make_ready(self, place: Place, thread: ThreadPoolExecutor) -> None:
         """Prepare an item on a thread; if it cannot be, that is its answer."""
         item, preparation, started = place.item, place.preparation, self._clock()
-        running = self._on(thread, partial(prepare_safely, item, place.progress.predictor))
-        cost = self.costs.cost(preparation)
-        expected = None if cost is None else cost.of(1)
+        running = on(thread, partial(prepare_safely, item, place.progress.predictor))
+        expected = self._policy.expected_ms(preparation, 1)
         found = await within(running, patience(expected, self._compute_timeout))
         if place.item is not item:  # its job has others by now
             return

@@ -59,6 +59,11 @@ class UnderWay:
             self.since_ms = now_ms
         self._batches.append(_Begun(members, max(self.until_ms, now_ms), takes_ms))
 
+    def delayed(self, waits_ms: int) -> None:
+        """The last one begins so much later, at most: it waits for what is newer."""
+        if self._batches:
+            self._batches[-1].takes_ms += waits_ms
+
     def ended(self, now_ms: int, *, last: bool = False) -> Ran | None:
         """It has finished the first batch; or the last one has come to nothing.
 

@@ -66,15 +66,29 @@ def waiting(
 
 
 def busy(
-    requests: list[Before], learnt: CostModel, max_block_ms: int | None, running: bool
+    requests: list[Before],
+    learnt: CostModel,
+    max_block_ms: int | None,
+    running: int,
+    waits_ms: int = 0,
 ) -> Batching:
-    """A policy that these came to, one after another."""
+    """A policy that these came to, one after another.
+
+    Args:
+        requests: the first of them run, each in a batch behind the one before, as far as they do.
+        learnt: what batches take.
+        max_block_ms: as in `Batching`.
+        running: so many batches, at most.
+        waits_ms: so long the last of them waits before it begins.
+    """
     policy = Batching(200, 4, learnt.cost, max_block_ms)
     for number, one in enumerate(requests):
         due_ms = NOW_MS + one.patience_ms
         policy.admit(waiting(100 * number, one.key, one.items, one.priority, due_ms), NOW_MS - 10)
-        if running and not number:
+        if number < running:
             policy.next_batch(NOW_MS - 5)
+    if running:
+        policy.delayed(waits_ms)
     return policy
 
 
@@ -96,14 +110,14 @@ def test_an_engine_with_nothing_to_do_tells_nothing() -> None:
 
 
 def test_an_engine_that_does_not_know_what_its_work_takes_tells_nothing() -> None:
-    policy = busy([Before(USUAL, 1, BULK, 100)], CostModel(), None, running=False)
+    policy = busy([Before(USUAL, 1, BULK, 100)], CostModel(), None, running=0)
 
     assert outlook(policy, CostModel(), 4, NOW_MS) is None
 
 
 def test_what_is_told_is_small_however_much_waits() -> None:
     learnt = costs([(1, 2)])
-    policy = busy([Before(USUAL, 1, BULK, 1000 + n) for n in range(100)], learnt, None, False)
+    policy = busy([Before(USUAL, 1, BULK, 1000 + n) for n in range(100)], learnt, None, running=0)
 
     steps = told(policy, learnt).steps
 
@@ -119,7 +133,8 @@ def test_what_is_told_is_small_however_much_waits() -> None:
     priority=PRIORITIES,
     patience_ms=st.integers(1, 2500),
     max_block_ms=st.none() | st.integers(5, 100),
-    running=st.booleans(),
+    running=st.integers(0, 2),
+    waits_ms=st.integers(0, 500),
 )
 def test_whom_a_front_refuses_the_engine_would_refuse(
     requests: list[Before],
@@ -128,10 +143,11 @@ def test_whom_a_front_refuses_the_engine_would_refuse(
     priority: Priority,
     patience_ms: int,
     max_block_ms: int | None,
-    running: bool,
+    running: int,
+    waits_ms: int,
 ) -> None:
     learnt = costs(batches)
-    policy = busy(requests, learnt, max_block_ms, running)
+    policy = busy(requests, learnt, max_block_ms, running, waits_ms)
     due_ms = NOW_MS + patience_ms
     one = outlook(policy, learnt, 4, NOW_MS)
     key = (
@@ -169,7 +185,7 @@ def test_of_what_else_waits_a_front_never_thinks_worse_than_the_engine(
     patience_ms: int,
 ) -> None:
     learnt = costs(batches)
-    policy = busy(requests, learnt, None, running=False)
+    policy = busy(requests, learnt, None, running=0)
     one = outlook(policy, learnt, 4, NOW_MS)
     due_ms = NOW_MS + patience_ms
 
@@ -178,6 +194,19 @@ def test_of_what_else_waits_a_front_never_thinks_worse_than_the_engine(
         admitted = policy.admit(waiting(LATE_MS, key, items, priority, due_ms), NOW_MS)
         policy.cancel(range(LATE_MS, LATE_MS + items))
         assert not (refused_by(one, asked) and isinstance(admitted, Admitted))
+
+
+def test_fronts_are_told_of_all_batches_under_way_and_of_what_the_last_one_waits() -> None:
+    learnt, three = costs([(1, 20)]), [Before(USUAL, 1, BULK, 1000)] * 3
+    asked = Asked("arm@1", {USUAL[1]: 1}, BULK, deadline=1e9)
+
+    firsts = []
+    for running, waits_ms in ((1, 0), (2, 0), (2, 7)):
+        step = told(busy(three, learnt, None, running, waits_ms), learnt).step(asked)
+        assert step is not None
+        firsts.append(round(1000 * step.first))
+
+    assert firsts == [15, 35, 42]
 
 
 async def test_a_scheduler_tells_of_what_waits_and_runs_until_nothing_does(rig: Rig) -> None:

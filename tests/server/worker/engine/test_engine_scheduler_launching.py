@@ -11,12 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tests.server.worker.engine.gated import GatedPredictor, Rig, lengths, refusal, settle
+from tests.server.worker.renewals import Source
 
 from tectum.v1 import errors_pb2
 from tectum_core.tokenizer import EncodedText
 from tectum_server.worker.engine.batching import Batch
 from tectum_server.worker.engine.progress import Place
-from tectum_server.worker.jobs import ItemFailure
+from tectum_server.worker.jobs import Item, ItemFailure
 from tectum_server.worker.jobs import Priority as P
 
 FULL = 4
@@ -102,7 +103,9 @@ async def still(rig: Rig) -> None:
     """Give all a chance, threads too."""
     for _ in range(3):
         await settle()
-        await asyncio.get_running_loop().run_in_executor(rig.scheduler._compute, lambda: None)
+        await asyncio.get_running_loop().run_in_executor(
+            rig.scheduler._threads.compute, lambda: None
+        )
     await settle()
 
 
@@ -262,6 +265,52 @@ async def test_a_device_that_does_not_come_back_ends_the_service() -> None:
     await asyncio.wait_for(failed.wait(), 10)
     lane_of(rig).open_all()
     await rig.scheduler.close()
+
+
+async def test_streams_run_when_all_has_ended_with_the_newest_there_is_by_then(rig: Rig) -> None:
+    lane, source = lane_of(rig), Source()
+    calls = [rig.submit(*named(text)) for text in "ab"]
+    place = rig.submit(*named("s"), renewal=source, turn=0.0)
+    await lane.launched()
+    await lane.launched()
+    await source.asked.wait()
+
+    lane.flights[0].gate.set()
+    await calls[0]
+    await still(rig)
+    behind_one = lane.idle
+    assert await source.has_settled(*(Item(text=text) for text in named("newest")))
+    lane.open_all()
+
+    assert await lane.launched() == named("newest")
+    assert behind_one
+    await asyncio.gather(calls[1], place)
+
+
+async def test_calls_go_behind_streams_that_were_launched(rig: Rig) -> None:
+    lane, source = lane_of(rig), Source()
+    place = rig.submit(*named("s"), renewal=source, turn=0.0)
+    await lane.launched()
+
+    call = rig.submit(*named("a"))
+
+    assert await lane.launched() == named("a")
+    lane.open_all()
+    await asyncio.gather(place, call)
+
+
+async def test_what_is_reckoned_for_a_batch_behind_another_is_what_it_takes(rig: Rig) -> None:
+    rig.scheduler.costs.observe(("m@v1", "embed_texts"), FULL, 60_000.0)
+    lane, begun = lane_of(rig), rig.clock.now
+    jobs = [rig.submit(*named(text)) for text in "ab"]
+    await lane.launched()
+    await lane.launched()
+
+    # However long they are, no call waits for anybody to give what is newer.
+    assert rig.scheduler._policy._under_way.until_ms == begun * 1000 + 120_000
+
+    lane.open_all()
+    await asyncio.gather(*jobs)
 
 
 async def test_a_job_cancelled_on_its_way_is_not_answered_and_holds_nothing_up(rig: Rig) -> None:

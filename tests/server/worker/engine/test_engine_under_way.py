@@ -59,6 +59,32 @@ def test_what_comes_to_nothing_leaves_the_one_before_it_as_it_is() -> None:
     assert (under_way.since_ms, under_way.until_ms) == (100, 130)
 
 
+def test_what_waits_before_it_begins_keeps_the_engine_so_much_longer() -> None:
+    under_way = UnderWay()
+    under_way.began(batch(1), 30, now_ms=100)
+
+    under_way.delayed(20)
+
+    assert (under_way.since_ms, under_way.until_ms) == (100, 150)
+    ran = under_way.ended(140)
+    assert ran is not None
+    assert ran.took_ms == 40
+    under_way.delayed(20)  # nothing is there to be
+    assert under_way.until_ms == 0
+
+
+def test_of_two_batches_the_last_is_delayed() -> None:
+    under_way = UnderWay()
+    under_way.began(batch(1), 30, now_ms=100)
+    under_way.began(batch(2), 50, now_ms=110)
+
+    under_way.delayed(7)
+
+    assert under_way.until_ms == 187
+    under_way.ended(120)
+    assert (under_way.since_ms, under_way.until_ms) == (120, 177)
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 50), st.integers(0, 50), st.sampled_from(["began", "ended"])),

@@ -211,7 +211,7 @@ class Taught:
 
     def hold(self) -> None:
         """Keep the compute thread busy."""
-        pool: ThreadPoolExecutor = self.engine._scheduler._compute
+        pool: ThreadPoolExecutor = self.engine._scheduler._threads.compute
         pool.submit(self.release.wait)
 
     def close(self) -> None:

@@ -44,6 +44,12 @@ FRAME = Request(frame=frame(1))
             ("setup.lifespan",),
         ),
         (
+            [Request(setup=Setup(embed=True, depth=17))],
+            "INVALID_ARGUMENT",
+            "FIELD_OUT_OF_RANGE",
+            ("setup.depth",),
+        ),
+        (
             [Request(setup=Setup(embed=True, lifespan=seconds(0)))],
             "INVALID_ARGUMENT",
             "FIELD_OUT_OF_RANGE",
