@@ -87,6 +87,10 @@ class WorkerSettings(BaseModel):
     compiled: bool = False
     """Whether trunks are compiled by torch.compile, which needs a C++ compiler and up to a minute
     before the model serves; what was compiled is kept in the user's cache."""
+    graphs: bool = True
+    """On a GPU, record and replay CUDA graphs: each batch that embeds is one launch, beside which
+    the next is sent and the last one fetched. False: all is launched kernel by kernel, one batch at
+    a time. Elsewhere there are none."""
     max_batch: PositiveInt = 32
     """Largest batch."""
     invariant: bool = False
@@ -201,6 +205,7 @@ class WorkerSettings(BaseModel):
             "device": device,
             "precision": self.precision,
             "compiled": self.compiled,
+            "graphs": self.graphs,
             "threads": threads,
             "max_batch": 1 if self.invariant else self.max_batch,
             "max_queued_items": self.max_queued_items,

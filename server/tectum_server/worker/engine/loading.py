@@ -145,7 +145,8 @@ class Loader:
         name, device = located.name, self._settings.device
         try:
             predictor, report = self._predictor(read_bundle(located.folder, name, located.version))
-            report = with_graphs(predictor, self._settings.max_batch) or report
+            if self._settings.graphs:
+                report = with_graphs(predictor, self._settings.max_batch) or report
             try:
                 seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
             except BaseException:
@@ -193,7 +194,7 @@ class Loader:
                 keep_compiled()
             predictor = Predictor(read, device, numerics)
             return predictor, check_golden(predictor)
-        *better, last = choose(read, device).order()
+        *better, last = choose(read, device, graphs=self._settings.graphs).order()
         keep_compiled()
         for numerics in better:
             try:

@@ -24,6 +24,8 @@ class EngineSettings:
     """What trunks compute in."""
     compiled: bool = False
     """Whether by torch.compile; `auto` decides itself."""
+    graphs: bool = True
+    """Whether what embeds is recorded and replayed where the device can, a GPU."""
     max_batch: int = 32
     """Largest batch."""
     max_queued_items: int = 256

@@ -13,16 +13,15 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 from tests.bundles import write_bare
-from tests.late_device import LateDevice, as_device
+from tests.late_device import LateDevice
 from tests.server.worker.engine.engines import Started, job, newer
 
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository, read_bundle
 from tectum_core.golden import GoldenMismatch, GoldenReport
-from tectum_core.launching import embedding_lane, graph_sizes
+from tectum_core.launching import graph_sizes
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import choosing, graphs, loading
-from tectum_server.worker.engine.choosing import choose
+from tectum_server.worker.engine import graphs, loading
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
@@ -30,18 +29,6 @@ from tectum_server.worker.jobs import Item, ItemOutput, Job
 from tectum_server.worker.metrics import EngineMetrics
 
 PROGRAMS = 2  # of a bare model: tokens and pooled vectors of pictures
-
-
-@pytest.fixture
-def late(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
-    """A device for all models, whatever they are on."""
-    late = LateDevice()
-
-    def lane(predictor: Predictor, max_batch: int) -> object:
-        return embedding_lane(predictor, max_batch, lambda _: as_device(late))
-
-    monkeypatch.setattr(graphs, "embedding_lane", lane)
-    return late
 
 
 def told(engine: LocalEngine, name: str = "arm") -> model_pb2.Model:
@@ -89,6 +76,21 @@ async def test_without_such_a_device_a_model_says_nothing_of_graphs(started: Sta
     engine = await started("arm")
 
     assert told(engine).numerics.engine.endswith("/eager")
+
+
+async def test_an_operator_can_do_without_graphs(
+    started: Started, late: LateDevice, bare_folder: Path
+) -> None:
+    engine = await started("arm", graphs=False)
+
+    found = await asyncio.gather(*(vectors(engine, many(3)) for _ in range(3)))
+
+    plain = Predictor(read_bundle(bare_folder, "arm"))
+    wanted = [plain.embed_images([item.arrays[0]], "pooled")[0] for item in many(3).items]
+    np.testing.assert_array_equal(found, [wanted] * 3)
+    assert (late.pools, late.replays, late.held) == ([], 0, 0)
+    assert told(engine).numerics.engine.endswith("/eager")
+    assert engine.models["arm"].memory_bytes == await _weights(bare_folder)
 
 
 async def test_all_graphs_are_there_before_the_model_serves(
@@ -262,33 +264,6 @@ async def test_another_model_makes_room_for_graphs(
     states = {name: entry.state for name, entry in engine.models.items()}
     assert states == {"arm": "ready", "leg": "evicted", "hand": "ready"}
     assert engine.models["hand"].memory_bytes == each > weights
-
-
-# ---------------------------------------------------------------- auto
-
-
-def test_candidates_are_timed_by_graphs_which_are_freed_then(
-    late: LateDevice, bare_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed: list[int] = []
-    original: Callable[[choosing._Work], float] = choosing._Work.timed
-
-    def counted(work: choosing._Work) -> float:
-        before = late.replays
-        took = original(work)
-        timed.append(late.replays - before)
-        return took
-
-    monkeypatch.setattr(choosing._Work, "timed", counted)
-    monkeypatch.setattr(choosing, "CANDIDATES", (choosing.CANDIDATES[0], choosing.CANDIDATES[2]))
-
-    choice = choose(read_bundle(bare_folder, "arm"), "cpu", tmp_path / "kept")
-
-    assert set(timed) == {1}  # one launch for a batch
-    assert [tried.why for tried in choice.tried] == ["", ""]
-    assert all(pool.closed for pool in late.pools)
-    gc.collect()
-    assert late.held == 0
 
 
 # ---------------------------------------------------------------- on a GPU, and the same here
