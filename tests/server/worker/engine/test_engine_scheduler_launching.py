@@ -273,13 +273,14 @@ async def test_streams_run_when_all_has_ended_with_the_newest_there_is_by_then(r
     place = rig.submit(*named("s"), renewal=source, turn=0.0)
     await lane.launched()
     await lane.launched()
-    await source.asked.wait()
+    await asyncio.wait_for(source.asked.wait(), 10)
 
     lane.flights[0].gate.set()
     await calls[0]
     await still(rig)
     behind_one = lane.idle
-    assert await source.has_settled(*(Item(text=text) for text in named("newest")))
+    newest = source.has_settled(*(Item(text=text) for text in named("newest")))
+    assert await asyncio.wait_for(newest, 10)
     lane.open_all()
 
     assert await lane.launched() == named("newest")
