@@ -124,7 +124,8 @@ peers: setup $(PEERS:%=.venv-%/.ready) ## Measure serving beside other servers, 
 	@touch $@
 
 .PHONY: bench-gpu
-bench-gpu: setup ## Measure the large recipes' training on this machine's GPU.
+bench-gpu: setup ## Measure serving and the large recipes' training on this machine's GPU.
+	$(BIN)/python benchmarks/serving_gpu.py
 	$(BIN)/python benchmarks/training_gpu.py
 
 .PHONY: pictures

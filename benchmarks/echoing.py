@@ -30,7 +30,8 @@ class _Anything(grpc.GenericRpcHandler):
 
 async def main(port: int, size: int) -> None:
     """Serve until killed."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((_Anything(bytes(size)),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

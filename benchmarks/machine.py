@@ -13,7 +13,17 @@ import torch
 
 from tectum_train.engine.provenance import commit_of
 
-__all__ = ["commit", "heading", "machine", "today"]
+__all__ = ["PEAK_TFLOPS", "commit", "heading", "machine", "today"]
+
+
+PEAK_TFLOPS = {
+    "NVIDIA H100 80GB HBM3": 989.0,
+    "NVIDIA H200": 989.0,
+    "NVIDIA A100-SXM4-80GB": 312.0,
+    "NVIDIA A100-SXM4-40GB": 312.0,
+    "NVIDIA H100 PCIe": 756.0,
+}
+"""Dense bfloat16 by the cards' data sheets, as torch calls them."""
 
 
 def heading(title: str) -> str:

@@ -5,9 +5,9 @@ CONTROL (`max_block_ms`, from what batches of so many pictures take here) a work
 is asked in a closed loop what it can do, and alone what a CONTROL call takes; then calls come by
 Poisson at ten times that rate, one in a hundred of them CONTROL, with one and a half times its own
 time and `max_block_ms` to be answered in, and all others with two seconds. The cap that is chosen
-is asked for a minute with one picture a call and for one with eight, and for as much longer as
-brings so many CONTROL calls that half a percent of them is more than one. Prints a table and writes
-benchmarks/results/overload.md.
+is asked for a minute with one picture a call, for one with eight, and for one with one JPEG of a
+camera's size, and for as much longer as brings so many CONTROL calls that half a percent of them is
+more than one. Prints a table and writes benchmarks/results/overload.md.
 
     python benchmarks/overload.py [--seconds 60]
 """
@@ -31,11 +31,11 @@ from rich.progress import track
 
 from machine import heading
 from served import Served, served
-from serving_bare import NAME, SIDE, make_bundle
+from serving_bare import NAME, PHOTOGRAPH, SIDE, make_bundle
 from tectum import Priority
 from tectum_cli.load.arrivals import poisson
 from tectum_cli.load.driving import Outcome, Result, closed_loop, open_loop
-from tectum_cli.load.pictures import drawn
+from tectum_cli.load.pictures import Picture, drawn, encoded
 from tectum_cli.load.report import Summary, summary
 from tectum_cli.load.target import Target
 from tectum_cli.load.traffic import Question, Traffic
@@ -46,6 +46,7 @@ CAPS, CHOSEN, ITEMS = (1, 2, 4, 8), 4, 8
 """Pictures in the largest batch that CONTROL may have to wait for; pictures of a batch request."""
 LOAD, CONTROL_SHARE, DEADLINE = 10.0, 0.01, 2.0
 CALLERS, MOST_OPEN, LOOK = 48, 2048, 0.5
+DECODED = "tectum_decode_duration_seconds_count"
 ENOUGH = 400
 """CONTROL calls in a leg that is judged."""
 ONCE = 0.001
@@ -53,6 +54,8 @@ ONCE = 0.001
 GOODPUT, IN_TIME, REFUSED_MS, UNSENT = 0.9, 0.995, 20.0, 0.01
 CONTROL, INTERACTIVE = Priority.CONTROL, Priority.INTERACTIVE
 OP = "embed_images"
+RAW, JPEG = "raw", "JPEG {}×{}".format(*PHOTOGRAPH)
+"""What pictures come as: such as the model takes, or as cameras send them."""
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Leg:
     block_ms: int
     items: int
     """Pictures of a call."""
+    form: str
+    """`RAW` or `JPEG`."""
     seconds: float
     capacity: float
     """Pictures a second in a closed loop, under the same cap."""
@@ -73,6 +78,8 @@ class Leg:
     """By process, a slope a look."""
     reasons: Counter[str]
     """Why CONTROL calls were not in time."""
+    decoded: float
+    """Files that were read, whatever became of them."""
 
     @property
     def goodput(self) -> float:
@@ -84,21 +91,30 @@ class Leg:
         return self.everything.outcomes.get(outcome.value, 0) / self.everything.calls
 
     @property
+    def read(self) -> float:
+        """Files that were read for each that was answered; 0 if none came."""
+        answered = self.everything.outcomes.get(Outcome.ANSWERED.value, 0) * self.items
+        return self.decoded / answered if answered else math.nan
+
+    @property
     def refused_ms(self) -> float:
         """How soon nearly all that were refused were told so."""
         return self.everything.refusal_ms.get("p99", math.nan)
 
 
-def asked(worker: Served, items: int) -> AbstractAsyncContextManager[tuple[str, WorkerCalls]]:
-    """Who asks a worker for so many raw pictures a call."""
-    return worker_calls(
-        Target(worker.address, "", NAME, [drawn(SIDE, SIDE, 8, seed=0)], items, (OP,))
-    )
+def asked(
+    worker: Served, items: int, form: str = RAW
+) -> AbstractAsyncContextManager[tuple[str, WorkerCalls]]:
+    """Who asks a worker for so many pictures a call."""
+    pictures: list[Picture] = [*drawn(SIDE, SIDE, 8, seed=0)]
+    if form == JPEG:
+        pictures = [encoded(one, "jpeg") for one in drawn(*PHOTOGRAPH, 8, seed=0)]
+    return worker_calls(Target(worker.address, "", NAME, [pictures], items, (OP,)))
 
 
-async def alone(worker: Served, items: int, calls: int) -> tuple[float, float]:
+async def alone(worker: Served, items: int, calls: int, form: str = RAW) -> tuple[float, float]:
     """Seconds that one caller's call takes, and that the engine computes, medians."""
-    async with asked(worker, items) as (_, ask):
+    async with asked(worker, items, form) as (_, ask):
         took, computed = list[float](), list[float]()
         for number in range(calls + 2):
             results = await closed_loop(lambda: Question(OP, CONTROL, None), ask, 1, ONCE)
@@ -108,11 +124,11 @@ async def alone(worker: Served, items: int, calls: int) -> tuple[float, float]:
     return statistics.median(took), statistics.median(computed)
 
 
-async def capacity(worker: Served, items: int, seconds: float) -> float:
+async def capacity(worker: Served, items: int, form: str, seconds: float) -> float:
     """Pictures a second of callers that ask again at once, CONTROL among them."""
     traffic = Traffic({OP: 1.0}, {CONTROL: CONTROL_SHARE, INTERACTIVE: 1 - CONTROL_SHARE})
     draw = partial(traffic.draw, random.Random(0))
-    async with asked(worker, items) as (_, ask):
+    async with asked(worker, items, form) as (_, ask):
         callers = max(1, CALLERS // items)
         await closed_loop(draw, ask, callers, seconds / 4)
         results = await closed_loop(draw, ask, callers, seconds)
@@ -121,7 +137,7 @@ async def capacity(worker: Served, items: int, seconds: float) -> float:
 
 
 async def overloaded(
-    worker: Served, items: int, rate: float, control_deadline: float, seconds: float
+    worker: Served, items: int, form: str, rate: float, control_deadline: float, seconds: float
 ) -> tuple[list[Result], dict[str, list[float]]]:
     """What became of calls that come at this rate; memory meanwhile, MiB by process."""
     shares = {CONTROL: CONTROL_SHARE, INTERACTIVE: 1 - CONTROL_SHARE}
@@ -134,7 +150,7 @@ async def overloaded(
                 memory.setdefault(role, []).append(held)
             await asyncio.sleep(LOOK)
 
-    async with asked(worker, items) as (_, ask):
+    async with asked(worker, items, form) as (_, ask):
         looking = asyncio.create_task(look())
         arrivals = poisson(rate, seconds, dice)
         results = await open_loop(arrivals, partial(traffic.draw, dice), ask, MOST_OPEN)
@@ -142,20 +158,24 @@ async def overloaded(
     return results, memory
 
 
-async def leg(worker: Served, cap: int, block_ms: int, items: int, seconds: float) -> Leg:
+async def leg(
+    worker: Served, cap: int, block_ms: int, items: int, form: str, seconds: float
+) -> Leg:
     """What a worker can do, and what it does under ten times that."""
-    can = await capacity(worker, items, max(6.0, seconds / 5))
-    solo, _ = await alone(worker, items, 20)
+    can = await capacity(worker, items, form, max(6.0, seconds / 5))
+    solo, _ = await alone(worker, items, 20, form)
     deadline, rate = 1.5 * solo + block_ms / 1000, LOAD * can / items
     if cap == CHOSEN:
         seconds = max(seconds, ENOUGH / (CONTROL_SHARE * rate))
-    results, memory = await overloaded(worker, items, rate, deadline, seconds)
+    decoded = worker.total(DECODED)
+    results, memory = await overloaded(worker, items, form, rate, deadline, seconds)
     control = [one for one in results if one.question.priority is CONTROL]
     late = [one for one in control if not one.in_time]
     return Leg(
         cap,
         block_ms,
         items,
+        form,
         seconds,
         can,
         deadline,
@@ -163,6 +183,7 @@ async def leg(worker: Served, cap: int, block_ms: int, items: int, seconds: floa
         summary(control, seconds, items),
         {role: trend(held[len(held) // 5 :]) for role, held in memory.items()},
         Counter(one.answer.reason or one.answer.outcome.value for one in late),
+        worker.total(DECODED) - decoded,
     )
 
 
@@ -177,18 +198,21 @@ def costs(repository: Path, log: Path) -> dict[int, int]:
 def report(legs: Sequence[Leg]) -> str:
     """A table and verdicts."""
     lines = [
-        "| cap, pictures | max_block_ms | pictures a call | s | can, pictures/s | goodput ÷ can | "
-        "CONTROL deadline ms | CONTROL in time | of calls | refused after ms, p99 | "
-        "driver late ms, p99 | unsent | expired | MiB a minute, ± 2 SE: engine, front |",
-        "|" + " --- |" * 14,
+        "| cap, pictures | max_block_ms | pictures a call | as | s | can, pictures/s | "
+        "goodput ÷ can | CONTROL deadline ms | CONTROL in time | of calls | "
+        "refused after ms, p50 | p99 | files read ÷ answered | driver late ms, p99 | "
+        "unsent | expired | MiB a minute, ± 2 SE: engine, front |",
+        "|" + " --- |" * 17,
     ]
     for one in legs:
         looks = round(60 / LOOK)
         memory = ", ".join(one.memory[role].told(looks) for role in ("engine", "front"))
         cells = [
-            f"{one.cap} | {one.block_ms} | {one.items} | {one.seconds:.0f} | {one.capacity:.1f}",
+            f"{one.cap} | {one.block_ms} | {one.items} | {one.form} | {one.seconds:.0f}",
+            f"{one.capacity:.1f}",
             f"{one.goodput:.2f} | {1000 * one.control_deadline:.0f} | {one.control.in_time:.4f}",
-            f"{one.control.calls} | {one.refused_ms:.1f} | {one.everything.late_p99_ms:.1f}",
+            f"{one.control.calls} | {one.everything.refusal_ms.get('p50', math.nan):.1f}",
+            f"{one.refused_ms:.1f} | {one.read:.2f} | {one.everything.late_p99_ms:.1f}",
             f"{one.share(Outcome.UNSENT):.4f} | {one.share(Outcome.EXPIRED):.4f}",
             memory,
         ]
@@ -198,15 +222,19 @@ def report(legs: Sequence[Leg]) -> str:
     for one in legs:
         if one.reasons:
             why = ", ".join(f"{n} {reason}" for reason, n in one.reasons.most_common())
-            lines.append(f"CONTROL not in time at a cap of {one.cap}, {one.items} a call: {why}. ")
+            whose = f"at a cap of {one.cap}, {one.items} {one.form} a call"
+            lines.append(f"CONTROL not in time {whose}: {why}. ")
     verdicts = {
         f"goodput is ≥ {GOODPUT} of what it can do": all(o.goodput >= GOODPUT for o in chosen),
         f"CONTROL is in time in ≥ {IN_TIME:.1%} of calls": all(
             one.control.in_time >= IN_TIME for one in chosen
         ),
-        f"refusals are told within {REFUSED_MS:g} ms, p99": all(
-            one.refused_ms <= REFUSED_MS for one in chosen
-        ),
+        **{
+            f"refusals of {form} pictures are told within {REFUSED_MS:g} ms, p99": all(
+                one.refused_ms <= REFUSED_MS for one in chosen if one.form == form
+            )
+            for form in (RAW, JPEG)
+        },
         f"the driver sent all but {UNSENT:.0%}": all(
             one.share(Outcome.UNSENT) <= UNSENT for one in chosen
         ),
@@ -231,12 +259,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         repository, log = make_bundle(Path(folder), given.width), Path(folder, "log")
         block_ms, legs = costs(repository, log), list[Leg]()
-        plan = [(cap, 1, given.seconds / 2) for cap in CAPS if cap != CHOSEN]
-        plan += [(CHOSEN, items, given.seconds) for items in (1, ITEMS)]
-        for cap, items, seconds in track(plan, "legs", transient=True):
+        plan = [(cap, 1, RAW, given.seconds / 2) for cap in CAPS if cap != CHOSEN]
+        plan += [(CHOSEN, items, RAW, given.seconds) for items in (1, ITEMS)]
+        plan.append((CHOSEN, 1, JPEG, given.seconds))
+        for cap, items, form, seconds in track(plan, "legs", transient=True):
             settings = {"max_block_ms": block_ms[cap]}
             with served(repository, NAME, log=log, **settings) as worker:
-                legs.append(asyncio.run(leg(worker, cap, block_ms[cap], items, seconds)))
+                legs.append(asyncio.run(leg(worker, cap, block_ms[cap], items, form, seconds)))
     text = heading("Ten times as much as a worker can do") + "\n" + report(legs)
     given.out.write_text(text)
     print(text)

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from machine import heading
+from machine import PEAK_TFLOPS, heading
 from tectum_train.engine.accumulation import backward, division
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import build, open_samples
@@ -38,14 +38,6 @@ from tectum_train.tasks import ManyTasks
 
 WORLD = Path(__file__).parents[1] / "worlds" / "embedded"
 RESULTS = Path(__file__).parent / "results"
-PEAK_TFLOPS = {
-    "NVIDIA H100 80GB HBM3": 989.0,
-    "NVIDIA H200": 989.0,
-    "NVIDIA A100-SXM4-80GB": 312.0,
-    "NVIDIA A100-SXM4-40GB": 312.0,
-    "NVIDIA H100 PCIe": 756.0,
-}
-"""Dense bfloat16 by the cards' data sheets, as torch calls them."""
 COUNTED = 8
 """Samples of the pass whose arithmetic is counted."""
 LARGE = "{width: 1024, depth: 24, heads: 16, hidden: 4096}"

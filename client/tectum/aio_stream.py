@@ -26,9 +26,10 @@ class AsyncStream:
     """A live camera's stream: an async iterator over what became of its frames.
 
     Use it in an `async with` block, which waits for the worker to accept the stream and ends it
-    on the way out. `send` never waits: at most one frame waits to be sent, and a newer one takes
-    its place. To send from another thread, go through `loop.call_soon_threadsafe`. Waiting for a
-    result may be cancelled (`asyncio.wait_for(anext(stream), …)`) without harm to the stream.
+    on the way out. `send` never waits: at most `depth` frames wait to be sent, and one more takes
+    the place of the oldest. To send from another thread, go through
+    `loop.call_soon_threadsafe`. Waiting for a result may be cancelled
+    (`asyncio.wait_for(anext(stream), …)`) without harm to the stream.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class AsyncStream:
         return None if best is None else best.offset
 
     def send(self, frame: Frame) -> int:
-        """Let a frame wait to be sent, in place of one that still does; never waits.
+        """Let a frame wait to be sent, in place of the oldest if `depth` do; never waits.
 
         Returns:
             The id that its answer will carry.

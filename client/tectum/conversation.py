@@ -6,6 +6,7 @@ shells that wait and send.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -51,15 +52,18 @@ class StreamReady:
 
 @dataclass(slots=True)
 class Slot:
-    """What waits to be sent: at most one frame, the newest."""
+    """What waits to be sent: the newest frames."""
 
+    depth: int = 1
+    """How many of them, at most."""
     dropped: int = 0
     """Frames replaced by newer ones before they could be sent."""
     finished: bool = False
     """Nothing more will be put in; what waits may still be taken."""
     closed: bool = False
     """Nothing more will be taken out either."""
-    _waiting: stream_pb2.StreamPerceptionRequest | None = None
+    _waiting: deque[stream_pb2.StreamPerceptionRequest] = field(default_factory=deque)
+    """The oldest first."""
 
     def check(self) -> None:
         """Raise ClientClosed if the slot is finished."""
@@ -67,34 +71,36 @@ class Slot:
             raise ClientClosed("the stream takes no more frames")
 
     def put(self, message: stream_pb2.StreamPerceptionRequest) -> None:
-        """Let a frame wait, in place of an older one.
+        """Let a frame wait, in place of the oldest if as many do as may.
 
         Raises:
             ClientClosed: the slot is finished.
         """
         self.check()
-        self.dropped += self._waiting is not None
-        self._waiting = message
+        if len(self._waiting) >= self.depth:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(message)
 
     @property
     def waits(self) -> bool:
         """Whether a frame does."""
-        return self._waiting is not None
+        return bool(self._waiting)
 
     @property
     def pixel_bytes(self) -> int:
-        """Of the frame that waits; 0: none does, or not as pixels."""
-        raw = None if self._waiting is None else self._waiting.frame.image.raw
+        """Of the next frame; 0: none waits, or not as pixels."""
+        raw = self._waiting[0].frame.image.raw if self._waiting else None
         return 0 if raw is None else raw.height * raw.width * 3
 
     def take(self) -> stream_pb2.StreamPerceptionRequest | None:
-        """The frame that waits, which then waits no more. None: none does."""
-        message, self._waiting = self._waiting, None
-        return message
+        """The oldest frame that waits, which then waits no more. None: none does."""
+        return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:
         """Finish, and forget what waits."""
-        self._waiting, self.finished, self.closed = None, True, True
+        self._waiting.clear()
+        self.finished = self.closed = True
 
 
 @dataclass(slots=True)

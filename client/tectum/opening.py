@@ -12,7 +12,7 @@ from tectum.calls import (
     request_options,
     timeout,
 )
-from tectum.conversation import Conversation
+from tectum.conversation import Conversation, Slot
 from tectum.durations import duration
 from tectum.errors import invalid
 from tectum.reopening import Outage, patience
@@ -43,6 +43,11 @@ class StreamOptions(InferenceOptions, total=False):
     """Keep only the first so many of a vector, renormalised. None: all."""
     lifespan: float | None
     """Seconds a frame stays useful after it was captured, at most 60. None: 1 s."""
+    depth: int
+    """How many frames may wait, at most 16: the newest, here until they can be sent and at the
+    worker until it takes them; one more supersedes the oldest, and they are answered in order. More
+    than one is for frames that come in bursts: where the worker is slower than the camera, answers
+    are as much older. Left out: 1, only the newest waits."""
     own_clock: bool
     """Whether frames' `captured_at` is on this computer's clock, `time.time()`: how far the
     worker's lies from it is then found out, at the beginning and now and then, so that ages are
@@ -90,6 +95,7 @@ def opening(options: StreamOptions, defaults: Defaults) -> Opening:
             defaults.max_message_bytes,
             options.get("own_clock", True),
             sending(options.get("send", "raw")),
+            slot=Slot(requests.depth(options.get("depth", 1))),
             outage=Outage(patience(options.get("reconnect", 0.0))),
         ),
         metadata=metadata,
@@ -121,6 +127,7 @@ def setup(options: StreamOptions, defaults: Defaults) -> stream_pb2.StreamPercep
         latent_actions=latent_actions,
         decode_actions=options.get("decode_actions", False),
         tell_input=sending(options.get("send", "raw")).resizes,
+        depth=requests.depth(options.get("depth", 1)),
     )
     lifespan = options.get("lifespan")
     if lifespan is not None:

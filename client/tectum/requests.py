@@ -39,6 +39,8 @@ from tectum.vocabulary import (
 
 MAX_LIFESPAN = 60.0
 """Seconds a frame may stay useful (StreamSetup.lifespan)."""
+MAX_DEPTH = 16
+"""Frames of a stream that may wait (StreamSetup.depth)."""
 MAX_TOP_K = 20
 """Candidates for a hidden token (ReconstructRequest.top_k)."""
 
@@ -71,6 +73,13 @@ def lifespan(value: float) -> float:
     """Seconds that a frame may stay useful."""
     if not value <= MAX_LIFESPAN:
         raise invalid("lifespan", f"found {value!r} s; allowed: above 0, at most {MAX_LIFESPAN} s")
+    return value
+
+
+def depth(value: int) -> int:
+    """How many frames of a stream may wait."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_DEPTH:
+        raise invalid("depth", f"found {value!r:.60}; allowed: 1 to {MAX_DEPTH}")
     return value
 
 

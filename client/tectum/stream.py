@@ -25,7 +25,7 @@ _Request = stream_pb2.StreamPerceptionRequest
 
 
 class Outbox:
-    """Hands frames from any thread to the one that sends; only the newest waits."""
+    """Hands frames from any thread to the one that sends; only the newest wait."""
 
     def __init__(
         self, rpcs: "grpc.StreamStreamMultiCallable[Any, Any]", opening: Opening, starter: Starter
@@ -141,8 +141,8 @@ class Stream:
     """A live camera's stream: an iterator over what became of its frames.
 
     Use it in a `with` block, which waits for the worker to accept the stream and ends it on the
-    way out. `send` never blocks: at most one frame waits to be sent, and a newer one takes its
-    place. Frames may be sent from one thread and results read from another.
+    way out. `send` never blocks: at most `depth` frames wait to be sent, and a newer one takes the
+    place of the oldest. Frames may be sent from one thread and results read from another.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Stream:
         return None if best is None else best.offset
 
     def send(self, frame: Frame) -> int:
-        """Let a frame wait to be sent, in place of one that still does; never blocks.
+        """Let a frame wait to be sent, in place of the oldest if `depth` do; never blocks.
 
         Returns:
             The id that its answer will carry.

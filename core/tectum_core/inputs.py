@@ -6,15 +6,17 @@ Letters: B batch, H×W source pixels, S the model's side, T frames, L text token
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tectum_core.architecture import TextConfig
 from tectum_core.bundle import Bundle
 from tectum_core.outputs import Float32, Picture, Uint8Image
-from tectum_core.preprocess import fitted, normalise, preprocess, resize
+from tectum_core.preprocess import fits, fitted, kept, normalise, preprocess, resize
 from tectum_core.tokenizer import EncodedText, Tokenizer
 
 __all__ = ["CapabilityMissing", "Inputs"]
@@ -30,7 +32,7 @@ class Inputs:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         self._bundle = bundle
         self._device = device
-        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._beside = _beside(device)
 
     def fitted(self, pictures: Uint8Image) -> Tensor:
         """uint8[..., H, W, 3] to uint8[..., 3, S, S], which `pixels` or `clip_pixels` takes.
@@ -61,6 +63,30 @@ class Inputs:
             for clip in clips
         ]
         return normalise(torch.stack(resized), images).transpose(1, 2)
+
+    def picture_rows(self, pictures: Sequence[Picture]) -> list[Uint8Image | Tensor]:
+        """Pictures or clips as what is launched takes them: uint8[(T,) S, S, 3] each.
+
+        What has the model's size already stays where it is.
+        """
+        spec = self._bundle.config.images
+        return [
+            kept(picture, spec)
+            if isinstance(picture, np.ndarray) and fits(picture.shape[-3], picture.shape[-2], spec)
+            else (picture if isinstance(picture, Tensor) else self.fitted(picture)).movedim(-3, -1)
+            for picture in pictures
+        ]
+
+    def text_rows(self, texts: Sequence[EncodedText]) -> list[NDArray[np.int64]]:
+        """Texts likewise: int64[L + 1] each, its tokens padded and how many there are.
+
+        Raises:
+            CapabilityMissing: the model reads no text.
+        """
+        tokenizer, config = self._reader()
+        padded = tokenizer.pad([text.ids for text in texts], config.max_tokens)
+        counts = [len(text.ids) for text in texts]
+        return [np.array([*row, count]) for row, count in zip(padded, counts, strict=True)]
 
     def encode(self, text: str) -> EncodedText:
         """A text's tokens as the model reads them.
@@ -93,3 +119,9 @@ class Inputs:
         if tokenizer is None or config is None:
             raise CapabilityMissing("this model has no text path")
         return tokenizer, config
+
+
+@cache  # of all bundles together: torch has 32 streams of a device, and gives them out in turns
+def _beside(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream beside those that compute; None: the device has none."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None

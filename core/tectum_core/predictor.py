@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from tectum_core.bundle import Bundle, Part
 from tectum_core.bundle.config import PARTS
 from tectum_core.change import clip_change
 from tectum_core.inputs import CapabilityMissing, Inputs
+from tectum_core.launching import EmbeddingLane
 from tectum_core.masks import visible_indices
 from tectum_core.model import Context, PatchPrediction, PatchTarget, unpatchify
 from tectum_core.model.vision import VisionTransformer, patchify
@@ -38,10 +38,9 @@ from tectum_core.outputs import (
 from tectum_core.preprocess import to_pixels
 from tectum_core.rollouts import RolloutRequest, roll_out
 from tectum_core.tokenizer import EncodedText
+from tectum_core.vectors import VectorName, picture_vectors, text_vectors
 
 __all__ = ["CapabilityMissing", "Predictor", "VectorName"]
-
-VectorName = Literal["joint", "pooled", "tokens"]
 
 _BEHIND: dict[VectorName, tuple[Part, ...]] = {
     "joint": ("joint",), "pooled": ("vision", "vision.pool"), "tokens": ("vision",),
@@ -84,6 +83,8 @@ class Predictor:
             self.model = accelerate(bundle.model.to(self.device).eval(), numerics)
             self.bundle = replace(bundle, model=self.model, told_spaces=spaces)
         self._inputs = Inputs(self.bundle, self.device)
+        self.lane: EmbeddingLane | None = None
+        """What embeds in its place, by the same kernels, launched otherwise."""
 
     @torch.inference_mode()
     def fitted(self, pictures: Uint8Image) -> Tensor:
@@ -108,7 +109,10 @@ class Predictor:
             CapabilityMissing: "joint" without a joint space.
         """
         self._require(*_BEHIND[vector])
-        return self._embed(self.model.vision, self._inputs.pixels(images), vector)
+        if self.lane and (flight := self.lane.images(images, vector)):
+            return flight.result()
+        pixels = self._inputs.pixels(images)
+        return as_numpy(picture_vectors(self.model, self.model.vision, pixels, vector))
 
     @torch.inference_mode()
     def embed_clips(self, clips: Sequence[Picture], vector: VectorName) -> Float32:
@@ -118,7 +122,10 @@ class Predictor:
         if vector == "joint":
             raise CapabilityMissing("this model's clips have no joint space")
         self._require("video", *(("video.pool",) if vector == "pooled" else ()))
-        return self._embed(self.model.video, self._inputs.clip_pixels(clips), vector)
+        if self.lane and (flight := self.lane.clips(clips, vector)):
+            return flight.result()
+        pixels = self._inputs.clip_pixels(clips)
+        return as_numpy(picture_vectors(self.model, self.model.video, pixels, vector))
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """Texts in the joint space: float32[B, J], unit length."""
@@ -127,11 +134,12 @@ class Predictor:
     @torch.inference_mode()
     def embed_encoded(self, texts: Sequence[EncodedText]) -> Float32:
         """What `encode` made of texts, in the joint space: float32[B, J], unit length."""
-        if self.model.joint is None or self.model.text is None:
-            raise CapabilityMissing("this model has no text path")
-        self._require("joint")
+        if self.model.joint is not None and self.model.text is not None:
+            self._require("joint")
+        if self.lane and (flight := self.lane.texts(texts)):
+            return flight.result()
         ids, seen = self._inputs.ids([text.ids for text in texts])
-        return as_numpy(self.model.joint.embed_text(self.model.text(ids, seen).pooled))
+        return as_numpy(text_vectors(self.model, ids, seen))
 
     def encode(self, text: str) -> EncodedText:
         """A text's tokens as the model reads them."""
@@ -362,16 +370,6 @@ class Predictor:
     def _require_inputs(self, given: Mapping[Part, object]) -> None:
         """Of these, None is what was not given, and needs nothing."""
         self._require(*(part for part, value in given.items() if value is not None))
-
-    def _embed(self, trunk: VisionTransformer, pixels: Tensor, vector: VectorName) -> Float32:
-        if vector == "joint" and self.model.joint is None:
-            raise CapabilityMissing("this model has no joint space")
-        output = trunk(pixels)
-        if vector == "tokens":
-            return as_numpy(output.tokens)
-        if vector == "pooled" or self.model.joint is None:
-            return as_numpy(output.pooled)
-        return as_numpy(self.model.joint.embed_image(output.pooled))
 
     def _painted(
         self,

@@ -24,13 +24,16 @@ from tectum_core.outputs import Picture, Uint8Image
 __all__ = [
     "ActionScaling",
     "ImagePreprocessing",
+    "affine",
     "fits",
     "fitted",
+    "kept",
     "normalise",
     "preprocess",
     "resample",
     "resize",
     "resized_intrinsics",
+    "scaled",
 ]
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -236,12 +239,28 @@ def _cubic(distance: Tensor) -> Tensor:
 
 def normalise(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:
     """uint8[..., 3, S, S] to the float32 that the model sees: (p / 255 - mean) / deviation."""
+    return scaled(pixels, *affine(spec, pixels.device))
+
+
+def affine(spec: ImagePreprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What `normalise` multiplies by and what it adds: float32[3, 1, 1] each."""
     channels = list(zip(spec.mean, spec.standard_deviation, strict=True))
-    scale = torch.tensor([[[1 / (255 * spread)]] for _, spread in channels], device=pixels.device)
-    shift = torch.tensor([[[-mean / spread]] for mean, spread in channels], device=pixels.device)
+    scale = torch.tensor([[[1 / (255 * spread)]] for _, spread in channels], device=device)
+    shift = torch.tensor([[[-mean / spread]] for mean, spread in channels], device=device)
+    return scale, shift
+
+
+def scaled(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`normalise` with numbers that are there already: what is recorded may make none."""
     # Laid out and made float in one pass, scaled and shifted in another one.
     own = torch.empty(pixels.shape, device=pixels.device).copy_(pixels)
     return torch.addcmul(shift, own, scale, out=own)
+
+
+def kept(pictures: Uint8Image, spec: ImagePreprocessing) -> Uint8Image:
+    """Of pictures that fit, uint8[..., H, W, 3], what `resize` leaves: uint8[..., S, S, 3]."""
+    rows, columns = ((side - spec.size) // 2 for side in pictures.shape[-3:-1])
+    return pictures[..., rows : rows + spec.size, columns : columns + spec.size, :]
 
 
 def to_pixels(normalised: Tensor, spec: ImagePreprocessing) -> Tensor:

@@ -47,6 +47,7 @@ VALUES: dict[str, Any] = {
     "record": "arrivals.jsonl",
     "precision": "bfloat16",
     "compiled": True,
+    "graphs": False,
     "invariant": True,
     "watch": 0.75,
     "model_memory_bytes": 2**30,

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.client import fake_answers
 from tests.client.fake_worker import FakeWorker
 from tests.client.streams import (
@@ -19,7 +21,8 @@ from tests.client.streams import (
 )
 
 import tectum
-from tectum.conversation import Conversation
+from tectum.conversation import Conversation, Slot
+from tectum.v1 import stream_pb2
 
 # Both ways of giving frames
 
@@ -83,6 +86,7 @@ async def test_what_is_asked_of_a_stream_reaches_the_worker(
         dtype="int8",
         dimensions=4,
         lifespan=0.5,
+        depth=3,
         model="tiny@1",
         expected_spaces=["joint-1"],
         request_id="mine",
@@ -98,6 +102,7 @@ async def test_what_is_asked_of_a_stream_reaches_the_worker(
     assert (setup.vector.kind, setup.vector.data_type, setup.vector.dimensions) == (2, 3, 4)
     assert (setup.embed, setup.latent_actions, setup.decode_actions) == (True, True, True)
     assert setup.lifespan.ToMilliseconds() == 500
+    assert setup.depth == 3
     assert metadata["x-request-id"] == "mine"
     assert metadata["authorization"] == "Bearer secret"
     assert worker.seen[0].deadline is None
@@ -126,6 +131,38 @@ async def test_frames_that_the_link_cannot_take_give_way_to_newer_ones(
         assert results[-1].frame_id == 19, "the newest frame is answered"
         assert stream.dropped >= 10
         assert len(results) + stream.dropped == 20
+
+
+@given(st.integers(1, 16), st.lists(st.booleans(), max_size=60))
+def test_of_what_waits_the_newest_are_kept_and_leave_in_order(depth: int, puts: list[bool]) -> None:
+    slot, model, left, kept = Slot(depth), list[int](), list[int](), list[int]()
+    for number, put in enumerate(puts):
+        if put:
+            frame = stream_pb2.StreamFrame(frame_id=number)
+            slot.put(stream_pb2.StreamPerceptionRequest(frame=frame))
+            model = [*model, number][-depth:]
+        elif (message := slot.take()) is not None:
+            left.append(message.frame.frame_id)
+            kept.append(model.pop(0))
+
+    assert left == kept
+    assert slot.waits == bool(model)
+    assert sum(puts) == len(left) + slot.dropped + len(model)
+
+
+async def test_a_burst_of_as_many_frames_as_may_wait_loses_none(
+    worker: FakeWorker, client: tectum.Client, aclient: tectum.AsyncClient
+) -> None:
+    for open_stream in (client.stream, aclient.stream):
+        stream = open_stream(embed=True, depth=4)
+        for frame in frames(6):  # before the worker has accepted it
+            stream.send(frame)
+        stream.finish()
+
+        results = await collect(stream)
+
+        assert [result.frame_id for result in results] == [2, 3, 4, 5]
+        assert stream.dropped == 2
 
 
 def test_a_frame_that_was_not_accepted_takes_no_number() -> None:
@@ -180,6 +217,10 @@ def test_a_frame_out_of_order_or_out_of_range_is_refused(
         ("latent_actions", {"embed": True, "latent_actions": None}),
         ("decode_actions", {"embed": True, "decode_actions": True}),
         ("lifespan", {"embed": True, "lifespan": 61}),
+        ("depth", {"embed": True, "depth": 0}),
+        ("depth", {"embed": True, "depth": 17}),
+        ("depth", {"embed": True, "depth": True}),
+        ("depth", {"embed": True, "depth": 1.5}),
         ("dtype", {"embed": True, "dtype": "int64"}),
         ("timeout", {"embed": True, "timeout": -1}),
     ],

@@ -198,7 +198,7 @@ class Numerics(google.protobuf.message.Message):
     precision: builtins.str
     """`float32`, `bfloat16` or `int8`."""
     engine: builtins.str
-    """What ran it, e.g. `torch-2.13.0/cpu/eager`."""
+    """What ran it, e.g. `torch-2.13.0/cpu/eager`, or `torch-2.13.0/cuda/eager+graphs` with recorded graphs."""
     def __init__(
         self,
         *,

@@ -707,7 +707,7 @@ class Model(google.protobuf.message.Message):
     card: builtins.str
     """The model card, Markdown. Only in GetModel."""
     memory_bytes: builtins.int
-    """Memory that its weights take, bytes. 0: it is not in memory."""
+    """Memory that its weights take, and on a GPU what is recorded of them, bytes. 0: it is not in memory."""
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
         """What it can do."""

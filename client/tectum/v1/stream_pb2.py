@@ -31,43 +31,43 @@ from tectum.v1 import latent_action_pb2 as tectum_dot_v1_dot_latent__action__pb2
 from tectum.v1 import model_pb2 as tectum_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tectum/v1/stream.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tectum/v1/call.proto\x1a\x16tectum/v1/errors.proto\x1a\x15tectum/v1/image.proto\x1a\x1dtectum/v1/latent_action.proto\x1a\x15tectum/v1/model.proto\"\x94\x02\n\x0bStreamSetup\x12*\n\x07options\x18\x01 \x01(\x0b\x32\x19.tectum.v1.RequestOptions\x12\r\n\x05\x65mbed\x18\x02 \x01(\x08\x12(\n\x06vector\x18\x03 \x01(\x0b\x32\x18.tectum.v1.VectorOptions\x12\x16\n\x0elatent_actions\x18\x04 \x01(\x08\x12\x16\n\x0e\x64\x65\x63ode_actions\x18\x05 \x01(\x08\x12+\n\x08lifespan\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63lient_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntell_input\x18\x08 \x01(\x08\"\x9d\x02\n\x0bStreamFrame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\x1f\n\x05image\x18\x02 \x01(\x0b\x32\x10.tectum.v1.Image\x12/\n\x0b\x63\x61ptured_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08lifespan\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63lock_offset\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07resized\x18\x06 \x01(\x0b\x32\x12.tectum.v1.Resized\x12\'\n\x06shared\x18\x07 \x01(\x0b\x32\x17.tectum.v1.SharedPixels\"<\n\x0cSharedPixels\x12\r\n\x05place\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\"\x87\x01\n\x07Resized\x12\x0c\n\x04size\x18\x01 \x01(\r\x12*\n\x0bresize_mode\x18\x02 \x01(\x0e\x32\x15.tectum.v1.ResizeMode\x12\x11\n\tresize_to\x18\x03 \x01(\r\x12/\n\rinterpolation\x18\x04 \x01(\x0e\x32\x18.tectum.v1.Interpolation\"=\n\nClockProbe\x12/\n\x0b\x63lient_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x13SharedMemoryRequest\x12\x13\n\x0bplace_bytes\x18\x01 \x01(\x04\"\x14\n\x12SharedMemoryOpened\"\x80\x02\n\x17StreamPerceptionRequest\x12\'\n\x05setup\x18\x01 \x01(\x0b\x32\x16.tectum.v1.StreamSetupH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.tectum.v1.StreamFrameH\x00\x12&\n\x05probe\x18\x03 \x01(\x0b\x32\x15.tectum.v1.ClockProbeH\x00\x12/\n\x05share\x18\x04 \x01(\x0b\x32\x1e.tectum.v1.SharedMemoryRequestH\x00\x12/\n\x06opened\x18\x05 \x01(\x0b\x32\x1d.tectum.v1.SharedMemoryOpenedH\x00\x42\t\n\x07message\"\xdb\x01\n\x0bStreamReady\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.tectum.v1.ResponseInfo\x12/\n\x0bworker_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x0bimage_input\x18\x04 \x01(\x0b\x32\x15.tectum.v1.ImageInput\x12\x15\n\rshares_memory\x18\x05 \x01(\x08\"_\n\x0cSharedMemory\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04mark\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x13\n\x0bplace_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06places\x18\x05 \x01(\r\":\n\x0cInputChanged\x12*\n\x0bimage_input\x18\x01 \x01(\x0b\x32\x15.tectum.v1.ImageInput\"\x9f\x01\n\nClockReply\x12/\n\x0b\x63lient_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tsent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xeb\x02\n\x0b\x46rameResult\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.tectum.v1.FrameStatus\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.tectum.v1.ItemError\x12%\n\x04info\x18\x04 \x01(\x0b\x32\x17.tectum.v1.ResponseInfo\x12\'\n\tembedding\x18\x05 \x01(\x0b\x32\x14.tectum.v1.Embedding\x12;\n\x14latent_action_status\x18\x06 \x01(\x0e\x32\x1d.tectum.v1.LatentActionStatus\x12.\n\rlatent_action\x18\x07 \x01(\x0b\x32\x17.tectum.v1.LatentAction\x12\x18\n\x10\x65\x61rlier_frame_id\x18\x08 \x01(\x04\x12&\n\x03\x61ge\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x02\n\x18StreamPerceptionResponse\x12\'\n\x05ready\x18\x01 \x01(\x0b\x32\x16.tectum.v1.StreamReadyH\x00\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x16.tectum.v1.FrameResultH\x00\x12&\n\x05\x63lock\x18\x03 \x01(\x0b\x32\x15.tectum.v1.ClockReplyH\x00\x12\x30\n\rinput_changed\x18\x04 \x01(\x0b\x32\x17.tectum.v1.InputChangedH\x00\x12\x30\n\rshared_memory\x18\x05 \x01(\x0b\x32\x17.tectum.v1.SharedMemoryH\x00\x42\t\n\x07message*\x8e\x01\n\x0b\x46rameStatus\x12\x1c\n\x18\x46RAME_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46RAME_STATUS_OK\x10\x01\x12\x16\n\x12\x46RAME_STATUS_STALE\x10\x02\x12\x1b\n\x17\x46RAME_STATUS_SUPERSEDED\x10\x03\x12\x17\n\x13\x46RAME_STATUS_FAILED\x10\x04*\x86\x01\n\x12LatentActionStatus\x12$\n LATENT_ACTION_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17LATENT_ACTION_STATUS_OK\x10\x01\x12-\n)LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tectum/v1/stream.proto\x12\ttectum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tectum/v1/call.proto\x1a\x16tectum/v1/errors.proto\x1a\x15tectum/v1/image.proto\x1a\x1dtectum/v1/latent_action.proto\x1a\x15tectum/v1/model.proto\"\xa3\x02\n\x0bStreamSetup\x12*\n\x07options\x18\x01 \x01(\x0b\x32\x19.tectum.v1.RequestOptions\x12\r\n\x05\x65mbed\x18\x02 \x01(\x08\x12(\n\x06vector\x18\x03 \x01(\x0b\x32\x18.tectum.v1.VectorOptions\x12\x16\n\x0elatent_actions\x18\x04 \x01(\x08\x12\x16\n\x0e\x64\x65\x63ode_actions\x18\x05 \x01(\x08\x12+\n\x08lifespan\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63lient_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntell_input\x18\x08 \x01(\x08\x12\r\n\x05\x64\x65pth\x18\t \x01(\r\"\x9d\x02\n\x0bStreamFrame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\x1f\n\x05image\x18\x02 \x01(\x0b\x32\x10.tectum.v1.Image\x12/\n\x0b\x63\x61ptured_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08lifespan\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63lock_offset\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07resized\x18\x06 \x01(\x0b\x32\x12.tectum.v1.Resized\x12\'\n\x06shared\x18\x07 \x01(\x0b\x32\x17.tectum.v1.SharedPixels\"<\n\x0cSharedPixels\x12\r\n\x05place\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\"\x87\x01\n\x07Resized\x12\x0c\n\x04size\x18\x01 \x01(\r\x12*\n\x0bresize_mode\x18\x02 \x01(\x0e\x32\x15.tectum.v1.ResizeMode\x12\x11\n\tresize_to\x18\x03 \x01(\r\x12/\n\rinterpolation\x18\x04 \x01(\x0e\x32\x18.tectum.v1.Interpolation\"=\n\nClockProbe\x12/\n\x0b\x63lient_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x13SharedMemoryRequest\x12\x13\n\x0bplace_bytes\x18\x01 \x01(\x04\"\x14\n\x12SharedMemoryOpened\"\x80\x02\n\x17StreamPerceptionRequest\x12\'\n\x05setup\x18\x01 \x01(\x0b\x32\x16.tectum.v1.StreamSetupH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.tectum.v1.StreamFrameH\x00\x12&\n\x05probe\x18\x03 \x01(\x0b\x32\x15.tectum.v1.ClockProbeH\x00\x12/\n\x05share\x18\x04 \x01(\x0b\x32\x1e.tectum.v1.SharedMemoryRequestH\x00\x12/\n\x06opened\x18\x05 \x01(\x0b\x32\x1d.tectum.v1.SharedMemoryOpenedH\x00\x42\t\n\x07message\"\xdb\x01\n\x0bStreamReady\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.tectum.v1.ResponseInfo\x12/\n\x0bworker_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x0bimage_input\x18\x04 \x01(\x0b\x32\x15.tectum.v1.ImageInput\x12\x15\n\rshares_memory\x18\x05 \x01(\x08\"_\n\x0cSharedMemory\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04mark\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x13\n\x0bplace_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06places\x18\x05 \x01(\r\":\n\x0cInputChanged\x12*\n\x0bimage_input\x18\x01 \x01(\x0b\x32\x15.tectum.v1.ImageInput\"\x9f\x01\n\nClockReply\x12/\n\x0b\x63lient_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tsent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xeb\x02\n\x0b\x46rameResult\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.tectum.v1.FrameStatus\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.tectum.v1.ItemError\x12%\n\x04info\x18\x04 \x01(\x0b\x32\x17.tectum.v1.ResponseInfo\x12\'\n\tembedding\x18\x05 \x01(\x0b\x32\x14.tectum.v1.Embedding\x12;\n\x14latent_action_status\x18\x06 \x01(\x0e\x32\x1d.tectum.v1.LatentActionStatus\x12.\n\rlatent_action\x18\x07 \x01(\x0b\x32\x17.tectum.v1.LatentAction\x12\x18\n\x10\x65\x61rlier_frame_id\x18\x08 \x01(\x04\x12&\n\x03\x61ge\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x02\n\x18StreamPerceptionResponse\x12\'\n\x05ready\x18\x01 \x01(\x0b\x32\x16.tectum.v1.StreamReadyH\x00\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x16.tectum.v1.FrameResultH\x00\x12&\n\x05\x63lock\x18\x03 \x01(\x0b\x32\x15.tectum.v1.ClockReplyH\x00\x12\x30\n\rinput_changed\x18\x04 \x01(\x0b\x32\x17.tectum.v1.InputChangedH\x00\x12\x30\n\rshared_memory\x18\x05 \x01(\x0b\x32\x17.tectum.v1.SharedMemoryH\x00\x42\t\n\x07message*\x8e\x01\n\x0b\x46rameStatus\x12\x1c\n\x18\x46RAME_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46RAME_STATUS_OK\x10\x01\x12\x16\n\x12\x46RAME_STATUS_STALE\x10\x02\x12\x1b\n\x17\x46RAME_STATUS_SUPERSEDED\x10\x03\x12\x17\n\x13\x46RAME_STATUS_FAILED\x10\x04*\x86\x01\n\x12LatentActionStatus\x12$\n LATENT_ACTION_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17LATENT_ACTION_STATUS_OK\x10\x01\x12-\n)LATENT_ACTION_STATUS_INTERVAL_UNAVAILABLE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tectum.v1.stream_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FRAMESTATUS']._serialized_start=2551
-  _globals['_FRAMESTATUS']._serialized_end=2693
-  _globals['_LATENTACTIONSTATUS']._serialized_start=2696
-  _globals['_LATENTACTIONSTATUS']._serialized_end=2830
+  _globals['_FRAMESTATUS']._serialized_start=2566
+  _globals['_FRAMESTATUS']._serialized_end=2708
+  _globals['_LATENTACTIONSTATUS']._serialized_start=2711
+  _globals['_LATENTACTIONSTATUS']._serialized_end=2845
   _globals['_STREAMSETUP']._serialized_start=226
-  _globals['_STREAMSETUP']._serialized_end=502
-  _globals['_STREAMFRAME']._serialized_start=505
-  _globals['_STREAMFRAME']._serialized_end=790
-  _globals['_SHAREDPIXELS']._serialized_start=792
-  _globals['_SHAREDPIXELS']._serialized_end=852
-  _globals['_RESIZED']._serialized_start=855
-  _globals['_RESIZED']._serialized_end=990
-  _globals['_CLOCKPROBE']._serialized_start=992
-  _globals['_CLOCKPROBE']._serialized_end=1053
-  _globals['_SHAREDMEMORYREQUEST']._serialized_start=1055
-  _globals['_SHAREDMEMORYREQUEST']._serialized_end=1097
-  _globals['_SHAREDMEMORYOPENED']._serialized_start=1099
-  _globals['_SHAREDMEMORYOPENED']._serialized_end=1119
-  _globals['_STREAMPERCEPTIONREQUEST']._serialized_start=1122
-  _globals['_STREAMPERCEPTIONREQUEST']._serialized_end=1378
-  _globals['_STREAMREADY']._serialized_start=1381
-  _globals['_STREAMREADY']._serialized_end=1600
-  _globals['_SHAREDMEMORY']._serialized_start=1602
-  _globals['_SHAREDMEMORY']._serialized_end=1697
-  _globals['_INPUTCHANGED']._serialized_start=1699
-  _globals['_INPUTCHANGED']._serialized_end=1757
-  _globals['_CLOCKREPLY']._serialized_start=1760
-  _globals['_CLOCKREPLY']._serialized_end=1919
-  _globals['_FRAMERESULT']._serialized_start=1922
-  _globals['_FRAMERESULT']._serialized_end=2285
-  _globals['_STREAMPERCEPTIONRESPONSE']._serialized_start=2288
-  _globals['_STREAMPERCEPTIONRESPONSE']._serialized_end=2548
+  _globals['_STREAMSETUP']._serialized_end=517
+  _globals['_STREAMFRAME']._serialized_start=520
+  _globals['_STREAMFRAME']._serialized_end=805
+  _globals['_SHAREDPIXELS']._serialized_start=807
+  _globals['_SHAREDPIXELS']._serialized_end=867
+  _globals['_RESIZED']._serialized_start=870
+  _globals['_RESIZED']._serialized_end=1005
+  _globals['_CLOCKPROBE']._serialized_start=1007
+  _globals['_CLOCKPROBE']._serialized_end=1068
+  _globals['_SHAREDMEMORYREQUEST']._serialized_start=1070
+  _globals['_SHAREDMEMORYREQUEST']._serialized_end=1112
+  _globals['_SHAREDMEMORYOPENED']._serialized_start=1114
+  _globals['_SHAREDMEMORYOPENED']._serialized_end=1134
+  _globals['_STREAMPERCEPTIONREQUEST']._serialized_start=1137
+  _globals['_STREAMPERCEPTIONREQUEST']._serialized_end=1393
+  _globals['_STREAMREADY']._serialized_start=1396
+  _globals['_STREAMREADY']._serialized_end=1615
+  _globals['_SHAREDMEMORY']._serialized_start=1617
+  _globals['_SHAREDMEMORY']._serialized_end=1712
+  _globals['_INPUTCHANGED']._serialized_start=1714
+  _globals['_INPUTCHANGED']._serialized_end=1772
+  _globals['_CLOCKREPLY']._serialized_start=1775
+  _globals['_CLOCKREPLY']._serialized_end=1934
+  _globals['_FRAMERESULT']._serialized_start=1937
+  _globals['_FRAMERESULT']._serialized_end=2300
+  _globals['_STREAMPERCEPTIONRESPONSE']._serialized_start=2303
+  _globals['_STREAMPERCEPTIONRESPONSE']._serialized_end=2563
 # @@protoc_insertion_point(module_scope)

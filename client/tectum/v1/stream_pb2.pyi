@@ -37,7 +37,9 @@ class _FrameStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     FRAME_STATUS_STALE: _FrameStatus.ValueType  # 2
     """Outlived its lifespan before the engine could take it."""
     FRAME_STATUS_SUPERSEDED: _FrameStatus.ValueType  # 3
-    """A newer frame of the same stream arrived before the engine could take this one."""
+    """A newer frame of the same stream, or as many as may wait (StreamSetup.depth), arrived before the engine
+    could take this one.
+    """
     FRAME_STATUS_FAILED: _FrameStatus.ValueType  # 4
     """Could not be answered; see the error. The stream goes on, but for a model that was reloaded and
     can answer it no more (StreamSetup.options).
@@ -53,7 +55,9 @@ FRAME_STATUS_OK: FrameStatus.ValueType  # 1
 FRAME_STATUS_STALE: FrameStatus.ValueType  # 2
 """Outlived its lifespan before the engine could take it."""
 FRAME_STATUS_SUPERSEDED: FrameStatus.ValueType  # 3
-"""A newer frame of the same stream arrived before the engine could take this one."""
+"""A newer frame of the same stream, or as many as may wait (StreamSetup.depth), arrived before the engine
+could take this one.
+"""
 FRAME_STATUS_FAILED: FrameStatus.ValueType  # 4
 """Could not be answered; see the error. The stream goes on, but for a model that was reloaded and
 can answer it no more (StreamSetup.options).
@@ -102,6 +106,7 @@ class StreamSetup(google.protobuf.message.Message):
     LIFESPAN_FIELD_NUMBER: builtins.int
     CLIENT_TIME_FIELD_NUMBER: builtins.int
     TELL_INPUT_FIELD_NUMBER: builtins.int
+    DEPTH_FIELD_NUMBER: builtins.int
     embed: builtins.bool
     """Answer with each frame's vector."""
     latent_actions: builtins.bool
@@ -111,6 +116,11 @@ class StreamSetup(google.protobuf.message.Message):
     tell_input: builtins.bool
     """Tell what pictures become (StreamReady.image_input), and what else once a reloaded model reads
     them otherwise (InputChanged): the client brings them to the model's size itself.
+    """
+    depth: builtins.int
+    """How many of the stream's frames may wait, the newest ones: one more supersedes the oldest. They are
+    answered in order, one at a time. 1 to 16; 0: 1, only the newest waits. More than one makes answers
+    older where the worker is slower than the camera, and is for frames that come in bursts.
     """
     @property
     def options(self) -> tectum.v1.call_pb2.RequestOptions:
@@ -144,9 +154,10 @@ class StreamSetup(google.protobuf.message.Message):
         lifespan: google.protobuf.duration_pb2.Duration | None = ...,
         client_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         tell_input: builtins.bool = ...,
+        depth: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["client_time", b"client_time", "lifespan", b"lifespan", "options", b"options", "vector", b"vector"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client_time", b"client_time", "decode_actions", b"decode_actions", "embed", b"embed", "latent_actions", b"latent_actions", "lifespan", b"lifespan", "options", b"options", "tell_input", b"tell_input", "vector", b"vector"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_time", b"client_time", "decode_actions", b"decode_actions", "depth", b"depth", "embed", b"embed", "latent_actions", b"latent_actions", "lifespan", b"lifespan", "options", b"options", "tell_input", b"tell_input", "vector", b"vector"]) -> None: ...
 
 Global___StreamSetup: typing_extensions.TypeAlias = StreamSetup
 

@@ -11,7 +11,7 @@ from google.rpc import code_pb2
 from tectum.v1 import errors_pb2
 from tectum.v1.errors_pb2 import ErrorReason
 
-__all__ = ["CODES", "RETRYABLE", "Failure", "reason_name"]
+__all__ = ["CODES", "RETRYABLE", "Failure", "reason_name", "unreachable"]
 
 CODES: dict[ErrorReason.ValueType, code_pb2.Code.ValueType] = {
     errors_pb2.ERROR_REASON_FIELD_MISSING: code_pb2.INVALID_ARGUMENT,
@@ -96,3 +96,18 @@ class Failure(Exception):
         """Seconds for RetryInfo; None: retrying the same cannot help."""
         default = RETRYABLE.get(self.reason)
         return default if default is None or self.retry_after is None else self.retry_after
+
+
+def unreachable(left_ms: int, takes_ms: int, after_ms: int) -> Failure:
+    """A deadline that cannot be met for what waits, whoever knows first.
+
+    Args:
+        left_ms: until it.
+        takes_ms: until the answer.
+        after_ms: until another try may be in time.
+    """
+    return Failure(
+        errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE,
+        f"the deadline is {left_ms} ms away; with what waits now it takes about {takes_ms} ms",
+        retry_after=after_ms / 1000,
+    )

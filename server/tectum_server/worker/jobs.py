@@ -6,7 +6,7 @@ between processes is `link`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol
@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from tectum_server.worker.outlook import Outlook
 
 __all__ = [
     "Content",
@@ -338,6 +340,12 @@ class Engine(Protocol):
     @property
     def back_in(self) -> float:
         """Seconds after which it is worth to ask again, if it is away."""
+
+    def outlooks(self) -> Sequence[Outlook | None]:
+        """What each engine that a job may go to last told of what it has to do.
+
+        None: nothing is known, nothing waits, or nothing of this front's is with it.
+        """
 
     def want(self, name: str) -> None:
         """Say that a model which has made room for another one is asked for; it is loaded again."""

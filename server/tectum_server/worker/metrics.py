@@ -23,6 +23,8 @@ __all__ = ["EngineMetrics", "FrontMetrics", "forget_process", "serve_metrics", "
 _SECONDS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
+# A millisecond to a second, closer about what a front's event loop may be kept.
+_DELAYS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that has prometheus-client write into a folder."""
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -43,6 +45,12 @@ class FrontMetrics:
             "tectum_decode_duration_seconds",
             "Reading one image.",
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self.loop_delay = Histogram(
+            "tectum_loop_delay_seconds",
+            "How late a front's event loop came to a timer, again and again.",
+            buckets=_DELAYS,
             registry=registry,
         )
         self.refused = Counter(

@@ -38,10 +38,10 @@ class WorkerSettings(BaseModel):
     named without a version is loaded, and with `*` models come and go. 0: only an admin's LoadModel
     and UnloadModel change what serves."""
     model_memory_bytes: PositiveInt | None = None
-    """Bytes that models' weights may take together. Whoever does not fit in makes the model that
-    was longest unused make room, never the default one; a call for it is refused with
-    MODEL_LOADING, and has it loaded again. A newer version needs room beside the older one. None:
-    as many as they take."""
+    """Bytes that models' weights may take together, and on a GPU what is recorded of them. Whoever
+    does not fit in makes the model that was longest unused make room, never the default one; a call
+    for it is refused with MODEL_LOADING, and has it loaded again. A newer version needs room beside
+    the older one. None: as many as they take."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -87,6 +87,10 @@ class WorkerSettings(BaseModel):
     compiled: bool = False
     """Whether trunks are compiled by torch.compile, which needs a C++ compiler and up to a minute
     before the model serves; what was compiled is kept in the user's cache."""
+    graphs: bool = True
+    """On a GPU, record and replay CUDA graphs: each batch that embeds is one launch, beside which
+    the next is sent and the last one fetched. False: all is launched kernel by kernel, one batch at
+    a time. Elsewhere there are none."""
     max_batch: PositiveInt = 32
     """Largest batch."""
     invariant: bool = False
@@ -104,7 +108,8 @@ class WorkerSettings(BaseModel):
 
     shared_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """POSIX shared memory that each front may give to streams of clients on this host that run as
-    the same user: six frames of each, under a name of the worker's that is gone when they have it.
+    the same user: six frames of each, more where more than one may wait (`depth`), under a name of
+    the worker's that is gone when they have it.
     0: none."""
 
     max_items: PositiveInt = 64
@@ -200,6 +205,7 @@ class WorkerSettings(BaseModel):
             "device": device,
             "precision": self.precision,
             "compiled": self.compiled,
+            "graphs": self.graphs,
             "threads": threads,
             "max_batch": 1 if self.invariant else self.max_batch,
             "max_queued_items": self.max_queued_items,

@@ -31,6 +31,7 @@ from tectum_server.worker.link.connection import Connection
 from tectum_server.worker.link.messages import FromEngine
 from tectum_server.worker.link.remote import RemoteEngine
 from tectum_server.worker.link.served import _Front, serve_engine
+from tectum_server.worker.outlook import Outlook
 
 MEMORY = 1 << 20
 IMAGE, LATER = picture(1), picture(2)
@@ -49,6 +50,7 @@ class HeldEngine:
         self.asked_back: asyncio.Queue[str] = asyncio.Queue()
         self.listeners: list[Callable[[], None]] = []
         self.says = ""
+        self.outlook: Outlook | None = None
 
     def on_change(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
@@ -92,6 +94,9 @@ class HeldEngine:
 
     async def unload_model(self, name: str) -> None:
         raise Failure(errors_pb2.ERROR_REASON_MODEL_NOT_FOUND, f"no {name}", "name")
+
+    def outlooks(self) -> tuple[Outlook | None]:
+        return (self.outlook,)
 
     def want(self, name: str) -> None:
         self.asked_back.put_nowait(name)

@@ -20,6 +20,7 @@ from tectum_server.worker.jobs import (
     Operation,
     Renewal,
 )
+from tectum_server.worker.outlook import Outlook
 
 
 class ScriptedEngine:
@@ -34,6 +35,8 @@ class ScriptedEngine:
         self.renewal: Renewal | None = None
         """Of the job that came last."""
         self.asked_back: list[str] = []
+        self.outlook: Outlook | None = None
+        """What it tells of what it has to do."""
         self._loop = loop
         self._listeners: list[Callable[[], None]] = []
         self._changed = loop.call(asyncio.Event)
@@ -64,6 +67,10 @@ class ScriptedEngine:
     async def unload_model(self, name: str) -> None:
         """As jobs.Engine; nothing is unloaded here."""
         raise AssertionError(f"no test unloads {name} from a scripted engine")
+
+    def outlooks(self) -> tuple[Outlook | None]:
+        """As jobs.Engine; what the test says."""
+        return (self.outlook,)
 
     def want(self, name: str) -> None:
         """As jobs.Engine; noted in `asked_back`."""

@@ -18,9 +18,8 @@ from tests.server.worker.serving import PATIENCE, Caller, Inline, Loop, Told
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import running
+from tectum_server.worker.engine import running, scheduler
 from tectum_server.worker.engine.operations import run_batch
-from tectum_server.worker.engine.scheduler import Scheduler
 from tectum_server.worker.serve import CannotServe
 
 
@@ -236,7 +235,7 @@ def test_an_engine_that_breaks_is_told_by_health_and_ends_the_worker(
     def broken(*_: object) -> None:
         raise RuntimeError("a fault of its own")
 
-    monkeypatch.setattr(Scheduler, "_account", broken)
+    monkeypatch.setattr(scheduler, "account", broken)
     told = served.client.refused("EmbedImages", images())
 
     assert (told.code, told.reason, told.retries) == ("UNAVAILABLE", "ENGINE_UNAVAILABLE", True)

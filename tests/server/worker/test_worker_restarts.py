@@ -116,7 +116,7 @@ _FAULTY = """
 def broken(*_):
     raise RuntimeError("a fault of its own")
 
-scheduler.Scheduler._account = broken
+scheduler.account = broken
 """
 
 

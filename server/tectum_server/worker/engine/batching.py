@@ -15,6 +15,8 @@ The rules:
 - What is to be prepared is so beside the engine, in the same order (`preparing`), but for one batch
   of who is owed to go first; two batches ahead of the engine at most. The engine waits for no
   preparation while anything is ready.
+- An engine that takes the next batch while it computes one is given the largest there may be, of
+  calls alone, and nothing while CONTROL comes.
 - Before that, a free engine waits for callers who were just answered and use to ask again at once
   (`returning`): never while CONTROL calls are expected, with another key or a more urgent class
   waiting, nor close to anybody's deadline.
@@ -29,10 +31,10 @@ The rules:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from types import MappingProxyType
 
 from tectum_server.worker.engine.cost import Cost, Preparation
@@ -41,7 +43,9 @@ from tectum_server.worker.engine.line import Line, Waiting
 from tectum_server.worker.engine.pace import Pace, overlapped
 from tectum_server.worker.engine.preparing import Begun, Preparing
 from tectum_server.worker.engine.probing import Probing
+from tectum_server.worker.engine.reckoning import Ahead, Reckoning, preparations
 from tectum_server.worker.engine.returning import Returning
+from tectum_server.worker.engine.under_way import UnderWay
 from tectum_server.worker.engine.usage import Usage
 from tectum_server.worker.engine.verdicts import (
     Admitted,
@@ -63,8 +67,6 @@ _FORBORNE_MS = 1000
 client shall hear of it, and its newest frame asks anew."""
 _AHEAD = 2
 """Batches' worth of items that may be prepared before the engine takes them."""
-_LEAST_SPEED = 0.01
-"""Of the engine: nobody is told to come again in a hundred times what it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,26 @@ class Batching:
         self._probing = Probing()
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
-        self._prepared_at_ms = 0
-        self._busy_since_ms = self._busy_until_ms = 0
-        self._running: list[Waiting] = []
+        self._under_way = UnderWay()
         self._returning = Returning()
-        self._kept_share = kept_share
         self._usage = Usage()
+        self._reckoning = Reckoning(
+            cost,
+            max_batch,
+            kept_share,
+            self._line,
+            self._preparing,
+            self._forming,
+            self._under_way,
+            self._usage,
+        )
 
     def __len__(self) -> int:
         return len(self._line)
+
+    def may_wait(self, now_ms: int) -> bool:
+        """Whether a batch may: no call waits for it to end, and none of CONTROL's is expected."""
+        return not self._line.calls and not self._forming.calls_expected(now_ms)
 
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""
@@ -139,7 +152,7 @@ class Batching:
         if first.deadline_ms <= now_ms:
             return Refused(Reason.DEADLINE_PASSED)
         keys, free = Counter(item.key for item in items), Pace(self._cost, self._max_batch)
-        before = _preparations(items)
+        before = preparations(items)
         # Of what it costs itself, so much less than usual if all goes as well as it did of late.
         own = overlapped(free.best(before), free.best(keys), count) + free.best(later)
         usual = overlapped(free.usual(before), free.usual(keys), count) + free.usual(later)
@@ -154,14 +167,14 @@ class Batching:
                     return infeasible(first.deadline_ms, since_ms + own, since_ms)
                 return unreachable(first.deadline_ms, now_ms + own, now_ms, alone=True)
             spared += own
-        # What goes before CONTROL is CONTROL, and has no limit.
-        limit_ms = None if first.priority == CONTROL else self._forming.limit_ms(now_ms)
-        pace = Pace(self._cost, self._max_batch, limit_ms)
+        pace = self._reckoning.pace(first.priority, now_ms)
         if first.turn_ms is None:
             if not has_room(self._max_queued, self._line.calls, count, first.priority):
                 after_ms = pace.usual(self._line.keys)
                 return Refused(Reason.QUEUE_FULL, max(1, round(after_ms)))
-            done_ms = self._done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
+            done_ms = (
+                self._reckoning.done_ms(items, keys, pace, now_ms) + pace.usual(later) - spared
+            )
             if done_ms > first.deadline_ms:
                 return unreachable(first.deadline_ms, done_ms, now_ms)
         for item in items:
@@ -169,6 +182,32 @@ class Batching:
             self._preparing.add(item)
             self._returning.came(item.key, 1, now_ms)
         return Admitted()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._line) or bool(self._under_way.members)
+
+    def dues(self, priority: int) -> list[int]:
+        """By when the calls' items of a class that wait are due, the earliest first."""
+        return [one.deadline_ms for one in self._line.of((priority, False))]
+
+    def ahead(self, priority: int, deadline_ms: int, now_ms: int) -> Ahead:
+        """What goes before one more call of a class, due then, that needs no preparing.
+
+        Args:
+            priority: its class.
+            deadline_ms: by when it is due.
+            now_ms: now.
+        """
+        return self._reckoning.ahead(priority, deadline_ms, now_ms)
+
+    @property
+    def usual(self) -> Hashable:
+        """The key of most who wait, or of who runs; None: nobody does."""
+        if waiting := self._line.keys.most_common(1):
+            return waiting[0][0]
+        return next((one.key for one in self._under_way.members), None)
 
     def cancel(self, items: Iterable[int]) -> None:
         """Forget items whose caller has gone; those already running are not known here."""
@@ -201,13 +240,12 @@ class Batching:
         begun = self._preparing.begin(self._forming.owed(self._line, now_ms))
         under_way = self._preparing.under_way
         if begun is not None and under_way is not None:
-            took_ms = Pace(self._cost, 1).usual(_preparations([under_way]))
-            self._prepared_at_ms = now_ms + round(took_ms)
+            took_ms = Pace(self._cost, 1).usual(preparations([under_way]))
+            self._preparing.until_ms = now_ms + round(took_ms)
         return begun
 
     def end_preparing(self) -> bool:
         """The preparation under way has ended; whether its item waits, with the same content."""
-        self._prepared_at_ms = 0
         return self._preparing.end()
 
     def expire(self, now_ms: int) -> tuple[int, ...]:
@@ -230,109 +268,70 @@ class Batching:
         return left_ms if now_ms + left_ms + (1 + _SLACK) * takes_ms <= due_ms else 0
 
     def next_batch(self, now_ms: int) -> Batch | None:
-        """What to run on a free engine; None: nothing is ready. Call `expire` and `pause` first.
+        """What to run on a free engine, or on one that takes more; None: nothing is ready.
+
+        Call `expire` and `pause` first.
 
         A stream's place may be in it whose frame is stale: it is to be left out, unless there is a
         newer one.
         """
-        chosen = self._forming.next(self._preparing.ready, now_ms)
+        chosen = self._forming.next(self._preparing.ready, self._reckoning.free_ms(now_ms))
         if not chosen:
             return None
         takes_ms = self._forming.takes_ms(chosen)
         self.cancel(waiting.item for waiting in chosen)
         self._probing.ran(chosen[0].key)
-        self._busy_since_ms = now_ms
-        self._busy_until_ms = now_ms + round(takes_ms)
-        self._running = chosen
+        self._under_way.began(chosen, round(takes_ms), now_ms)
         return Batch(chosen[0].key, tuple(waiting.item for waiting in chosen))
+
+    def delayed(self, waits_ms: float) -> None:
+        """The batch that was given last begins so much later, at most."""
+        self._under_way.delayed(math.ceil(waits_ms))
 
     def upcoming(self, now_ms: int) -> tuple[int, ...]:
         """The items that would run were the engine free and all ready, in order of service."""
         return tuple(waiting.item for waiting in self._forming.next(self._line, now_ms))
 
-    def idle(self, now_ms: int) -> None:
-        """The engine has finished the batch that it was last given."""
-        self._busy_until_ms = 0
-        if not self._running:
+    def takes_more(self, now_ms: int) -> bool:
+        """Whether an engine that computes a batch is to be given another one behind it.
+
+        Only as large a one as there may be, which gains nothing by waiting for others; none of
+        streams, whose frames shall be as new as can be when they are computed; and none while
+        CONTROL comes, which would have to wait for both.
+        """
+        if self._forming.control_expected(now_ms):
+            return False
+        chosen = self._forming.next(self._preparing.ready, self._reckoning.free_ms(now_ms))
+        return len(chosen) >= self._max_batch and all(one.turn_ms is None for one in chosen)
+
+    def expected_ms(self, key: Hashable, items: int) -> float | None:
+        """What a batch takes, or a preparation; None: nobody knows yet."""
+        cost = self._cost(key)
+        return None if cost is None else cost.of(items)
+
+    def idle(self, now_ms: int, *, last: bool = False) -> None:
+        """The engine has finished the first batch it was given; or the last came to nothing."""
+        ran = self._under_way.ended(now_ms, last=last)
+        if ran is None:
             return
-        took_ms = now_ms - self._busy_since_ms
-        self._forming.ran(self._running, self._line, took_ms, now_ms)
-        self._usage.ran([ran.priority for ran in self._running], took_ms, now_ms)
+        self._forming.ran(ran.members, self._line, ran.took_ms, now_ms)
+        self._usage.ran([one.priority for one in ran.members], ran.took_ms, now_ms)
         # Who has items waiting still is not answered yet, and has no reason to come back.
-        unanswered = self._line.requests
-        back = [ran for ran in self._running if ran.request not in unanswered]
-        cost = self._cost(self._running[0].key) or Cost(0.0, 0.0)
+        unanswered = self._line.requests | self._under_way.requests
+        back = [one for one in ran.members if one.request not in unanswered]
+        key = ran.members[0].key
+        cost = self._cost(key) or Cost(0.0, 0.0)
         self._returning.answered(
-            self._running[0].key,
+            key,
             len(back),
-            max((ran.priority for ran in back), default=CONTROL),
+            max((one.priority for one in back), default=CONTROL),
             cost.fixed_ms,
-            took_ms,
+            ran.took_ms,
             now_ms,
         )
-        self._running = []
-
-    def _speed(self, priority: int, now_ms: int) -> float:
-        """Share of the engine that a class may count on while it waits.
-
-        What comes later and overtakes it is as much as there was of late; classes below have
-        their kept share if they wait, but of CONTROL's time only what they are owed long since.
-        """
-        if priority == CONTROL:
-            return 1.0
-        below = sum(waiting > priority for waiting in self._line.classes)
-        left = 1 - self._usage.above(priority, now_ms) - self._kept_share * below
-        return max(left, self._kept_share, _LEAST_SPEED)
-
-    def _done_ms(
-        self, items: Sequence[Waiting], keys: Counter[Hashable], pace: Pace, now_ms: int
-    ) -> float:
-        """When a request would be answered that joins the line now.
-
-        Args:
-            items: the request's.
-            keys: how many of each key these are.
-            pace: what batches take now.
-            now_ms: now.
-        """
-        ahead, own_ms = self._line.ahead(items[0]), pace.usual(keys)
-        ahead_ms = pace.queued(ahead + keys, items[-1].key) - own_ms
-        ran_ms = max(self._busy_until_ms, now_ms) - self._busy_since_ms
-        overtaking_ms, overtaking = self._forming.overtaking(
-            self._line, items[0].priority, ahead_ms, self._running, ran_ms, now_ms
-        )
-        waits_ms = max(self._busy_until_ms - now_ms, 0) + ahead_ms + overtaking_ms
-        if before := _preparations(items):
-            count, prepared_ms = len(items), pace.usual(before)
-            first_ms = self._unready_ms(items[0], overtaking, pace, now_ms) + prepared_ms / count
-            if first_ms > waits_ms:
-                first_ms += max(self._others_ms(pace, now_ms), overtaking_ms)
-            # Then all of its own one after another, or all prepared and the last alone.
-            rest_ms = max(prepared_ms - own_ms, 0.0) * (1 - 1 / count)
-            waits_ms = max(waits_ms, first_ms + rest_ms)
-        # Only who waits can be overtaken.
-        return now_ms + waits_ms / self._speed(items[0].priority, now_ms) + own_ms
 
     def _lacking_ms(self, batch: Sequence[Waiting]) -> float:
         """What the engine prepares itself of a batch: content that came after its item's turn."""
         ready, unready = self._preparing.ready, self._preparing.unready
         lacking = (one for one in batch if one.item in unready and one.item in ready)
-        return Pace(self._cost, 1).usual(_preparations(lacking))
-
-    def _unready_ms(self, waiting: Waiting, overtaking: int, pace: Pace, now_ms: int) -> float:
-        """Until what goes before a call's item is prepared, and so many of its class's streams'."""
-        unready = self._preparing.unready
-        streams = islice(unready.of((waiting.priority, True)), overtaking)
-        before = _preparations(unready.before(waiting)) + _preparations(streams)
-        return max(self._prepared_at_ms - now_ms, 0) + pace.usual(before)
-
-    def _others_ms(self, pace: Pace, now_ms: int) -> float:
-        """What an engine begins with that is free before an item is prepared: it does not wait."""
-        under_way, ready = self._preparing.under_way, self._preparing.ready
-        others = self._forming.next(ready, now_ms) or ([under_way] if under_way else [])
-        return pace.usual(Counter(other.key for other in others))
-
-
-def _preparations(items: Iterable[Waiting]) -> Counter[Hashable]:
-    """How many of each there are to be done."""
-    return Counter(item.preparation for item in items if item.preparation is not None)
+        return Pace(self._cost, 1).usual(preparations(lacking))

@@ -1,10 +1,12 @@
 """`precision: auto`: which numerics are fastest here and still reproduce the golden outputs.
 
-Timed once for a kind of host and a shape of model, and kept, so that the next start need not, and
-replicas that share the cache, or were given it with their image, agree. What is kept is how fast
-each is: a bundle whose weights the first of the order does not suit is served in the next. What
-does not run for want of a compiler or a module is kept as well, until there is one; what fails for
-another reason is tried at the next start, alone.
+They are timed as they would serve, by recorded graphs where those are wanted and the device has
+such: what it takes to launch kernels would hide all else. Timed once for a kind of host and a shape
+of model, and kept, so that the next start need not, and replicas that share the cache, or were
+given it with their image, agree. What is kept is how fast each is: a bundle whose weights the first
+of the order does not suit is served in the next. What does not run for want of a compiler or a
+module is kept as well, until there is one; what fails for another reason is tried at the next
+start, alone.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from tectum_core.caches import user_cache
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.numerics import REFERENCE, Numerics
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.graphs import recorded
 from tectum_server.worker.engine.lacking import is_lacking, what_lacks
 
 __all__ = ["CANDIDATES", "Choice", "Tried", "choose", "keep_compiled", "kind_of_host"]
@@ -95,23 +98,24 @@ class Choice(msgspec.Struct, frozen=True):
         return order if REFERENCE in order else [*order, REFERENCE]
 
 
-def choose(read: Bundle, device: str, folder: Path | None = None) -> Choice:
+def choose(read: Bundle, device: str, folder: Path | None = None, *, graphs: bool = True) -> Choice:
     """What to serve such a model in on such a host: as it was kept, or tried now.
 
     Args:
         read: the bundle; its model is moved to the device, and is otherwise left as it is.
         device: a torch device.
         folder: where choices are kept; None: in the user's cache.
+        graphs: whether it would serve by recorded graphs where the device has such.
 
     Raises:
         GoldenMismatch: not even the reference reproduces this bundle, and nothing is kept.
     """
-    host = kind_of_host(device)
+    host = kind_of_host(device, graphs)
     path = (folder or user_cache("numerics")) / f"{_digest(host, read)}.json"
     known = {one.numerics: one for one in _kept(path) if one.lasts}
     if all(numerics in known for numerics in CANDIDATES):
         return Choice(host, tuple(known[numerics] for numerics in CANDIDATES))
-    choice = Choice(host, tuple(_try_all(read, device, known)))
+    choice = Choice(host, tuple(_try_all(read, device, known, graphs)))
     _keep(path, Choice(host, tuple(one for one in choice.tried if one.lasts)))
     return choice
 
@@ -143,11 +147,11 @@ def _tell_that_nothing_is_kept(folder: Path, reason: str) -> None:
     )
 
 
-def kind_of_host(device: str) -> str:
-    """What decides how fast numerics are: the processor, its threads, and torch."""
+def kind_of_host(device: str, graphs: bool = True) -> str:
+    """What decides how fast numerics are: the processor, its threads or graphs, and torch."""
     torch_device = torch.device(device)
     if torch_device.type == "cuda":
-        kind = torch.cuda.get_device_name(torch_device)
+        kind = torch.cuda.get_device_name(torch_device) + (", graphs" if graphs else "")
     else:
         kind = f"{_processor()}, {torch.get_num_threads()} threads"
     return f"{kind}, torch {torch.__version__}"
@@ -170,7 +174,9 @@ def keep_compiled() -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
-def _try_all(read: Bundle, device: str, known: Mapping[Numerics, Tried]) -> Iterator[Tried]:
+def _try_all(
+    read: Bundle, device: str, known: Mapping[Numerics, Tried], graphs: bool
+) -> Iterator[Tried]:
     """Each candidate's speed beside the reference's, in turns, so that both meet the same host.
 
     What is known already is not tried.
@@ -178,20 +184,22 @@ def _try_all(read: Bundle, device: str, known: Mapping[Numerics, Tried]) -> Iter
     keep_compiled()
     reference = Predictor(read, device)
     check_golden(reference)
-    for numerics in CANDIDATES:
-        if numerics in known:
-            yield known[numerics]
-            continue
-        try:
-            predictor = Predictor(read, device, numerics)
-            cosine = _cosine(predictor)
-            tried = Tried(numerics, _speedup(predictor, reference), cosine)
-        except Exception as error:  # no compiler, or one that fails: as many kinds as there are
-            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
-        extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
-        _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
-        yield tried
+    with recorded(reference, _BATCH) if graphs else contextlib.nullcontext():
+        for numerics in CANDIDATES:
+            if numerics in known:
+                yield known[numerics]
+                continue
+            try:
+                predictor = Predictor(read, device, numerics)
+                with recorded(predictor, _BATCH) if graphs else contextlib.nullcontext():
+                    cosine = _cosine(predictor)
+                    tried = Tried(numerics, _speedup(predictor, reference), cosine)
+            except Exception as error:  # no compiler, or one that fails: as many kinds as there are
+                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
+            extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}
+            _log.info("numerics tried", extra={**extra, "reason": tried.why, "lacks": tried.lacks})
+            yield tried
 
 
 def _cosine(predictor: Predictor) -> float:

@@ -115,6 +115,10 @@ class Forming:
         """Whether CONTROL has come of late."""
         return now_ms < self._control_until_ms
 
+    def calls_expected(self, now_ms: int) -> bool:
+        """Whether calls of CONTROL's have come of late."""
+        return now_ms < self._calls_until_ms
+
     def limit_ms(self, now_ms: int) -> int | None:
         """Longest that a batch may take now with more in it than is free; None: no limit."""
         return self._max_block_ms if self.control_expected(now_ms) else None
@@ -169,7 +173,7 @@ class Forming:
         if limit_ms is None:
             return len(mates)
         # CONTROL is never held back, but for its streams while its calls come.
-        last = (CONTROL, now_ms >= self._calls_until_ms)
+        last = (CONTROL, not self.calls_expected(now_ms))
         own = sum(1 for _ in takewhile(lambda mate: mate.rank <= last, mates))
         most = cost.within(limit_ms, len(mates))
         while most > 1 and cost.of(most) + self._lacking_ms(mates[:most]) > limit_ms:

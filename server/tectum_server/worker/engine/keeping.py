@@ -16,7 +16,6 @@ from typing import Any
 from tectum.v1 import errors_pb2
 from tectum_core.bundle import BundleError, BundleNotFound, Repository
 from tectum_core.golden import GoldenMismatch
-from tectum_core.numerics import release
 from tectum_server.worker.engine.following import Asked, Change, changes
 from tectum_server.worker.engine.loading import Loaded, Loader
 from tectum_server.worker.engine.scheduler import Scheduler
@@ -197,8 +196,7 @@ class Keeper:
                     await self._begin_with(candidate)
                     break
                 except Exception as error:  # also whatever a remote repository's library raises
-                    why = error
-                    extra = {"model": candidate, "reason": str(error)}
+                    why, extra = error, {"model": candidate, "reason": str(error)}
                     _log.error("a model that served does not load", extra=extra)
             else:
                 self._shelf.reject(name, Rejection(version, str(why), time.time()))
@@ -217,6 +215,7 @@ class Keeper:
             located = await self._loader.locate(name, told)
             await self._make_room(name, located.memory_bytes)
             fresh = await self._loader.load(located)
+            await self._make_room_for_graphs(fresh)
         except Failure as failure:
             if failure.reason == errors_pb2.ERROR_REASON_BUNDLE_REJECTED:
                 self._reject(name, told, failure)
@@ -309,6 +308,14 @@ class Keeper:
             if gone is not None:
                 await self._drain(gone)
 
+    async def _make_room_for_graphs(self, fresh: Loaded) -> None:
+        """Evict what has to go for what was recorded, or do without: the weights have room."""
+        try:
+            if fresh.predictor.lane is not None:
+                await self._make_room(fresh.entry.name, fresh.entry.memory_bytes)
+        except Failure:
+            fresh.do_without_graphs()
+
     async def _drop(self, slot: Slot) -> None:
         self._shelf.drop(slot.name)
         self._announce()
@@ -363,7 +370,7 @@ class Keeper:
 
     async def _drain(self, gone: Loaded) -> None:
         await gone.in_flight.idle()
-        release(gone.predictor.model)
+        await asyncio.to_thread(gone.close)
         name, version = gone.entry.name, gone.entry.version
         slot = self._shelf.find(name)
         if slot is None or slot.loaded is None or slot.loaded.entry.version != version:

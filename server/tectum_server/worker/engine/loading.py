@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import msgspec
 import torch
 
-from tectum.v1 import call_pb2, errors_pb2
+from tectum.v1 import call_pb2, errors_pb2, model_pb2
 from tectum_core.bundle import (
     Bundle,
     BundleError,
@@ -27,10 +28,11 @@ from tectum_core.bundle import (
     read_bundle,
 )
 from tectum_core.golden import GoldenMismatch, GoldenReport, check_golden
-from tectum_core.numerics import Numerics
+from tectum_core.numerics import Numerics, release
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.choosing import choose, keep_compiled
 from tectum_server.worker.engine.describe import describe
+from tectum_server.worker.engine.graphs import with_graphs, without_graphs
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.engine.warmup import prepare_cameras, warm_up
 from tectum_server.worker.failure import Failure
@@ -40,6 +42,8 @@ from tectum_server.worker.jobs import ModelEntry
 __all__ = ["Loaded", "Loader", "Located", "line"]
 
 _log = logging.getLogger(__name__)
+_GRAPHS = "+graphs"
+"""Behind the name of an engine that launches recorded graphs."""
 _P = ParamSpec("_P")
 _Found = TypeVar("_Found")
 
@@ -65,6 +69,22 @@ class Loaded:
     """What its batches took while it was warmed up, as `CostModel.observe` takes them."""
     in_flight: InFlight = field(default_factory=InFlight)
     """Jobs on it."""
+
+    def close(self) -> None:
+        """Let go of what was recorded and compiled; what was launched is waited for."""
+        without_graphs(self.predictor)
+        release(self.predictor.model)
+
+    def do_without_graphs(self) -> None:
+        """Free what was recorded, and launch kernel by kernel from now on."""
+        without_graphs(self.predictor)
+        description = model_pb2.Model.FromString(self.entry.description)
+        description.numerics.engine = description.numerics.engine.removesuffix(_GRAPHS)
+        self.entry = msgspec.structs.replace(
+            self.entry,
+            description=description.SerializeToString(),
+            memory_bytes=_memory(self.predictor),
+        )
 
 
 class Loader:
@@ -125,7 +145,13 @@ class Loader:
         name, device = located.name, self._settings.device
         try:
             predictor, report = self._predictor(read_bundle(located.folder, name, located.version))
-            seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
+            if self._settings.graphs:
+                report = with_graphs(predictor, self._settings.max_batch) or report
+            try:
+                seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
+            except BaseException:
+                without_graphs(predictor)
+                raise
         except ImportError as error:  # int8's library, which is an extra
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, line(error)) from error
         except RuntimeError as error:  # torch's: no memory on the device, say
@@ -137,7 +163,8 @@ class Loader:
         bundle, kind = predictor.bundle, "compiled" if predictor.numerics.compiled else "eager"
         numerics = call_pb2.Numerics(
             precision=predictor.numerics.precision,
-            engine=f"torch-{torch.__version__}/{predictor.device.type}/{kind}",
+            engine=f"torch-{torch.__version__}/{predictor.device.type}/{kind}"
+            f"{_GRAPHS if predictor.lane else ''}",
         )
         joint, took = bundle.model.joint, time.monotonic() - started
         entry = ModelEntry(
@@ -167,7 +194,7 @@ class Loader:
                 keep_compiled()
             predictor = Predictor(read, device, numerics)
             return predictor, check_golden(predictor)
-        *better, last = choose(read, device).order()
+        *better, last = choose(read, device, graphs=self._settings.graphs).order()
         keep_compiled()
         for numerics in better:
             try:
@@ -181,8 +208,9 @@ class Loader:
 
 
 def _memory(predictor: Predictor) -> int:
-    """Bytes of its weights and tables as they are now."""
-    return sum(map(_bytes, (*predictor.model.parameters(), *predictor.model.buffers())))
+    """Bytes of its weights and tables as they are now, and of what was recorded."""
+    own = sum(map(_bytes, (*predictor.model.parameters(), *predictor.model.buffers())))
+    return own + (predictor.lane.memory if predictor.lane else 0)
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -6,6 +6,7 @@ The engine process wraps one of these; tests and tiny deployments use it directl
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import RETRYABLE
 from tectum_server.worker.jobs import Job, JobResult, ModelEntry, Renewal
 from tectum_server.worker.metrics import EngineMetrics
+from tectum_server.worker.outlook import Outlook
 
 __all__ = ["LocalEngine"]
+
+_OUTLOOK_SECONDS = 0.05
+"""So old may be what is told of what waits."""
 
 
 class LocalEngine:
@@ -47,6 +52,7 @@ class LocalEngine:
             on_failure=self._fail,
         )
         self._keeper = Keeper(settings, repository, self._scheduler, metrics, self._announce)
+        self._outlook: Outlook | None = None
         self._started = False
         self._failed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -68,6 +74,13 @@ class LocalEngine:
         Each as `name@version`: what serves, has made room, or could not be loaded.
         """
         return self._keeper.wanted if self.models else ()
+
+    def outlooks(self) -> tuple[Outlook | None]:
+        """As jobs.Engine.outlooks; asked of all who wait a few times a second, however many ask."""
+        told, busy = self._outlook, self._scheduler.busy
+        if not busy or told is None or time.monotonic() - told.at > _OUTLOOK_SECONDS:
+            self._outlook = self._scheduler.outlook()
+        return (self._outlook,)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""

@@ -7,15 +7,18 @@ it joins others. Knows no queues and no wire.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from tectum.v1 import errors_pb2
+from tectum_core.launching import Flight
 from tectum_core.masks import hidden_count
 from tectum_core.model.vision import VisionTransformer
+from tectum_core.outputs import Float32
 from tectum_core.predictor import Predictor
 from tectum_core.rollouts import RolloutRequest
 from tectum_core.tokenizer import EncodedText
@@ -47,7 +50,7 @@ from tectum_server.worker.jobs import (
     empty,
 )
 
-__all__ = ["batch_key", "run_batch"]
+__all__ = ["batch_key", "launch_batch", "run_batch"]
 
 
 def batch_key(model: str, operation: Operation, item: Item, predictor: Predictor) -> Hashable:
@@ -99,9 +102,49 @@ def run_batch(
     Raises:
         Failure: items cannot be computed; the caller finds out which by running fewer.
     """
+    return _all_told(batch, _computed(predictor, batch))
+
+
+def launch_batch(
+    predictor: Predictor, batch: Sequence[tuple[Operation, Item]]
+) -> Callable[[], Sequence[ItemOutput | Failure]] | None:
+    """Begin items of equal keys together on a device, and do not wait for it.
+
+    Returns:
+        What waits, and gives what `run_batch` does; it has to be called. None: these are for that.
+    """
+    lane, texts = predictor.lane, list[EncodedText]()
+    if lane is None:
+        return None
+    items = [item for _, item in batch]
+    match batch[0][0]:
+        case EmbedImages(vector=vector):
+            flight = lane.images([item.arrays[0] for item in items], vector)
+        case EmbedClips(vector=vector):
+            flight = lane.clips([item.arrays[0] for item in items], vector)
+        case EmbedTexts():
+            texts = [predictor.encode(item.text) for item in items]
+            flight = lane.texts(texts)
+        case _:
+            return None
+    return None if flight is None else partial(_fetched, batch, flight, texts)
+
+
+def _fetched(
+    batch: Sequence[tuple[Operation, Item]], flight: Flight, texts: Sequence[EncodedText]
+) -> Sequence[ItemOutput | Failure]:
+    """What goes out of a batch that was launched."""
+    vectors = flight.result()
+    return _all_told(batch, _text_rows(vectors, texts) if texts else _rows(vectors))
+
+
+def _all_told(
+    batch: Sequence[tuple[Operation, Item]], outputs: Sequence[ItemOutput | Failure]
+) -> Sequence[ItemOutput | Failure]:
+    """What goes out of a batch."""
     return [
         output if isinstance(output, Failure) else _told(operation, output)
-        for (operation, _), output in zip(batch, _computed(predictor, batch), strict=True)
+        for (operation, _), output in zip(batch, outputs, strict=True)
     ]
 
 
@@ -121,17 +164,12 @@ def _computed(
     items = [item for _, item in batch]
     match batch[0][0]:
         case EmbedImages(vector=vector):
-            rows = predictor.embed_images([item.arrays[0] for item in items], vector)
-            return [ItemOutput((row,)) for row in rows]
+            return _rows(predictor.embed_images([item.arrays[0] for item in items], vector))
         case EmbedClips(vector=vector):
-            rows = predictor.embed_clips([item.arrays[0] for item in items], vector)
-            return [ItemOutput((row,)) for row in rows]
+            return _rows(predictor.embed_clips([item.arrays[0] for item in items], vector))
         case EmbedTexts():
             texts = [predictor.encode(item.text) for item in items]
-            return [
-                ItemOutput((row, np.array([len(text.ids), text.cut], np.int64)))
-                for row, text in zip(predictor.embed_encoded(texts), texts, strict=True)
-            ]
+            return _text_rows(predictor.embed_encoded(texts), texts)
         case FillImage() | FillClip():
             return _fill_pictures(predictor, batch)
         case FillText():
@@ -142,6 +180,17 @@ def _computed(
             return _latent_actions(predictor, operation, items)
         case Rollout() as rollout:
             return _rollouts(predictor, rollout, items)
+
+
+def _rows(vectors: Float32) -> list[ItemOutput]:
+    return [ItemOutput((row,)) for row in vectors]
+
+
+def _text_rows(vectors: Float32, texts: Sequence[EncodedText]) -> list[ItemOutput]:
+    return [
+        ItemOutput((row, np.array([len(text.ids), text.cut], np.int64)))
+        for row, text in zip(vectors, texts, strict=True)
+    ]
 
 
 def _hidden(trunk: VisionTransformer, operation: FillImage | FillClip, predictor: Predictor) -> int:

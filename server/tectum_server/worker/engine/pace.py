@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from tectum_server.worker.engine.cost import Cost
 
-__all__ = ["Pace", "overlapped"]
+__all__ = ["MARGIN", "Pace", "overlapped"]
 
-_MARGIN = 0.1
-"""Of what a queue takes, added to it."""
+MARGIN = 0.1
+"""Of what a queue takes, added to it where it is longer than a batch."""
 
 
 def overlapped(first_ms: float, then_ms: float, items: int) -> float:
@@ -69,7 +69,7 @@ class Pace:
         cost = self._cost(last)
         if cost is None or keys[last] <= (most := self.most(cost)):
             return self.usual(keys)
-        return (1 + _MARGIN) * self.usual({**keys, last: keys[last] + -keys[last] % most})
+        return (1 + MARGIN) * self.usual({**keys, last: keys[last] + -keys[last] % most})
 
     def _known(self, keys: Mapping[Hashable, int]) -> Iterable[tuple[Cost, int]]:
         for key, count in keys.items():

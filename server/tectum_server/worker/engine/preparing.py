@@ -42,6 +42,8 @@ class Preparing:
         self._prepared = Line()
         self.under_way: Waiting | None = None
         """What is being prepared, if it waits for that still."""
+        self.until_ms = 0
+        """When a preparation will have ended, as whoever began it says; 0: none is under way."""
 
     def add(self, waiting: Waiting) -> None:
         """It waits from now on."""
@@ -87,7 +89,7 @@ class Preparing:
 
     def end(self) -> bool:
         """The preparation under way has ended; whether its item waits, with the same content."""
-        ended, self.under_way = self.under_way, None
+        ended, self.under_way, self.until_ms = self.under_way, None, 0
         if ended is None:
             return False
         self._prepared.add(ended)

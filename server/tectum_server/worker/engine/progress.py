@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.cost import Preparation
+from tectum_server.worker.engine.asking import Needs
+from tectum_server.worker.engine.cost import Cost, Preparation
+from tectum_server.worker.engine.line import Waiting
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.pictures import preparation
 from tectum_server.worker.engine.renewing import Renewed
 from tectum_server.worker.engine.telling import deadline_passed, item_failure, named
 from tectum_server.worker.jobs import Item, ItemFailure, ItemOutput, Job, JobResult, Operation
 
-__all__ = ["Place", "Progress", "jobs_of", "keys_of", "later", "preparations_of"]
+__all__ = [
+    "Place",
+    "Progress",
+    "jobs_of",
+    "keys_of",
+    "later",
+    "needs_of",
+    "preparations_of",
+    "waiting_of",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +82,11 @@ class Place:
     """Its content once it has been prepared."""
 
     @property
+    def key(self) -> Hashable:
+        """As `Waiting.key`."""
+        return self.progress.keys[self.index]
+
+    @property
     def item(self) -> Item:
         """Its content as it is now."""
         return self.prepared or self.progress.job.items[self.index]
@@ -122,6 +138,39 @@ def preparations_of(job: Job, predictor: Predictor) -> list[Preparation | None]:
     """Of each item, what is to be done before it can run."""
     model = _named_version(job, predictor)
     return [preparation(model, item, predictor) for item in job.items]
+
+
+def needs_of(
+    progress: Progress,
+    places: Mapping[int, Place],
+    cost: Callable[[Hashable], Cost | None],
+    now: float,
+) -> Needs:
+    """What is to be prepared of a job, by the places that wait."""
+    own = [places[number] for number in progress.items if number in places]
+    costs = [cost(place.preparation) for place in own if place.preparation]
+    takes_ms = sum(one.of(1) for one in costs if one is not None)
+    # What is stale is not prepared, and waits for nothing but what is newer.
+    lacking = any(place.unready for place in own) and not progress.stale(now)
+    return Needs(takes_ms, lacking)
+
+
+def waiting_of(progress: Progress, numbers: Iterator[int]) -> list[Waiting]:
+    """A job's items as the policy knows them, numbered."""
+    job, request = progress.job, next(numbers)
+    keys, needs = keys_of(job, progress.predictor), preparations_of(job, progress.predictor)
+    return [
+        Waiting(
+            item=next(numbers),
+            key=key,
+            priority=job.priority,
+            deadline_ms=int(job.deadline * 1000),
+            request=request,
+            turn_ms=None if job.turn is None else int(job.turn * 1000),
+            preparation=preparation,
+        )
+        for key, preparation in zip(keys, needs, strict=True)
+    ]
 
 
 def later(job: Job, predictor: Predictor) -> dict[Hashable, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from tectum_server.worker.engine.simulation import Arrival
+from tectum_server.worker.engine.arrivals import Arrival
 
 __all__ = ["Recorder", "Recording", "read_recording"]
 

@@ -1,8 +1,9 @@
-"""The shell around the batching policy: a queue of jobs, two threads, and the clock.
+"""The shell around the batching policy: a queue of jobs, three threads, and the clock.
 
-One thread prepares what the other one computes next. What waits, who goes next and who is refused,
-`batching` decides; what a batch does, `operations` does. Here jobs become items, results find
-their way back, and time is read.
+One thread prepares what another one computes next, or launches on a device that computes by itself;
+the third fetches the answers of that, and the next batch is launched meanwhile. What waits, who
+goes next and who is refused, `batching` decides; what a batch does, `operations` does. Here jobs
+become items, results find their way back, and time is read.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.batching import Batch, Batching, Refused, Waiting
+from tectum_server.worker.engine.accounting import account, observe
+from tectum_server.worker.engine.asking import Needs
+from tectum_server.worker.engine.batching import Batch, Batching, Refused
 from tectum_server.worker.engine.cost import CostModel
+from tectum_server.worker.engine.foretelling import outlook
 from tectum_server.worker.engine.preparing import Begun
 from tectum_server.worker.engine.progress import (
     Place,
@@ -27,21 +32,27 @@ from tectum_server.worker.engine.progress import (
     jobs_of,
     keys_of,
     later,
+    needs_of,
     preparations_of,
+    waiting_of,
 )
 from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
-from tectum_server.worker.engine.running import prepare_safely, run_safely
+from tectum_server.worker.engine.renewing import Ahead, Renewed, freshen
+from tectum_server.worker.engine.running import Answers, launch_safely, prepare_safely, run_safely
 from tectum_server.worker.engine.stuck import patience, within
 from tectum_server.worker.engine.telling import named, out_of_service, refusal
+from tectum_server.worker.engine.threads import Threads, on
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Content, Job, JobResult, Renewal
 from tectum_server.worker.metrics import EngineMetrics
+from tectum_server.worker.outlook import Outlook
 
 __all__ = ["Scheduler"]
 
 _log = logging.getLogger(__name__)
+_AT_ONCE = 2
+"""Batches that are launched and not answered: one is sent while another one is computed."""
 
 
 class Scheduler:
@@ -74,6 +85,7 @@ class Scheduler:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.costs = CostModel()
+        self._max_batch = max_batch
         self._policy = Batching(max_queued, max_batch, self.costs.cost, max_block_ms, kept_share)
         self._metrics = metrics
         self._recorder = recorder
@@ -85,12 +97,14 @@ class Scheduler:
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._unready = asyncio.Event()
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._prepare = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._threads = Threads()
+        self._group = asyncio.TaskGroup()
+        self._launched = 0
+        self._ended = -math.inf
         self._running: asyncio.Task[None] | None = None
         self._in_flight = InFlight()
         self._under_way: set[Progress] = set()
-        self._looking_ahead = False
+        self._ahead = Ahead(self._coming)
 
     def start(self) -> None:
         """Begin to serve the queue on the running event loop."""
@@ -102,8 +116,7 @@ class Scheduler:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        for threads in (self._compute, self._prepare):
-            threads.shutdown(wait=not self._failed)  # one that is stuck does not come back
+        self._threads.close(stuck=self._failed)
         if self._recorder is not None:
             self._recorder.close()
 
@@ -128,7 +141,11 @@ class Scheduler:
             arrived=self._clock(),
             done=asyncio.get_running_loop().create_future(),
             outputs=[None] * len(job.items),
-            renewed=Renewed(renewal, lambda content: self._renew(progress, content)),
+            renewed=Renewed(
+                renewal,
+                lambda content: self._renew(progress, content),
+                lambda: self._needs(progress),
+            ),
         )
         self._admit(progress)
         self._under_way.add(progress)
@@ -141,29 +158,22 @@ class Scheduler:
                 await progress.renewed.close()
         return progress.result
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return self._policy.busy
+
+    def outlook(self) -> Outlook | None:
+        """What waits and runs; None: nothing."""
+        return outlook(self._policy, self.costs, self._max_batch, self._now_ms())
+
     def forget_model(self, model: str) -> None:
         """Drop what is known of the cost of a model's version, `name@version`."""
         self.costs.forget({k for k in self.costs.known if isinstance(k, tuple) and k[0] == model})
 
     def _admit(self, progress: Progress) -> None:
         job = progress.job
-        request = next(self._numbers)
-        waiting = [
-            Waiting(
-                item=next(self._numbers),
-                key=key,
-                priority=job.priority,
-                deadline_ms=int(job.deadline * 1000),
-                request=request,
-                turn_ms=None if job.turn is None else int(job.turn * 1000),
-                preparation=preparation,
-            )
-            for key, preparation in zip(
-                keys_of(job, progress.predictor),
-                preparations_of(job, progress.predictor),
-                strict=True,
-            )
-        ]
+        waiting = waiting_of(progress, self._numbers)
         arrived, now_ms = None if job.arrived is None else int(job.arrived * 1000), self._now_ms()
         if self._recorder is not None:
             patience = waiting[0].deadline_ms - now_ms
@@ -179,8 +189,7 @@ class Scheduler:
         self._metrics.set_depth(self._policy.depth())
         self._wake.set()
         self._see_to_preparing()
-        if self._looking_ahead:
-            self._look_ahead()
+        self._ahead.look()
 
     def _renew(self, progress: Progress, content: Content) -> bool:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
@@ -201,15 +210,15 @@ class Scheduler:
         self._see_to_preparing()
         return True
 
-    def _look_ahead(self) -> None:
-        """Let what runs next, as things are, be kept new."""
-        self._looking_ahead = True
+    def _coming(self) -> tuple[list[Renewed], float | None]:
+        """What runs next, as things are, if it may still change; and what that takes."""
         coming = [self._places[number] for number in self._policy.upcoming(self._now_ms())]
-        again = bool(coming) and asks_again(self._expected_ms(coming))
-        for place in coming:
-            if self._waits_whole(place.progress):
-                renewed = place.progress.renewed
-                renewed.ask() if again else renewed.ask_once()
+        jobs = [job.renewed for job in jobs_of(coming) if self._waits_whole(job)]
+        return jobs, self._expected_ms(coming) if coming else None
+
+    def _needs(self, progress: Progress) -> Needs:
+        """What is to be prepared of a job."""
+        return needs_of(progress, self._places, self.costs.cost, self._clock())
 
     def _waits_whole(self, progress: Progress) -> bool:
         """Whether nothing of a job runs or has run, so that it may still become another's."""
@@ -217,15 +226,14 @@ class Scheduler:
 
     def _expected_ms(self, places: list[Place]) -> float | None:
         """What a batch of these takes; None: nobody knows yet."""
-        cost = self.costs.cost(places[0].progress.keys[places[0].index])
-        return None if cost is None else cost.of(len(places))
+        return self._policy.expected_ms(places[0].key, len(places))
 
     async def _run(self) -> None:
         """Serve; should that ever end by itself, let nobody wait for what will not come."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._serve())
-                group.create_task(self._serve_unready())
+            async with self._group:
+                self._group.create_task(self._serve())
+                self._group.create_task(self._serve_unready())
         except Exception:
             _log.exception("the scheduler failed; this engine computes no more")
             self._failed = True
@@ -237,7 +245,10 @@ class Scheduler:
     async def _serve(self) -> None:
         while True:
             self._drop_expired()
-            pause = self._policy.pause(self._now_ms())
+            if self._launched and not self._takes_more():
+                await self._woken(None)
+                continue
+            pause = 0 if self._launched else self._policy.pause(self._now_ms())
             batch = None if pause else self._policy.next_batch(self._now_ms())
             self._metrics.set_depth(self._policy.depth())
             self._see_to_preparing()
@@ -246,34 +257,62 @@ class Scheduler:
                 continue
             await self._run_one(batch)
 
+    def _takes_more(self) -> bool:
+        """Whether another batch goes behind those that were launched."""
+        return self._launched < _AT_ONCE and self._policy.takes_more(self._now_ms())
+
     async def _run_one(self, batch: Batch) -> None:
-        """Compute a batch; nothing of it is held while the next one is waited for."""
-        loop = asyncio.get_running_loop()
+        """Compute a batch, or launch it; nothing of it is held while the next one is waited for."""
         places = await self._begun(batch)
         if not places:
-            self._policy.idle(self._now_ms())
+            self._policy.idle(self._now_ms(), last=True)
             return
-        started = self._clock()
+        begun = self._clock()
         work, predictor = [place.work for place in places], places[0].progress.predictor
-        expected = self._expected_ms(places)
-        looking = loop.call_later(ask_after(expected), self._look_ahead)
+        if predictor.lane is not None:
+            launching = on(self._threads.compute, partial(launch_safely, predictor, work))
+            allowed = patience(self._expected_ms(places), self._compute_timeout)
+            if fetch := await within(launching, allowed):
+                self._launched += 1
+                landing = self._finish(batch, places, on(self._threads.fetch, fetch), begun)
+                self._group.create_task(self._landed(landing))
+                return
+        while self._launched:  # nothing else computes beside what was launched
+            await self._woken(None)
+        running = on(self._threads.compute, partial(run_safely, predictor, work))
+        await self._finish(batch, places, running, begun)
+
+    async def _landed(self, landing: Coroutine[None, None, None]) -> None:
+        """Wait until a batch that was launched has been answered."""
         try:
-            running = loop.run_in_executor(self._compute, run_safely, predictor, work)
+            await landing
+        finally:
+            self._launched -= 1
+            self._wake.set()
+
+    async def _finish(
+        self, batch: Batch, places: list[Place], running: asyncio.Future[Answers], begun: float
+    ) -> None:
+        """Wait for a batch, and let its jobs have what came of it."""
+        expected = self._expected_ms(places)
+        self._ahead.begin(expected)
+        try:
             answers = await within(running, patience(expected, self._compute_timeout))
         finally:
-            looking.cancel()
-            self._looking_ahead = False
-        took = self._clock() - started
+            self._ahead.end()
+        # What it waited behind another one on the device is no part of what it took.
+        started, self._ended = max(begun, self._ended), self._clock()
+        took = self._ended - started
         self._policy.idle(self._now_ms())
         if answers.clean:
             self.costs.observe(batch.key, len(places), took * 1000)
             if self._recorder is not None:
                 self._recorder.ran(batch.key, len(places), took * 1000)
-        self._account(places, started, took)
+        account(places, started, took)
         for place, answer in zip(places, answers.outputs, strict=True):
             place.deliver(answer)
         # Whoever waits goes first: a turn of the loop later, the answers are on their way.
-        loop.call_soon(self._observe, places, started, took)
+        asyncio.get_running_loop().call_soon(observe, self._metrics, places, started, took)
 
     async def _begun(self, batch: Batch) -> list[Place]:
         """Who runs now, with the newest there is, prepared; callers may go in the meantime."""
@@ -283,7 +322,8 @@ class Scheduler:
         expected = self._expected_ms(known)
         calls = [job.job.deadline for job in jobs if job.job.turn is None]
         spare_ms = min(calls, default=math.inf) * 1000 - self._now_ms() - (expected or 0.0)
-        await freshen(whole, expected, spare_ms)
+        if self._policy.may_wait(self._now_ms()):
+            await freshen(whole, expected, spare_ms, self._ahead.ran_ms, self._policy.delayed)
         for job in jobs:
             job.renewed.end()
             if job.stale(self._clock()) and self._waits_whole(job):
@@ -292,7 +332,7 @@ class Scheduler:
         there = [place for number in batch.items if (place := self._places.pop(number, None))]
         for place in there:
             if place.unready:  # what it has came too late to be prepared in its turn
-                await self._make_ready(place, self._compute)
+                await self._make_ready(place, self._threads.compute)
         return [place for place in there if not place.unready]
 
     async def _serve_unready(self) -> None:
@@ -314,7 +354,7 @@ class Scheduler:
         # A stale frame is not computed: its place is ready for a newer one, or to be left out.
         stale = place.progress.stale(self._clock())
         if not stale:
-            await self._make_ready(place, self._prepare)
+            await self._make_ready(place, self._threads.prepare)
         if self._policy.end_preparing() and place.unready and not stale:  # it failed
             self._forget([begun.item])
         self._wake.set()
@@ -322,11 +362,8 @@ class Scheduler:
     async def _make_ready(self, place: Place, thread: ThreadPoolExecutor) -> None:
         """Prepare an item on a thread; if it cannot be, that is its answer."""
         item, preparation, started = place.item, place.preparation, self._clock()
-        running = asyncio.get_running_loop().run_in_executor(
-            thread, prepare_safely, item, place.progress.predictor
-        )
-        cost = self.costs.cost(preparation)
-        expected = None if cost is None else cost.of(1)
+        running = on(thread, partial(prepare_safely, item, place.progress.predictor))
+        expected = self._policy.expected_ms(preparation, 1)
         found = await within(running, patience(expected, self._compute_timeout))
         if place.item is not item:  # its job has others by now
             return
@@ -348,25 +385,6 @@ class Scheduler:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._wake.wait()
-
-    def _account(self, places: list[Place], started: float, took: float) -> None:
-        """Tell the jobs of a batch what it took."""
-        for progress in jobs_of(places):
-            progress.compute_seconds += took
-            progress.batch_size = max(progress.batch_size, len(places))
-        for place in places:
-            waited = started - place.progress.arrived
-            place.progress.queue_seconds = max(place.progress.queue_seconds, waited)
-
-    def _observe(self, places: list[Place], started: float, took: float) -> None:
-        """Tell the metrics of a batch what it took."""
-        job, operation = places[0].progress.job, places[0].work[0].name
-        self._metrics.compute_duration.labels(job.model, operation).observe(took)
-        self._metrics.batch_size.labels(job.model, operation).observe(len(places))
-        for place in places:
-            self._metrics.queue_duration.labels(
-                job.model, operation, place.progress.job.priority.name.lower()
-            ).observe(started - place.progress.arrived)
 
     def _drop_expired(self) -> None:
         for number in self._policy.expire(self._now_ms()):

@@ -24,6 +24,8 @@ class EngineSettings:
     """What trunks compute in."""
     compiled: bool = False
     """Whether by torch.compile; `auto` decides itself."""
+    graphs: bool = True
+    """Whether what embeds is recorded and replayed where the device can, a GPU."""
     max_batch: int = 32
     """Largest batch."""
     max_queued_items: int = 256
@@ -35,7 +37,7 @@ class EngineSettings:
     compute_timeout: float = 30.0
     """Seconds that a batch may take, as in `scheduler`."""
     model_memory_bytes: int | None = None
-    """Bytes that models' weights may take together; None: as many as they do."""
+    """Bytes that models' weights and graphs may take together; None: as many as they do."""
     watch: float = 0.0
     """Seconds between two looks at the repository; 0: nobody looks."""
     record: str = ""

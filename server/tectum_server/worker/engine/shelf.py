@@ -47,7 +47,7 @@ class Shelf:
     """The slots by name.
 
     Args:
-        capacity: bytes that weights may take together; None: as many as they do.
+        capacity: bytes that weights and graphs may take together; None: as many as they do.
     """
 
     def __init__(self, capacity: int | None) -> None:

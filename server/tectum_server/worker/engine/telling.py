@@ -6,8 +6,8 @@ import logging
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing
-from tectum_server.worker.engine.batching import Forecast, Reason, Refused
-from tectum_server.worker.failure import Failure
+from tectum_server.worker.engine.batching import Reason, Refused
+from tectum_server.worker.failure import Failure, unreachable
 from tectum_server.worker.jobs import ItemFailure, Job
 
 __all__ = ["deadline_passed", "item_failure", "named", "out_of_service", "refusal"]
@@ -42,6 +42,9 @@ def item_failure(error: Exception, job: Job, index: int) -> ItemFailure:
 def refusal(verdict: Refused) -> Failure:
     """A refusal as its caller is told: what was found, and what it would take."""
     after = verdict.retry_after_ms
+    found = verdict.forecast
+    if found is not None and not found.alone and after is not None:
+        return unreachable(found.left_ms, found.takes_ms, after)
     return Failure(
         _REASONS[verdict.reason], _why(verdict), retry_after=None if after is None else after / 1000
     )
@@ -53,12 +56,9 @@ def deadline_passed() -> Failure:
 
 
 def _why(verdict: Refused) -> str:
-    match verdict.forecast:
-        case Forecast(left_ms, takes_ms, alone=True):
-            return f"the deadline is {left_ms} ms away; this takes about {takes_ms} ms alone"
-        case Forecast(left_ms, takes_ms):
-            told = f"with what waits now it takes about {takes_ms} ms"
-            return f"the deadline is {left_ms} ms away; {told}"
+    if found := verdict.forecast:
+        told = f"this takes about {found.takes_ms} ms alone"
+        return f"the deadline is {found.left_ms} ms away; {told}"
     return _PASSED if verdict.reason is Reason.DEADLINE_PASSED else "the queue is full"
 
 

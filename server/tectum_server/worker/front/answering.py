@@ -79,7 +79,7 @@ class Answering:
         images: reads frames.
         setup: what the stream was asked for.
         ring: the frames that one may be paired with; None: no pairs are asked for.
-        newest: where newer frames are.
+        newest: where newer frames are; as many as may wait outdo the one that has the place.
         frame: the first; its holder is this place from now on.
         turn: since when the stream waits for its next answer, monotonic seconds.
     """
@@ -137,7 +137,11 @@ class Answering:
     async def newest(self, *, patient: bool) -> Content | None:
         """As jobs.Renewal.newest."""
         while True:
-            frame = await self._newest.newer(self._looked_at, patient=patient)
+            frame = await self._newest.newer(
+                self._looked_at,
+                patient=patient,
+                useless=lambda: time.monotonic() >= self.frame.expires,
+            )
             if frame is None:
                 return None
             self._looked_at = frame.frame_id

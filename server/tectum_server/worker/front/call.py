@@ -20,6 +20,7 @@ from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.catalogue import ServedModel
 from tectum_server.worker.front.memory import Share
+from tectum_server.worker.front.parts import Parts
 from tectum_server.worker.front.wire import checked_enum
 from tectum_server.worker.jobs import ItemFailure, JobResult, Priority
 
@@ -74,6 +75,10 @@ class Call:
     compute_seconds: float = 0.0
     batch_size: int = 0
     version: str = ""
+    parts: Parts = field(default_factory=Parts)
+    """Pictures of its message that are still there."""
+    sent: float | None = None
+    """When its first job went to an engine, monotonic seconds; None: not yet."""
 
     def info(self) -> call_pb2.ResponseInfo:
         """How the answer was made, as every response says it."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import grpc
 
 from tectum.v1 import call_pb2, errors_pb2
 from tectum_server.worker.failure import Failure, reason_name
+from tectum_server.worker.front.bookings import Bookings
 from tectum_server.worker.front.call import (
     Call,
     Context,
@@ -32,13 +33,13 @@ from tectum_server.worker.front.call import (
 )
 from tectum_server.worker.front.catalogue import Catalogue
 from tectum_server.worker.front.memory import Memory
+from tectum_server.worker.front.parts import Parts
 from tectum_server.worker.front.status import brief, code_of, to_grpc
 from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Engine, Job, JobResult, Priority, Renewal
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings
-from tectum_server.worker.shares import has_room, share
 
 __all__ = ["Calls"]
 
@@ -77,7 +78,7 @@ class Calls:
         self._draining = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._gave_up = False
-        self._items = 0
+        self._bookings = Bookings(settings.places)
         self._streams = 0
 
     @property
@@ -112,11 +113,13 @@ class Calls:
 
         async def answer() -> _Answer:
             self.refuse_if_draining()
-            message, size = self.unpack(request)
+            parts = Parts()
+            message, size = self.unpack(request, parts=parts)
             record.priority = read_priority(message.options, Priority.INTERACTIVE)
             left = time_left(context)
             while True:
                 call = self.open(message.options, record, left)
+                call.parts = parts
                 try:
                     call.memory.take_message(size)
                     async with asyncio.timeout_at(loop_time(call.deadline)):
@@ -199,8 +202,15 @@ class Calls:
         if self.draining:
             raise shutting_down()
 
-    def unpack(self, request: Packed, field: str = "") -> tuple[Any, int]:
+    def unpack(
+        self, request: Packed, field: str = "", parts: Parts | None = None
+    ) -> tuple[Any, int]:
         """The message, and how many bytes it came in.
+
+        Args:
+            request: as it came.
+            field: what it is.
+            parts: takes large pictures; None: they are copied with the rest.
 
         Raises:
             Failure: MESSAGE_TOO_LARGE, or why it cannot be unpacked.
@@ -212,7 +222,7 @@ class Calls:
                 f"{size} bytes, at most {self.settings.max_message_bytes} are allowed",
                 field,
             )
-        return request.unpack(request.data), size
+        return request.unpack(request.data, parts), size
 
     def count_refusal(self, failure: Failure) -> None:
         """Count what was not taken, a call or one frame of a stream."""
@@ -255,14 +265,16 @@ class Calls:
         return failure.reason in _OTHER_MODEL and not self.catalogue.serves(call.served)
 
     @contextmanager
-    def admit_items(self, count: int, field: str, priority: Priority) -> Iterator[None]:
+    def admit_items(
+        self, count: int, field: str, call: Call, asks: Mapping[str, int]
+    ) -> Iterator[None]:
         """While a request's items are under way; before anything is decoded.
 
         Raises:
-            Failure: none, too many, or QUEUE_FULL.
+            Failure: none, too many, or what `book` raises.
         """
         self.check_count(count, field)
-        with self.book(count, priority):
+        with self.book(count, call, asks):
             yield
 
     def check_count(self, count: int, field: str) -> None:
@@ -281,24 +293,19 @@ class Calls:
                 field,
             )
 
-    @contextmanager
-    def book(self, count: int, priority: Priority) -> Iterator[None]:
-        """While `count` items are under way in this front; the higher classes keep their places.
+    def book(self, count: int, call: Call, asks: Mapping[str, int]) -> AbstractContextManager[None]:
+        """While a call's `count` items are under way in this front.
+
+        Args:
+            count: places that it takes; the higher classes keep theirs.
+            call: whose.
+            asks: how many items of which operation it asks the engine for first.
 
         Raises:
-            Failure: QUEUE_FULL.
+            Failure: QUEUE_FULL, or DEADLINE_UNREACHABLE by what the engines told.
         """
-        places = self.settings.places
-        if not has_room(places, self._items, count, priority):
-            raise Failure(
-                errors_pb2.ERROR_REASON_QUEUE_FULL,
-                f"{self._items} items are waiting, at most {share(places, priority)} may",
-            )
-        self._items += count
-        try:
-            yield
-        finally:
-            self._items -= count
+        now = time.monotonic()
+        return self._bookings.book(count, call, asks, self.engine.outlooks(), now)
 
     @contextmanager
     def one_more_stream(self) -> Iterator[None]:
@@ -320,6 +327,7 @@ class Calls:
 
     async def compute(self, call: Call, job: Job, renewal: Renewal | None = None) -> JobResult:
         """Run a job and note where its time went."""
+        call.sent = call.sent or time.monotonic()
         result = await self.engine.submit(job, renewal)
         call.account(result)
         return result

@@ -156,13 +156,19 @@ class Ring:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def add(self, frame: Frame) -> None:
-        """Keep a frame, and forget what is too far from it for any pair to come."""
+    def add(self, frame: Frame, oldest: Frame | None = None) -> None:
+        """Keep a frame, and forget what is too far from those that wait for any pair to come.
+
+        Args:
+            frame: the newest.
+            oldest: of those that wait; None: the newest.
+        """
         if not frame.timed:
             return
         frame.keep()
-        reach = self.interval.reach
-        self._keep_those(lambda f: 0 < frame.captured_at - f.captured_at <= reach)
+        first = frame if oldest is None or not oldest.timed else oldest
+        of_use_from = min(first.captured_at, frame.captured_at) - self.interval.reach
+        self._keep_those(lambda f: of_use_from <= f.captured_at < frame.captured_at)
         self._frames.append(frame)
         while len(self) > 1 and (len(self) > _RING_FRAMES or self._size > _RING_BYTES):
             self.shrink()

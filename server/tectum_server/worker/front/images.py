@@ -5,7 +5,8 @@ event loop stays free. What is raw is only copied: few bytes are so at once, wit
 between a caller and its answer, and only what is large goes to the threads.
 
 A message's bytes are copied each time they are asked for, so they are asked for where they are
-needed and not held: what waits holds its message and nothing else.
+needed and not held: what waits holds its message and nothing else. Those of large pictures are not
+in it (`parts`), and pixels among them are never copied here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tectum_core.image import ImageError, TooLarge, Unreadable, decode, probe
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.decoding import UrgentFirst
+from tectum_server.worker.front.parts import Parts
 from tectum_server.worker.front.sharing import SharedPicture
 from tectum_server.worker.metrics import FrontMetrics
 
@@ -35,7 +37,7 @@ _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 _T = TypeVar("_T")
 _AT_ONCE = 4 * 2**20
-"""Bytes of raw pixels that the event loop itself copies, a millisecond's worth."""
+"""Bytes of raw pictures that the event loop itself copies, a millisecond's worth."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +49,8 @@ class Opened:
     """Its path in the request."""
     height: int
     width: int
+    parts: Parts
+    """Where its bytes may be instead."""
     into: Pixels | None = None
     """uint8[H, W, 3], where its pixels shall go; None: to an array of their own."""
 
@@ -59,6 +63,17 @@ class Opened:
     def raw(self) -> bool:
         """Whether it needs no decoding."""
         return self.image.HasField("raw")
+
+    @property
+    def copied(self) -> int:
+        """Bytes of raw pixels that are copied as they are read: none that stay where they came."""
+        stays = self.into is None and self.image.raw.ByteSize() < self.nbytes
+        return 0 if stays else self.nbytes
+
+    @property
+    def data(self) -> bytes | memoryview:
+        """Its bytes."""
+        return self.parts.of(self.image.raw.data if self.raw else self.image.encoded)
 
 
 class ImageReader:
@@ -115,17 +130,16 @@ class ImageReader:
         self, images: Mapping[str, image_pb2.Image], call: Call
     ) -> list[Opened | Failure]:
         """Every image's size, or why it can have no pixels, in order; nothing is decoded."""
-        announced = [
-            image.raw.height * image.raw.width * 3 if image.HasField("raw") else _AT_ONCE + 1
-            for image in images.values()
+        copied = [
+            image.ByteSize() if image.HasField("raw") else _AT_ONCE + 1 for image in images.values()
         ]
-        work = partial(self._open_all, images)
-        return work() if sum(announced) <= _AT_ONCE else await self._beside(work, call)
+        work = partial(self._open_all, images, call.parts)
+        return work() if sum(copied) <= _AT_ONCE else await self._beside(work, call)
 
     async def fill(self, images: Sequence[Opened | Failure], call: Call) -> list[Pixels | Failure]:
         """The pixels of images whose memory has been taken, or why they have none, in order."""
         opened = [one for one in images if isinstance(one, Opened)]
-        raw = sum(one.nbytes for one in opened if one.raw)
+        raw = sum(one.copied for one in opened if one.raw)
 
         async def pixels(one: Opened) -> Pixels | Failure:
             found, took = await self._beside(partial(self._pixels, one), call)
@@ -162,19 +176,21 @@ class ImageReader:
         """Do work on a thread, when it is this call's turn."""
         return await asyncio.wrap_future(self._pool.submit(work, call.priority, call.deadline))
 
-    def _open_all(self, images: Mapping[str, image_pb2.Image]) -> list[Opened | Failure]:
-        return [self._open(image, field) for field, image in images.items()]
+    def _open_all(
+        self, images: Mapping[str, image_pb2.Image], parts: Parts
+    ) -> list[Opened | Failure]:
+        return [self._open(image, field, parts) for field, image in images.items()]
 
-    def _open(self, image: image_pb2.Image, field: str) -> Opened | Failure:
+    def _open(self, image: image_pb2.Image, field: str, parts: Parts) -> Opened | Failure:
         match image.WhichOneof("content"):
             case "raw":
-                return self._open_raw(image, field)
+                return self._open_raw(image, field, parts)
             case "encoded":
-                return self._open_file(image, field)
+                return self._open_file(image, field, parts)
         return Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "encoded or raw must be set", field)
 
-    def _open_file(self, image: image_pb2.Image, field: str) -> Opened | Failure:
-        data = image.encoded
+    def _open_file(self, image: image_pb2.Image, field: str, parts: Parts) -> Opened | Failure:
+        data = bytes(parts.of(image.encoded))
         try:
             header = probe(data)
             if header.height * header.width > self._max_pixels:
@@ -183,9 +199,9 @@ class ImageReader:
             return _failure(error, field)
         except Exception:
             return _fault(field)
-        return Opened(image, field, header.height, header.width)
+        return Opened(image, field, header.height, header.width, parts)
 
-    def _open_raw(self, image: image_pb2.Image, field: str) -> Opened | Failure:
+    def _open_raw(self, image: image_pb2.Image, field: str, parts: Parts) -> Opened | Failure:
         raw = image.raw
         if not raw.height or not raw.width:
             return Failure(
@@ -199,7 +215,8 @@ class ImageReader:
                 f"{raw.height}×{raw.width} pixels, at most {self._max_pixels} are allowed",
                 f"{field}.raw",
             )
-        opened, found = Opened(image, field, raw.height, raw.width), len(raw.data)
+        opened = Opened(image, field, raw.height, raw.width, parts)
+        found = len(opened.data)
         if found != opened.nbytes:
             return Failure(
                 errors_pb2.ERROR_REASON_SHAPE_MISMATCH,
@@ -214,7 +231,7 @@ class ImageReader:
             return _raw(one), 0.0
         started = time.perf_counter()
         try:
-            pixels = _placed(decode(one.image.encoded, max_pixels=self._max_pixels), one)
+            pixels = _placed(decode(bytes(one.data), max_pixels=self._max_pixels), one)
         except ImageError as error:
             return _failure(error, one.field), 0.0
         except Exception:
@@ -225,7 +242,7 @@ class ImageReader:
 
 
 def _raw(one: Opened) -> Pixels:
-    pixels = np.frombuffer(one.image.raw.data, np.uint8)
+    pixels = np.frombuffer(one.data, np.uint8)
     return _placed(pixels.reshape(one.height, one.width, 3), one)
 
 

@@ -1,6 +1,6 @@
 """What a stream's client sends, read off the wire: a setup, then frames, and a question at times.
 
-Of the frames only the newest waits; one that it replaces is answered SUPERSEDED.
+Of the frames only the newest wait; one that they leave no room for is answered SUPERSEDED.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Incoming:
         images: reads frames.
         sharing: shared memory for them, if there is some.
         context: the stream's own.
-        newest: where the newest frame waits.
+        newest: where the newest frames wait.
         outgoing: where what needs no engine is answered.
     """
 
@@ -96,7 +96,7 @@ class Incoming:
         return asked
 
     async def read(self, lifespan: float, call: Call, ring: Ring | None) -> None:
-        """Let the newest frame wait, again and again, until the client sends no more.
+        """Let the newest frames wait, again and again, until the client sends no more.
 
         Args:
             lifespan: seconds for frames that name none.
@@ -156,9 +156,9 @@ class Incoming:
             frame.drop()
             await self._outgoing.failed(frame, frame.wrong)
             return True
-        if ring is not None:
-            ring.add(frame)
         replaced = self._newest.put(frame)
+        if ring is not None:
+            ring.add(frame, self._newest.oldest)
         if replaced is not None:
             replaced.drop()
             await self._outgoing.without(replaced, None)
@@ -184,7 +184,7 @@ class Incoming:
         if not asked.place_bytes:
             raise out_of_range("share.place_bytes", "at least 1, found 0")
         self._has_shared = True
-        places = self._places = await self._sharing.open(asked.place_bytes)
+        places = self._places = await self._sharing.open(asked.place_bytes, self._newest.depth)
         if places is not None:
             loop = asyncio.get_running_loop()
             self._waiting = loop.call_later(_NAMED_SECONDS, self._close_unless_used)

@@ -79,7 +79,8 @@ async def predict(
             "frames",
         )
     interval = Interval(call.served.description.input.latent_action)
-    with calls.admit_items(len(request.frames), "frames", call.priority):
+    asks = {LatentActions.name: len(request.frames) - 1}
+    with calls.admit_items(len(request.frames), "frames", call, asks):
         gaps = _gaps(request, interval)
         pixels = await images.read_all(
             {f"frames[{index}].image": frame.image for index, frame in enumerate(request.frames)},

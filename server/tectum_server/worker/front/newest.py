@@ -1,11 +1,14 @@
-"""The one frame of a stream that waits: the newest.
+"""The frames of a stream that wait: the newest, as many as may (StreamSetup.depth).
 
-Whoever computes takes it, and gives it back if it comes to nothing. Answers nothing itself.
+Whoever computes takes the oldest of them, and gives it back if it comes to nothing; while that has
+a place in the engine's line, it is outdone once as many newer ones wait. Answers nothing itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 
 from tectum_server.worker.front.frames import Frame
 
@@ -13,24 +16,37 @@ __all__ = ["Newest"]
 
 
 class Newest:
-    """A place for one frame, in which a newer one outdoes what is there."""
+    """Room for a few frames, in which one more outdoes the oldest.
 
-    def __init__(self) -> None:
-        self._frame: Frame | None = None
+    Args:
+        depth: how many may wait, at least 1.
+    """
+
+    def __init__(self, depth: int = 1) -> None:
+        self.depth = depth
+        self._frames: deque[Frame] = deque()
+        """In the order in which they came."""
         self._changed = asyncio.Event()
         self._ended = False
 
+    @property
+    def oldest(self) -> Frame | None:
+        """The one that is taken next."""
+        return self._frames[0] if self._frames else None
+
     def put(self, frame: Frame) -> Frame | None:
-        """It waits from now on; gives the older one whose place it takes."""
-        outdone, self._frame = self._frame, frame
+        """It waits from now on; gives the oldest one, if it takes its place."""
+        outdone = self._frames.popleft() if self._is_full else None
+        self._frames.append(frame)
         self._changed.set()
         return outdone
 
     def put_back(self, frame: Frame) -> bool:
-        """Let a frame wait again that was taken, unless a newer one does; whether it waits."""
-        if self._frame is not None:
+        """Let a frame wait again that was taken, unless as many newer ones do; whether it waits."""
+        if self._is_full:
             return False
-        self.put(frame)
+        self._frames.appendleft(frame)
+        self._changed.set()
         return True
 
     def end(self) -> None:
@@ -40,30 +56,39 @@ class Newest:
 
     def clear(self) -> None:
         """Hold no frame any more."""
-        if self._frame is not None:
-            self._frame.drop()
-            self._frame = None
+        while self._frames:
+            self._frames.popleft().drop()
 
     async def take(self) -> Frame | None:
-        """The frame that waits, once there is one; None: the last has been taken."""
-        while self._frame is None and not self._ended:
+        """The oldest that waits, once there is one; None: the last has been taken."""
+        while not self._frames and not self._ended:
             await self._change()
-        frame, self._frame = self._frame, None
-        return frame
+        return self._frames.popleft() if self._frames else None
 
-    async def newer(self, than: int, *, patient: bool) -> Frame | None:
-        """The frame that waits, if it has a higher id than that.
+    async def newer(
+        self, than: int, *, patient: bool, useless: Callable[[], bool] = lambda: False
+    ) -> Frame | None:
+        """The oldest that waits, if it has a higher id than that, and outdoes the one taken last.
 
         Args:
             than: the id.
             patient: whether to wait until there is one, for ever if none comes; else None.
+            useless: whether the one taken last is: then any newer one outdoes it.
         """
-        while (frame := self._frame) is None or frame.frame_id <= than:
+        while not self._outdo(than, useless):
             if not patient:
                 return None
             await self._change()
-        self._frame = None
-        return frame
+        return self._frames.popleft()
+
+    def _outdo(self, than: int, useless: Callable[[], bool]) -> bool:
+        """Whether those that wait do."""
+        enough = self._is_full or (bool(self._frames) and useless())
+        return enough and self._frames[0].frame_id > than
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._frames) >= self.depth
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -114,7 +114,8 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
         self, request: embed_pb2.EmbedImagesRequest, call: Call
     ) -> embed_pb2.EmbedImagesResponse:
         wanted = VectorRequest.of(request.vector, call)
-        with self._calls.admit_items(len(request.images), "images", call.priority):
+        count = len(request.images)
+        with self._calls.admit_items(count, "images", call, {EmbedImages.name: count}):
             given = {f"images[{index}]": image for index, image in enumerate(request.images)}
             pixels = await self._images.read_all(given, call)
             items = [p if isinstance(p, Failure) else Item((p,)) for p in pixels]
@@ -131,7 +132,8 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
         if wanted.vector != "joint":
             raise out_of_range("vector.kind", "texts are always JOINT")
         limit = self._calls.settings.max_text_bytes
-        with self._calls.admit_items(len(request.texts), "texts", call.priority):
+        count = len(request.texts)
+        with self._calls.admit_items(count, "texts", call, {EmbedTexts.name: count}):
             items: list[Item | Failure] = []
             for index, text in enumerate(request.texts):
                 try:
@@ -147,9 +149,10 @@ class Perception(perception_pb2_grpc.PerceptionServiceServicer):
     ) -> embed_pb2.EmbedClipsResponse:
         call.served.require(model_pb2.CAPABILITY_EMBED_CLIPS)
         wanted = VectorRequest.of(request.vector, call, "clip_")
-        self._calls.check_count(len(request.clips), "clips")
-        frames = sum(len(clip.frames) for clip in request.clips)
-        with self._calls.admit_items(max(len(request.clips), frames), "clips", call.priority):
+        count = len(request.clips)
+        self._calls.check_count(count, "clips")
+        places = max(count, sum(len(clip.frames) for clip in request.clips))
+        with self._calls.admit_items(places, "clips", call, {EmbedClips.name: count}):
             given = {f"clips[{index}]": clip for index, clip in enumerate(request.clips)}
             pixels = await read_clips(given, call, self._images)
             items = [p if isinstance(p, Failure) else Item((p,)) for p in pixels]

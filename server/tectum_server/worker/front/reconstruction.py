@@ -39,15 +39,16 @@ async def reconstruct(
     """
     call.answer_in()  # no vectors, so no space a caller could expect
     target = request.WhichOneof("target")
-    work = {"image": _image, "clip": _clip, "text": _text, "actions": _actions}.get(target or "")
-    if work is None:
+    found = _WORK.get(target or "")
+    if found is None:
         raise Failure(
             errors_pb2.ERROR_REASON_FIELD_MISSING,
             "image, clip, text or actions must be set",
             "target",
         )
     _refuse_foreign_conditions(request, target or "")
-    with calls.book(1, call.priority):
+    operation, work = found
+    with calls.book(1, call, {operation: 1}):
         return await work(request, call, calls, images)
 
 
@@ -191,3 +192,12 @@ def _refuse_foreign_conditions(request: _Request, target: str) -> None:
         )
         if given and target not in targets:
             raise out_of_range(condition, f"is for {' and '.join(targets)}, not for {target}")
+
+
+_WORK = {
+    "image": (FillImage.name, _image),
+    "clip": (FillClip.name, _clip),
+    "text": (FillText.name, _text),
+    "actions": (FillActions.name, _actions),
+}
+"""By target: what the engine is asked for, and who answers."""

@@ -88,7 +88,7 @@ async def roll_out(
     if request.HasField("goal"):
         pictures["goal"] = request.goal
     count = max(len(candidates.each), len(pictures))
-    with calls.admit_items(count, "candidates", call.priority):
+    with calls.admit_items(count, "candidates", call, {EmbedImages.name: len(pictures)}):
         operation = Rollout(
             candidates.frames,
             seen=len(request.frames),

@@ -24,6 +24,7 @@ from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.models import Models
 from tectum_server.worker.front.perception import Perception
 from tectum_server.worker.front.sharing import Sharing
+from tectum_server.worker.front.turning import watch
 from tectum_server.worker.front.unpacking import Unpacking
 from tectum_server.worker.jobs import Engine
 from tectum_server.worker.metrics import FrontMetrics
@@ -84,6 +85,8 @@ class Front:
         shared: str | None = None,
     ) -> None:
         metrics = FrontMetrics(registry)
+        self._late = metrics.loop_delay.observe
+        self._watching: asyncio.Task[None] | None = None
         self._settings = settings
         self._sharing = Sharing(
             settings.shared_memory_bytes, settings.max_pixels, shared or beginning()
@@ -121,6 +124,7 @@ class Front:
             why = what_is_wrong(settings.host, settings.port) or OSError(str(error))
             raise cannot_listen(settings.address, why, "--host", "--port") from error
         await self._server.start()
+        self._watching = asyncio.get_running_loop().create_task(watch(self._late))
         self._catalogue.on_change(self._tell_health)
         return port
 
@@ -148,6 +152,8 @@ class Front:
                 async with asyncio.timeout(_SETTLE_SECONDS):
                     await self._calls.in_flight.idle()
         await self._server.stop(grace=_GRACE_SECONDS)
+        if self._watching is not None:
+            self._watching.cancel()
         self._images.close()
         self._sharing.close()
         return given_up

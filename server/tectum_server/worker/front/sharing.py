@@ -27,9 +27,9 @@ from tectum_server.worker.front.wire import out_of_range
 
 __all__ = ["SharedPicture", "SharedPlaces", "Sharing"]
 
-_PLACES = 6
-"""One frame waits, one is in the engine's line, one is offered in its place, one is on its way; and
-two whose answers are."""
+_PLACES = 5
+"""Beside those for frames that wait: one frame is in the engine's line, one is offered in its
+place, one is on its way; and two whose answers are."""
 _HEADER = 4096
 """Bytes before the first place: a page."""
 _MARK = 32
@@ -57,20 +57,22 @@ class Sharing:
         """Whether there is any, for any stream."""
         return self._capacity > 0 and shared_names.FOLDER.is_dir()
 
-    async def open(self, place_bytes: int) -> SharedPlaces | None:
+    async def open(self, place_bytes: int, waiting: int = 1) -> SharedPlaces | None:
         """Places for a stream's frames; None if there is no more room, or none so large.
 
         Args:
             place_bytes: of each, at least 1.
+            waiting: how many of its frames may wait.
         """
-        size = _HEADER + _PLACES * place_bytes
+        places = _PLACES + waiting
+        size = _HEADER + places * place_bytes
         if not self.offered or place_bytes > 3 * self._max_pixels:
             return None
         if self._used + size > self._capacity:
             return None
         self._used += size
         making = asyncio.get_running_loop().run_in_executor(
-            self._thread, SharedPlaces.make, shared_names.fresh(self._begins), place_bytes
+            self._thread, SharedPlaces.make, shared_names.fresh(self._begins), place_bytes, places
         )
         try:
             return await asyncio.shield(making)
@@ -113,13 +115,17 @@ class SharedPlaces:
         name: of the object.
         descriptor: by which it is open.
         place_bytes: of each place.
+        places: how many there are.
         mark: what it begins with.
     """
 
-    def __init__(self, name: str, descriptor: int, place_bytes: int, mark: bytes) -> None:
+    def __init__(
+        self, name: str, descriptor: int, place_bytes: int, places: int, mark: bytes
+    ) -> None:
         self._name = name
         self._descriptor = descriptor
         self._place_bytes = place_bytes
+        self._count = places
         self._mark = mark
         self._lock = threading.Lock()
         self._hidden = self._closed = False
@@ -127,7 +133,7 @@ class SharedPlaces:
         """Whether its client has it open."""
 
     @classmethod
-    def make(cls, name: str, place_bytes: int) -> Self:
+    def make(cls, name: str, place_bytes: int, places: int) -> Self:
         """A new object, all of whose memory is there.
 
         Raises:
@@ -138,18 +144,18 @@ class SharedPlaces:
         descriptor = os.open(path, flags, 0o600)
         try:
             # Now, and all of it: later, there might be no room where it is written to.
-            os.posix_fallocate(descriptor, 0, _HEADER + _PLACES * place_bytes)
+            os.posix_fallocate(descriptor, 0, _HEADER + places * place_bytes)
             os.pwrite(descriptor, mark, 0)
         except OSError:
             path.unlink(missing_ok=True)
             os.close(descriptor)
             raise
-        return cls(name, descriptor, place_bytes, mark)
+        return cls(name, descriptor, place_bytes, places, mark)
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return _HEADER + _PLACES * self._place_bytes
+        return _HEADER + self._count * self._place_bytes
 
     def is_used(self) -> None:
         """Its client has it open, and needs its name no more."""
@@ -163,7 +169,7 @@ class SharedPlaces:
             mark=self._mark,
             offset=_HEADER,
             place_bytes=self._place_bytes,
-            places=_PLACES,
+            places=self._count,
         )
 
     def hide(self) -> None:
@@ -204,8 +210,8 @@ class SharedPlaces:
             Failure: nowhere in these places.
         """
         self.is_used()
-        if sent.place >= _PLACES:
-            found = f"0 to {_PLACES - 1}, found {sent.place}"
+        if sent.place >= self._count:
+            found = f"0 to {self._count - 1}, found {sent.place}"
             raise out_of_range("frame.shared.place", found)
         if not sent.height or not sent.width:
             raise Failure(

@@ -37,7 +37,10 @@ async def compare(
         if not given:
             raise Failure(errors_pb2.ERROR_REASON_FIELD_MISSING, "at least one is needed", side)
     split = len(request.left)
-    with calls.admit_items(split + len(request.right), "left", call.priority):
+    calls.check_count(split + len(request.right), "left")
+    pictures = sum(item.HasField("image") for item in (*request.left, *request.right))
+    asks = {EmbedImages.name: pictures} if pictures else {}
+    with calls.admit_items(split + len(request.right), "left", call, asks):
         fields = [f"left[{index}]" for index in range(split)]
         fields += [f"right[{index}]" for index in range(len(request.right))]
         items = [*request.left, *request.right]

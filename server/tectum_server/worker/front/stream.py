@@ -1,10 +1,11 @@
 """StreamPerception: one live camera, one setup, and every frame gets exactly one answer.
 
-Three tasks share a stream. One takes frames off the wire and keeps only the newest
-(`incoming`). One has that frame computed, or one that is newer still by then (`answering`): this
-one. One sends answers (`outgoing`). All that waits is bounded: a frame in the engine's line, one
-offered in its place and one after them, a ring of recent ones where pairs are asked for, and an
-outbox that stops the reader, and through flow control the client, when nobody reads.
+Three tasks share a stream. One takes frames off the wire and keeps only the newest, one or as many
+as the setup says (`incoming`). One has them computed in order, or what is newer by then
+(`answering`): this one. One sends answers (`outgoing`). All that waits is bounded: a frame in the
+engine's line, one offered in its place and those after them, a ring of recent ones where pairs are
+asked for, and an outbox that stops the reader, and through flow control the client, when nobody
+reads.
 
 A model that is reloaded under a stream answers from the next frame on, unless the setup
 rules it out (its pinned spaces, its version, what it asks for): then that frame has
@@ -36,7 +37,7 @@ from tectum_server.worker.front.incoming import Incoming
 from tectum_server.worker.front.newest import Newest
 from tectum_server.worker.front.outgoing import Outgoing
 from tectum_server.worker.front.sharing import Sharing
-from tectum_server.worker.front.stream_setup import Setup
+from tectum_server.worker.front.stream_setup import Setup, read_depth
 from tectum_server.worker.jobs import Priority
 
 __all__ = ["PerceptionStream"]
@@ -87,6 +88,7 @@ class PerceptionStream:
                 "embed, latent_actions or both must be asked for",
                 "setup.embed",
             )
+        self._newest.depth = read_depth(asked)
         self._record.priority = read_priority(asked.options, Priority.CONTROL)
         call = self._calls.open(asked.options, self._record, None)
         return Setup.of(asked, call)
@@ -137,7 +139,7 @@ class PerceptionStream:
         self._in.close()
 
     async def _work(self, setup: Setup) -> None:
-        """The newest frame, again and again, until the client is done and none waits.
+        """The oldest frame that waits, again and again, until the client is done and none does.
 
         Raises:
             Failure: the model serves no more, or no more so that it could answer.
@@ -147,7 +149,7 @@ class PerceptionStream:
             following = await self._work_one(following)
 
     async def _work_one(self, setup: Setup) -> Setup | None:
-        """Answer the newest frame; gives the setup for the next one, None if there is none.
+        """Answer the next frame; gives the setup for the one after, None if there is none.
 
         Nothing of a frame is held while the next is waited for.
         """

@@ -9,10 +9,13 @@ from tectum.v1 import model_pb2, stream_pb2
 from tectum_server.worker.front import latents
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.vectors import VectorRequest
+from tectum_server.worker.front.wire import out_of_range
 from tectum_server.worker.jobs import EmbedImages, LatentActions, Operation
 
-__all__ = ["Setup"]
+__all__ = ["Setup", "read_depth"]
 
+_MOST_WAITING = 16
+"""Frames of one stream: each takes the memory of its message."""
 _RESIZING = ("size", "resize_mode", "resize_to", "interpolation")
 """What of an ImageInput says how its size is reached."""
 
@@ -68,3 +71,14 @@ class Setup:
         if not paired:
             return embed
         return (*embed, LatentActions(self.asked.decode_actions, predict_frame=False))
+
+
+def read_depth(asked: stream_pb2.StreamSetup) -> int:
+    """How many frames may wait.
+
+    Raises:
+        Failure: FIELD_OUT_OF_RANGE.
+    """
+    if asked.depth > _MOST_WAITING:
+        raise out_of_range("setup.depth", f"1 to {_MOST_WAITING}, found {asked.depth}")
+    return asked.depth or 1

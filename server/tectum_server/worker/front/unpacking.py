@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
+from tectum_server.worker.front.parts import Parts, pictures_in, varint
 
 __all__ = ["Packed", "Unpacking", "elements"]
 
@@ -43,8 +44,9 @@ class Packed:
 
     data: bytes
     """The message."""
-    unpack: Callable[[bytes], Any]
-    """Makes the message of them; raises Failure if there is too much in it, or it is damaged."""
+    unpack: Callable[[bytes, Parts | None], Any]
+    """Makes the message of it; raises Failure if there is too much in it, or it is damaged. Large
+    pictures are left where they are, if there are parts to take them."""
 
 
 class Unpacking(grpc.aio.ServerInterceptor):
@@ -58,7 +60,10 @@ class Unpacking(grpc.aio.ServerInterceptor):
     def __init__(self, services: tuple[ServiceDescriptor, ...], max_items: int) -> None:
         self._most = _MOST + _PER_ITEM * max_items
         self._known = {
-            f"/{service.full_name}/{method.name}": _known(method.input_type)
+            f"/{service.full_name}/{method.name}": (
+                _known(method.input_type),
+                pictures_in(method.input_type),
+            )
             for service in services
             for method in service.methods
         }
@@ -70,12 +75,13 @@ class Unpacking(grpc.aio.ServerInterceptor):
     ) -> Any:
         """The method's handler, with a counter before what unpacks its requests, once asked to."""
         handler = await continuation(handler_call_details)
-        known = self._known.get(handler_call_details.method)
-        if handler is None or known is None:
+        found = self._known.get(handler_call_details.method)
+        if handler is None or found is None:
             return handler
+        known, pictures = found
         unpack = handler.request_deserializer
 
-        def counted(data: bytes) -> Any:
+        def counted(data: bytes, parts: Parts | None) -> Any:
             # In so few bytes there cannot be more than is allowed.
             if len(data) > _MOST and elements(data, known, self._most) > self._most:
                 raise Failure(
@@ -84,7 +90,7 @@ class Unpacking(grpc.aio.ServerInterceptor):
                     "no more are allowed",
                 )
             try:
-                return unpack(data)
+                return unpack(data if parts is None else parts.cut(data, pictures))
             except DecodeError as error:
                 raise Failure(
                     errors_pb2.ERROR_REASON_FIELD_OUT_OF_RANGE, "the message is damaged"
@@ -106,14 +112,14 @@ def _left(data: bytes, at: int, end: int, known: _Known, left: int) -> int:
     try:
         while at < end and left > 0:
             left -= 1
-            key, at = _varint(data, at)
+            key, at = varint(data, at)
             match key & 7:
                 case 0:
-                    _, at = _varint(data, at)
+                    _, at = varint(data, at)
                 case 1:
                     at += 8
                 case 2:
-                    size, at = _varint(data, at)
+                    size, at = varint(data, at)
                     if key >> 3 in known:
                         inside = known[key >> 3]
                         if inside is None:
@@ -128,17 +134,6 @@ def _left(data: bytes, at: int, end: int, known: _Known, left: int) -> int:
     except IndexError:
         pass
     return max(left, 0)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number, and where the next thing begins."""
-    value = shift = 0
-    while data[at] > 127:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if shift > 63:
-            raise IndexError("no number is so long")
-    return value | data[at] << shift, at + 1
 
 
 def _known(message: Descriptor) -> _Known:

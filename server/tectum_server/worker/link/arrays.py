@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tectum_server.worker.link.arena import Arena, Span
 from tectum_server.worker.link.segment import Segment
 
-__all__ = ["ArrayRef", "pack", "packed_bytes", "unpack"]
+__all__ = ["ArrayRef", "pack", "packed_bytes", "place", "unpack", "write"]
 
 _ALIGNMENT = 64
 _DTYPES = ("uint8", "int8", "bool", "int32", "int64", "float16", "float32")
@@ -38,10 +38,8 @@ def packed_bytes(arrays: Sequence[NDArray[Any]]) -> int:
     return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in once.values())
 
 
-def pack(
-    arrays: Sequence[NDArray[Any]], arena: Arena, segment: Segment
-) -> tuple[Span, list[ArrayRef]] | None:
-    """Copy arrays into one span; None if there is no room now.
+def place(arrays: Sequence[NDArray[Any]], arena: Arena) -> tuple[Span, list[ArrayRef]] | None:
+    """Take a span for arrays, and say where in it each goes; None if there is no room now.
 
     Raises:
         ValueError: an array's type is none of ours; then no room is taken.
@@ -56,15 +54,29 @@ def pack(
     span = arena.allocate(total)
     if span is None:
         return None
-    refs, written = [], set()
-    for array in arrays:
-        offset = span.offset + places[id(array)]
-        ref = ArrayRef(offset, array.dtype.name, array.shape)
-        if id(array) not in written:
-            np.copyto(unpack(ref, segment), array)
-            written.add(id(array))
-        refs.append(ref)
-    return span, refs
+    return span, [
+        ArrayRef(span.offset + places[id(array)], array.dtype.name, array.shape) for array in arrays
+    ]
+
+
+def write(arrays: Sequence[NDArray[Any]], refs: Sequence[ArrayRef], segment: Segment) -> None:
+    """Copy arrays to their places."""
+    for array, ref in {id(a): (a, r) for a, r in zip(arrays, refs, strict=True)}.values():
+        np.copyto(unpack(ref, segment), array)
+
+
+def pack(
+    arrays: Sequence[NDArray[Any]], arena: Arena, segment: Segment
+) -> tuple[Span, list[ArrayRef]] | None:
+    """Copy arrays into one span; None if there is no room now.
+
+    Raises:
+        ValueError: an array's type is none of ours; then no room is taken.
+    """
+    placed = place(arrays, arena)
+    if placed is not None:
+        write(arrays, placed[1], segment)
+    return placed
 
 
 def unpack(ref: ArrayRef, segment: Segment) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from tectum_server.worker.jobs import (
     Renewal,
 )
 from tectum_server.worker.link.merging import merged
+from tectum_server.worker.outlook import Outlook
 
 __all__ = ["Engines"]
 
@@ -114,6 +115,11 @@ class Engines:
     def back_in(self) -> float:
         """As jobs.Engine.back_in: whichever is the first."""
         return min(member.engine.back_in for member in self._members)
+
+    def outlooks(self) -> list[Outlook | None]:
+        """As jobs.Engine.outlooks: of all engines that are there."""
+        there = [member.engine for member in self._members if member.engine.models]
+        return [one for engine in there for one in engine.outlooks()]
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""

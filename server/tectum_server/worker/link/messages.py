@@ -12,6 +12,7 @@ import msgspec
 
 from tectum_server.worker.jobs import FilledToken, ItemFailure, ModelEntry, Operation, Sequel
 from tectum_server.worker.link.arrays import ArrayRef
+from tectum_server.worker.outlook import Outlook
 
 __all__ = [
     "Answer",
@@ -169,6 +170,9 @@ class Catalogue(msgspec.Struct, frozen=True, tag=True):
 
 class Beat(msgspec.Struct, frozen=True, tag=True):
     """The engine's event loop turns."""
+
+    outlook: Outlook | None = None
+    """What it has to do; None: nothing."""
 
 
 FromFront = Submit | Newer | Cancel | Released | Load | Unload | Want

@@ -13,7 +13,8 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
     Content,
+    Item,
     ItemFailure,
     ItemOutput,
     Job,
@@ -52,17 +54,22 @@ from tectum_server.worker.link.messages import (
     Released,
     Settled,
     Submit,
+    SubmitItem,
     Unload,
     Want,
 )
 from tectum_server.worker.link.renewing import Offering
 from tectum_server.worker.link.segment import Segment
+from tectum_server.worker.outlook import Outlook
 from tectum_server.worker.shares import has_room
 
 __all__ = ["RemoteEngine"]
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.1
+_AT_ONCE = 2**20
+"""Bytes that the event loop itself copies to where the engine reads them, in a fraction of a
+millisecond; what is larger a thread copies, one job's after another's."""
 
 
 class RemoteEngine:
@@ -92,6 +99,7 @@ class RemoteEngine:
         self._absence = Absence()
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._copying = ThreadPoolExecutor(1, thread_name_prefix="copy")
 
     @property
     def models(self) -> Mapping[str, ModelEntry]:
@@ -102,6 +110,11 @@ class RemoteEngine:
     def back_in(self) -> float:
         """As jobs.Engine.back_in: by what its last start took."""
         return self._absence.left(self._clock())
+
+    def outlooks(self) -> tuple[Outlook | None]:
+        """As jobs.Engine.outlooks: an engine that has nothing of ours may be free by now."""
+        link = self._link
+        return (link.outlook if link is not None and link.waiting else None,)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""
@@ -121,6 +134,7 @@ class RemoteEngine:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._copying.shutdown(wait=False)
 
     async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         """As jobs.Engine.submit."""
@@ -128,7 +142,10 @@ class RemoteEngine:
         number = next(self._numbers)
         items, wanted = None, packed_bytes([array for item in job.items for array in item.arrays])
         if has_room(link.arena.capacity, link.arena.used, wanted, job.priority):
-            items = link.pack(number, job.items)
+            if wanted <= _AT_ONCE:
+                items = link.pack(number, job.items)
+            else:
+                items = await self._pack_beside(link, number, job.items)
         if items is None:
             raise _no_room(wanted, link.arena.capacity, len(job.items))
         message = Submit(
@@ -195,6 +212,19 @@ class RemoteEngine:
             return False
         link.channel.send(Newer(number, packed, content.deadline))
         return True
+
+    async def _pack_beside(
+        self, link: Connection, number: int, items: Sequence[Item]
+    ) -> tuple[SubmitItem, ...] | None:
+        """As Connection.pack, for what is large; the engine may go meanwhile."""
+        try:
+            packed = await link.pack_beside(number, items, self._copying)
+        except ValueError:  # there is nowhere to copy to any more
+            if link is self._link:
+                raise
+        if link is not self._link:
+            raise self._away()
+        return packed
 
     def _connected(self) -> Connection:
         if self._link is None or self._link.pulse.lost:
@@ -269,6 +299,8 @@ class RemoteEngine:
             link.start_seconds = message.start_seconds
         if link.pulse.heard() or isinstance(message, Catalogue):
             self._announce(link.models, link.start_seconds)
+        if isinstance(message, Beat):
+            link.outlook = message.outlook
         if isinstance(message, Beat | Catalogue):
             return
         if isinstance(message, Due):

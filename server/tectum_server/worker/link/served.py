@@ -178,7 +178,7 @@ class _Front:
 
     def _beat(self) -> None:
         if not self._channel.backs_up:  # one that reads nothing need not know
-            self._channel.send(Beat())
+            self._channel.send(Beat(*self._engine.outlooks()))
 
     def _hear(self, message: FromFront) -> None:
         match message:

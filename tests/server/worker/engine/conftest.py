@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.late_device import LateDevice, as_device
 from tests.server.worker.engine.engines import Started, engine_for
 from tests.server.worker.engine.gated import Rig
 
 from tectum_core.bundle import Repository, memory_of
+from tectum_core.launching import embedding_lane
+from tectum_core.predictor import Predictor
+from tectum_server.worker.engine import graphs
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.metrics import EngineMetrics
@@ -70,3 +74,15 @@ def three(root: Path, bare_folder: Path) -> int:
     for name in ("leg", "hand"):
         Repository(root).publish(bare_folder, name)
     return memory_of(bare_folder, "arm")
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
+    """A device for all models, whatever they are on."""
+    late = LateDevice()
+
+    def lane(predictor: Predictor, max_batch: int) -> object:
+        return embedding_lane(predictor, max_batch, lambda _: as_device(late))
+
+    monkeypatch.setattr(graphs, "embedding_lane", lane)
+    return late

@@ -48,6 +48,7 @@ class GatedPredictor:
 
     def __init__(self, clock: Clock) -> None:
         self.bundle = types.SimpleNamespace(version="v1")
+        self.lane: object = None
         self.batches: list[list[str]] = []
         self.free = False
         self.takes = 0.0

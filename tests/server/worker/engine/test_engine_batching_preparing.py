@@ -8,9 +8,10 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tectum_server.worker.engine.arrivals import Arrival
 from tectum_server.worker.engine.batching import Admitted, Batching, Reason, Refused, Waiting
 from tectum_server.worker.engine.cost import Cost, CostModel, Preparation
-from tectum_server.worker.engine.simulation import Arrival, simulate
+from tectum_server.worker.engine.simulation import simulate
 
 CONTROL, INTERACTIVE, BULK = 1, 2, 3
 SMALL, LARGE = Preparation("resize", 4), Preparation("resize", 60)

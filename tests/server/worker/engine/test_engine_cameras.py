@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tectum_server.worker.engine.arrivals import Arrival
 from tectum_server.worker.engine.batching import Batching, Reason
 from tectum_server.worker.engine.cameras import Answer, Camera, Stream
 from tectum_server.worker.engine.cost import Cost, Preparation
-from tectum_server.worker.engine.simulation import Arrival, simulate
+from tectum_server.worker.engine.simulation import simulate
 
 SECONDS, ROBOTS, HZ = 60, 32, 30
 
@@ -139,6 +140,25 @@ def test_frames_that_no_engine_could_answer_in_their_lifespan_fail_for_that() ->
     }
 
 
+def test_robots_of_which_more_frames_may_wait_have_no_more_turns_and_answers_in_order() -> None:
+    draw, period_ms = random.Random(0), 1000 / HZ
+    streams = [
+        Stream(Camera(draw.uniform(0, period_ms), period_ms, 30 * HZ, 5000, depth=1 + robot % 16))
+        for robot in range(ROBOTS)
+    ]
+
+    live(Cost(15, 25), streams)
+
+    counts = [len(stream.answers) for stream in streams]
+    assert max(counts) - min(counts) <= 0.2 * sum(counts) / ROBOTS
+    for stream in streams:
+        ids = [answer.frame for answer in stream.answers]
+        assert ids == sorted(set(ids))
+        assert all(one.newest - one.frame < stream.camera.depth for one in stream.answers)
+        assert all_told(stream)
+        assert not stream.failed
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 300), st.integers(5, 200), st.integers(1, 400)),
@@ -192,3 +212,134 @@ def test_calls_that_are_let_in_among_streams_are_in_time(
     ends = Counter(one.in_time if one.reason is None else one.reason for one in told)
     assert set(ends) <= {True, Reason.DEADLINE_UNREACHABLE}
     assert all(stream.answers for stream in streams)
+
+
+# ---------------------------------------------------------------- reading takes time
+
+AS_PREDICTED, WILD = (1.0, 1.0), (0.5, 3.0)
+"""What batches take, of what they should."""
+
+
+def live_read(
+    cost: Cost,
+    streams: list[Stream],
+    varies: tuple[float, float],
+    reads_ms: float,
+    max_batch: int = 16,
+) -> float:
+    """The same, each newer frame read before it can have a place."""
+    busy, draw = list[float](), random.Random(0)
+    simulate(
+        Batching(256, max_batch, priced(cost), kept_share=0.05),
+        [],
+        lambda _, size: cost.of(size) * draw.uniform(*varies),
+        lambda key, __, took_ms: None if key == "resize" else busy.append(took_ms),
+        streams,
+        reads_ms=reads_ms,
+    )
+    return sum(busy)
+
+
+def outdated_ms(stream: Stream, answer: Answer) -> int:
+    """How much newer the newest frame was, 0.1 s before the answer's batch began."""
+    camera, newest = stream.camera, answer.newest
+    while newest > answer.frame and camera.captured_ms(newest) > answer.began_ms - 100:
+        newest -= 1
+    return camera.captured_ms(newest) - answer.captured_ms
+
+
+def all_told(stream: Stream) -> bool:
+    """Whether each of its frames was, once."""
+    told = len(stream.answers) + stream.superseded + stream.stale + stream.failed.total()
+    return told == stream.camera.frames and len({one.frame for one in stream.answers}) == len(
+        stream.answers
+    )
+
+
+@pytest.mark.parametrize(
+    ("varies", "needs_ms"),
+    [
+        *[(varies, needs) for varies in (AS_PREDICTED, (0.7, 1.5), WILD) for needs in (0, 1)],
+        (AS_PREDICTED, 4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("cost", [Cost(35, 60), Cost(15, 25)], ids=str)
+def test_every_answer_is_of_the_newest_frame_there_was_a_moment_before_whatever_batches_take(
+    cost: Cost, varies: tuple[float, float], needs_ms: int
+) -> None:
+    seconds = 30
+    streams = fleet(5000, seconds, needs=Preparation("resize", needs_ms) if needs_ms else None)
+
+    busy_ms = live_read(cost, streams, varies, reads_ms=2.0)
+
+    counts = [len(stream.answers) for stream in streams]
+    assert all(outdated_ms(one, answer) <= 100 for one in streams for answer in one.answers)
+    assert max(counts) - min(counts) <= max(2, 0.2 * sum(counts) / ROBOTS)
+    assert busy_ms >= 0.95 * 1000 * seconds
+    assert all(all_told(stream) and not stream.failed for stream in streams)
+
+
+def test_of_batches_that_take_what_they_should_each_place_is_read_few_times() -> None:
+    streams = fleet(5000, seconds=30)
+
+    live_read(Cost(35, 60), streams, AS_PREDICTED, reads_ms=2.0)
+
+    asked = [times for stream in streams for times in stream.reads]
+    assert max(asked) <= 4
+
+
+def test_no_picture_is_read_anew_that_could_not_be_prepared_in_time() -> None:
+    streams = fleet(5000, seconds=30, needs=Preparation("resize", 60))
+
+    busy_ms = live_read(Cost(35, 60), streams, AS_PREDICTED, reads_ms=2.0)
+
+    asked = [times for stream in streams for times in stream.reads]
+    assert sum(asked) <= 1.2 * len(asked)  # once, and little more
+    assert busy_ms >= 0.5 * 1000 * 30  # what the engine prepares itself is one frame a place
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), st.integers(5, 200), st.integers(1, 3000)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.tuples(st.integers(0, 300), st.integers(1, 200)),
+    st.floats(0, 30),
+    st.integers(0, 40),
+    st.integers(1, 8),
+    st.integers(1, 4),
+)
+@settings(max_examples=40)
+def test_however_slowly_frames_are_read_each_is_told_of_once_and_no_place_is_asked_without_end(
+    cameras: list[tuple[int, int, int]],
+    priced_at: tuple[int, int],
+    reads_ms: float,
+    needs_ms: int,
+    max_batch: int,
+    depth: int,
+) -> None:
+    cost = Cost(*priced_at)
+    needs = Preparation("resize", needs_ms) if needs_ms else None
+    streams = [
+        Stream(
+            Camera(
+                first,
+                period,
+                20,
+                round(cost.of(1)) + needs_ms + lifespan,
+                preparation=needs,
+                depth=depth,
+            )
+        )
+        for first, period, lifespan in cameras
+    ]
+
+    live_read(cost, streams, WILD, reads_ms, max_batch)
+
+    assert all(all_told(stream) for stream in streams)
+    for stream in streams:
+        ids = [answer.frame for answer in stream.answers]
+        assert ids == sorted(ids)
+        assert all(times <= 20 for times in stream.reads)

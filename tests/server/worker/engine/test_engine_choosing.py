@@ -111,7 +111,7 @@ def test_another_host_and_another_shape_choose_for_themselves(
 ) -> None:  # fmt: skip
     choose(bare.bundle, "cpu", tmp_path)
     choose(full.bundle, "cpu", tmp_path)
-    monkeypatch.setattr(choosing, "kind_of_host", lambda _: "another")
+    monkeypatch.setattr(choosing, "kind_of_host", lambda *_: "another")
     choose(bare.bundle, "cpu", tmp_path)
 
     assert len(quick) == 3 * len(CANDIDATES)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tectum_server.worker.engine.arrivals import Arrival
 from tectum_server.worker.engine.recording import Recorder, read_recording
-from tectum_server.worker.engine.simulation import Arrival
 
 
 def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:

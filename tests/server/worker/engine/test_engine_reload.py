@@ -28,7 +28,7 @@ async def test_a_job_under_way_is_finished_by_the_version_that_took_it(
 ) -> None:
     version, swapped, release = newer(root, tmp_path), asyncio.Event(), threading.Event()
     engine.on_change(swapped.set)
-    engine._scheduler._compute.submit(release.wait)
+    engine._scheduler._threads.compute.submit(release.wait)
     jobs = [asyncio.create_task(engine.submit(job())) for _ in range(5)]
     await asyncio.sleep(0)  # all are admitted
 
@@ -72,7 +72,7 @@ async def test_jobs_prepared_for_a_version_wait_through_the_reload_and_are_its_o
     newer(root, tmp_path)
     swapped, release = asyncio.Event(), threading.Event()
     engine.on_change(swapped.set)
-    engine._scheduler._compute.submit(release.wait)
+    engine._scheduler._threads.compute.submit(release.wait)
     prepared = [replace(job(), version=old) for _ in range(3)]
     waiting = [asyncio.create_task(engine.submit(one)) for one in prepared]
     await asyncio.sleep(0)  # all are admitted

@@ -1,15 +1,13 @@
-"""What waits is kept new: who is asked, when, and what a job is computed from in the end."""
+"""What waits is kept new: a job's content, and that of a batch as it begins."""
 
 import asyncio
 import logging
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.server.worker.engine.gated import settle
 from tests.server.worker.renewals import Source
 
-from tectum_server.worker.engine.renewing import Renewed, ask_after, asks_again, freshen
+from tectum_server.worker.engine.renewing import Renewed, freshen
 from tectum_server.worker.jobs import Content, Item
 
 FAR = 1e9
@@ -18,26 +16,6 @@ FAR = 1e9
 
 def text(words: str) -> Item:
     return Item(text=words)
-
-
-@given(st.floats(0, 1e6))
-def test_who_runs_next_is_asked_while_the_batch_before_runs(expected_ms: float) -> None:
-    assert 0 <= ask_after(expected_ms) <= expected_ms / 1000
-
-
-def test_of_a_long_batch_the_next_is_asked_shortly_before_its_end() -> None:
-    assert ask_after(6000.0) == pytest.approx(5.75)
-    assert ask_after(100.0) == pytest.approx(0.05)
-
-
-def test_only_the_members_of_short_batches_are_asked_again_and_again() -> None:
-    assert asks_again(None)
-    assert asks_again(499.0)
-    assert not asks_again(500.0)
-
-
-def test_of_a_batch_whose_cost_nobody_knows_the_next_is_asked_at_once() -> None:
-    assert ask_after(None) == 0
 
 
 # ---------------------------------------------------------------- one job's content
@@ -187,7 +165,9 @@ async def test_where_somebody_would_be_too_late_nobody_is_waited_for(spare_ms: f
     assert not source.asked.is_set()
 
 
-async def test_who_was_asked_long_ago_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_was_asked_a_moment_ago_is_asked_anew_as_the_batch_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     source, now = Source(), [100.0]
     monkeypatch.setattr("tectum_server.worker.engine.renewing.time.monotonic", lambda: now[0])
     job = Renewed(source, lambda _: True)
@@ -196,12 +176,11 @@ async def test_who_was_asked_long_ago_is_asked_anew(monkeypatch: pytest.MonkeyPa
     await settle()
     source.has(text("new"))
 
-    job.ask_once()
-    await settle()
+    now[0] += 0.05
+    await freshen([job], 60_000.0, FAR)
     soon = list(source.settlements)
-    now[0] += 1.0
-    job.ask_once()
-    await settle()
+    now[0] += 0.11
+    await freshen([job], 60_000.0, FAR)
 
     assert (soon, source.settlements) == ([True], [True, True])
 
@@ -212,7 +191,7 @@ async def test_who_goes_on_giving_what_is_newer_is_not_waited_for() -> None:
 
     await asyncio.wait_for(freshen([job], 600_000.0, FAR), 5)
 
-    assert job.ask_once() is None
+    assert job.under_way is None
     await job.close()
 
 
@@ -225,3 +204,49 @@ async def test_the_members_of_a_short_batch_are_not_asked_any_more(
     await freshen([Renewed(source, lambda _: True)], expected_ms, FAR)
 
     assert not source.asked.is_set()
+
+
+async def test_a_short_batch_after_a_long_one_waits_too() -> None:
+    source, taken = Source(), list[str]()
+    source.has(text("newer"))
+    job = Renewed(source, lambda content: not taken.append(content.items[0].text))  # type: ignore[func-returns-value]
+
+    await freshen([job], 10.0, FAR, ran_ms=60_000.0)
+
+    assert taken == ["newer"]
+
+
+async def test_nobody_is_asked_who_had_no_use_for_the_last_one() -> None:
+    source = Source()
+    source.has(text("of another kind"))
+    job = Renewed(source, lambda _: False)
+    job.ask_once()
+    await settle()
+    source.has(text("too"))
+
+    job.ask_once()
+    await settle()
+
+    assert source.settlements == [False]
+
+
+@pytest.mark.parametrize("takes", [None, 3600.0])
+async def test_what_comes_meanwhile_is_told_how_long_a_batch_waits_at_most(
+    takes: float | None,
+) -> None:
+    source, waited = Source(), list[float]()
+    source.takes = takes
+    job = Renewed(source, lambda _: True)
+
+    await asyncio.wait_for(freshen([job], 1000.0, FAR, delayed=waited.append), 10)
+    await job.close()
+
+    assert waited == [50.0]
+
+
+async def test_a_batch_of_whom_nobody_is_asked_is_not_delayed() -> None:
+    calls = [Renewed(None, lambda _: True) for _ in range(3)]
+
+    await freshen(calls, 600_000.0, FAR, delayed=lambda _: pytest.fail("nobody is waited for"))
+
+    assert len(asyncio.all_tasks()) == 1

@@ -10,9 +10,9 @@ from tests.server.worker.engine.gated import GatedPredictor, Rig, lengths, refus
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.arrivals import Arrival
 from tectum_server.worker.engine.operations import batch_key
 from tectum_server.worker.engine.recording import Recorder, read_recording
-from tectum_server.worker.engine.simulation import Arrival
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import Item, ItemFailure, Rollout, Sequel
 from tectum_server.worker.jobs import Priority as P

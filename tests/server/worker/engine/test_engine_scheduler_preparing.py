@@ -352,3 +352,33 @@ async def test_a_device_that_fails_while_it_prepares_ends_the_service(rig: Seein
 
     assert failure.reason == errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
     assert (await refusal(rig.show(1))).reason == failure.reason
+
+
+async def test_a_frame_that_is_still_to_be_prepared_is_not_asked_for_a_newer_one(
+    rig: Seeing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.NEW_MS", 0.0)
+    rig.sees.takes = 3600.0
+    rig.sees.let_go()
+    await rig.show(1, side=SIDE)  # teaches what a batch costs
+    await rig.sees.begun()
+    source = Source()
+    busy = rig.show(2, side=SIDE)
+    await rig.sees.begun()
+    rig.sees.may_fit.clear()
+    task = rig.show(3, renewal=source, turn=0.0)
+    await rig.sees.fitting()
+    source.has(shown(4))
+    rig.scheduler._places[max(rig.scheduler._places)].progress.renewed.ask_once()
+    await settle()
+    asked = list(source.settlements)  # once, which is always worth its preparation
+    source.has(shown(5))
+
+    rig.sees.let_go()
+    await settle()
+    rig.sees.may_fit.set()
+    rig.sees.open()
+
+    assert seen(await task) == [4]
+    assert (asked, source.settlements) == ([True], [True])
+    await busy

@@ -184,6 +184,45 @@ async def test_a_long_batch_is_computed_from_what_is_newest_as_it_begins(rig: Ri
     assert source.settlements == [True]
 
 
+async def test_a_place_that_was_asked_before_is_asked_anew_as_a_long_batch_begins(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.ask_after", lambda _: 0.0)
+    monkeypatch.setattr("tectum_server.worker.engine.renewing.NEW_MS", 0.0)
+    await long_batches(rig)
+    source = Source()
+    source.has(text("newer"))
+    await rig.busy()
+    task = rig.submit("old", renewal=source)
+    await source.asked.wait()
+    await settle()
+    taken = list(source.settlements)
+    source.has(text("newest"))
+
+    rig.predictor.open()
+
+    assert lengths(await task) == [len("newest")]
+    assert (taken, source.settlements) == ([True], [True, True])
+
+
+async def test_a_long_batch_waits_for_nobody_while_calls_do() -> None:
+    rig = Rig(max_batch=1)
+    await long_batches(rig)
+    source = Source()
+    await rig.busy()
+    place = rig.submit("old", renewal=source, priority=Priority.CONTROL, turn=0.0)
+    call = rig.submit("call")
+    await settle()
+    source.has(text("newest"))
+
+    rig.predictor.open()
+    await asyncio.gather(place, call)
+
+    assert rig.predictor.batches[-2:] == [["old"], ["call"]]
+    assert source.settlements == []
+    await rig.scheduler.close()
+
+
 async def test_who_goes_as_a_long_batch_begins_is_left_out(rig: Rig) -> None:
     await long_batches(rig)
     source = Source()

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tectum_server.worker.engine.arrivals import Arrival, Told
 from tectum_server.worker.engine.batching import Batching, Reason
 from tectum_server.worker.engine.cost import Cost, CostModel
-from tectum_server.worker.engine.simulation import Arrival, Told, simulate
+from tectum_server.worker.engine.simulation import simulate
 
 CONTROL, INTERACTIVE, BULK = 1, 2, 3
 COST = Cost(4, 2)

@@ -211,7 +211,7 @@ class Taught:
 
     def hold(self) -> None:
         """Keep the compute thread busy."""
-        pool: ThreadPoolExecutor = self.engine._scheduler._compute
+        pool: ThreadPoolExecutor = self.engine._scheduler._threads.compute
         pool.submit(self.release.wait)
 
     def close(self) -> None:
@@ -239,7 +239,7 @@ def test_a_deadline_beyond_the_queue_is_unreachable_for_now(taught: Taught) -> N
     taught.hold()
     first = taught.front.client.begin("EmbedImages", images())
     policy = taught.engine._scheduler._policy
-    until(lambda: policy._busy_until_ms > 0)  # the engine has taken the first one
+    until(lambda: policy._under_way.until_ms > 0)  # the engine has taken the first one
 
     told = taught.front.client.refused("EmbedImages", images(), timeout=8)
 

@@ -167,6 +167,21 @@ def test_what_is_kept_is_all_that_a_later_frame_could_be_paired_with(gaps: list[
     assert len(ring) <= 61
 
 
+@given(st.integers(1, 16), st.lists(st.integers(1, 40), min_size=1, max_size=40))
+def test_what_frames_that_wait_could_be_paired_with_is_kept_for_them(
+    depth: int, gaps: list[int]
+) -> None:
+    ring, waiting, paired, now = Ring(Interval(SPEC)), list[Frame](), dict[int, Frame | None](), 0
+    for number, gap in enumerate(gaps):
+        now += gap
+        newest = shown(number, now / 1000)
+        waiting = [*waiting, newest][-depth:]
+        ring.add(newest, waiting[0])
+        paired[number] = ring.before(newest)
+
+        assert all(ring.before(frame) is paired[frame.frame_id] for frame in waiting)
+
+
 def test_no_more_is_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "_RING_BYTES", 1000)
     monkeypatch.setattr(kept, "_RING_FRAMES", 8)

@@ -195,6 +195,7 @@ LABELS = {
     "tectum_queue_duration_seconds": {"model", "op", "priority"},
     "tectum_compute_duration_seconds": {"model", "op"},
     "tectum_decode_duration_seconds": set(),
+    "tectum_loop_delay_seconds": set(),
     "tectum_batch_size": {"model", "op"},
     "tectum_queue_depth": {"priority"},
     "tectum_requests_refused": {"reason"},

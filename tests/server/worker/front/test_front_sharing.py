@@ -21,6 +21,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.sharing import SharedPlaces, Sharing
 
 PIXELS = picture(1, 20, 30)
+PLACES = 6
 PLACE = PIXELS.nbytes
 Opening = Callable[..., SharedPlaces]
 
@@ -38,7 +39,7 @@ def opened(folder: Path) -> Iterator[Opening]:
     found = list[SharedPlaces]()
 
     def open_places(place_bytes: int = PLACE) -> SharedPlaces:
-        found.append(SharedPlaces.make(shared_names.fresh("tectum-x"), place_bytes))
+        found.append(SharedPlaces.make(shared_names.fresh("tectum-x"), place_bytes, PLACES))
         return found[-1]
 
     yield open_places

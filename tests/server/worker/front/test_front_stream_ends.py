@@ -12,8 +12,9 @@ from tests.server.worker.messages import seconds
 from tests.server.worker.scripted import ScriptedEngine, zeros
 from tests.server.worker.serving import Camera, Fronted, Told, until
 
-from tectum.v1 import stream_pb2
+from tectum.v1 import call_pb2, stream_pb2
 from tectum_server.worker.failure import Failure
+from tectum_server.worker.front.call import Record
 from tectum_server.worker.front.frames import Arrivals
 from tectum_server.worker.jobs import Priority
 
@@ -41,6 +42,12 @@ FRAME = Request(frame=frame(1))
             "INVALID_ARGUMENT",
             "FIELD_OUT_OF_RANGE",
             ("setup.lifespan",),
+        ),
+        (
+            [Request(setup=Setup(embed=True, depth=17))],
+            "INVALID_ARGUMENT",
+            "FIELD_OUT_OF_RANGE",
+            ("setup.depth",),
         ),
         (
             [Request(setup=Setup(embed=True, lifespan=seconds(0)))],
@@ -186,7 +193,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(
 
     assert all(held)
     until(lambda: calls.in_flight.count == 0)
-    assert (calls._items, calls._streams) == (0, 0)
+    assert (calls._bookings.items, calls._streams) == (0, 0)
     until(lambda: calls.memory.used == 0)
 
 
@@ -197,7 +204,10 @@ def test_a_frame_takes_no_place_of_calls(
     stream = camera()
     stream.ready()
 
-    with calls.book(calls.settings.places, Priority.CONTROL):
+    record = Record("EmbedImages", "", priority=Priority.CONTROL)
+    call = calls.open(call_pb2.RequestOptions(), record, None)
+
+    with calls.book(calls.settings.places, call, {}):
         begin(stream, engine)
         engine.answers(zeros)
 

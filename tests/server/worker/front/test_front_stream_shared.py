@@ -28,7 +28,7 @@ SHM = Path("/dev/shm")
 class Robot:
     """A stream whose frames lie in shared memory, written by hand."""
 
-    def __init__(self, front: Fronted, **setup: bool) -> None:
+    def __init__(self, front: Fronted, **setup: int) -> None:
         asked = stream_pb2.StreamSetup(**{"embed": True, **setup})  # type: ignore[arg-type]
         self.camera = Camera(front.client, asked)
         self.offered = self.camera.ready().shares_memory
@@ -73,7 +73,7 @@ def robots(fronted: Callable[..., Fronted]) -> Iterator[Callable[..., Robot]]:
     """Streams of a front that gives shared memory."""
     front, opened = fronted(shared_memory_bytes=1 << 20), list[Robot]()
 
-    def start(**setup: bool) -> Robot:
+    def start(**setup: int) -> Robot:
         opened.append(Robot(front, **setup))
         return opened[-1]
 
@@ -99,6 +99,17 @@ def test_what_is_computed_is_what_lies_there(robot: Robot, engine: ScriptedEngin
         assert (result.frame_id, result.status) == (number, OK)
         (item,) = engine.begun.get(timeout=30).items
         np.testing.assert_array_equal(item.arrays[0], pixels)
+
+
+@pytest.mark.parametrize(("depth", "places"), [(1, 6), (4, 9)])
+def test_there_are_places_for_as_many_frames_as_may_wait(
+    robots: Callable[..., Robot], depth: int, places: int
+) -> None:
+    one = robots(depth=depth)
+
+    one.share()
+
+    assert one.told.places == places
 
 
 def test_smaller_frames_lie_there_too(robot: Robot, engine: ScriptedEngine) -> None:

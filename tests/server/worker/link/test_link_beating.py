@@ -12,6 +12,7 @@ from tectum.v1 import errors_pb2
 from tectum_server.worker.link import served
 from tectum_server.worker.link.beating import beat
 from tectum_server.worker.link.messages import Beat
+from tectum_server.worker.outlook import Outlook, Price, Step
 
 UNAVAILABLE = errors_pb2.ERROR_REASON_ENGINE_UNAVAILABLE
 
@@ -108,3 +109,22 @@ async def test_a_front_that_reads_nothing_is_sent_no_more_beats(
         sent.append(backs_up)
 
     assert sent == [True, Beat(), False]
+
+
+async def test_a_beat_tells_what_the_engine_has_to_do_to_a_front_that_has_asked_something(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+    price = Price("arm@v1", "embed_images", 1.0, 1.0, 1.0, 4)
+    told = Outlook(1.0, price, 0.1, (Step(1, 0.0, 1.0, 1.0, 2, 4, 0.5),), (price,))
+    engine.outlook = told
+    before = rig.remote.outlooks()
+    flying = asyncio.create_task(rig.remote.submit(job(IMAGE)))
+    await engine.begun.get()
+    while rig.remote.outlooks() != (told,):
+        await asyncio.sleep(0.01)
+
+    engine.free.set()
+    await flying
+
+    assert before == rig.remote.outlooks() == (None,)

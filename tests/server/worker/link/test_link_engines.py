@@ -23,6 +23,7 @@ from tectum_server.worker.jobs import (
     Renewal,
 )
 from tectum_server.worker.link.engines import Engines
+from tectum_server.worker.outlook import Outlook, Price
 
 CONTROL, INTERACTIVE, BULK = Priority.CONTROL, Priority.INTERACTIVE, Priority.BULK
 
@@ -349,3 +350,11 @@ async def test_whoever_lacks_a_model_that_is_asked_back_is_asked() -> None:
     engines.want("arm")
 
     assert [member.asked_back.qsize() for member in members] == [0, 1]
+
+
+async def test_what_all_engines_that_are_there_have_to_do_is_told() -> None:
+    engines = [OneOfSeveral(), OneOfSeveral(), OneOfSeveral("")]
+    price = Price("arm@v1", "embed_images", 1.0, 1.0, 1.0, 4)
+    engines[1].outlook = Outlook(1.0, price, 0.1, (), ())
+
+    assert list(Engines(engines).outlooks()) == [None, engines[1].outlook]

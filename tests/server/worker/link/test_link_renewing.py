@@ -41,8 +41,8 @@ class RenewingEngine(HeldEngine):
             return self.takes
 
         renewed = Renewed(renewal, take)
-        once = None if self.patient else renewed.ask_once()
-        renewed.ask()
+        renewed.ask() if self.patient else renewed.ask_once()
+        once = renewed.under_way
         try:
             await (self.free.wait() if once is None else asyncio.wait({once}))
             renewed.end()

@@ -1,0 +1,126 @@
+"""Large pictures stay in the message as it came: what is unpacked has their names in their places.
+
+Unpacking a message copies all that is in it, and so does asking it for a picture's bytes, while
+nothing else of the process runs: 30 ms each for the largest message, of which every other caller
+hears. So a picture's bytes are cut out before, and seen where they lie; without them a message is
+small. A name is not to be guessed, so that nobody sends one.
+
+Source of the format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from tectum.v1 import image_pb2
+
+__all__ = ["Parts", "Places", "pictures_in", "varint"]
+
+LARGE = 2**20
+"""Bytes of a message from which on that is done; a smaller one is copied in a millisecond."""
+_PART = 2**16
+"""Bytes of a picture that is left where it is."""
+_PICTURES = (image_pb2.Image.DESCRIPTOR, image_pb2.RawImage.DESCRIPTOR)
+Places = dict[int, Any]
+"""By field number: the same of a message in that field, or None for a picture's bytes."""
+
+
+class Parts:
+    """The pictures that were left where they are, of one message."""
+
+    def __init__(self) -> None:
+        self._mark = os.urandom(16)
+        self._parts: list[memoryview] = []
+
+    def of(self, data: bytes) -> bytes | memoryview:
+        """A picture's bytes, by what its message has in their place: their name, or themselves."""
+        if len(data) != len(self._mark) + 4 or not data.startswith(self._mark):
+            return data
+        return self._parts[int.from_bytes(data[len(self._mark) :], "big")]
+
+    def cut(self, data: bytes, places: Places) -> bytes:
+        """The message with names in place of large pictures.
+
+        One that is damaged, or small, is given back as it is: who unpacks it says the rest.
+        """
+        if len(data) < LARGE or not places:
+            return data
+        try:
+            return self._cut(memoryview(data), 0, len(data), places)
+        except IndexError:
+            self._parts.clear()
+            return data
+
+    def _cut(self, data: memoryview, at: int, end: int, places: Places) -> bytes:
+        """The same for what lies between."""
+        pieces, copied = list[bytes | memoryview](), at
+        while at < end:
+            key, at = varint(data, at)
+            match key & 7:
+                case 0:
+                    _, at = varint(data, at)
+                case 1:
+                    at += 8
+                case 2:
+                    named = at
+                    size, at = varint(data, at)
+                    begins, at, inside = at, at + size, places.get(key >> 3, ())
+                    if at > end:
+                        raise IndexError("it ends before it should")
+                    if inside is None and size >= _PART:
+                        piece = self._name(data[begins:at])
+                    elif inside:
+                        piece = self._cut(data, begins, at, inside)
+                    else:
+                        continue
+                    pieces += (data[copied:named], _as_varint(len(piece)), piece)
+                    copied = at
+                case 5:
+                    at += 4
+                case _:
+                    raise IndexError("groups are left to who unpacks them")
+        if at > end:
+            raise IndexError("it ends before it should")
+        return b"".join((*pieces, data[copied:end]))
+
+    def _name(self, part: memoryview) -> bytes:
+        self._parts.append(part)
+        return self._mark + (len(self._parts) - 1).to_bytes(4, "big")
+
+
+def pictures_in(message: Descriptor) -> Places:
+    """Where a message has pictures' bytes; empty: nowhere."""
+    places: Places = {}
+    for field in message.fields:
+        if field.message_type is not None:
+            if inside := pictures_in(field.message_type):
+                places[field.number] = inside
+        elif field.type == FieldDescriptor.TYPE_BYTES and message in _PICTURES:
+            places[field.number] = None
+    return places
+
+
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number, and where the next thing begins.
+
+    Raises:
+        IndexError: there is none.
+    """
+    value = shift = 0
+    while data[at] > 127:
+        value |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if shift > 63:
+            raise IndexError("no number is so long")
+    return value | data[at] << shift, at + 1
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*found, value))
