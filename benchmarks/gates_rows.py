@@ -80,7 +80,11 @@ _APART = Own(f"{TRUNK}, spread", gates_trunk.SPREAD_RULE)
 _KNN = (Own(NEIGHBOURS, gates_trunk.FEATURES_RULE), _APART, *_PROBES)
 _FILLED = Own("masked image, error", gates.IMAGE_RULE)
 _ACTIONS_FILLED = Own("masked actions", gates.HIDDEN_ACTIONS_RULE)
-_VIEWS = "milder views (area from 0.6, colour 0.2, no grey), 130 steps of 64: neighbours 0.13"
+_VIEWS = (
+    "milder views (area from 0.6, colour 0.2, no grey), 130 steps of 64: neighbours 0.13; 500 "
+    "steps, judged, seed 0: 0.55; on the episodes that recipes are chosen on (PCA-256 0.51) 500 "
+    "steps 0.57, 650 (chosen) 0.63"
+)
 _QUEUES = (
     "on the episodes that recipes are chosen on (neighbours; standardised pixels 0.50, simclr "
     "0.57), 300 steps each: a queue of 2,048 of 12 whole episodes 0.48; of 768 0.54, but vectors "
