@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
-import pytest
 from tests.bundles import INTERVAL, picture
-from tests.server.worker.asking import IMAGE, NO_IMAGE
-from tests.server.worker.frames import OK, PAIRED, STALE, SUPERSEDED, begin, frame, statuses
+from tests.server.worker.frames import OK, PAIRED, SUPERSEDED, begin, frame, statuses
 from tests.server.worker.messages import raw
 from tests.server.worker.scripted import ScriptedEngine, zeros
-from tests.server.worker.serving import Camera, Fronted, until
+from tests.server.worker.serving import Camera
 
 PICTURES = [picture(seed, 8, 8) for seed in range(6)]
 
@@ -23,12 +20,17 @@ def send(stream: Camera, *numbers: int) -> None:
         stream.send(frame(number, image=raw(PICTURES[number])))
 
 
+def begun(stream: Camera, engine: ScriptedEngine) -> Camera:
+    """A stream whose first frame has the place."""
+    stream.ready()
+    begin(stream, engine)
+    return stream
+
+
 def test_as_many_frames_as_may_wait_are_all_answered_in_order(
     camera: Callable[..., Camera], engine: ScriptedEngine
 ) -> None:
-    stream = camera(depth=4)
-    stream.ready()
-    begin(stream, engine)
+    stream = begun(camera(depth=4), engine)
 
     send(stream, 2, 3, 4, 5)
     engine.answers(zeros)
@@ -42,9 +44,7 @@ def test_as_many_frames_as_may_wait_are_all_answered_in_order(
 def test_one_more_supersedes_the_oldest_that_waits(
     camera: Callable[..., Camera], engine: ScriptedEngine
 ) -> None:
-    stream = camera(depth=2)
-    stream.ready()
-    begin(stream, engine)
+    stream = begun(camera(depth=2), engine)
 
     send(stream, 2, 3, 4)
     outdone = stream.result()
@@ -57,9 +57,7 @@ def test_one_more_supersedes_the_oldest_that_waits(
 def test_the_place_is_for_the_oldest_of_the_newest(
     camera: Callable[..., Camera], engine: ScriptedEngine
 ) -> None:
-    stream = camera(depth=2)
-    stream.ready()
-    begin(stream, engine)
+    stream = begun(camera(depth=2), engine)
     send(stream, 2, 3, 4)
     stream.result()
 
@@ -91,33 +89,3 @@ def test_a_frame_that_waited_is_paired_with_the_one_before_it(
     assert statuses(list(results.values())) == dict.fromkeys((0, *range(2, 10)), OK)
     assert [results[n].latent_action_status for n in range(2, 10)] == [PAIRED] * 8
     assert [results[n].earlier_frame_id for n in range(2, 10)] == list(range(1, 9))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_whatever_the_engine_takes_every_frame_gets_exactly_one_answer(
-    camera: Callable[..., Camera], front: Fronted, engine: ScriptedEngine, seed: int
-) -> None:
-    draw = random.Random(seed)
-    stream = camera(latent_actions=True, depth=3)
-    stream.ready()
-    at = time.time()
-    stream.send(frame(0, at))
-    engine.begun.get(timeout=30)
-    for number in range(1, 40):
-        at += draw.choice((INTERVAL, INTERVAL / 2, 3.0))
-        stream.send(frame(number, at, image=draw.choice((IMAGE, IMAGE, NO_IMAGE))))
-        if draw.random() < 0.5:
-            asked = engine.begin_newest()
-            try:
-                asked.result(0.05)
-            except TimeoutError:
-                asked.cancel()
-            else:
-                engine.settle(taken=draw.random() < 0.5)
-
-    engine.answers(zeros)
-    results = stream.finish()
-
-    assert sorted(statuses(results)) == list(range(40))
-    assert STALE not in statuses(results).values()
-    until(lambda: front.front._calls.memory.used == 0)

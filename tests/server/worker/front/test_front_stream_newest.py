@@ -289,12 +289,13 @@ def test_a_frame_without_a_pair_does_not_take_the_place_of_one_that_has_it(
 # ---------------------------------------------------------------- nothing is lost
 
 
+@pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_the_engine_takes_every_frame_gets_exactly_one_answer(
-    camera: Callable[..., Camera], front: Fronted, engine: ScriptedEngine, seed: int
+    camera: Callable[..., Camera], front: Fronted, engine: ScriptedEngine, seed: int, depth: int
 ) -> None:
     draw = random.Random(seed)
-    stream = camera(latent_actions=True)
+    stream = camera(latent_actions=True, depth=depth)
     stream.ready()
     at = time.time()
     stream.send(frame(0, at))
@@ -315,6 +316,7 @@ def test_whatever_the_engine_takes_every_frame_gets_exactly_one_answer(
 
     assert sorted(statuses(results)) == list(range(40))
     assert statuses(results)[0] in (OK, SUPERSEDED)
+    assert STALE not in statuses(results).values()
     until(lambda: front.front._calls.memory.used == 0)
 
 

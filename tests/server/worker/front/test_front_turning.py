@@ -30,4 +30,14 @@ async def test_a_loop_that_was_kept_says_how_long(monkeypatch: pytest.MonkeyPatc
 def test_a_front_measures_its_loop(fronted: Callable[..., Fronted]) -> None:
     front = fronted()
 
-    until(lambda: (front.metric("tectum_loop_delay_seconds_count") or 0.0) > 2)
+    def rings() -> float:
+        return front.metric("tectum_loop_delay_seconds_count") or 0.0
+
+    until(lambda: rings() > 2)
+
+    told = front.metric("tectum_loop_delay_seconds_sum")
+    assert told is not None
+    assert 0 <= told < 60  # seconds, of a loop that turns
+    before = rings()
+    until(lambda: rings() > before)
+    assert rings() > before
