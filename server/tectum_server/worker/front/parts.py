@@ -4,8 +4,6 @@ Unpacking a message copies all that is in it, and so does asking it for a pictur
 nothing else of the process runs: 30 ms each for the largest message, of which every other caller
 hears. So a picture's bytes are cut out before, and seen where they lie; without them a message is
 small. A name is not to be guessed, so that nobody sends one.
-
-Source of the format: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -16,8 +14,9 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tectum.v1 import image_pb2
+from tectum_server.worker.front.fields import DELIMITED, GROUPS, as_varint, fields
 
-__all__ = ["Parts", "Places", "pictures_in", "varint"]
+__all__ = ["Parts", "Places", "pictures_in"]
 
 LARGE = 2**20
 """Bytes of a message from which on that is done; a smaller one is copied in a millisecond."""
@@ -57,33 +56,20 @@ class Parts:
     def _cut(self, data: memoryview, at: int, end: int, places: Places) -> bytes:
         """The same for what lies between."""
         pieces, copied = list[bytes | memoryview](), at
-        while at < end:
-            key, at = varint(data, at)
-            match key & 7:
-                case 0:
-                    _, at = varint(data, at)
-                case 1:
-                    at += 8
-                case 2:
-                    named = at
-                    size, at = varint(data, at)
-                    begins, at, inside = at, at + size, places.get(key >> 3, ())
-                    if at > end:
-                        raise IndexError("it ends before it should")
-                    if inside is None and size >= _PART:
-                        piece = self._name(data[begins:at])
-                    elif inside:
-                        piece = self._cut(data, begins, at, inside)
-                    else:
-                        continue
-                    pieces += (data[copied:named], _as_varint(len(piece)), piece)
-                    copied = at
-                case 5:
-                    at += 4
-                case _:
-                    raise IndexError("groups are left to who unpacks them")
-        if at > end:
-            raise IndexError("it ends before it should")
+        for number, kind, named, begins, ends in fields(data, at, end):
+            if kind in GROUPS:
+                raise IndexError("groups are left to who unpacks them")
+            if ends > end:
+                raise IndexError("it ends before it should")
+            inside = places.get(number, ()) if kind == DELIMITED else ()
+            if inside is None and ends - begins >= _PART:
+                piece = self._name(data[begins:ends])
+            elif inside:
+                piece = self._cut(data, begins, ends, inside)
+            else:
+                continue
+            pieces += (data[copied:named], as_varint(len(piece)), piece)
+            copied = ends
         return b"".join((*pieces, data[copied:end]))
 
     def _name(self, part: memoryview) -> bytes:
@@ -101,26 +87,3 @@ def pictures_in(message: Descriptor) -> Places:
         elif field.type == FieldDescriptor.TYPE_BYTES and message in _PICTURES:
             places[field.number] = None
     return places
-
-
-def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A number, and where the next thing begins.
-
-    Raises:
-        IndexError: there is none.
-    """
-    value = shift = 0
-    while data[at] > 127:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if shift > 63:
-            raise IndexError("no number is so long")
-    return value | data[at] << shift, at + 1
-
-
-def _as_varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*found, value))

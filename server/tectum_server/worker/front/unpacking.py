@@ -6,13 +6,12 @@ An empty item is two bytes on the wire and a hundred once it is unpacked: the la
 would be gigabytes, and unpacking it would keep every other caller waiting for seconds. So a
 message with more in it than any request has use for is not unpacked at all. Counting goes
 through the message's fields, not its bytes: for pictures that is a handful of steps.
-
-Source of the format: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,8 @@ from google.protobuf.message import DecodeError
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.parts import Parts, pictures_in, varint
+from tectum_server.worker.front.fields import DELIMITED, fields
+from tectum_server.worker.front.parts import Parts, pictures_in
 
 __all__ = ["Packed", "Unpacking", "elements"]
 
@@ -109,30 +109,17 @@ def elements(data: bytes, known: _Known, most: int) -> int:
 
 def _left(data: bytes, at: int, end: int, known: _Known, left: int) -> int:
     """How many more there may be, after those in a part of the bytes."""
-    try:
-        while at < end and left > 0:
-            left -= 1
-            key, at = varint(data, at)
-            match key & 7:
-                case 0:
-                    _, at = varint(data, at)
-                case 1:
-                    at += 8
-                case 2:
-                    size, at = varint(data, at)
-                    if key >> 3 in known:
-                        inside = known[key >> 3]
-                        if inside is None:
-                            left -= size
-                        else:
-                            left = _left(data, at, min(at + size, end), inside, left)
-                    at += size
-                case 5:
-                    at += 4
-                case _:  # a group begins or ends: its fields are counted like any
-                    pass
-    except IndexError:
-        pass
+    with suppress(IndexError):
+        for number, kind, _, begins, ends in fields(data, at, end):
+            left -= 1  # a group begins or ends: its fields are counted like any
+            if kind == DELIMITED and number in known:
+                inside = known[number]
+                if inside is None:
+                    left -= ends - begins
+                else:
+                    left = _left(data, begins, min(ends, end), inside, left)
+            if left <= 0:
+                break
     return max(left, 0)
 
 
