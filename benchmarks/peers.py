@@ -48,7 +48,7 @@ from tectum_core.bundle import Repository, read_bundle
 from tectum_core.image import decode
 from tectum_core.numerics import REFERENCE, Numerics
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.choosing import choose
+from tectum_server.worker.engine.models.choosing import choose
 
 HERE = Path(__file__).parent
 CALLERS, SHARES = (1, 16, 64), (0.5, 0.8, 1.0, 2.0)

@@ -30,7 +30,12 @@ from tectum_core.bundle import Repository, read_bundle
 from tectum_core.golden import GoldenMismatch, check_golden
 from tectum_core.numerics import REFERENCE, Numerics
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine.choosing import CANDIDATES, choose, keep_compiled, kind_of_host
+from tectum_server.worker.engine.models.choosing import (
+    CANDIDATES,
+    choose,
+    keep_compiled,
+    kind_of_host,
+)
 
 BATCHES = (1, 8, 32)
 FASTER, CLOSE, STARTS, HOPELESS = 2.0, 0.999, 20.0, 0.7

@@ -18,11 +18,11 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tectum_server.worker.engine.arrivals import Arrival, Told
-from tectum_server.worker.engine.batching import Batching
-from tectum_server.worker.engine.cost import Cost, CostModel
-from tectum_server.worker.engine.recording import read_recording
-from tectum_server.worker.engine.simulation import simulate
+from tectum_server.worker.engine.policy.batching import Batching
+from tectum_server.worker.engine.policy.cost import Cost, CostModel
+from tectum_server.worker.engine.replay.arrivals import Arrival, Told
+from tectum_server.worker.engine.replay.recording import read_recording
+from tectum_server.worker.engine.replay.simulation import simulate
 from tectum_server.worker.jobs import Priority
 
 _MIX = {Priority.CONTROL: 1, Priority.INTERACTIVE: 80, Priority.BULK: 19}

@@ -18,7 +18,8 @@ from typing import Any
 MARKS = {"raise": 1, "memory": 2, "crash": 3}
 """What the first four rows of a picture are filled with, by what happens to who touches it: in the
 engine as it is, in the front plus 10."""
-_ENGINE, _FRONT = "tectum_server.worker.engine.running", "tectum_server.worker.front.images"
+_ENGINE = "tectum_server.worker.engine.computing.running"
+_FRONT = "tectum_server.worker.front.images"
 
 
 def _befall(picture: Any, plus: int) -> None:

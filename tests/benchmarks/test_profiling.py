@@ -27,7 +27,7 @@ def test_lines_of_one_module_are_one() -> None:
 
 
 def test_other_rooms_have_their_packages_name() -> None:
-    thread = "compute_0;run_batch (/a/tectum_server/worker/engine/operations.py:4)"
+    thread = "compute_0;run_batch (/a/tectum_server/worker/engine/computing/operations.py:4)"
     core = f"{thread};forward (/a/tectum_core/model/vision.py:9)"
 
     assert modules(f"{core};linear (torch/nn/functional.py:5) 4\n") == {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from replay import Limits, capacity, invented, main, played
-from tectum_server.worker.engine.cost import Cost
-from tectum_server.worker.engine.recording import Recorder
+from tectum_server.worker.engine.policy.cost import Cost
+from tectum_server.worker.engine.replay.recording import Recorder
 from tectum_server.worker.jobs import Priority
 
 COST = Cost(3.0, 4.0)

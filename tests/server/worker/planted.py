@@ -19,7 +19,8 @@ __all__ = ["Ended", "asked_once"]
 
 _PROGRAM = """
 import sys, threading
-from tectum_server.worker.engine import process, scheduler
+from tectum_server.worker.engine import process
+from tectum_server.worker.engine.scheduling import scheduler
 
 {fault}
 sys.exit(process.main())

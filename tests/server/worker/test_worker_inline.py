@@ -18,8 +18,9 @@ from tests.server.worker.serving import PATIENCE, Caller, Inline, Loop, Told
 from tectum.v1 import model_pb2
 from tectum_core.bundle import Repository
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import running, scheduler
-from tectum_server.worker.engine.operations import run_batch
+from tectum_server.worker.engine.computing import running
+from tectum_server.worker.engine.computing.operations import run_batch
+from tectum_server.worker.engine.scheduling import scheduler
 from tectum_server.worker.serve import CannotServe
 
 

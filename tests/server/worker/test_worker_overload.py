@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tectum_server.worker.engine.batching import Admitted, Batching, Waiting
-from tectum_server.worker.engine.cost import CostModel
-from tectum_server.worker.engine.foretelling import outlook
+from tectum_server.worker.engine.policy.batching import Admitted, Batching, Waiting
+from tectum_server.worker.engine.policy.cost import CostModel
+from tectum_server.worker.engine.scheduling.foretelling import outlook
 from tectum_server.worker.link.beating import BEAT_SECONDS
 from tectum_server.worker.outlook import Asked, Outlook, done
 

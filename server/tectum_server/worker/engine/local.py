@@ -14,10 +14,10 @@ import torch
 
 from tectum.v1 import errors_pb2
 from tectum_core.bundle import Repository
-from tectum_server.worker.engine.keeping import Keeper
-from tectum_server.worker.engine.loading import line
-from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.scheduler import Scheduler
+from tectum_server.worker.engine.models.keeping import Keeper
+from tectum_server.worker.engine.models.loading import line
+from tectum_server.worker.engine.replay.recording import Recorder
+from tectum_server.worker.engine.scheduling.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import RETRYABLE
 from tectum_server.worker.jobs import Job, JobResult, ModelEntry, Renewal

@@ -20,8 +20,8 @@ from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.catalogue import ServedModel
 from tectum_server.worker.front.memory import Share
-from tectum_server.worker.front.parts import Parts
-from tectum_server.worker.front.wire import checked_enum
+from tectum_server.worker.front.messages.parts import Parts
+from tectum_server.worker.front.messages.wire import checked_enum
 from tectum_server.worker.jobs import ItemFailure, JobResult, Priority
 
 __all__ = [

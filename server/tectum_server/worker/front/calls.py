@@ -33,9 +33,9 @@ from tectum_server.worker.front.call import (
 )
 from tectum_server.worker.front.catalogue import Catalogue
 from tectum_server.worker.front.memory import Memory
-from tectum_server.worker.front.parts import Parts
+from tectum_server.worker.front.messages.parts import Parts
+from tectum_server.worker.front.messages.unpacking import Packed
 from tectum_server.worker.front.status import brief, code_of, to_grpc
-from tectum_server.worker.front.unpacking import Packed
 from tectum_server.worker.in_flight import InFlight
 from tectum_server.worker.jobs import Engine, Job, JobResult, Priority, Renewal
 from tectum_server.worker.metrics import FrontMetrics

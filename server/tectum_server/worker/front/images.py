@@ -27,7 +27,7 @@ from tectum_core.image import ImageError, TooLarge, Unreadable, decode, probe
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.decoding import UrgentFirst
-from tectum_server.worker.front.parts import Parts
+from tectum_server.worker.front.messages.parts import Parts
 from tectum_server.worker.front.sharing import SharedPicture
 from tectum_server.worker.metrics import FrontMetrics
 

@@ -13,17 +13,17 @@ from tectum.v1 import (
     rollout_pb2,
 )
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front import latents, reconstruction, rollouts, similarity
-from tectum_server.worker.front.batches import compute_items
 from tectum_server.worker.front.call import Call, Context
 from tectum_server.worker.front.calls import Calls
-from tectum_server.worker.front.clips import read_clips
 from tectum_server.worker.front.images import ImageReader
+from tectum_server.worker.front.messages.wire import out_of_range
+from tectum_server.worker.front.methods import latents, reconstruction, rollouts, similarity
+from tectum_server.worker.front.methods.batches import compute_items
+from tectum_server.worker.front.methods.clips import read_clips
+from tectum_server.worker.front.methods.texts import checked_text
+from tectum_server.worker.front.methods.vectors import VectorRequest
 from tectum_server.worker.front.sharing import Sharing
-from tectum_server.worker.front.stream import PerceptionStream
-from tectum_server.worker.front.texts import checked_text
-from tectum_server.worker.front.vectors import VectorRequest
-from tectum_server.worker.front.wire import out_of_range
+from tectum_server.worker.front.stream.stream import PerceptionStream
 from tectum_server.worker.jobs import EmbedClips, EmbedImages, EmbedTexts, Item
 
 __all__ = ["Perception"]

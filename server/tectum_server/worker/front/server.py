@@ -14,18 +14,18 @@ from prometheus_client import CollectorRegistry
 
 from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_grpc
 from tectum_server.listening import cannot_listen, check_pair, what_is_wrong
-from tectum_server.worker.front.access import Access
-from tectum_server.worker.front.admission import Admission
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
-from tectum_server.worker.front.guests import Bounds, Guests
-from tectum_server.worker.front.health import Health
+from tectum_server.worker.front.door.access import Access
+from tectum_server.worker.front.door.admission import Admission
+from tectum_server.worker.front.door.guests import Bounds, Guests
+from tectum_server.worker.front.door.health import Health
 from tectum_server.worker.front.images import ImageReader
+from tectum_server.worker.front.messages.unpacking import Unpacking
 from tectum_server.worker.front.models import Models
 from tectum_server.worker.front.perception import Perception
 from tectum_server.worker.front.sharing import Sharing
 from tectum_server.worker.front.turning import watch
-from tectum_server.worker.front.unpacking import Unpacking
 from tectum_server.worker.jobs import Engine
 from tectum_server.worker.metrics import FrontMetrics
 from tectum_server.worker.settings import WorkerSettings

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tectum.v1 import errors_pb2, stream_pb2
 from tectum_server.worker import shared_names
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front.wire import out_of_range
+from tectum_server.worker.front.messages.wire import out_of_range
 
 __all__ = ["SharedPicture", "SharedPlaces", "Sharing"]
 

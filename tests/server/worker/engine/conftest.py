@@ -15,8 +15,8 @@ from tests.server.worker.engine.gated import Rig
 from tectum_core.bundle import Repository, memory_of
 from tectum_core.launching import embedding_lane
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import graphs
 from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.models import graphs
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.metrics import EngineMetrics
 

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_core.tokenizer import EncodedText
-from tectum_server.worker.engine.recording import Recorder
-from tectum_server.worker.engine.scheduler import Scheduler
+from tectum_server.worker.engine.replay.recording import Recorder
+from tectum_server.worker.engine.scheduling.scheduler import Scheduler
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.jobs import (
     EmbedTexts,

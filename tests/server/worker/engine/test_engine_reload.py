@@ -13,9 +13,9 @@ from tests.server.worker.engine.engines import job, newer, vector
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
-from tectum_server.worker.engine import loading
-from tectum_server.worker.engine.cost import CostModel
 from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.models import loading
+from tectum_server.worker.engine.policy.cost import CostModel
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.metrics import EngineMetrics

@@ -18,7 +18,7 @@ from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.catalogue import ServedModel
 from tectum_server.worker.front.images import ImageReader
 from tectum_server.worker.front.memory import Memory
-from tectum_server.worker.front.parts import Parts
+from tectum_server.worker.front.messages.parts import Parts
 from tectum_server.worker.jobs import ModelEntry, Priority
 from tectum_server.worker.outlook import Outlook, Price, Step
 

@@ -22,8 +22,8 @@ from tectum.v1 import (
     tensor_pb2,
 )
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.front import latents, reconstruction, rollouts, similarity
 from tectum_server.worker.front.call import Call, Record
+from tectum_server.worker.front.methods import latents, reconstruction, rollouts, similarity
 from tectum_server.worker.front.perception import Perception
 
 MANY = 100_000

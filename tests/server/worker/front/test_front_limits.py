@@ -11,8 +11,8 @@ from tests.server.worker.scripted import ScriptedEngine, zeros
 from tests.server.worker.serving import Camera, Fronted, until
 
 from tectum.v1 import stream_pb2
-from tectum_server.worker.front import incoming
 from tectum_server.worker.front import server as serving
+from tectum_server.worker.front.stream import incoming
 
 Setup = stream_pb2.StreamSetup
 

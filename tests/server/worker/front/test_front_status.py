@@ -14,8 +14,8 @@ from tests.server.worker.asking import ADMIN, STRANGER, USER
 
 from tectum.v1 import errors_pb2
 from tectum_server.worker.failure import CODES, RETRYABLE, Failure, reason_name
-from tectum_server.worker.front.access import Access
-from tectum_server.worker.front.batches import raise_if_all_failed
+from tectum_server.worker.front.door.access import Access
+from tectum_server.worker.front.methods.batches import raise_if_all_failed
 from tectum_server.worker.front.status import DOMAIN, brief, code_of, item_error, to_grpc
 
 REASONS = st.sampled_from(sorted(CODES))

@@ -12,7 +12,7 @@ from tests.server.worker.linked import IMAGE, LATER, HeldEngine, Rig, failure, j
 from tests.server.worker.renewals import Source
 
 from tectum.v1 import errors_pb2
-from tectum_server.worker.engine.renewing import Renewed
+from tectum_server.worker.engine.scheduling.renewing import Renewed
 from tectum_server.worker.jobs import (
     Content,
     EmbedImages,

@@ -1,0 +1,1 @@
+"""What came to an engine, kept and played back: the policy in a time that is counted."""

@@ -1,0 +1,1 @@
+"""The policy set going: jobs, threads and the clock, and what callers and fronts are told."""

@@ -1,0 +1,1 @@
+"""Who may ask at all, and what anybody may: credentials, health, reflection."""

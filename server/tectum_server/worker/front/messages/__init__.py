@@ -1,0 +1,1 @@
+"""Messages as bytes: counted, unpacked, and made numpy."""

@@ -1,0 +1,1 @@
+"""StreamPerception: what a camera sends, what is answered, and in which order."""
