@@ -56,7 +56,8 @@ class Caller(Protocol):
         """What a file's vector is, [D].
 
         Raises:
-            OSError: it is not there, or refuses.
+            OSError: it is not there yet.
+            RuntimeError: it does not take what it is asked with.
         """
 
 
@@ -95,7 +96,10 @@ class _Http:
 
     async def vector(self, number: int) -> NDArray[np.float32]:
         try:
-            answer = (await self._post(self._bodies[number])).raise_for_status()
+            answer = await self._post(self._bodies[number])
+            if answer.is_client_error:  # which no waiting mends
+                raise RuntimeError(f"{answer.status_code}: {answer.text[:200]}")
+            answer.raise_for_status()
         except httpx.HTTPError as error:
             raise OSError(str(error)) from error
         return np.array(self._way.vector(answer.content), np.float32)

@@ -1,9 +1,9 @@
 """The tower behind LitServe: base64 in JSON in, JSON out.
 
 python litserve_server.py PORT
-"""
 
-from __future__ import annotations
+Annotations are no strings here: the server makes its endpoint of decode_request's.
+"""
 
 import base64
 import sys
