@@ -35,7 +35,7 @@ class _FrameStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     FRAME_STATUS_OK: _FrameStatus.ValueType  # 1
     """Answered."""
     FRAME_STATUS_STALE: _FrameStatus.ValueType  # 2
-    """Outlived its lifespan before the engine could take it."""
+    """Outlived its lifespan before the engine could take it, or while its answer waited to be sent."""
     FRAME_STATUS_SUPERSEDED: _FrameStatus.ValueType  # 3
     """A newer frame of the same stream, or as many as may wait (StreamSetup.depth), arrived before the engine
     could take this one.
@@ -53,7 +53,7 @@ FRAME_STATUS_UNSPECIFIED: FrameStatus.ValueType  # 0
 FRAME_STATUS_OK: FrameStatus.ValueType  # 1
 """Answered."""
 FRAME_STATUS_STALE: FrameStatus.ValueType  # 2
-"""Outlived its lifespan before the engine could take it."""
+"""Outlived its lifespan before the engine could take it, or while its answer waited to be sent."""
 FRAME_STATUS_SUPERSEDED: FrameStatus.ValueType  # 3
 """A newer frame of the same stream, or as many as may wait (StreamSetup.depth), arrived before the engine
 could take this one.
@@ -563,7 +563,9 @@ class FrameResult(google.protobuf.message.Message):
 
     @property
     def age(self) -> google.protobuf.duration_pb2.Duration:
-        """The frame's age when its answer was sent, on the worker's clock, never negative."""
+        """The frame's age when its answer was sent, on the worker's clock, never negative. What then lies unread on
+        the client's side grows older there.
+        """
 
     def __init__(
         self,

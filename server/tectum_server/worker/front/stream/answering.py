@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, replace
 
 from tectum.v1 import errors_pb2, image_pb2, model_pb2, stream_pb2
-from tectum_server.worker.durations import duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call, item_failure
 from tectum_server.worker.front.calls import Calls
@@ -319,7 +318,6 @@ class Answering:
                 result.latent_action_status = stream_pb2.LATENT_ACTION_STATUS_OK
                 result.earlier_frame_id = seen.earlier.frame_id
         result.info.CopyFrom(call.info())
-        result.age.CopyFrom(duration(seen.frame.age))
         return result
 
 

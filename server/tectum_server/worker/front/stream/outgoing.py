@@ -1,11 +1,14 @@
 """What a stream's client is told: one answer a frame, in order, and what else it has asked for.
 
-All that waits is bounded: whoever answers waits for a client that does not read.
+All that waits is bounded: whoever answers waits for a client that does not read. How old a frame
+is, and whether it is too old, is judged as its answer leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass
 
 from tectum.v1 import errors_pb2, stream_pb2
 from tectum_server.worker.durations import duration
@@ -18,11 +21,27 @@ from tectum_server.worker.front.stream.frames import Frame
 __all__ = ["Outgoing"]
 
 _OUTBOX = 64
+"""Messages that may wait to be sent."""
+_ANSWERS = 2
+"""Of these, so many with what the engine found, the one that is being sent included: a link is kept
+busy by two, and more would only grow old behind a client that does not read."""
 _TOO_LATE = frozenset(
     {errors_pb2.ERROR_REASON_DEADLINE_PASSED, errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE}
 )
 """Of a frame's age: one that could never be answered within its lifespan is refused otherwise."""
+_STALE = stream_pb2.FRAME_STATUS_STALE
 _Response = stream_pb2.StreamPerceptionResponse
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What waits to be sent."""
+
+    response: _Response
+    frame: Frame | None = None
+    """Whose answer it is; None: no frame's."""
+    leaves_by: float | None = None
+    """Until when what the engine found is of use, monotonic seconds; None: it found nothing."""
 
 
 class Outgoing:
@@ -38,14 +57,19 @@ class Outgoing:
         self._calls = calls
         self._context = context
         self._record = record
-        self._waiting: asyncio.Queue[_Response | None] = asyncio.Queue(_OUTBOX)
+        self._waiting: asyncio.Queue[_Said | None] = asyncio.Queue(_OUTBOX)
+        self._places = asyncio.Semaphore(_ANSWERS)
 
     async def send(self) -> None:
         """Send what is put, until the end is."""
-        while (response := await self._waiting.get()) is not None:
-            if response.HasField("clock"):
-                response.clock.sent_time.GetCurrentTime()
-            await self._context.write(response)
+        while (said := await self._waiting.get()) is not None:
+            if said.frame is not None:
+                self._judge(said.response.result, said.frame, said.leaves_by)
+            if said.response.HasField("clock"):
+                said.response.clock.sent_time.GetCurrentTime()
+            await self._context.write(said.response)
+            if said.leaves_by is not None:
+                self._places.release()
 
     async def end(self) -> None:
         """Nothing more is put."""
@@ -53,13 +77,18 @@ class Outgoing:
 
     async def put(self, response: _Response) -> None:
         """Say anything but what became of a frame."""
-        await self._waiting.put(response)
+        await self._waiting.put(_Said(response))
 
-    async def answer(self, result: stream_pb2.FrameResult) -> None:
-        """Say what became of a frame."""
-        status = stream_pb2.FrameStatus.Name(result.status)
-        self._record.frames[status.removeprefix("FRAME_STATUS_").lower()] += 1
-        await self._waiting.put(_Response(result=result))
+    async def answer(self, result: stream_pb2.FrameResult, frame: Frame) -> None:
+        """Say what the engine found of a frame; waits while a client reads none of it.
+
+        What the engine found too late, by as much as a batch, is told; if it waits here for
+        another lifespan it is not.
+        """
+        found = time.monotonic()
+        leaves_by = frame.expires if found < frame.expires else found + frame.lifespan
+        await self._places.acquire()
+        await self._waiting.put(_Said(_Response(result=result), frame, leaves_by))
 
     async def without(self, frame: Frame, why: Failure | None) -> None:
         """Say that a frame has no answer of the engine's.
@@ -69,7 +98,6 @@ class Outgoing:
             why: it has none; None: a newer frame outdid it.
         """
         if why is None:
-            self._calls.metrics.superseded_frames.inc()
             await self._over(frame, stream_pb2.FRAME_STATUS_SUPERSEDED)
         elif why.reason in _TOO_LATE:
             await self.stale(frame)
@@ -78,8 +106,7 @@ class Outgoing:
 
     async def stale(self, frame: Frame) -> None:
         """Say that a frame has outlived its lifespan."""
-        self._calls.metrics.stale_frames.inc()
-        await self._over(frame, stream_pb2.FRAME_STATUS_STALE)
+        await self._over(frame, _STALE)
 
     async def failed(self, frame: Frame, failure: Failure) -> None:
         """Say why a frame can have no answer."""
@@ -92,7 +119,18 @@ class Outgoing:
         status: stream_pb2.FrameStatus.ValueType,
         error: errors_pb2.ItemError | None = None,
     ) -> None:
-        age = duration(frame.age)
-        await self.answer(
-            stream_pb2.FrameResult(frame_id=frame.frame_id, status=status, error=error, age=age)
-        )
+        result = stream_pb2.FrameResult(frame_id=frame.frame_id, status=status, error=error)
+        await self._waiting.put(_Said(_Response(result=result), frame))
+
+    def _judge(self, result: stream_pb2.FrameResult, frame: Frame, leaves_by: float | None) -> None:
+        """What is true of a frame now that its answer leaves, and count it."""
+        if leaves_by is not None and time.monotonic() >= leaves_by:
+            late = stream_pb2.FrameResult(frame_id=result.frame_id, status=_STALE)
+            result.CopyFrom(late)
+        result.age.CopyFrom(duration(frame.age))
+        status = stream_pb2.FrameStatus.Name(result.status)
+        self._record.frames[status.removeprefix("FRAME_STATUS_").lower()] += 1
+        if result.status == _STALE:
+            self._calls.metrics.stale_frames.inc()
+        elif result.status == stream_pb2.FRAME_STATUS_SUPERSEDED:
+            self._calls.metrics.superseded_frames.inc()

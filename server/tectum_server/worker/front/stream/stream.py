@@ -4,8 +4,8 @@ Three tasks share a stream. One takes frames off the wire and keeps only the new
 as the setup says (`incoming`). One has them computed in order, or what is newer by then
 (`answering`): this one. One sends answers (`outgoing`). All that waits is bounded: a frame in the
 engine's line, one offered in its place and those after them, a ring of recent ones where pairs are
-asked for, and an outbox that stops the reader, and through flow control the client, when nobody
-reads.
+asked for, and an outbox that stops who answers, then the reader, and through flow control the
+client, when nobody reads.
 
 A model that is reloaded under a stream answers from the next frame on, unless the setup
 rules it out (its pinned spaces, its version, what it asks for): then that frame has
@@ -189,7 +189,7 @@ class PerceptionStream:
             raise
         else:
             place.frame.drop()
-            last = partial(self._out.answer, result)
+            last = partial(self._out.answer, result, place.frame)
         finally:
             if place.had_its_turn:
                 self._turn = time.monotonic()
