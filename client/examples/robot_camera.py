@@ -36,13 +36,13 @@ def camera(path: str) -> Iterator[Frame]:
 
 def main(path: str, address: str = "127.0.0.1:50051") -> None:
     """Stream the film and print what became of each frame that was answered."""
-    superseded = 0
+    gone = 0
     with Client(address) as client:
         can = client.get_model().capabilities
         see, act = Capability.EMBED_IMAGES in can, Capability.PREDICT_LATENT_ACTIONS in can
         with client.stream(camera(path), embed=see, latent_actions=act, reconnect=30.0) as stream:
             for result in stream:
-                superseded += result.status == FrameStatus.SUPERSEDED
+                gone += result.status == FrameStatus.SUPERSEDED
                 line = f"frame {result.frame_id} {result.status} age {1000 * result.age:.0f} ms"
                 if result.embedding is not None:
                     line += f" norm {np.linalg.norm(result.embedding.as_float32()):.3f}"
@@ -50,7 +50,7 @@ def main(path: str, address: str = "127.0.0.1:50051") -> None:
                     latent = np.round(result.latent_action.latent.as_float32()[:4], 3)
                     line += f" latent {latent} over {result.latent_action.interval:.3f} s"
                 print(line)
-        print(f"gave way to newer frames: {stream.dropped} here, {superseded} in the worker")
+        print(f"gave way to newer frames: {stream.dropped + stream.unread} here, {gone} there")
 
 
 if __name__ == "__main__":

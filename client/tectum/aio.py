@@ -70,7 +70,11 @@ class AsyncClient(Shell):
         frames: Iterable[Frame] | AsyncIterable[Frame] | None = None,
         **options: Unpack[StreamOptions],
     ) -> AsyncStream:
-        """Open a live stream.
+        """Open a live stream; answers are heard from when it is entered, or first read, on.
+
+        Answers that are not taken at once give way to newer ones (`depth`, `unread`), so that who
+        reads slowly hears of what the camera sees now; whoever must have every one takes them in
+        a task of its own.
 
         Args:
             frames: Where frames come from, drained in a task at its own pace from when the worker

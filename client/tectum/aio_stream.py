@@ -5,7 +5,9 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +16,7 @@ import grpc
 from tectum.conversation import StreamReady
 from tectum.errors import ClientClosed, TectumError
 from tectum.failures import from_rpc
+from tectum.inbox import Inbox
 from tectum.inputs import Frame
 from tectum.opening import Opening
 from tectum.results import FrameResult
@@ -30,6 +33,12 @@ class AsyncStream:
     the place of the oldest. To send from another thread, go through
     `loop.call_soon_threadsafe`. Waiting for a result may be cancelled
     (`asyncio.wait_for(anext(stream), …)`) without harm to the stream.
+
+    Answers are read off the wire as they come, in a task of its own, and of those that are not
+    taken at once the newest wait, `depth` OK ones: who reads more slowly than the camera hears of
+    its newest frame, and how old that is by then. `unread` counts what gave way. Whoever must have
+    every answer, as a recorder of latent actions, lets another task take them. What blocks the
+    loop keeps that task from reading, too.
     """
 
     def __init__(
@@ -43,10 +52,14 @@ class AsyncStream:
         self._conversation = opening.conversation
         self._changed = asyncio.Event()
         self._patience = opening.patience
-        self._closed = False
-        self._reading: asyncio.Future[Any] | None = None
-        self._reopens_at: float | None = None
-        """When, on the loop's clock; None: the stream is not lost."""
+        self._inbox = Inbox(self._conversation.slot.depth)
+        self._heard = asyncio.Event()
+        """Something was heard, or the stream is over."""
+        self._ended = asyncio.Event()
+        """Nothing is said any more."""
+        self._closed = self._over = False
+        self._error: Exception | None = None
+        self._hearing: asyncio.Task[None] | None = None
         self._rpc = self._begun()
         self._frames = frames
         self._feeding: asyncio.Task[None] | None = None
@@ -65,6 +78,11 @@ class AsyncStream:
     def lost(self) -> int:
         """Frames that were under way whenever the stream was lost; they get no answer."""
         return self._conversation.lost
+
+    @property
+    def unread(self) -> int:
+        """Answers that nobody took before newer ones came: who reads is slower than the camera."""
+        return self._inbox.unread
 
     @property
     def clock_offset(self) -> float | None:
@@ -95,7 +113,8 @@ class AsyncStream:
     async def close(self) -> None:
         """End the stream now."""
         self._closed = True
-        self._end()
+        self._inbox.clear()
+        self._finish_hearing(None)
         self._rpc.cancel()
         ending = self._unfinished()
         for one in ending:
@@ -111,10 +130,7 @@ class AsyncStream:
 
     async def __aenter__(self) -> Self:
         try:
-            if self._conversation.ready is None:
-                await self._hear()
-        except StopAsyncIteration:
-            raise ClientClosed("the stream was closed before it was accepted") from None
+            await self._until_accepted()
         except BaseException:
             await self.close()
             raise
@@ -132,35 +148,73 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> FrameResult:
-        result = None
-        while result is None:
-            result = await self._hear()
-        return result
+        self._begin_hearing()
+        await asyncio.sleep(0)  # who never waits for an answer lets newer ones be read all the same
+        while (found := self._inbox.take(time.monotonic())) is None:
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                raise StopAsyncIteration
+            await self._something_heard()
+        return found
 
-    async def _hear(self) -> FrameResult | None:
-        """The worker's next message; StopAsyncIteration when the stream has ended well."""
+    async def _until_accepted(self) -> None:
+        self._begin_hearing()
+        while not (self._conversation.accepted or self._over):
+            await self._something_heard()
+        if not self._conversation.accepted:
+            raise self._error or ClientClosed("the stream was closed before it was accepted")
+
+    async def _something_heard(self) -> None:
+        self._heard.clear()
+        await self._heard.wait()
+
+    def _begin_hearing(self) -> None:
+        if self._hearing is None and not self._closed:
+            self._hearing = asyncio.create_task(self._hear_all())
+
+    async def _hear_all(self) -> None:
+        error: Exception | None = None
+        try:
+            while await self._hear_one():
+                pass
+        except Exception as ended:
+            error = ended
+        finally:
+            self._finish_hearing(error)
+
+    def _finish_hearing(self, error: Exception | None) -> None:
+        self._end()
+        self._error, self._over = None if self._closed else error, True
+        self._heard.set()
+
+    async def _hear_one(self) -> bool:
+        """Hear the worker's next message; False: the stream has ended well.
+
+        Raises:
+            Exception: what ended it, if that was this side.
+            TectumError: the stream has failed.
+        """
         conversation = self._conversation
-        await self._reopen()
         try:
             response = await self._read()
         except TectumError as error:
-            if self._reopens(error):
-                return None
-            self._end()
-            raise
+            return await self._reopened(error)
         if response is grpc.aio.EOF:
-            self._end()
             if conversation.ready is None:
                 raise conversation.never_accepted()
-            raise StopAsyncIteration
+            return False
         try:
-            result = conversation.hear(response)
+            answer = conversation.hear(response)
         except ValueError as error:
-            await self.close()
+            self._rpc.cancel()
             raise conversation.unreadable(error) from error
-        if result is None:
+        if answer is None:
             self._begin_sending()
-        return result
+        else:
+            self._inbox.put(answer)
+        self._heard.set()
+        return True
 
     def _begin_sending(self) -> None:
         """The worker has accepted the stream: let frames leave."""
@@ -170,28 +224,29 @@ class AsyncStream:
             self._frames = None
 
     async def _read(self) -> Any:
-        """The next message, or EOF; being cancelled here leaves the rpc alone."""
+        """The next message, or EOF.
+
+        Raises:
+            Exception: what ended the stream, if that was this side.
+            TectumError: the stream has failed.
+        """
         conversation = self._conversation
-        if self._closed:
-            raise StopAsyncIteration
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._rpc.read())
-        reading = self._reading
-        patience = None if conversation.ready else self._patience
-        await asyncio.wait({reading}, timeout=patience)
-        if not reading.done():
-            late = conversation.too_late(self._patience)
-            if conversation.reopens:
+        reading = asyncio.ensure_future(self._rpc.read())
+        try:
+            patience = None if conversation.ready else self._patience
+            await asyncio.wait({reading}, timeout=patience)
+            if not reading.done():
                 self._rpc.cancel()
-                self._reading = None
+                raise conversation.too_late(self._patience)
+        finally:
+            if not reading.done():
+                reading.cancel()
                 reading.add_done_callback(_error_of)
-            else:
-                await self.close()
-            raise late
-        self._reading = None
         if reading.cancelled():
             # The rpc was cancelled by this side: by an error in the frames, or by `close`.
-            raise conversation.failure or StopAsyncIteration
+            if conversation.failure is not None:
+                raise conversation.failure
+            return grpc.aio.EOF
         try:
             return reading.result()
         except grpc.RpcError as error:
@@ -199,22 +254,26 @@ class AsyncStream:
                 raise conversation.broken_off() from None
             raise from_rpc(error, conversation.request_id) from None
 
-    def _reopens(self, error: TectumError) -> bool:
-        """Whether the stream, which was lost, is to be opened anew."""
-        dice = random.random()  # noqa: S311 - spreads load, guards nothing
-        pause = self._conversation.pause_before_reopening(error, dice)
-        if pause is not None:
-            self._reopens_at = asyncio.get_running_loop().time() + pause
-        return pause is not None
+    async def _reopened(self, error: TectumError) -> bool:
+        """Open a stream that was lost anew, when it is time; False: it was closed by then.
 
-    async def _reopen(self) -> None:
-        """Open a lost stream anew when it is time; waiting for that may be given up and resumed."""
-        if self._reopens_at is None:
-            return
-        await asyncio.sleep(max(0.0, self._reopens_at - asyncio.get_running_loop().time()))
-        if self._conversation.slot.closed:  # in the meantime
-            raise self._conversation.failure or StopAsyncIteration
-        self._reopens_at, self._rpc = None, self._begun()
+        Raises:
+            Exception: what ended it meanwhile, on this side.
+            TectumError: the error, where that is not to be done.
+        """
+        conversation = self._conversation
+        dice = random.random()  # noqa: S311 - spreads load, guards nothing
+        pause = conversation.pause_before_reopening(error, dice)
+        if pause is None:
+            raise conversation.failure or error
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), pause)
+        if self._ended.is_set():
+            if conversation.failure is not None:
+                raise conversation.failure
+            return False
+        self._rpc = self._begun()
+        return True
 
     def _begun(self) -> Any:
         """A call that sends what is said here, as long as it lives."""
@@ -270,8 +329,8 @@ class AsyncStream:
             self.finish()
 
     def _unfinished(self) -> list[asyncio.Future[Any]]:
-        """What goes on beside the caller: frames being said, a message being read."""
-        both = (self._feeding, self._reading)
+        """What goes on beside the caller: frames being said, messages being heard."""
+        both = (self._feeding, self._hearing)
         return [one for one in both if one is not None and one is not asyncio.current_task()]
 
     def _break_off(self, error: Exception) -> None:
@@ -282,6 +341,7 @@ class AsyncStream:
 
     def _end(self) -> None:
         self._conversation.close()
+        self._ended.set()
         self._changed.set()
 
 

@@ -65,7 +65,11 @@ class Client(Shell):
     def stream(
         self, frames: Iterable[Frame] | None = None, **options: Unpack[StreamOptions]
     ) -> Stream:
-        """Open a live stream.
+        """Open a live stream; answers are heard from when it is entered, or first read, on.
+
+        Answers that are not taken at once give way to newer ones (`depth`, `unread`), so that who
+        reads slowly hears of what the camera sees now; whoever must have every one takes them in
+        a thread of its own.
 
         Args:
             frames: Where frames come from, drained in a thread at its own pace from when the worker

@@ -27,9 +27,10 @@ from tectum.errors import (
     invalid,
 )
 from tectum.images import describe, put_image
+from tectum.inbox import Answer
 from tectum.inputs import Frame
 from tectum.reopening import Outage
-from tectum.results import FrameResult, ResponseInfo
+from tectum.results import ResponseInfo
 from tectum.sending import RAW, Sending
 from tectum.sharing import SharedPlaces
 from tectum.v1 import model_pb2, stream_pb2
@@ -133,7 +134,8 @@ class Conversation:
     """Whether the worker ever accepted it."""
     lost: int = 0
     """Frames that were under way when the stream was lost; they get no answer."""
-    _under_way: set[int] = field(default_factory=set)
+    _under_way: dict[int, float | None] = field(default_factory=dict)
+    """Frames without an answer, and when each was captured, monotonic; None: not known here."""
     _last_id: int = -1
     _last_capture: float | None = None
     _opened_at: float = 0.0
@@ -190,7 +192,7 @@ class Conversation:
         self._last_capture = self._last_capture if captured_at is None else captured_at
         return frame_id
 
-    def hear(self, response: stream_pb2.StreamPerceptionResponse) -> FrameResult | None:
+    def hear(self, response: stream_pb2.StreamPerceptionResponse) -> Answer | None:
         """Read a message of the worker's. None: it answers no frame.
 
         Raises:
@@ -200,11 +202,11 @@ class Conversation:
         if (which == "ready") == (self.ready is not None) or which is None:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
-            self._under_way.discard(response.result.frame_id)
+            captured = self._under_way.pop(response.result.frame_id, None)
             if (places := self._places) is not None:  # another thread may let go of them
                 places.free(response.result.frame_id)
             self.outage.over()
-            return results.frame_result(response.result)
+            return Answer(results.frame_result(response.result), time.monotonic(), captured)
         if which == "clock":
             sent, received, answered = (
                 timestamp_seconds(told)
@@ -310,10 +312,16 @@ class Conversation:
         message, best = self.slot.take(), self.clock.best
         if message is None:
             return None
-        self._under_way.add(message.frame.frame_id)
+        self._under_way[message.frame.frame_id] = self._captured(message.frame)
         if best is not None and message.frame.HasField("captured_at"):
             message.frame.clock_offset.CopyFrom(signed_duration(best.offset))
         return message
+
+    def _captured(self, frame: stream_pb2.StreamFrame) -> float | None:
+        """When a frame was, monotonic, if it is timed by this clock."""
+        if not (self.own_clock and frame.HasField("captured_at")):
+            return None
+        return time.monotonic() - (self.now() - timestamp_seconds(frame.captured_at))
 
     def dressed(self, message: stream_pb2.StreamPerceptionRequest) -> bool:
         """Whether what is to be sent travels as it is; else `dress` it, which may take a while."""

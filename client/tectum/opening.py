@@ -45,9 +45,10 @@ class StreamOptions(InferenceOptions, total=False):
     """Seconds a frame stays useful after it was captured, at most 60. None: 1 s."""
     depth: int
     """How many frames may wait, at most 16: the newest, here until they can be sent and at the
-    worker until it takes them; one more supersedes the oldest, and they are answered in order. More
-    than one is for frames that come in bursts: where the worker is slower than the camera, answers
-    are as much older. Left out: 1, only the newest waits."""
+    worker until it takes them; one more supersedes the oldest, and they are answered in order. As
+    many OK answers wait here for who reads them, the newest, too. More than one is for frames that
+    come in bursts: where the worker or the reader is slower than the camera, answers are as much
+    older. Left out: 1, only the newest waits."""
     own_clock: bool
     """Whether frames' `captured_at` is on this computer's clock, `time.time()`: how far the
     worker's lies from it is then found out, at the beginning and now and then, so that ages are

@@ -238,7 +238,8 @@ class FrameResult:
     earlier_frame_id: int | None
     """The frame that the latent action starts from."""
     age: float
-    """Seconds between capture and answer, on the worker's clock."""
+    """Seconds since its capture, when this was taken from the stream: by this computer's clock
+    where that timed it (`own_clock`); else as the worker told it, and what it waited here."""
 
 
 def response_info(message: call_pb2.ResponseInfo) -> ResponseInfo:

@@ -45,6 +45,12 @@ async def accepted(stream: tectum.Stream | tectum.AsyncStream) -> None:
         await asyncio.to_thread(stream.__enter__)
 
 
+async def heard(stream: tectum.Stream | tectum.AsyncStream) -> tectum.FrameResult:
+    if isinstance(stream, tectum.AsyncStream):
+        return await anext(stream)
+    return await asyncio.to_thread(next, stream)
+
+
 def endless(seconds: float = 0.0) -> Iterator[tectum.Frame]:
     while True:
         yield tectum.Frame(SMALL)

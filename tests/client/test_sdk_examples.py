@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import runpy
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_the_robot_camera_streams_a_video(
     runpy.run_path(str(EXAMPLE))["main"](video, worker.address)
 
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("frame 0 ok age 3 ms norm 1.000")
+    assert re.match(r"frame 0 ok age \d+ ms norm 1\.000", printed[0])
     assert "latent" in printed[1]
     assert "over 0.0" in printed[1]
     dropped = int(printed[-1].removeprefix("gave way to newer frames: ").split()[0])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
-from tests.client.streams import SMALL, accepted, collect, paced
+from tests.client.streams import SMALL, accepted, collect, heard, paced
 
 import tectum
 from tectum.errors import TectumError
@@ -102,12 +102,6 @@ def open_stream(
     request: pytest.FixtureRequest, client: tectum.Client, aclient: tectum.AsyncClient
 ) -> Any:
     return client.stream if request.param == "sync" else aclient.stream
-
-
-async def heard(stream: Any) -> tectum.FrameResult:
-    if isinstance(stream, tectum.AsyncStream):
-        return await anext(stream)
-    return await asyncio.to_thread(next, stream)
 
 
 async def closed(stream: Any) -> None:

@@ -30,7 +30,7 @@ from tectum.v1 import stream_pb2
 async def test_an_iterable_of_frames_becomes_an_iterator_of_results(
     client: tectum.Client, aclient: tectum.AsyncClient
 ) -> None:
-    options: tectum.StreamOptions = {"embed": True, "latent_actions": True}
+    options: tectum.StreamOptions = {"embed": True, "latent_actions": True, "own_clock": False}
 
     for stream in (
         client.stream(paced(3), **options),
@@ -43,7 +43,7 @@ async def test_an_iterable_of_frames_becomes_an_iterator_of_results(
         first, second, _ = results
         assert first.embedding is not None
         assert first.embedding.space_id == fake_answers.JOINT
-        assert first.age == pytest.approx(0.003)
+        assert first.age >= 0.003  # as it was told, and how long it waited here
         assert first.latent_action_status is tectum.LatentActionStatus.INTERVAL_UNAVAILABLE
         assert (first.latent_action, first.earlier_frame_id) == (None, None)
         assert second.latent_action is not None
@@ -130,7 +130,7 @@ async def test_frames_that_the_link_cannot_take_give_way_to_newer_ones(
         assert took < 2, "sending never waits"
         assert results[-1].frame_id == 19, "the newest frame is answered"
         assert stream.dropped >= 10
-        assert len(results) + stream.dropped == 20
+        assert len(results) + stream.unread + stream.dropped == 20
 
 
 @given(st.integers(1, 16), st.lists(st.booleans(), max_size=60))

@@ -47,7 +47,7 @@ def test_both_streams_have_the_same_methods_with_the_same_signatures() -> None:
     assert sync.keys() == parallel.keys() == {"send", "finish", "close"}
     for name, method in sync.items():
         assert inspect.signature(method) == inspect.signature(parallel[name])
-    for name in ("ready", "dropped"):
+    for name in ("ready", "dropped", "unread", "lost", "clock_offset"):
         assert isinstance(getattr(tectum.Stream, name), property)
         assert isinstance(getattr(tectum.AsyncStream, name), property)
 
