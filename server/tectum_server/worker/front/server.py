@@ -16,6 +16,7 @@ from tectum.v1 import model_pb2, model_pb2_grpc, perception_pb2, perception_pb2_
 from tectum_server.listening import cannot_listen, check_pair, what_is_wrong
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.catalogue import Catalogue
+from tectum_server.worker.front.door import living
 from tectum_server.worker.front.door.access import Access
 from tectum_server.worker.front.door.admission import Admission
 from tectum_server.worker.front.door.guests import Bounds, Guests
@@ -184,8 +185,7 @@ class Front:
                 ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
                 # Two workers on one port would share callers by chance; fronts of one do.
                 ("grpc.so_reuseport", int(self._settings.fronts > 1)),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                *living.options(),
             ],
             maximum_concurrent_rpcs=(
                 self._settings.max_streams + self._settings.places + _SPARE_RPCS
