@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import StreamReady
+from tectum.conversation import LOOK, StreamReady
 from tectum.errors import ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inbox import Inbox
@@ -233,11 +233,7 @@ class AsyncStream:
         conversation = self._conversation
         reading = asyncio.ensure_future(self._rpc.read())
         try:
-            patience = None if conversation.ready else self._patience
-            await asyncio.wait({reading}, timeout=patience)
-            if not reading.done():
-                self._rpc.cancel()
-                raise conversation.too_late(self._patience)
+            await self._until_read(reading)
         finally:
             if not reading.done():
                 reading.cancel()
@@ -253,6 +249,29 @@ class AsyncStream:
             if _lost_status(error):
                 raise conversation.broken_off() from None
             raise from_rpc(error, conversation.request_id) from None
+
+    async def _until_read(self, reading: asyncio.Future[Any]) -> None:
+        """Wait for a message, or the call's end.
+
+        Raises:
+            DeadlineExceeded: the worker has not accepted the stream in time.
+            Unavailable: nothing is heard of it any more.
+        """
+        conversation = self._conversation
+        if conversation.ready is None:
+            await asyncio.wait({reading}, timeout=self._patience)
+            if not reading.done():
+                self._rpc.cancel()
+                raise conversation.too_late(self._patience)
+        while not reading.done():
+            await asyncio.wait({reading}, timeout=LOOK)
+            silent = conversation.silent(time.monotonic())
+            if silent is not None and not reading.done():
+                # After a loop that was blocked, what has come meanwhile is read first.
+                await asyncio.wait({reading}, timeout=LOOK)
+                if not reading.done():
+                    self._rpc.cancel()
+                    raise silent
 
     async def _reopened(self, error: TectumError) -> bool:
         """Open a stream that was lost anew, when it is time; False: it was closed by then.

@@ -39,6 +39,12 @@ PATH = "/tectum.v1.PerceptionService/StreamPerception"
 """The rpc."""
 RESPONSE = stream_pb2.StreamPerceptionResponse
 """What comes back."""
+SILENT, SILENT_SENDING = 10.0, 60.0
+"""A stream of which nothing is heard for so many seconds beyond its frames' lifespan, while some
+are under way, is lost: by then the worker has said of each what became of it. The second where one
+is still being sent, as over a thin link."""
+LOOK = 0.5
+"""Seconds between looks at that, and for what came meanwhile to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +132,10 @@ class Conversation:
     """The worker's acceptance. None: it has not been read yet."""
     failure: Exception | None = None
     """Why this side broke the stream off. None: it did not."""
-    late: DeadlineExceeded | None = None
-    """That the worker did not accept the stream in time. None: it did, or may still."""
+    late: DeadlineExceeded | Unavailable | None = None
+    """That the worker did not accept the stream in time, or is silent. None: neither."""
+    lifespan: float = 1.0
+    """Seconds for which its frames are of use; the longest of them."""
     outage: Outage = field(default_factory=Outage)
     """What to do where the stream is lost."""
     accepted: bool = False
@@ -136,6 +144,10 @@ class Conversation:
     """Frames that were under way when the stream was lost; they get no answer."""
     _under_way: dict[int, float | None] = field(default_factory=dict)
     """Frames without an answer, and when each was captured, monotonic; None: not known here."""
+    _sign: float = 0.0
+    """When something was heard last, or the first frame under way left, monotonic."""
+    _leaving: bool = False
+    """Whether a frame is still being sent."""
     _last_id: int = -1
     _last_capture: float | None = None
     _opened_at: float = 0.0
@@ -186,6 +198,7 @@ class Conversation:
             message.captured_at.CopyFrom(timestamp(captured_at, "captured_at"))
         if frame.lifespan is not None:
             message.lifespan.CopyFrom(duration(requests.lifespan(frame.lifespan), "lifespan"))
+            self.lifespan = max(self.lifespan, frame.lifespan)
         requests.check_size(request, self.max_message_bytes, message)
         self.slot.put(request)
         self._last_id = frame_id
@@ -199,6 +212,7 @@ class Conversation:
             ValueError: the message contradicts the contract.
         """
         which, heard = response.WhichOneof("message"), self.now()
+        self._sign = time.monotonic()
         if (which == "ready") == (self.ready is not None) or which is None:
             raise ValueError(f"a stream sent {which} out of turn")
         if which == "result":
@@ -258,7 +272,7 @@ class Conversation:
             return None
         self.lost += len(self._under_way)
         self._under_way.clear()
-        self.ready, self._read_as, self.late = None, None, None
+        self.ready, self._read_as, self.late, self._leaving = None, None, None, False
         self.clock = Clock()  # another worker may answer
         return self.outage.pause(error, time.monotonic(), dice)
 
@@ -294,13 +308,15 @@ class Conversation:
         that arrives while it is writing. Before a frame, now and then, goes what asks for the
         worker's clock: who sends no frames does not need it.
         """
+        asked = time.monotonic()
+        if self._leaving:  # and has left: else nobody would ask for what is next
+            self._leaving, self._sign = False, asked
         if self._has_opened:
             self._has_opened = False
             opened = stream_pb2.SharedMemoryOpened()
             return stream_pb2.StreamPerceptionRequest(opened=opened)
         if self.ready is None or not self.slot.waits:
             return None
-        asked = time.monotonic()
         if self._answers_probes and self.clock.due(asked):
             self.clock.asked(asked)
             probe = stream_pb2.ClockProbe(client_time=timestamp(max(0.0, self.now()), "probe"))
@@ -312,6 +328,9 @@ class Conversation:
         message, best = self.slot.take(), self.clock.best
         if message is None:
             return None
+        if not self._under_way:
+            self._sign = asked
+        self._leaving = True
         self._under_way[message.frame.frame_id] = self._captured(message.frame)
         if best is not None and message.frame.HasField("captured_at"):
             message.frame.clock_offset.CopyFrom(signed_duration(best.offset))
@@ -343,6 +362,18 @@ class Conversation:
         """The error for a worker that did not accept the stream within so many seconds."""
         message = f"the worker did not accept the stream within {patience:g} s"
         return DeadlineExceeded(message, request_id=self.request_id)
+
+    def silent(self, now: float) -> Unavailable | None:
+        """The error for a worker of which nothing is heard any more; None: it is, or need not be.
+
+        Args:
+            now: monotonic seconds.
+        """
+        allowed = self.lifespan + (SILENT_SENDING if self._leaving else SILENT)
+        if self.ready is None or not self._under_way or now - self._sign <= allowed:
+            return None
+        message = f"nothing was heard of frames under way for {now - self._sign:.1f} s"
+        return Unavailable(message, request_id=self.request_id)
 
     def never_accepted(self) -> InternalError:
         """The error for a worker that ended the stream well without accepting it."""

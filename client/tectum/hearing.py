@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import grpc
 
+from tectum.conversation import LOOK
 from tectum.errors import ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inbox import Inbox
@@ -42,6 +43,7 @@ class Hearing:
                 return
             self._begun = True
             threading.Thread(target=self._hear_all, name="tectum-hear", daemon=True).start()
+            threading.Thread(target=self._watch, name="tectum-watch", daemon=True).start()
 
     def close(self) -> None:
         """Nothing more is taken."""
@@ -128,6 +130,18 @@ class Hearing:
                     self.inbox.put(answer)
                 self._changed.notify()
         return True
+
+    def _watch(self) -> None:
+        """Give a call up that has gone silent: then it is lost, and heard no more."""
+        conversation, closed = self._conversation, self._outbox.closed
+        while not closed.wait(LOOK):
+            # Looked at twice: a program that was stopped reads first what has come meanwhile.
+            if conversation.silent(time.monotonic()) is None or closed.wait(LOOK):
+                continue
+            rpc, silent = self._outbox.rpc, conversation.silent(time.monotonic())
+            if silent is not None:
+                conversation.late = silent
+                rpc.cancel()
 
     def _reopens(self, error: TectumError) -> bool:
         """Whether the stream, which was lost, is being opened anew."""

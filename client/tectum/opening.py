@@ -64,8 +64,9 @@ class StreamOptions(InferenceOptions, total=False):
     """
     reconnect: float
     """Once the worker has accepted the stream: seconds to go on trying to open it anew where it is
-    lost, because the worker drains, dies or cannot be reached. It goes on with the newest frame;
-    those that were under way have no answer (`lost`). Left out: 0, its loss is raised."""
+    lost, because the worker drains, dies, cannot be reached, or is silent: for 15 s on the wire, or
+    about frames it has for 10 s beyond their lifespan. It goes on with the newest frame; those
+    that were under way have no answer (`lost`). Left out: 0, its loss is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def opening(options: StreamOptions, defaults: Defaults) -> Opening:
     """
     check_names(options, StreamOptions)
     request_id, metadata = credentials(options, defaults)
+    lifespan = options.get("lifespan")
     within = timeout(options.get("timeout"))
     return Opening(
         setup=setup(options, defaults),
@@ -98,6 +100,7 @@ def opening(options: StreamOptions, defaults: Defaults) -> Opening:
             sending(options.get("send", "raw")),
             slot=Slot(requests.depth(options.get("depth", 1))),
             outage=Outage(patience(options.get("reconnect", 0.0))),
+            lifespan=1.0 if lifespan is None else lifespan,
         ),
         metadata=metadata,
         patience=LONGEST_WAIT[Priority.CONTROL] if within is None else within,

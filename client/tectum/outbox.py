@@ -29,7 +29,8 @@ class Outbox:
         self._starter = starter
         self._conversation = opening.conversation
         self._changed = threading.Condition()
-        self._closed = threading.Event()
+        self.closed = threading.Event()
+        """Nothing is said any more."""
         self.rpc: Any = None
         """The call that sends; once a stream was lost, another one."""
 
@@ -48,7 +49,7 @@ class Outbox:
 
     def close(self) -> None:
         """No more frames, and what waits is forgotten."""
-        self._closed.set()
+        self.closed.set()
         with self._changed:
             self._conversation.close()
             self._changed.notify_all()
@@ -70,10 +71,10 @@ class Outbox:
 
     def begin_again(self, pause: float) -> bool:
         """Begin another one after so many seconds; False: this was closed by then."""
-        if self._closed.wait(pause):
+        if self.closed.wait(pause):
             return False
         self.begin()
-        if self._closed.is_set():  # while it began
+        if self.closed.is_set():  # while it began
             self.rpc.cancel()
         return True
 

@@ -36,6 +36,10 @@ Source: https://github.com/grpc/grpc/blob/master/doc/naming.md
 _HOST_AND_PORT = re.compile(r"(\[.+\]|[^:\[\]]+):[^:]+")
 """Brackets hold the colons of an IPv6 address. Without a port gRPC would take that of HTTPS."""
 MEBIBYTE = 1024 * 1024
+ALIVE_EVERY, ALIVE_WITHIN = 10.0, 5.0
+"""Seconds between looks at whether a connection still lives, also while nothing is asked, and for
+the answer: one that has gone silent is given up within their sum, and the next call takes a new
+one. The worker lets nobody look more often than every 5 s."""
 POLL_INTERVAL = 0.1
 """Seconds between looks at a worker that is not ready yet."""
 
@@ -95,6 +99,13 @@ class Shell:
             # A robot must find a restarted worker in seconds; gRPC's own backoff goes to minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.keepalive_time_ms", round(ALIVE_EVERY * 1000)),
+            ("grpc.keepalive_timeout_ms", round(ALIVE_WITHIN * 1000)),
+            ("grpc.http2.ping_timeout_ms", round(ALIVE_WITHIN * 1000)),  # else that is a minute
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),  # who only listens looks, too
+            # Each client has a connection of its own: a new one does not inherit what is wrong.
+            ("grpc.use_local_subchannel_pool", 1),
             ("grpc.primary_user_agent", f"tectum/{__version__}"),
         )
         self._closed = False

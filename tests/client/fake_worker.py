@@ -90,7 +90,13 @@ class FakeWorker(perception_pb2_grpc.PerceptionServiceServicer):
         self.health.set("tiny", health_pb2.HealthCheckResponse.SERVING)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(max_workers=16),
-            options=[("grpc.max_receive_message_length", 8 << 20), ("grpc.so_reuseport", 0)],
+            options=[
+                ("grpc.max_receive_message_length", 8 << 20),
+                ("grpc.so_reuseport", 0),
+                # Clients may look often whether it lives.
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 50),
+            ],
             maximum_concurrent_rpcs=most_calls,
         )
         perception_pb2_grpc.add_PerceptionServiceServicer_to_server(self, self._server)

@@ -51,6 +51,13 @@ async def heard(stream: tectum.Stream | tectum.AsyncStream) -> tectum.FrameResul
     return await asyncio.to_thread(next, stream)
 
 
+async def closed(stream: tectum.Stream | tectum.AsyncStream) -> None:
+    if isinstance(stream, tectum.AsyncStream):
+        await stream.close()
+    else:
+        stream.close()
+
+
 def endless(seconds: float = 0.0) -> Iterator[tectum.Frame]:
     while True:
         yield tectum.Frame(SMALL)

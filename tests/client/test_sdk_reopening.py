@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.client.fake_errors import R
 from tests.client.fake_worker import FakeWorker
-from tests.client.streams import SMALL, accepted, collect, heard, paced
+from tests.client.streams import SMALL, accepted, closed, collect, heard, paced
 
 import tectum
 from tectum.errors import TectumError
@@ -102,13 +102,6 @@ def open_stream(
     request: pytest.FixtureRequest, client: tectum.Client, aclient: tectum.AsyncClient
 ) -> Any:
     return client.stream if request.param == "sync" else aclient.stream
-
-
-async def closed(stream: Any) -> None:
-    if isinstance(stream, tectum.AsyncStream):
-        await stream.close()
-    else:
-        stream.close()
 
 
 def frame(at: float | None = None) -> tectum.Frame:
