@@ -2,7 +2,7 @@
 
 Each process observes what happens in it; prometheus-client's multiprocess files join
 them, and the supervisor answers scrapes for all. Labels are few and bounded: names of
-rpcs, models, operations, priorities, codes and reasons.
+rpcs, models, operations, priorities, codes, reasons and statuses.
 """
 
 from __future__ import annotations
@@ -59,18 +59,26 @@ class FrontMetrics:
             ("reason",),
             registry=registry,
         )
-        self.stale_frames = Counter(
-            "tectum_stale_frames",
-            "Stream frames that outlived their lifespan unanswered.",
+        self.stream_frames = Counter(
+            "tectum_stream_frames",
+            "Stream frames by what their client was told of them: OK, STALE, SUPERSEDED or FAILED.",
+            ("model", "status"),
             registry=registry,
         )
-        self.superseded_frames = Counter(
-            "tectum_superseded_frames",
-            "Stream frames that gave way to a newer one.",
+        self.stream_age = Histogram(
+            "tectum_stream_age_seconds",
+            "From an OK stream frame's capture to when its answer was sent.",
+            buckets=_SECONDS,
             registry=registry,
         )
         shared = os.environ.get(_SHARED)
         self.model_info = ModelInfo(registry, Path(shared) if shared else None)
+        self.streams_open = Gauge(
+            "tectum_streams_open",
+            "Streams that are open.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
 
 
 class EngineMetrics:

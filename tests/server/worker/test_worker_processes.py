@@ -46,7 +46,9 @@ NAMES = (
     "tectum_batch_size_bucket",
     "tectum_queue_depth",
     "tectum_requests_refused_total",
-    "tectum_stale_frames_total",
+    "tectum_stream_frames_total",
+    "tectum_stream_age_seconds_bucket",
+    "tectum_streams_open",
     "tectum_model_info",
 )
 
@@ -141,11 +143,17 @@ def test_one_bad_item_costs_only_itself_through_processes(admin: Caller) -> None
 
 def test_metrics_of_all_processes_are_scraped_on_one_port(admin: Caller, shared: Processes) -> None:
     admin.ask("EmbedImages", images(IMAGE))
+    camera = Camera(admin, stream_pb2.StreamSetup(embed=True))
+    camera.ready()
+    camera.send(frame(1))
+    assert camera.result().status == OK
     told = admin.refused("EmbedImages", images(raw(np.zeros((600, 600, 3), np.uint8))))
 
     text = shared.scrape()
+    camera.close()
 
     assert told.reason == "MESSAGE_TOO_LARGE"
+    assert "tectum_streams_open 1.0" in text
     assert [name for name in NAMES if name not in text] == []
     assert 'tectum_requests_refused_total{reason="message_too_large"} 1.0' in text
     assert 'tectum_batch_size_count{model="full",op="embed_images"}' in text

@@ -321,7 +321,8 @@ class Calls:
             )
         self._streams += 1
         try:
-            yield
+            with self.metrics.streams_open.track_inprogress():
+                yield
         finally:
             self._streams -= 1
 

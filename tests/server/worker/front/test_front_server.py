@@ -199,8 +199,9 @@ LABELS = {
     "tectum_batch_size": {"model", "op"},
     "tectum_queue_depth": {"priority"},
     "tectum_requests_refused": {"reason"},
-    "tectum_stale_frames": set(),
-    "tectum_superseded_frames": set(),
+    "tectum_stream_frames": {"model", "status"},
+    "tectum_stream_age_seconds": set(),
+    "tectum_streams_open": set(),
     "tectum_model_info": {"model", "version", "space_id"},
     "tectum_model_loads": {"model", "outcome"},
     "tectum_model_memory_bytes": {"model"},
@@ -217,7 +218,7 @@ def test_metrics_have_the_designs_names_and_few_labels(fronted: Starter) -> None
     assert found.keys() == LABELS.keys()
     assert all(metric.documentation for metric in found.values())
     text = generate_latest(front.registry).decode()
-    for name in ("tectum_requests_refused_total", "tectum_stale_frames_total"):
+    for name in ("tectum_requests_refused_total", "tectum_stream_frames_total"):
         assert f"# TYPE {name} counter" in text
 
 

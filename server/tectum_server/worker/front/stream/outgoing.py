@@ -29,7 +29,7 @@ _TOO_LATE = frozenset(
     {errors_pb2.ERROR_REASON_DEADLINE_PASSED, errors_pb2.ERROR_REASON_DEADLINE_UNREACHABLE}
 )
 """Of a frame's age: one that could never be answered within its lifespan is refused otherwise."""
-_STALE = stream_pb2.FRAME_STATUS_STALE
+_OK, _STALE = stream_pb2.FRAME_STATUS_OK, stream_pb2.FRAME_STATUS_STALE
 _Response = stream_pb2.StreamPerceptionResponse
 
 
@@ -128,9 +128,8 @@ class Outgoing:
             late = stream_pb2.FrameResult(frame_id=result.frame_id, status=_STALE)
             result.CopyFrom(late)
         result.age.CopyFrom(duration(frame.age))
-        status = stream_pb2.FrameStatus.Name(result.status)
-        self._record.frames[status.removeprefix("FRAME_STATUS_").lower()] += 1
-        if result.status == _STALE:
-            self._calls.metrics.stale_frames.inc()
-        elif result.status == stream_pb2.FRAME_STATUS_SUPERSEDED:
-            self._calls.metrics.superseded_frames.inc()
+        status = stream_pb2.FrameStatus.Name(result.status).removeprefix("FRAME_STATUS_")
+        self._record.frames[status.lower()] += 1
+        self._calls.metrics.stream_frames.labels(self._record.model, status).inc()
+        if result.status == _OK:
+            self._calls.metrics.stream_age.observe(frame.age)

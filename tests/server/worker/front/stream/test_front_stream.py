@@ -70,7 +70,8 @@ def test_superseded_frames_are_counted_and_cost_the_engine_nothing(
     results = stream.finish()
 
     superseded = Counter(statuses(results).values())[SUPERSEDED]
-    assert front.metric("tectum_superseded_frames_total") == superseded
+    told = {"model": "full", "status": "SUPERSEDED"}
+    assert (front.metric("tectum_stream_frames_total", **told) or 0) == superseded
     assert engine.begun.qsize() == 3 - superseded
 
 
@@ -88,7 +89,7 @@ def test_a_frame_that_outlived_its_lifespan_on_arrival_is_stale(
     assert result.age.ToSeconds() >= 4
     assert not result.HasField("info")
     assert engine.begun.empty()
-    assert front.metric("tectum_stale_frames_total") == 1
+    assert front.metric("tectum_stream_frames_total", model="full", status="STALE") == 1
 
 
 def test_a_frame_that_outlives_it_while_it_waits_is_stale(

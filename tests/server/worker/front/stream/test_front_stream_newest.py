@@ -75,7 +75,7 @@ def test_frames_that_are_outdone_are_counted(
 
     ended(stream, engine)
 
-    assert front.metric("tectum_superseded_frames_total") == 1
+    assert front.metric("tectum_stream_frames_total", model="full", status="SUPERSEDED") == 1
 
 
 def test_what_came_too_late_is_computed_next(
