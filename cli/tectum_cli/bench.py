@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,7 +110,8 @@ def bench(
     batch: Annotated[
         int,
         typer.Option(
-            help="Pictures, texts or pairs of frames in one call, at most what the model takes.",
+            help="Pictures, texts or pairs of frames in one call, at most what the model takes; "
+            "similarity has as many of both, reconstruct_image always one.",
             min=1,
             metavar="COUNT",
         ),
@@ -137,7 +138,10 @@ def bench(
     """Measure what a server makes of a load.
 
     Prints percentiles, goodput, refusals and where the time went. With --rate, latency counts from
-    when a call was meant to be sent. Ctrl-C ends it, and reports what was answered until then.
+    when a call was meant to be sent. Items a second are those whose answers came within --seconds,
+    whenever they were asked for: what more is answered afterwards, or in the warm-up, is no part of
+    them. Percentiles and shares are of all calls that were meant to be sent within --seconds.
+    Ctrl-C ends it, and reports what was answered until then.
     """
     from tectum_cli.load.arrivals import PATTERNS
     from tectum_cli.load.traffic import CLASSES, Traffic, shares_from, sizes_from, times_from
@@ -183,13 +187,12 @@ def bench(
         name, results = asyncio.run(
             _driven(calls, lambda: traffic.draw(dice), when, most_open, callers, span)
         )
-    measured = [one for one in results if one.at >= warmup]
-    if not measured:
+    if not any(one.at >= warmup for one in results):
         raise fail("no call was measured: it was ended too soon, or the rate is too low")
-    lasted = min(span, max(one.at + one.took for one in results)) - warmup
+    ends = min(span, max(one.at + one.took for one in results))
     seen = ", ".join(f"{width}×{height}" for width, height in sizes)
     console.print(f"{name}, calls of {batch} × {seen} {kind}", highlight=False)
-    _report(measured, lasted, batch, as_json, plot)
+    _report(results, (warmup, ends), whom.counts, as_json, plot)
 
 
 async def _driven(
@@ -223,14 +226,19 @@ async def _driven(
 
 
 def _report(
-    measured: Sequence[Result], lasted: float, items: int, as_json: Path | None, plot: Path | None
+    results: Sequence[Result],
+    measured: tuple[float, float],
+    items: Mapping[str, int],
+    as_json: Path | None,
+    plot: Path | None,
 ) -> None:
-    """Print, and write what is to be written."""
+    """Print, and write what is to be written, of what was measured from when to when."""
     from tectum_cli.load import report
 
-    groups = _by_class(measured)
-    whole = report.summary(measured, lasted, items)
-    by_class = {word: report.summary(own, lasted, items) for word, own in groups.items()}
+    begins, ends = measured
+    groups = _by_class(results)
+    whole = report.summary(results, ends, items, begins)
+    by_class = {word: report.summary(own, ends, items, begins) for word, own in groups.items()}
     for line in report.lines(whole, by_class):
         console.print(line, highlight=False, soft_wrap=True)
     try:
@@ -241,15 +249,15 @@ def _report(
         if plot is not None:
             from tectum_cli.load.chart import draw
 
-            draw(measured, groups, plot)
+            draw(results, groups, plot, begins)
     except OSError as error:
         raise fail(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _by_class(measured: Sequence[Result]) -> dict[str, list[Result]]:
+def _by_class(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Calls by their priority, the most urgent first."""
     groups: dict[int, list[Result]] = {}
-    for one in measured:
+    for one in results:
         groups.setdefault(one.question.priority, []).append(one)
     return {
         members[0].question.priority.name.lower(): members for _, members in sorted(groups.items())

@@ -20,8 +20,19 @@ _COLOURS = {
 }
 
 
-def draw(results: Sequence[Result], by_class: Mapping[str, Sequence[Result]], out: Path) -> None:
+def draw(
+    results: Sequence[Result],
+    by_class: Mapping[str, Sequence[Result]],
+    out: Path,
+    begins: float = 0.0,
+) -> None:
     """Draw each call at its time, and for each class the share that took longer than so long.
+
+    Args:
+        results: calls.
+        by_class: the same, by their classes' names.
+        out: the file, PNG.
+        begins: seconds before which none is drawn.
 
     Raises:
         OSError: the file cannot be written.
@@ -29,7 +40,7 @@ def draw(results: Sequence[Result], by_class: Mapping[str, Sequence[Result]], ou
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     over_time, spread = figure.subplots(1, 2)
     for outcome, colour in _COLOURS.items():
-        own = [one for one in results if one.answer.outcome is outcome]
+        own = [one for one in results if one.at >= begins and one.answer.outcome is outcome]
         if own:
             over_time.scatter(
                 [one.at for one in own],
@@ -40,7 +51,7 @@ def draw(results: Sequence[Result], by_class: Mapping[str, Sequence[Result]], ou
     if results:
         over_time.legend(fontsize=8, loc="best")
     for word, members in by_class.items():
-        times = sorted(one.took * 1000 for one in members if one.answer.outcome is Outcome.ANSWERED)
+        times = sorted(one.took * 1000 for one in members if one.at >= begins and one.answered)
         if times:
             longer = [1 - place / len(times) for place in range(len(times))]
             spread.step(times, longer, where="pre", label=word)

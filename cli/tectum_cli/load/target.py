@@ -45,11 +45,17 @@ class Target:
     pictures: Sequence[Sequence[Picture]]
     """To ask with, by size, those of one in turn; at least two of each."""
     items: int
-    """Pictures, texts or pairs of frames in one call."""
+    """Pictures, texts or pairs of frames in one call that may hold several."""
     ops: Sequence[str]
     """Of `OPS`, those that will be asked."""
     tls: bool | Path = False
     """Whether by TLS, or root certificates of it, PEM."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Items of a call, by what it asks: a comparison has as many on either side."""
+        own = {"similarity": 2 * self.items, "reconstruct_image": 1}
+        return {op: own.get(op, self.items) for op in OPS}
 
     def check(self, model: str, can: Iterable[str], most: int) -> None:
         """See that the model can be asked so.
@@ -67,6 +73,8 @@ class Target:
         for op in self.ops:
             if op not in able:
                 raise fail(f"--ops: found {op}; allowed: {', '.join(able)}, which {model} can do")
-        if self.items > most:
-            found = f"found {self.items}; allowed: 1 to {most}, the most this worker takes"
-            raise fail(f"--batch: {found}")
+        for op in self.ops:
+            if self.counts[op] > most:
+                allowed = most * self.items // self.counts[op]
+                found = f"found {self.items}; allowed: 1 to {allowed}"
+                raise fail(f"--batch: {found}, the most of {op} that this worker takes")

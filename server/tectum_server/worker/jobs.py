@@ -290,11 +290,11 @@ class JobResult:
     """Version of the model that answered."""
     outputs: tuple[ItemOutput | ItemFailure, ...]
     queue_seconds: float
-    """Longest wait of any item."""
+    """From its arrival until its last batch began, while none of its items was computed."""
     compute_seconds: float
-    """Sum over the batches that its items were part of."""
+    """While any of them was."""
     batch_size: int
-    """Items in the largest of those batches."""
+    """Items in the largest batch that one of them was part of."""
 
 
 class Rejection(msgspec.Struct, frozen=True):

@@ -327,9 +327,10 @@ class Calls:
 
     async def compute(self, call: Call, job: Job, renewal: Renewal | None = None) -> JobResult:
         """Run a job and note where its time went."""
-        call.sent = call.sent or time.monotonic()
+        sent = time.monotonic()
+        call.sent = call.sent or sent
         result = await self.engine.submit(job, renewal)
-        call.account(result)
+        call.account(result, sent)
         return result
 
     def _observe(self, record: Record, code: grpc.StatusCode, error: str = "") -> None:
