@@ -19,7 +19,7 @@ from tectum_cli.load.pictures import Picture
 from tectum_cli.load.target import OUTCOMES, SENTENCES, Target
 from tectum_cli.load.traffic import Question
 
-__all__ = ["GatewayCalls", "answer_of", "gateway_calls"]
+__all__ = ["GatewayCalls", "answer_of", "body_of", "gateway_calls"]
 
 _ROUTES: Mapping[str, str] = {
     "embed_images": "/v1/embed/images",
@@ -37,7 +37,7 @@ _PATIENCE = 60.0
 @asynccontextmanager
 async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls]]:
     """As `worker.worker_calls`; the pictures are files."""
-    address, model = target.address, target.model
+    model = target.model
     headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
     async with httpx.AsyncClient(
@@ -47,14 +47,7 @@ async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls
         trust_env=False,
         verify=_trust(target),
     ) as client:
-        try:
-            answered = await client.get("/v1/models", timeout=_PATIENCE)
-            listed = answered.raise_for_status().json()["data"]
-        except httpx.HTTPStatusError as error:
-            said = error.response.json().get("detail") or error.response.reason_phrase
-            raise fail(f"{address} answered {error.response.status_code}: {said}") from error
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise fail(f"no gateway answers at {address}: {error}") from error
+        listed = await _models(client, target.address)
         chosen = [one for one in listed if (one["id"] == model if model else one["default_model"])]
         if not chosen:
             names = ", ".join(one["id"] for one in listed)
@@ -86,8 +79,45 @@ def _trust(target: Target) -> ssl.SSLContext:
         raise fail(f"--roots: cannot read {target.tls}: {error.strerror or error}") from error
 
 
+async def _models(client: httpx.AsyncClient, address: str) -> Sequence[Mapping[str, Any]]:
+    """What the gateway says of its models.
+
+    Raises:
+        Exit: it does not, or is none; it has been said what was found.
+    """
+    try:
+        answered = await client.get("/v1/models", timeout=_PATIENCE)
+    except httpx.HTTPError as error:
+        raise fail(f"no gateway answers at {address}: {error}") from error
+    body = body_of(answered)
+    if answered.status_code != httpx.codes.OK:
+        said = body.get("detail") or answered.reason_phrase
+        raise fail(f"{address} answered {answered.status_code}: {said}")
+    listed = body.get("data")
+    if not isinstance(listed, list) or not all(_is_model(one) for one in listed):
+        raise fail(f"what answers at {address} is no gateway: it lists no models at /v1/models")
+    return listed
+
+
+def _is_model(found: object) -> bool:
+    """Whether it is a description of one, and not of another kind of server's."""
+    needed = {"id", "version", "default_model", "capabilities", "limits", "input"}
+    return isinstance(found, dict) and needed <= found.keys()
+
+
+def body_of(answered: httpx.Response) -> Mapping[str, Any]:
+    """A response's JSON object; empty if it has none, as a proxy's page of an error."""
+    try:
+        body = answered.json()
+    except ValueError:  # of JSON, and of bytes that are no text
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
 def answer_of(status: int, body: Mapping[str, Any]) -> Answer:
-    """What a response says."""
+    """What a response says; one without a body of the gateway's was not answered by it."""
+    if status == httpx.codes.OK and "info" not in body:
+        return Answer(Outcome.FAILED, "no answer of a gateway's")
     if status != httpx.codes.OK:
         reason = str(body.get("reason") or f"HTTP {status}")
         return Answer(_BY_STATUS.get(status, Outcome.FAILED), reason)
@@ -177,4 +207,4 @@ class GatewayCalls:
             return Answer(Outcome.EXPIRED, "no answer by then")
         except httpx.HTTPError as error:
             return Answer(Outcome.FAILED, type(error).__name__)
-        return answer_of(found.status_code, found.json())
+        return answer_of(found.status_code, body_of(found))
