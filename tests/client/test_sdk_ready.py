@@ -74,3 +74,17 @@ async def test_a_worker_behind_tls_is_reached_with_its_roots() -> None:
 def test_roots_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(tectum.InvalidInput, match=r"tls: cannot read .*nothing\.pem"):
         tectum.Client(tls=tmp_path / "nothing.pem")
+
+
+async def test_each_client_has_a_connection_of_its_own_and_one_alone(worker: FakeWorker) -> None:
+    for _ in range(2):
+        with tectum.Client(worker.address) as client:
+            client.get_model()
+            async with tectum.AsyncClient(worker.address) as other:
+                await other.get_model()
+                await other.get_model()
+            client.get_model()
+
+    peers = [seen.peer for seen in worker.seen]
+    assert len(set(peers)) == 4
+    assert all(peers[at] == peers[at + 3] and peers[at + 1] == peers[at + 2] for at in (0, 4))

@@ -123,8 +123,8 @@ def lines(found: Summary, by_class: dict[str, Summary]) -> Iterator[str]:
             )
 
 
-def as_json(found: Summary) -> dict[str, Any]:
-    """Of plain values; a number that is none is None."""
+def as_json(found: Any) -> dict[str, Any]:
+    """A summary (a dataclass) as plain values; a number that is none is None."""
     return {key: _plain(value) for key, value in asdict(found).items()}
 
 

@@ -83,6 +83,7 @@ MODEL = {
     "capabilities": ["embed_images"],
     "limits": {"max_items": 64},
     "input": {},
+    "spaces": [],
 }
 Reply = tuple[int, bytes]
 PAGE: Reply = (502, b"<html><h1>502 Bad Gateway</h1></html>")
