@@ -95,7 +95,7 @@ class Shell:
             # A robot must find a restarted worker in seconds; gRPC's own backoff goes to minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
-            # Each client has a connection of its own: a worker's fronts share its callers by theirs.
+            # A connection of each client's own: a worker's fronts share its callers by these.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.primary_user_agent", f"tectum/{__version__}"),
         )

@@ -135,9 +135,10 @@ class WorkerSettings(BaseModel):
     however much comes of higher classes. 0: what is overtaken may wait until its deadline."""
     record: str | None = None
     """File to add to, a JSON line for each request (when it came, what of, its class and deadline,
-    nothing that it holds) and for each batch, at most 64 MiB; `benchmarks/replay.py` tries other
-    limits on it. Engines after the first add their number to its name. None: nothing is
-    recorded."""
+    whether its caller left, nothing that it holds), for each frame of a stream that had a place
+    before the engine, and for each batch, at most 64 MiB; `benchmarks/replay.py` tries other limits
+    on it. Frames that gave way before they had a place, and streams' `depth`, are not recorded.
+    Engines after the first add their number to its name. None: nothing is recorded."""
     max_streams: PositiveInt = 64
     """Streams open at once, in each front."""
     control_deadline: PositiveFloat = 0.25

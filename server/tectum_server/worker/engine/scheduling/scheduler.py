@@ -146,7 +146,7 @@ class Scheduler:
                 await progress.done
             finally:
                 self._under_way.discard(progress)
-                self._queue.forget(progress.items)
+                self._queue.end(progress)
                 await progress.renewed.close()
         return progress.result
 
@@ -309,6 +309,8 @@ class Scheduler:
         if preparation is not None:
             took_ms = (self._clock() - started) * 1000
             self.costs.observe(preparation.kind, preparation.size, took_ms)
+            if self._recorder is not None:
+                self._recorder.ran(preparation.kind, preparation.size, took_ms)
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""
