@@ -194,7 +194,10 @@ def main() -> None:
                 found = played(arrivals, {"invented": cost}, limits)
                 print(row(f"{load:g}", limits, found, capacity(cost, limits)))
             continue
-        recording, learnt = read_recording(given.recording), CostModel()
+        try:
+            recording, learnt = read_recording(given.recording), CostModel()
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
         for batch in recording.batches:
             learnt.observe(*batch)
         known = {key: learnt.cost(key) for key in learnt.known}

@@ -207,6 +207,7 @@ def bench(
         asked = shares_from(ops, OPS)
     if streams:
         calls_alone = {"--gateway": gateway, "--rate": rate, "--deadlines": deadlines}
+        calls_alone |= {"--batch": batch > 1}
         _check_streams(calls_alone, asked, STREAMED)
     with _said("--priorities"):
         words = priorities or ("control" if streams else "interactive")

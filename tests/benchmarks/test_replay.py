@@ -93,6 +93,18 @@ def test_a_recorded_stream_is_played_as_a_camera(
     assert float(found["age p99 ms"]) == 45
 
 
+def test_a_file_that_is_no_recording_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("buy milk\n")
+
+    with pytest.raises(SystemExit):
+        table(monkeypatch, capsys, str(path))
+
+    assert f"{path}, line 1: " in capsys.readouterr().err
+
+
 def test_either_a_recording_or_invented_arrivals(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,6 +132,7 @@ def test_robots_stream_frames_and_are_told_what_became_of_them(full: str, tmp_pa
         (["--rate", 5], "--rate: found with --streams; allowed: one of them"),
         (["--gateway", "127.0.0.1:1"], "--gateway: found with --streams; allowed: one of them"),
         (["--deadlines", 5], "--deadlines: found with --streams; allowed: one of them"),
+        (["--batch", 2], "--batch: found with --streams; allowed: one of them"),
         (["--fps", 0], "--fps: found 0; allowed: 0.01 to 1000"),
         (["--lifespan", 60001], "--lifespan: found 60001; allowed: 0 to 60000"),
         (
@@ -149,11 +150,17 @@ def test_what_is_said_of_calls_alone_is_refused_with_streams(
     assert said in result.stderr
 
 
-def test_streams_that_the_worker_does_not_take_are_counted(everything: Path) -> None:
-    flags = ["--seconds", 0.5, "--warmup", 0, "--size", 32, "--fps", 20]
+def test_streams_that_the_worker_does_not_take_are_counted(
+    everything: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "load.json"
+    flags = ["--seconds", 0.5, "--warmup", 0, "--size", 32, "--fps", 20, "--json", path]
 
     with Worker(everything, "bare", max_streams=1) as worker:
         some = invoke("bench", "--worker", worker.address, *flags, "--streams", 3)
 
     assert some.exit_code == 0, some.stderr
-    assert "streams that ended: 2 QUEUE_FULL" in some.output
+    assert "streams that ended: " in some.output
+    told = json.loads(path.read_text())["all"]
+    assert sum(told["ended"].values()) == 2
+    assert [rate > 0 for rate in told["rates"]] == [False, False, True]

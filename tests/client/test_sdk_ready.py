@@ -77,14 +77,16 @@ def test_roots_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 async def test_each_client_has_a_connection_of_its_own_and_one_alone(worker: FakeWorker) -> None:
-    for _ in range(2):
-        with tectum.Client(worker.address) as client:
+    with tectum.Client(worker.address) as one, tectum.Client(worker.address) as two:
+        for client in (one, two, one, two):
             client.get_model()
-            async with tectum.AsyncClient(worker.address) as other:
-                await other.get_model()
-                await other.get_model()
-            client.get_model()
+    async with (
+        tectum.AsyncClient(worker.address) as three,
+        tectum.AsyncClient(worker.address) as four,
+    ):
+        for other in (three, four, three, four):
+            await other.get_model()
 
     peers = [seen.peer for seen in worker.seen]
+    assert peers[0:2] + peers[4:6] == peers[2:4] + peers[6:8]
     assert len(set(peers)) == 4
-    assert all(peers[at] == peers[at + 3] and peers[at + 1] == peers[at + 2] for at in (0, 4))
