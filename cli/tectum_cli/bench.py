@@ -73,7 +73,11 @@ def bench(
         ),
     ] = 0,
     fps: Annotated[
-        float, typer.Option(help="Frames a second that each of --streams captures.")
+        float,
+        typer.Option(
+            help="Frames a second that each of --streams captures; a frame has a latent action if "
+            "another lies the model's interval before it."
+        ),
     ] = 30.0,
     lifespan: Annotated[
         float,
