@@ -20,12 +20,13 @@ from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.building import open_samples
 from tectum_train.engine.run import train
-from tectum_train.evaluation import ceiling, report
-from tectum_train.evaluation import context as evaluation_context
-from tectum_train.evaluation.ceiling import Supervised
-from tectum_train.evaluation.context import Columns, Context, random_twin
-from tectum_train.evaluation.fits import pair_steps
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation import report
+from tectum_train.evaluation.latent_action import ceiling
+from tectum_train.evaluation.latent_action.ceiling import Supervised
+from tectum_train.evaluation.measuring import context as evaluation_context
+from tectum_train.evaluation.measuring.context import Columns, Context, random_twin
+from tectum_train.evaluation.measuring.fits import pair_steps
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate
 from tectum_train.export import as_bundle
 from tectum_train.world import World
