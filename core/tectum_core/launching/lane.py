@@ -254,7 +254,7 @@ class Lane:
             device.compute.after(device.upload.mark())
         size = self._sizes[bisect_left(self._sizes, count)]
         graph, width = self._graphs[program.name, size], self._widths[program.name]
-        own = self._rows(program, count)
+        own = self._rows(program, size)
         answers, found, fetched = (
             _view(one, torch.float32, count, width)
             for one in (self._answer, slot.answer, slot.fetched)
@@ -264,8 +264,10 @@ class Lane:
             if here:
                 own[: len(here)].copy_(sent)
             if present:
-                own[len(here) :].copy_(torch.stack(present))
-            graph.replay()  # rows beyond these are of older batches, and nobody's answers
+                own[len(here) : count].copy_(torch.stack(present))
+            if count < size:  # what another program left there may be no input of this one
+                own[count:].copy_(own[:1].expand_as(own[count:]))
+            graph.replay()
             found.copy_(answers)
 
         device.compute.run(compute)

@@ -71,6 +71,17 @@ def test_with_padding_it_differs_in_the_last_bits_at_most(full: Predictor, kind:
         np.testing.assert_allclose(embed(lane, which), embed(full, which), rtol=1e-5, atol=1e-5)
 
 
+def test_texts_behind_pictures_are_padded_with_no_byte_of_these(full: Predictor) -> None:
+    lane = with_lane(full, LateDevice(), 9)
+
+    for count in range(1, 10):
+        KINDS["image joint"](lane, [place % MOST for place in range(9)])
+        which = [place % MOST for place in range(count)]
+        found, wanted = (KINDS["text joint"](one, which) for one in (lane, full))
+
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_pictures_that_were_prepared_ahead_go_beside_others(full: Predictor) -> None:
     lane = with_lane(full, LateDevice())
     ahead = [lane.fitted(PICTURES[place]) for place in (1, 3)]
