@@ -161,8 +161,8 @@ class Lane:
             raise TimeoutError(f"a batch of {self._model} was launched and not fetched") from error
         self._device.compute.mark().wait()
         self._graphs.clear()
-        self._pool.close()
         self._given = self._answer = torch.empty(0)
+        self._pool.close()
         self._programs.clear()
 
     @torch.inference_mode()
