@@ -22,7 +22,8 @@ from tests.bundles import (
 
 from tectum_core.architecture import ConvolutionDynamicsConfig, StemConfig
 from tectum_core.bundle import Bundle, GoldenTolerance, read_bundle, write_bundle
-from tectum_core.golden import GoldenMismatch, check_golden, golden_inputs, make_golden
+from tectum_core.golden import GoldenMismatch, check_golden, make_golden
+from tectum_core.golden_inputs import golden_inputs
 from tectum_core.numerics import Numerics
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing

@@ -76,6 +76,11 @@ class EmbeddingLane:
         return self._lane.memory
 
     @property
+    def most(self) -> int:
+        """Items of the largest batch that graphs are for."""
+        return self._lane.most
+
+    @property
     def without(self) -> Mapping[str, str]:
         """Why something has no graphs, by what it is."""
         return self._lane.without

@@ -97,8 +97,7 @@ class Lane:
         self._launching, self._closed = threading.Lock(), False
         self._free: queue.Queue[_Slot] = queue.Queue()
         self._pool = device.pool()
-        most = self._sizes[-1]
-        self._bytes_in = most * max((one.row_bytes for one in made), default=0)
+        self._bytes_in = self.most * max((one.row_bytes for one in made), default=0)
         self._given = device.memory(self._bytes_in)
         self._bytes_out = 0
         self._answer = device.memory(0)
@@ -113,6 +112,11 @@ class Lane:
         return tuple(name for name in self._programs if name in self._widths)
 
     @property
+    def most(self) -> int:
+        """Rows of the largest batch."""
+        return self._sizes[-1]
+
+    @property
     def memory(self) -> int:
         """Bytes that it holds on the device, beside the model's weights."""
         if self._closed:
@@ -122,7 +126,7 @@ class Lane:
 
     def takes(self, name: str, count: int) -> bool:
         """Whether a batch of so many rows can be launched."""
-        return not self._closed and name in self._widths and 0 < count <= self._sizes[-1]
+        return not self._closed and name in self._widths and 0 < count <= self.most
 
     @torch.inference_mode()
     def launch(self, name: str, rows: Sequence[Row]) -> Flight | None:
@@ -177,7 +181,7 @@ class Lane:
             else:
                 self._widths[name] = tuple(answer.shape[1:])
         widths = [math.prod(width) for width in self._widths.values()]
-        self._bytes_out = 4 * self._sizes[-1] * max(widths, default=0)
+        self._bytes_out = 4 * self.most * max(widths, default=0)
         self._answer = self._device.memory(self._bytes_out)
 
     def _record(self) -> None:

@@ -16,7 +16,15 @@ from tests.bundles import clip, picture
 from tests.late_device import LateDevice, as_device
 
 from tectum_core.golden import check_golden
-from tectum_core.launching import EmbeddingLane, device_for, embedding_lane, graph_sizes
+from tectum_core.launching import (
+    EmbeddingLane,
+    Flight,
+    Lane,
+    device_for,
+    embedding_lane,
+    graph_sizes,
+)
+from tectum_core.launching.lane import Row
 from tectum_core.numerics import Numerics
 from tectum_core.outputs import Float32, Picture
 from tectum_core.predictor import Predictor
@@ -103,15 +111,23 @@ def test_pictures_that_may_not_be_written_are_read(full: Predictor) -> None:
     np.testing.assert_array_equal(found, full.embed_images(PICTURES, "pooled"))
 
 
-def test_golden_outputs_are_reproduced_by_graphs(full: Predictor) -> None:
-    late = LateDevice()
-    lane = with_lane(full, late)
-    before = late.replays
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_golden_outputs_are_asked_of_all_graphs_and_reproduced_by_them(
+    full: Predictor, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    lane, launched = with_lane(full, LateDevice(), most), set[str]()
+    launch = Lane.launch
+
+    def counted(self: Lane, name: str, rows: Sequence[Row]) -> Flight | None:
+        launched.add(name)
+        return launch(self, name, rows)
+
+    monkeypatch.setattr(Lane, "launch", counted)
 
     report = check_golden(lane)
 
     assert report.min_cosine > 0.99999
-    assert late.replays > before
+    assert launched == set(KINDS)
 
 
 def test_more_than_the_largest_batch_is_embedded_without_graphs(full: Predictor) -> None:
