@@ -33,7 +33,12 @@ from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.models.choosing import choose, keep_compiled
 from tectum_server.worker.engine.models.describe import describe
 from tectum_server.worker.engine.models.graphs import with_graphs, without_graphs
-from tectum_server.worker.engine.models.warmup import prepare_cameras, warm_up
+from tectum_server.worker.engine.models.warmup import (
+    keeps_by_thread,
+    prepare_cameras,
+    warm_up,
+    warm_up_there,
+)
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
@@ -93,11 +98,18 @@ class Loader:
     Args:
         repository: where bundles are.
         settings: where and how they shall run, and the largest batch to warm them up for.
+        between_batches: does something on the thread that will compute, and waits for it.
     """
 
-    def __init__(self, repository: Repository, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: EngineSettings,
+        between_batches: Callable[[Callable[[], object]], None],
+    ) -> None:
         self._repository = repository
         self._settings = settings
+        self._between_batches = between_batches
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
     async def latest(self, name: str) -> str:
@@ -149,6 +161,8 @@ class Loader:
                 report = with_graphs(predictor, self._settings.max_batch) or report
             try:
                 seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
+                if keeps_by_thread(predictor.device):
+                    warm_up_there(predictor, self._settings.max_batch, self._between_batches)
             except BaseException:
                 without_graphs(predictor)
                 raise

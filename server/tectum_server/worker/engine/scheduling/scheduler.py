@@ -150,6 +150,10 @@ class Scheduler:
                 await progress.renewed.close()
         return progress.result
 
+    def between_batches(self, work: Callable[[], object]) -> None:
+        """Do something where batches are computed; another thread waits for it."""
+        self._threads.between_batches(work)
+
     @property
     def busy(self) -> bool:
         """Whether anything waits or runs."""
