@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tectum_core.bundle import Bundle
 from tectum_core.golden_inputs import ROLLED, SEEN, outline
+from tectum_core.launching.faults import device_lost
 from tectum_core.model import WorldModel
 from tectum_core.predictor import Predictor
 from tectum_core.rollouts import RolloutRequest
@@ -71,6 +72,7 @@ def check_golden(predictor: Predictor) -> GoldenReport:
         GoldenMismatch: an input is not what such a model has, or cannot be run; an output is
             missing, of another shape, or too far away; or the bundle states no tolerance for
             this precision.
+        torch.AcceleratorError: the device is lost.
     """
     bundle, precision = predictor.bundle, predictor.numerics.precision
     if not any(name.startswith("output/") for name in bundle.golden):
@@ -83,6 +85,8 @@ def check_golden(predictor: Predictor) -> GoldenReport:
     try:
         found = _run(predictor, inputs, bundle.golden_texts)
     except (ValueError, RuntimeError, IndexError, TypeError) as error:  # values that fit no model
+        if device_lost(error, predictor.device):
+            raise
         raise GoldenMismatch(f"{bundle.name}: its golden inputs do not run: {error}") from error
     wanted = {
         key.removeprefix("output/"): _array(value)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tectum_core.launching.faults import CAPTURING, out_of_memory
+from tectum_core.launching.faults import CAPTURING, device_lost, out_of_memory
 
 __all__ = ["Device", "Event", "Graph", "Pool", "Stream", "device_for"]
 
@@ -90,6 +90,9 @@ class Device(Protocol):
 
     def pool(self) -> Pool:
         """A pool without graphs."""
+
+    def lost(self, error: Exception) -> bool:
+        """Whether it does nothing any more, after an error."""
 
 
 class _CudaStream:
@@ -199,6 +202,9 @@ class _Cuda:
     def pool(self) -> Pool:
         _give_back()
         return _CudaPool(self._device, self.compute, self._capture)
+
+    def lost(self, error: Exception) -> bool:
+        return device_lost(error, self._device)
 
 
 def _set_up_products(device: torch.device) -> None:

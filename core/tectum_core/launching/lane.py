@@ -19,6 +19,7 @@ import queue
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -83,6 +84,10 @@ class Lane:
         made: what to record.
         sizes: of batches, ascending.
         model: for the log.
+
+    Raises:
+        torch.OutOfMemoryError, torch.AcceleratorError: there is no memory for what passes through
+            it (`out_of_memory`), or the device is lost.
     """
 
     def __init__(
@@ -98,13 +103,17 @@ class Lane:
         self._free: queue.Queue[_Slot] = queue.Queue()
         self._pool = device.pool()
         self._bytes_in = self.most * max((one.row_bytes for one in made), default=0)
-        self._given = device.memory(self._bytes_in)
         self._bytes_out = 0
-        self._answer = device.memory(0)
-        self._measure()
-        self._record()
-        for _ in range(_SLOTS if self._graphs else 0):
-            self._free.put(_Slot(device, self._bytes_in, self._bytes_out))
+        try:
+            self._given, self._answer = device.memory(self._bytes_in), device.memory(0)
+            self._measure()
+            self._record()
+            for _ in range(_SLOTS if self._graphs else 0):
+                self._free.put(_Slot(device, self._bytes_in, self._bytes_out))
+        except BaseException:
+            with suppress(Exception):  # of a device that is lost nothing is freed
+                self._pool.close()
+            raise
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,6 +186,8 @@ class Lane:
                 self._show(program, 1)
                 answer = self._done(partial(program.forward, self._rows(program, 1)))
             except Exception as error:
+                if self._device.lost(error):
+                    raise
                 self._leave_out(name, error)
             else:
                 self._widths[name] = tuple(answer.shape[1:])
@@ -193,6 +204,8 @@ class Lane:
                 try:
                     self._graphs[name, size] = self._recorded(program, size)
                 except Exception as error:
+                    if self._device.lost(error):
+                        raise
                     self._leave_out(name, error)
 
     @torch.inference_mode()

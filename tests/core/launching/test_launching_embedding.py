@@ -208,24 +208,53 @@ def test_if_nothing_can_be_recorded_there_is_no_lane_and_nothing_is_held(full: P
     assert late.pools[0].closed
 
 
+NONE = {
+    "on the device": (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate\nmuch"),
+    "on the host": (torch.AcceleratorError, "CUDA error: out of memory\nmuch"),
+}
+
+
+@pytest.mark.parametrize("where", NONE)
 def test_if_there_is_no_memory_for_batches_there_is_no_lane(
-    full: Predictor, caplog: pytest.LogCaptureFixture
+    full: Predictor, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
-    late = LateDevice()
+    late, original, (kind, told) = LateDevice(), LateDevice.memory, NONE[where]
 
     def exhausted(count: int) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmuch")
+        raise kind(told)
 
-    late.pinned = exhausted  # type: ignore[method-assign]
+    def memory(count: int) -> torch.Tensor:
+        return exhausted(count) if late.pools[0].recorded else original(late, count)
+
+    if where == "on the host":
+        late.pinned = exhausted  # type: ignore[method-assign]
+    else:
+        late.memory = memory  # type: ignore[method-assign]
 
     assert embedding_lane(full, MOST, lambda _: as_device(late)) is None
 
-    assert [one.__dict__["reason"] for one in caplog.records] == [
-        "CUDA out of memory. Tried to allocate"
-    ]
+    assert [one.__dict__["reason"] for one in caplog.records] == [told.partition("\n")[0]]
+    assert late.pools[0].closed
     caplog.clear()
     gc.collect()
     assert late.held == 0
+
+
+def test_if_a_device_cannot_even_be_found_for_lack_of_memory_there_is_no_lane(
+    full: Predictor,
+) -> None:
+    def find(device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    assert embedding_lane(full, MOST, find) is None
+
+
+def test_any_other_error_of_a_device_is_not_passed_over(full: Predictor) -> None:
+    def find(device: torch.device) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(torch.AcceleratorError):
+        embedding_lane(full, MOST, find)
 
 
 # ---------------------------------------------------------------- on a GPU

@@ -303,6 +303,33 @@ def test_a_device_that_fails_is_told_to_who_fetches() -> None:
         flight.result()
 
 
+@pytest.mark.parametrize("step", ["shown", "recorded"])
+def test_a_device_that_is_lost_while_it_records_is_not_a_programs_fault(step: str) -> None:
+    late, failure = LateDevice(), torch.AcceleratorError("device-side assert triggered")
+
+    def lose(rows: Tensor | None = None) -> Tensor:
+        late.failure = failure
+        raise failure
+
+    program = Program("loses", SMALL.example, lose) if step == "shown" else SMALL
+    if step == "recorded":
+        late.before_capture = lose
+
+    with pytest.raises(torch.AcceleratorError):
+        lane_of(late, program)
+
+    assert late.pools[0].closed
+
+
+def test_an_error_of_a_device_that_goes_on_is_a_programs(caplog: pytest.LogCaptureFixture) -> None:
+    def refused(rows: Tensor) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    lane = lane_of(LateDevice(), Program("refused", SMALL.example, refused), LARGE)
+
+    assert lane.names == ("large",)
+
+
 # ---------------------------------------------------------------- the end
 
 
