@@ -229,7 +229,7 @@ class Lane:
         self._show(program, size)
         graph = self._pool.capture(work)
         wanted, found = (
-            self._done(lambda run=run: run().clone()).flatten(1).double().cpu()  # type: ignore[misc]
+            self._done(lambda run=run: run().clone()).cpu().flatten(1).double()  # type: ignore[misc]
             for run in (work, replayed)
         )
         cosine = float(F.cosine_similarity(found, wanted, dim=1).min())
