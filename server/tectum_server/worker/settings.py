@@ -67,9 +67,10 @@ class WorkerSettings(BaseModel):
     """Where the model runs: in a process of its own, or in this one (tests, tiny deployments)."""
     engines: Annotated[int, Field(ge=1, le=64)] = 1
     """Engine processes that serve the same models, each with its own queue; a request goes to
-    whichever has least to do before it. With the device `cuda`, engine k has `cuda:k`; else all
-    have the one that is named. An engine that dies leaves the others serving. What is said of
-    queues and of models' memory holds for each."""
+    whichever has least to do before it. With the device `cuda`, engine k has `cuda:k`, of those
+    that `CUDA_VISIBLE_DEVICES` leaves, and sees no other; else all have the one that is named. An
+    engine that dies leaves the others serving. What is said of queues and of models' memory holds
+    for each."""
     fronts: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that speak gRPC and read images, on one port: for where one of them is the
     bottleneck. A connection stays with one of them, the system's choice. What is said of threads

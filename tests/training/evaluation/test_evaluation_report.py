@@ -286,8 +286,10 @@ def test_every_measure_is_the_same_on_a_gpu(
     monkeypatch.setattr(ceiling, "_STEPS", 3)
     monkeypatch.setattr(ceiling, "_FEW_STEPS", 3)
 
-    found = trained.evaluated(device="cuda", supervised=Supervised())
-    trained.bundle.model.cpu()
+    try:
+        found = trained.evaluated(device="cuda", supervised=Supervised())
+    finally:  # others have the same model
+        trained.bundle.model.cpu()
 
     assert [measure.name for measure in found[:-2]] == WHOLE
     for ours, theirs in zip(found, measures, strict=False):

@@ -58,7 +58,7 @@ class Keeper:
         self._metrics = metrics
         self._changed = changed
         self._asked = Asked.of(settings.models if settings.asked is None else settings.asked)
-        self._loader = Loader(repository, settings)
+        self._loader = Loader(repository, settings, scheduler)
         self._watch = Watch(repository, settings.watch)
         self._shelf = Shelf(settings.model_memory_bytes)
         self._loading = asyncio.Lock()

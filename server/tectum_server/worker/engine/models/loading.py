@@ -28,12 +28,19 @@ from tectum_core.bundle import (
     read_bundle,
 )
 from tectum_core.golden import GoldenMismatch, GoldenReport, check_golden
+from tectum_core.launching.faults import device_lost
 from tectum_core.numerics import Numerics, release
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.models.choosing import choose, keep_compiled
 from tectum_server.worker.engine.models.describe import describe
 from tectum_server.worker.engine.models.graphs import with_graphs, without_graphs
-from tectum_server.worker.engine.models.warmup import prepare_cameras, warm_up
+from tectum_server.worker.engine.models.warmup import (
+    keeps_by_thread,
+    prepare_cameras,
+    warm_up,
+    warm_up_there,
+)
+from tectum_server.worker.engine.scheduling.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
@@ -93,11 +100,18 @@ class Loader:
     Args:
         repository: where bundles are.
         settings: where and how they shall run, and the largest batch to warm them up for.
+        scheduler: whose thread will compute, and whose service ends if the device is lost.
     """
 
-    def __init__(self, repository: Repository, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: EngineSettings,
+        scheduler: Scheduler,
+    ) -> None:
         self._repository = repository
         self._settings = settings
+        self._scheduler = scheduler
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
     async def latest(self, name: str) -> str:
@@ -125,8 +139,14 @@ class Loader:
 
         Raises:
             Failure: BUNDLE_REJECTED.
+            torch.AcceleratorError: the device is lost, and with it the service has ended.
         """
-        return await self._do(_telling(self._load), located)
+        try:
+            return await self._do(_telling(self._load), located)
+        except torch.AcceleratorError:
+            _log.exception("the device is lost", extra={"model": located.name})
+            self._scheduler.fail()
+            raise
 
     def close(self) -> None:
         """Stop; what is being loaded is waited for."""
@@ -149,12 +169,17 @@ class Loader:
                 report = with_graphs(predictor, self._settings.max_batch) or report
             try:
                 seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
+                if keeps_by_thread(predictor.device):
+                    there = self._scheduler.between_batches
+                    warm_up_there(predictor, self._settings.max_batch, there)
             except BaseException:
                 without_graphs(predictor)
                 raise
         except ImportError as error:  # int8's library, which is an extra
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, line(error)) from error
         except RuntimeError as error:  # torch's: no memory on the device, say
+            if device_lost(error, torch.device(device)):
+                raise
             _log.warning("a model does not run", extra={"model": name}, exc_info=error)
             raise Failure(
                 errors_pb2.ERROR_REASON_BUNDLE_REJECTED,
@@ -201,6 +226,8 @@ class Loader:
                 predictor = Predictor(read, device, numerics)
                 return predictor, check_golden(predictor)
             except (GoldenMismatch, RuntimeError) as error:
+                if device_lost(error, torch.device(device)):
+                    raise
                 extra = {"model": read.name, "numerics": str(numerics), "reason": line(error)}
                 _log.warning("numerics do not suit a model", extra=extra)
         predictor = Predictor(read, device, last)

@@ -150,6 +150,20 @@ class Scheduler:
                 await progress.renewed.close()
         return progress.result
 
+    def fail(self) -> None:
+        """End the service, for good: who waits is refused, and who comes from now on."""
+        if self._failed:
+            return
+        self._failed = True
+        for progress in self._under_way:
+            if not progress.done.done():
+                progress.done.set_exception(out_of_service())
+        self._on_failure()
+
+    def between_batches(self, work: Callable[[], object]) -> None:
+        """Do something where batches are computed; another thread waits for it."""
+        self._threads.between_batches(work)
+
     @property
     def busy(self) -> bool:
         """Whether anything waits or runs."""
@@ -171,11 +185,7 @@ class Scheduler:
                 self._group.create_task(self._serve_unready())
         except Exception:
             _log.exception("the scheduler failed; this engine computes no more")
-            self._failed = True
-            for progress in self._under_way:
-                if not progress.done.done():
-                    progress.done.set_exception(out_of_service())
-            self._on_failure()
+            self.fail()
 
     async def _serve(self) -> None:
         while True:
