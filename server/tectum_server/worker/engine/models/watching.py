@@ -27,15 +27,21 @@ class Watch:
         self._seconds = seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self._trouble = ""
+        self._troubles: dict[str, str] = {}
         self._seen: set[str] = set()
 
     async def look(self) -> Mapping[str, str | None]:
         """The latest version of every name, as `following.changes` reads it.
 
+        A name whose version cannot be found out is logged, once, and the others are told.
+
         Raises:
             ConnectionError: the repository is not there; or whatever its library raises.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+        loop = asyncio.get_running_loop()
+        found, troubles = await loop.run_in_executor(self._thread, self._look)
+        self._say_of_models(troubles)
+        return found
 
     async def follow(self, told: Callable[[Mapping[str, str | None]], Awaitable[None]]) -> None:
         """Tell what is there after each look, for ever. A look that fails is logged, once.
@@ -58,10 +64,11 @@ class Watch:
         """Look no more; nobody waits for a look under way."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self) -> dict[str, str | None]:
+    def _look(self) -> tuple[dict[str, str | None], dict[str, str]]:
+        """The versions by name, and why some are not known."""
         if not self._repository.exists():
             raise ConnectionError("it is not there")
-        found = dict[str, str | None]()
+        found, troubles = dict[str, str | None](), dict[str, str]()
         for name in self._repository.names():
             try:
                 found[name] = self._repository.latest(name)
@@ -69,7 +76,9 @@ class Watch:
                 found[name] = None  # a folder that is being published has no `latest` yet
             except BundleError:
                 found[name] = ""
-        return found
+            except Exception as error:  # whatever a remote repository's library raises
+                found[name], troubles[name] = None, str(error) or type(error).__name__
+        return found, troubles
 
     def _say(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
@@ -77,3 +86,10 @@ class Watch:
         elif self._trouble and not trouble:
             _log.info("the repository can be looked at again")
         self._trouble = trouble
+
+    def _say_of_models(self, troubles: dict[str, str]) -> None:
+        for name, reason in troubles.items():
+            if self._troubles.get(name) != reason:
+                extra = {"model": name, "reason": reason}
+                _log.error("a model's latest version cannot be looked up", extra=extra)
+        self._troubles = troubles
