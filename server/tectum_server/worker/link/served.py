@@ -214,7 +214,9 @@ class _Front:
         except asyncio.CancelledError:
             gone = Failure(errors_pb2.ERROR_REASON_CANCELLED, "the caller went away")
             message = _refusal(request, gone)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException:  # a panic of a library's, too: nobody would answer
             _log.exception("a request failed in the engine", extra={"request_id": request_id})
             fault = Failure(errors_pb2.ERROR_REASON_INTERNAL, "the engine failed; see its log")
             message = _refusal(request, fault)

@@ -14,12 +14,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from tectum.v1 import errors_pb2
-from tectum_core.bundle import BundleError, BundleNotFound, Repository
-from tectum_core.golden import GoldenMismatch
-from tectum_server.worker.engine.models.following import Asked, Change, changes
+from tectum_core.bundle import BundleNotFound, Repository
+from tectum_server.worker.engine.models.following import Asked, Change
 from tectum_server.worker.engine.models.loading import Loaded, Loader
 from tectum_server.worker.engine.models.shelf import NoRoom, Shelf, Slot
-from tectum_server.worker.engine.models.watching import Watch
+from tectum_server.worker.engine.models.watching import Follower, Watch
 from tectum_server.worker.engine.scheduling.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
@@ -61,9 +60,9 @@ class Keeper:
         self._loader = Loader(repository, settings)
         self._watch = Watch(repository, settings.watch)
         self._shelf = Shelf(settings.model_memory_bytes)
+        self._follower = Follower(self._watch, self._asked, lambda: self.entries, self._do)
         self._loading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said: dict[str, str] = {}
 
     @property
     def entries(self) -> Mapping[str, ModelEntry]:
@@ -90,7 +89,7 @@ class Keeper:
     def watch(self) -> None:
         """Follow the repository from now on, if that was asked for."""
         if self._settings.watch:
-            self._spawn(self._watch.follow(self._follow))
+            self._spawn(self._follower.follow())
 
     async def close(self) -> None:
         """Bring nothing any more; what is being read is waited for."""
@@ -164,7 +163,7 @@ class Keeper:
         for wanted in self._asked.named:
             await self._begin_with(wanted)
         if self._asked.everything:
-            await self._follow(await self._watch.look())
+            await self._follower.look()
 
     async def _begin_with(self, wanted: str) -> None:
         """Load a model; the first of all is the default.
@@ -238,28 +237,34 @@ class Keeper:
         async with self._loading:
             if self._shelf.find(slot.name) is not slot:
                 return  # unloaded meanwhile
-            await self._spare_who_has_just_come(slot)
-            for version in await self._candidates(slot):
-                if slot.loaded is not None:
-                    break
-                rejection = slot.rejection
-                was = slot.entry is not None and version == slot.entry.version
-                try:
-                    await self._bring(slot.name, version)
-                    if was:  # in place of the latest, which was rejected
-                        slot.rejection = rejection
-                except Exception as error:  # also whatever a remote repository's library raises
-                    extra = {"model": slot.name, "version": version, "reason": str(error)}
-                    _log.error("a model that had made room does not load", extra=extra)
-                    if was:
-                        slot.failed = await self._is_lost(error)
-                        lost = Rejection(version, str(error), time.time())
-                        slot.rejection = lost if slot.failed else rejection
+            try:
+                await self._spare_who_has_just_come(slot)
+                await self._bring_best(slot)
+            finally:
+                slot.coming = False
+                self._announce()
+
+    async def _bring_best(self, slot: Slot) -> None:
+        """Load the best version that loads."""
+        for version in await self._candidates(slot):
             if slot.loaded is not None:
-                patience = min(max(slot.loaded.entry.load_seconds, 0.1), _LONGEST_PATIENCE)
-                slot.kept_until = time.monotonic() + _PATIENCE * patience
-            slot.coming = False
-            self._announce()
+                break
+            rejection = slot.rejection
+            was = slot.entry is not None and version == slot.entry.version
+            try:
+                await self._bring(slot.name, version)
+                if was:  # in place of the latest, which was rejected
+                    slot.rejection = rejection
+            except Exception as error:  # also whatever a remote repository's library raises
+                extra = {"model": slot.name, "version": version, "reason": str(error)}
+                _log.error("a model that had made room does not load", extra=extra)
+                if was:
+                    slot.failed = await self._is_lost(error)
+                    lost = Rejection(version, str(error), time.time())
+                    slot.rejection = lost if slot.failed else rejection
+        if slot.loaded is not None:
+            patience = min(max(slot.loaded.entry.load_seconds, 0.1), _LONGEST_PATIENCE)
+            slot.kept_until = time.monotonic() + _PATIENCE * patience
 
     async def _candidates(self, slot: Slot) -> list[str]:
         """Versions to bring back, the best first: never one that was rejected."""
@@ -278,7 +283,7 @@ class Keeper:
         cause = error.__cause__
         if isinstance(cause, BundleNotFound):
             return await self._loader.is_there()
-        return isinstance(cause, BundleError | GoldenMismatch)
+        return isinstance(cause, ValueError)  # as BundleError and GoldenMismatch are
 
     async def _spare_who_has_just_come(self, slot: Slot) -> None:
         """Wait while a model would have to go that was brought back and is not used yet.
@@ -330,35 +335,17 @@ class Keeper:
         self._metrics.model_loads.labels(name, "rejected").inc()
         self._announce()
 
-    async def _follow(self, found: Mapping[str, str | None]) -> None:
-        """Do as the repository has it, as far as it loads."""
-        for change in list(changes(self._asked, found, self._shelf.entries)):
-            try:
-                async with self._loading:
-                    await self._do(change)
-            except Failure as failure:
-                self._say_once(change.name, failure)
-            except Exception:  # whatever a remote repository's library raises
-                _log.exception("a model cannot be fetched", extra={"model": change.name})
-
     async def _do(self, change: Change) -> None:
-        slot = self._shelf.find(change.name)
-        if change.what == "load":
-            await self._bring(change.name, "")
-        elif slot is not None and change.what == "unload":
-            if change.name != self._shelf.default:  # an admin may have made it so meanwhile
-                await self._drop(slot)
-        elif slot is not None:
-            slot.rejection = None
-            self._announce()
-
-    def _say_once(self, name: str, failure: Failure) -> None:
-        """Log why a model is not followed; what was rejected has been noted and told already."""
-        if failure.reason != errors_pb2.ERROR_REASON_BUNDLE_REJECTED:
-            if self._said.get(name) != failure.message:
-                extra = {"model": name, "reason": failure.message}
-                _log.warning("a model cannot be followed", extra=extra)
-            self._said[name] = failure.message
+        async with self._loading:
+            slot = self._shelf.find(change.name)
+            if change.what == "load":
+                await self._bring(change.name, "")
+            elif slot is not None and change.what == "unload":
+                if change.name != self._shelf.default:  # an admin may have made it so meanwhile
+                    await self._drop(slot)
+            elif slot is not None:
+                slot.rejection = None
+                self._announce()
 
     def _follows(self, name: str) -> bool:
         """Whether what serves of a name is the repository's to say, not an admin's."""
@@ -379,7 +366,12 @@ class Keeper:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            _log.error("a task that sees to models has failed", exc_info=fault)
 
     def _unknown(self, name: str, field: str = "options.model") -> Failure:
         serving = (name for name, entry in self._shelf.entries.items() if entry.state == "ready")

@@ -29,6 +29,7 @@ from tectum_core.bundle import (
 )
 from tectum_core.golden import GoldenMismatch, GoldenReport, check_golden
 from tectum_core.numerics import Numerics, release
+from tectum_core.panics import NO_FAULTS
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.models.choosing import choose, keep_compiled
 from tectum_server.worker.engine.models.describe import describe
@@ -126,15 +127,26 @@ class Loader:
         Raises:
             Failure: BUNDLE_REJECTED.
         """
-        return await self._do(_telling(self._load), located)
+        try:
+            return await self._do(_telling(self._load), located)
+        except ValueError as error:  # a golden text that its tokenizer cannot read, a panic
+            words = f"{located.name}: {line(error)}"
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, words) from error
 
     def close(self) -> None:
         """Stop; what is being loaded is waited for."""
         self._thread.shutdown()
 
     async def _do(self, work: Callable[_P, _Found], *args: _P.args, **named: _P.kwargs) -> _Found:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: work(*args, **named))
+        def done() -> _Found:
+            try:
+                return work(*args, **named)
+            except (Exception, *NO_FAULTS):
+                raise
+            except BaseException as error:  # nobody who waits would be told
+                raise ValueError(f"a library panicked: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, done)
 
     def _locate(self, name: str, version: str) -> Located:
         folder, found = self._repository.locate(name, version)

@@ -176,7 +176,7 @@ async def test_a_corrupt_version_leaves_the_old_one_serving_and_is_tried_once(
     version = corrupt(root, tmp_path, what)
     await until(engine, lambda: engine.models["arm"].rejection is not None)
     for _ in range(3):  # looks
-        await engine._keeper._follow(await engine._keeper._watch.look())
+        await engine._keeper._follower.look()
 
     now = engine.models["arm"]
     assert (now.version, now.state) == (before.version, "ready")
@@ -357,7 +357,7 @@ async def test_a_model_that_cannot_be_fetched_leaves_the_others_followed(
         return locate(self, name, version)
 
     monkeypatch.setattr(Repository, "locate", broken)
-    await engine._keeper._follow(await engine._keeper._watch.look())
+    await engine._keeper._follower.look()
 
     assert engine.models["arm"].version == version
     assert "aaa" not in engine.models
