@@ -46,6 +46,7 @@ class LocalEngine:
             settings.max_batch,
             metrics,
             max_block_ms=settings.max_block_ms,
+            calls_block_ms=settings.calls_block_ms,
             kept_share=settings.kept_share,
             compute_timeout=settings.compute_timeout,
             recorder=_recorder(settings.record),
