@@ -55,6 +55,7 @@ class HeldEngine:
         self.listeners: list[Callable[[], None]] = []
         self.says = ""
         self.outlook: Outlook | None = None
+        self.control_expected = asyncio.Event()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
@@ -106,6 +107,9 @@ class HeldEngine:
 
     def want(self, name: str) -> None:
         self.asked_back.put_nowait(name)
+
+    def expect_control(self) -> None:
+        self.control_expected.set()
 
 
 class Listening(RemoteEngine):

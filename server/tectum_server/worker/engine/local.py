@@ -133,6 +133,10 @@ class LocalEngine:
         """As jobs.Engine.want."""
         self._keeper.want(name)
 
+    def expect_control(self) -> None:
+        """As jobs.Engine.expect_control."""
+        self._scheduler.expect_control()
+
     def _announce(self) -> None:
         if self._started:
             for listener in list(self._listeners):

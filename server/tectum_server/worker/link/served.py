@@ -26,6 +26,7 @@ from tectum_server.worker.link.messages import (
     Cancel,
     Catalogue,
     Due,
+    ExpectControl,
     FromEngine,
     FromFront,
     Load,
@@ -196,6 +197,8 @@ class _Front:
                     asyncio.get_running_loop().call_soon(task.cancel)
             case Want():
                 self._engine.want(message.name)
+            case ExpectControl():
+                self._engine.expect_control()
             case Released():
                 self._release(message.offset)
 

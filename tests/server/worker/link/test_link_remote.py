@@ -217,6 +217,17 @@ async def test_a_model_that_is_asked_back_is_asked_of_the_engine(
     assert await engine.asked_back.get() == "leg"
 
 
+async def test_an_engine_is_told_of_control_that_it_never_heard_of(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+
+    rig.remote.expect_control()
+
+    async with asyncio.timeout(PATIENCE):
+        await engine.control_expected.wait()
+
+
 @pytest.mark.parametrize("kind", ["fault", "panic"])
 async def test_a_fault_of_the_engine_is_one_requests_own(
     held: tuple[Rig, HeldEngine], kind: str

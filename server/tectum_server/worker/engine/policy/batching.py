@@ -131,6 +131,10 @@ class Batching:
         """Whether a batch may: no call waits for it to end, and none of CONTROL's is expected."""
         return not self._line.calls and not self._forming.calls_expected(now_ms)
 
+    def expect_control(self, now_ms: int) -> None:
+        """A CONTROL call came that does not ask to wait, for it was refused before."""
+        self._forming.expect_control(now_ms, calls=True)
+
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""
         return self._line.depth

@@ -58,9 +58,13 @@ class Forming:
     def asked(self, waiting: Waiting, now_ms: int) -> None:
         """Such a one has asked to wait."""
         if waiting.priority == CONTROL:
-            self._control_until_ms = now_ms + _EXPECTED_MS
-            if waiting.turn_ms is None:
-                self._calls_until_ms = now_ms + _EXPECTED_MS
+            self.expect_control(now_ms, calls=waiting.turn_ms is None)
+
+    def expect_control(self, now_ms: int, *, calls: bool) -> None:
+        """CONTROL has come, and its calls have if it was one."""
+        self._control_until_ms = now_ms + _EXPECTED_MS
+        if calls:
+            self._calls_until_ms = self._control_until_ms
 
     def ran(self, batch: Sequence[Waiting], line: Line, took_ms: int, now_ms: int) -> None:
         """A batch has run, while all of a line waited."""

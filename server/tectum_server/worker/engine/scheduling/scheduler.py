@@ -163,6 +163,10 @@ class Scheduler:
         """What waits and runs; None: nothing."""
         return outlook(self._policy, self.costs, self._max_batch, self._queue.now_ms())
 
+    def expect_control(self) -> None:
+        """As jobs.Engine.expect_control."""
+        self._policy.expect_control(self._queue.now_ms())
+
     def forget_model(self, model: str) -> None:
         """Drop what is known of the cost of a model's version, `name@version`."""
         self.costs.forget({k for k in self.costs.known if isinstance(k, tuple) and k[0] == model})

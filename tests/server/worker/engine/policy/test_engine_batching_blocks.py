@@ -84,6 +84,16 @@ def test_a_call_that_is_refused_has_come_all_the_same() -> None:
     assert sizes(policy) == [2, 2]
 
 
+@pytest.mark.parametrize(("calls", "always"), [(20, None), (None, 20)])
+def test_so_has_one_that_was_refused_before_it_asked(calls: int | None, always: int | None) -> None:
+    policy = batching(calls, always)
+
+    policy.expect_control(0)
+    ask(policy, *(call(n) for n in range(4)))
+
+    assert sizes(policy) == [2, 2]
+
+
 @pytest.mark.parametrize(("calls", "always"), [(20, 30), (30, 20)])
 def test_of_two_limits_the_lower_one_holds(calls: int, always: int) -> None:
     policy = batching(calls, always)
