@@ -137,7 +137,7 @@ def serve(
             envvar="TECTUM_MAX_BLOCK_MS",
             help="Longest that a batch of others may take while CONTROL comes, milliseconds; "
             "auto: a quarter of CONTROL's default deadline while its calls come; 0: any.",
-            metavar="MS|auto",
+            metavar="MILLISECONDS",
         ),
     ] = "auto",
     tokens: Annotated[
