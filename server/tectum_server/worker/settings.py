@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,8 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -20,6 +22,8 @@ from pydantic_core import PydanticCustomError
 
 __all__ = ["WorkerSettings"]
 
+_BLOCK_SHARE = 0.25
+"""Of the deadline that a CONTROL call has by default, the longest batch before it."""
 _Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -125,12 +129,13 @@ class WorkerSettings(BaseModel):
     """Items of calls that may wait at once, in each engine. CONTROL may fill all of these places,
     INTERACTIVE seven eighths and BULK three quarters: what is left is kept for who cannot wait.
     Streams have places of their own, one frame's each."""
-    max_block_ms: PositiveInt | None = None
+    max_block_ms: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Longest predicted time of a batch, milliseconds, with anything but CONTROL in it while
     CONTROL calls or streams come (one in the last 10 s), and with streams' frames in it while
     CONTROL calls do: batches are not interrupted, so this is how long the next call may have to
-    wait for the engine. A single item is run whatever it takes. None: as long as the largest batch
-    takes."""
+    wait for the engine. A single item is run whatever it takes. `auto`: a quarter of
+    `control_deadline` while CONTROL calls come, and as long as the largest batch takes otherwise,
+    CONTROL streams or not. 0: always as long as that takes."""
     kept_share: Annotated[float, Field(ge=0, le=0.25)] = 0.05
     """Share of the engine's time that INTERACTIVE and BULK each have while anything of them waits,
     however much comes of higher classes. 0: what is overtaken may wait until its deadline."""
@@ -164,6 +169,17 @@ class WorkerSettings(BaseModel):
                 "no_default", "found * first; allowed: a name first, which is the default, then *"
             )
         return models
+
+    @field_validator("max_block_ms", mode="wrap")
+    @classmethod
+    def _auto_or_so_many(
+        cls, found: object, handler: ValidatorFunctionWrapHandler
+    ) -> int | Literal["auto"]:
+        try:
+            return cast("int | Literal['auto']", handler(found))
+        except ValidationError as error:
+            told = "found {found}; allowed: auto, or whole milliseconds, 0 for any"
+            raise PydanticCustomError("block", told, {"found": str(found)}) from error
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -210,13 +226,19 @@ class WorkerSettings(BaseModel):
             "threads": threads,
             "max_batch": 1 if self.invariant else self.max_batch,
             "max_queued_items": self.max_queued_items,
-            "max_block_ms": self.max_block_ms,
+            "max_block_ms": None if self.max_block_ms == "auto" else self.max_block_ms or None,
+            "calls_block_ms": self._calls_block_ms if self.max_block_ms == "auto" else None,
             "kept_share": self.kept_share,
             "compute_timeout": self.compute_timeout,
             "record": f"{self.record}.{number}" if self.record and number else self.record or "",
             "model_memory_bytes": self.model_memory_bytes,
             "watch": self.watch,
         }
+
+    @property
+    def _calls_block_ms(self) -> int:
+        """What is left of a CONTROL call's time by then is enough for it and what goes before."""
+        return max(round(1000 * self.control_deadline * _BLOCK_SHARE), 1)
 
     @property
     def places(self) -> int:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import msgspec
@@ -23,13 +22,16 @@ from tectum_core.bundle import (
     Bundle,
     BundleError,
     BundleNotFound,
+    Examined,
     Repository,
+    examine_bundle,
     memory_of,
-    read_bundle,
+    read_examined,
 )
 from tectum_core.golden import GoldenMismatch, GoldenReport, check_golden
 from tectum_core.launching.faults import device_lost
 from tectum_core.numerics import Numerics, release
+from tectum_core.panics import NO_FAULTS
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.models.choosing import choose, keep_compiled
 from tectum_server.worker.engine.models.describe import describe
@@ -57,13 +59,15 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A bundle that is there, and not read yet."""
+    """A bundle that is there and sound, as far as can be told without its weights in memory."""
 
     name: str
     version: str
-    folder: Path
+    examined: Examined
     memory_bytes: int
     """What its weights will take."""
+    seconds: float
+    """What it took to examine it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +127,7 @@ class Loader:
         return await self._do(_telling(self._repository.latest), name)
 
     async def locate(self, name: str, version: str) -> Located:
-        """Find a bundle, and fetch it if it is elsewhere.
+        """Find a bundle, fetch it if it is elsewhere, and examine its files.
 
         Raises:
             Failure: MODEL_NOT_FOUND or BUNDLE_REJECTED.
@@ -135,7 +139,7 @@ class Loader:
         return await self._do(self._repository.exists)
 
     async def load(self, located: Located) -> Loaded:
-        """Read, check and warm up.
+        """Take its weights into memory, check what comes of them, and warm up.
 
         Raises:
             Failure: BUNDLE_REJECTED.
@@ -147,24 +151,37 @@ class Loader:
             _log.exception("the device is lost", extra={"model": located.name})
             self._scheduler.fail()
             raise
+        except ValueError as error:  # a golden text that its tokenizer cannot read, a panic
+            words = f"{located.name}: {line(error)}"
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, words) from error
 
     def close(self) -> None:
         """Stop; what is being loaded is waited for."""
         self._thread.shutdown()
 
     async def _do(self, work: Callable[_P, _Found], *args: _P.args, **named: _P.kwargs) -> _Found:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: work(*args, **named))
+        def done() -> _Found:
+            try:
+                return work(*args, **named)
+            except (Exception, *NO_FAULTS):
+                raise
+            except BaseException as error:  # nobody who waits would be told
+                raise ValueError(f"a library panicked: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, done)
 
     def _locate(self, name: str, version: str) -> Located:
         folder, found = self._repository.locate(name, version)
-        return Located(name, found, folder, memory_of(folder, name))
+        started = time.monotonic()
+        examined = examine_bundle(folder, name, found)
+        took = time.monotonic() - started
+        return Located(name, found, examined, memory_of(folder, name), took)
 
     def _load(self, located: Located) -> Loaded:
-        started = time.monotonic()
+        started = time.monotonic() - located.seconds
         name, device = located.name, self._settings.device
         try:
-            predictor, report = self._predictor(read_bundle(located.folder, name, located.version))
+            predictor, report = self._predictor(read_examined(located.examined))
             if self._settings.graphs:
                 report = with_graphs(predictor, self._settings.max_batch) or report
             try:

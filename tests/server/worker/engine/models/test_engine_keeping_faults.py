@@ -28,7 +28,7 @@ def loads(registry: CollectorRegistry, name: str, outcome: str) -> float:
 async def looked(engine: LocalEngine, times: int = 1) -> None:
     """Follow the repository as the watch does, so many times."""
     for _ in range(times):
-        await engine._keeper._follow(await engine._keeper._watch.look())
+        await engine._keeper._follower.look()
 
 
 # ---------------------------------------------------------------- a repository that is away
