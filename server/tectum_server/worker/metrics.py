@@ -56,7 +56,8 @@ class FrontMetrics:
         )
         self.refused = Counter(
             "tectum_requests_refused",
-            "Requests and stream frames that were not taken, by ErrorReason.",
+            "Requests and stream frames refused for want of room, time, an engine or credentials, "
+            "by ErrorReason.",
             ("reason",),
             registry=registry,
         )
