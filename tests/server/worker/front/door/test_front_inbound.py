@@ -62,6 +62,16 @@ class Slowly:
         return told
 
 
+def codes_of(front: Fronted) -> set[str]:
+    """How the calls ended that were counted."""
+    return {
+        sample.labels["code"]
+        for metric in front.registry.collect()
+        for sample in metric.samples
+        if sample.name == "tectum_request_duration_seconds_count"
+    }
+
+
 # ---------------------------------------------------------------- memory
 
 
@@ -184,6 +194,21 @@ def test_who_hangs_up_before_its_message_is_there_leaves_nothing(
 
     assert front.client.ask("EmbedImages", images()).results
     assert not caplog.records
+    assert codes_of(front) == {"OK"}
+
+
+def test_a_message_beyond_grpcs_limit_is_grpcs_to_refuse(
+    fronted: Starter, engine: ScriptedEngine
+) -> None:
+    front = fronted(max_message_bytes=2**16)
+    engine.answers(zeros)
+    call: Any = front.client.channel.unary_unary(EMBED)
+
+    error = call.future(bytes(2**16 + serving._SLACK_BYTES + 1), timeout=PATIENCE).exception()
+
+    assert error.code().name == "RESOURCE_EXHAUSTED"
+    assert front.client.ask("EmbedImages", images()).results
+    assert codes_of(front) == {"OK"}
 
 
 def test_nothing_is_looked_for_once_all_is_there(fronted: Starter, engine: ScriptedEngine) -> None:
