@@ -2,10 +2,9 @@
 
 grpc puts a message together before anybody can see how long it is, up to its one limit for all
 methods, and nothing but ending the call takes back what has come of it. So calls are counted while
-their messages arrive. Almost all are there at once: those cost an entry in a dictionary, no wait
-and no clock, and what they can hold is what a network brings in a moment. Of those that take
-longer only so many may go on, first come, first served, and only so long; the others end with an
-error that says so.
+their messages arrive. Almost all are there at once: those wait for nobody, and what they can hold
+is what a network brings in a moment. Of those that take longer only so many may go on, first come,
+first served, and only so long; the others end with an error that says so.
 """
 
 from __future__ import annotations
