@@ -39,6 +39,8 @@ VALUES: dict[str, Any] = {
     "shared_memory_bytes": 1006,
     "max_items": 6,
     "max_message_bytes": 1003,
+    "max_arriving": 11,
+    "arrival_timeout": 6.5,
     "max_pixels": 1004,
     "max_text_bytes": 1005,
     "max_queued_items": 7,

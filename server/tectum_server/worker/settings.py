@@ -104,10 +104,11 @@ class WorkerSettings(BaseModel):
     decode_threads: PositiveInt = 2
     """Threads that read images."""
     request_memory_bytes: PositiveInt = 256 * 2**20
-    """Bytes that requests under way may hold, twice over: once in the front, for encoded images,
-    decoded pixels and the frames that streams keep, and once in the memory shared with the engine,
-    for what waits there. Of several fronts each has as much, and so has each pair of a front and
-    an engine."""
+    """Bytes that requests that are there may hold, twice over: once in the front, for encoded
+    images, decoded pixels and the frames that streams keep, and once in the memory shared with the
+    engine, for what waits there. Of several fronts each has as much, and so has each pair of a
+    front and an engine. What is still arriving is bounded by `max_arriving`, and by
+    `max_streams`."""
     response_memory_bytes: PositiveInt = 128 * 2**20
     """Shared memory for answers on their way out, of each pair of a front and an engine."""
 
@@ -121,6 +122,13 @@ class WorkerSettings(BaseModel):
     """Items in one request."""
     max_message_bytes: PositiveInt = 64 * 2**20
     """Bytes of one request."""
+    max_arriving: PositiveInt = 16
+    """Messages that may be under way to each front for longer than 0.1 s at once; one more is
+    refused with QUEUE_FULL. Nobody knows how long a message is before it is there, so each may take
+    `max_message_bytes` and 8 MiB until then, beside `request_memory_bytes`."""
+    arrival_timeout: PositiveFloat = 10.0
+    """Seconds that a call's message may take to arrive; then it is refused with
+    DEADLINE_PASSED."""
     max_pixels: PositiveInt = 16 * 2**20
     """Pixels of one image."""
     max_text_bytes: PositiveInt = 4096

@@ -51,7 +51,15 @@ _EXPECT_AGAIN = 1.0
 _OTHER_MODEL = frozenset(
     {errors_pb2.ERROR_REASON_SPACE_MISMATCH, errors_pb2.ERROR_REASON_MODEL_NOT_FOUND}
 )
-_REFUSALS = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    }
+)
+"""What operators look after; what else is wrong with a request is for its caller."""
 
 
 class Calls:
