@@ -350,6 +350,9 @@ class Engine(Protocol):
     def want(self, name: str) -> None:
         """Say that a model which has made room for another one is asked for; it is loaded again."""
 
+    def expect_control(self) -> None:
+        """Say that a CONTROL call came and was not sent, for it would be late: more may come."""
+
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""
 

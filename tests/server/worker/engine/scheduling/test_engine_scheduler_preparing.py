@@ -360,6 +360,7 @@ async def test_a_deadline_is_judged_with_what_preparing_takes(rig: Seeing) -> No
     assert seen(await rig.show(1, within=0.25)) == [1]
 
 
+@pytest.mark.usefixtures("lost")
 async def test_a_device_that_fails_while_it_prepares_ends_the_service(rig: Seeing) -> None:
     failure = await refusal(rig.show(DEVICE))
 
