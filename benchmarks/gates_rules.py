@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Protocol
 
-from tectum_train.evaluation.better import BEYOND, beyond
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.better import BEYOND, beyond
+from tectum_train.evaluation.measuring.measure import Measure
 
 __all__ = [
     "Above",

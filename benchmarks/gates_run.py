@@ -30,9 +30,9 @@ from tectum_train.engine.building import Run
 from tectum_train.engine.checkpoint import CheckpointError
 from tectum_train.engine.progress import say
 from tectum_train.engine.run import train
-from tectum_train.evaluation.ceiling import Supervised
-from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.probes import EDITION
+from tectum_train.evaluation.latent_action.ceiling import Supervised
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.measuring.probes import EDITION
 from tectum_train.evaluation.report import as_json
 from tectum_train.job import evaluate_run, fitting_splits
 from tectum_train.recipe import Recipe, RecipeError, expanded, read_recipe

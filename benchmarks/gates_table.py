@@ -11,7 +11,7 @@ from gates_planning import NAME as PLANNING
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
 from gates_rules import Beside, Line, Shown, Unmeasured, find, holds
 from gates_run import Found
-from tectum_train.evaluation.probes import EDITION
+from tectum_train.evaluation.measuring.probes import EDITION
 
 __all__ = ["SEEDS", "Results", "compared", "judged", "numbers", "table"]
 

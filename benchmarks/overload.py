@@ -133,7 +133,7 @@ async def capacity(worker: Served, items: int, form: str, seconds: float) -> flo
         await closed_loop(draw, ask, callers, seconds / 4)
         results = await closed_loop(draw, ask, callers, seconds)
     last = max(one.at + one.took for one in results)
-    return sum(one.answer.outcome is Outcome.ANSWERED for one in results) * items / last
+    return sum(one.answered for one in results) * items / last
 
 
 async def overloaded(
@@ -179,8 +179,8 @@ async def leg(
         seconds,
         can,
         deadline,
-        summary(results, seconds, items),
-        summary(control, seconds, items),
+        summary(results, seconds, {OP: items}),
+        summary(control, seconds, {OP: items}),
         {role: trend(held[len(held) // 5 :]) for role, held in memory.items()},
         Counter(one.answer.reason or one.answer.outcome.value for one in late),
         worker.total(DECODED) - decoded,

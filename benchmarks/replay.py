@@ -6,7 +6,14 @@
 The file is a worker's (`TECTUM_RECORD=arrivals.jsonl tectum serve`); costs are what its batches
 took. Invented arrivals are Poisson, of one operation, 1 % CONTROL, 80 % INTERACTIVE, 19 % BULK. One
 row for each load and limit: goodput (requests answered by their deadlines, a second) beside what
-the engine can do in the largest batches that the limit allows, and each class's share in time.
+the engine can do in the largest batches that the limit allows, and each class's share in time; of
+live streams, how often each was answered and how old answers were.
+
+Calls come when they came, and leave when they left. A stream films what it did, as far as the
+engine heard of it: the frames that had a place, so that limits by which it could have been answered
+more often show less than that. Its frames are there as soon as they are captured, without decoding
+and transport, one waits at a time, and a stream that asks for two things of a frame is played as
+two. Streams whose callers gave them one `x-request-id` are taken for one.
 """
 
 from __future__ import annotations
@@ -14,13 +21,14 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tectum_server.worker.engine.policy.batching import Batching
-from tectum_server.worker.engine.policy.cost import Cost, CostModel
+from tectum_server.worker.engine.policy.cost import Cost, CostModel, Preparation
 from tectum_server.worker.engine.replay.arrivals import Arrival, Told
+from tectum_server.worker.engine.replay.cameras import Camera, Stream
 from tectum_server.worker.engine.replay.recording import read_recording
 from tectum_server.worker.engine.replay.simulation import simulate
 from tectum_server.worker.jobs import Priority
@@ -75,22 +83,50 @@ def capacity(cost: Cost, limits: Limits) -> float:
     return 1000 * most / cost.of(most)
 
 
+@dataclass(frozen=True)
+class Played:
+    """What became of all that came."""
+
+    calls: Sequence[Told]
+    streams: Sequence[Stream]
+    took: float
+    """Seconds to say so."""
+
+    @property
+    def seconds(self) -> float:
+        """From the first moment to the last at which something came."""
+        last = [one.arrival.at_ms for one in self.calls]
+        last += [one.camera.captured_ms(one.camera.frames - 1) for one in self.streams]
+        return max(last, default=0) / 1000 or 1.0
+
+
 def played(
-    arrivals: Sequence[Arrival], costs: dict[Hashable, Cost], limits: Limits
-) -> tuple[list[Told], float]:
-    """What became of each, and the seconds that it took to say so."""
+    arrivals: Sequence[Arrival],
+    costs: Mapping[Hashable, Cost],
+    limits: Limits,
+    cameras: Sequence[Camera] = (),
+) -> Played:
+    """Let all come; what is not in `costs` takes a millisecond."""
     policy = Batching(
         limits.max_queued, limits.max_batch, costs.get, limits.max_block_ms, limits.kept_share
     )
     unknown, began = Cost(1.0, 0.0), time.perf_counter()
-    told = simulate(policy, arrivals, lambda key, items: costs.get(key, unknown).of(items))
-    return told, time.perf_counter() - began
+    streams = [Stream(one) for one in cameras]
+
+    def takes_ms(key: Hashable, items: int) -> float:
+        return costs.get(key, unknown).of(items)
+
+    def prepares_ms(one: Preparation) -> float:
+        return takes_ms(one.kind, one.size)
+
+    told = simulate(policy, arrivals, takes_ms, streams=streams, prepares_ms=prepares_ms)
+    return Played(told, streams, time.perf_counter() - began)
 
 
-def row(load: str, limits: Limits, told: Sequence[Told], could: float | None, took: float) -> str:
+def row(load: str, limits: Limits, found: Played, could: float | None) -> str:
     """One line of the table."""
-    seconds = max((one.arrival.at_ms for one in told), default=0) / 1000 or 1.0
-    good = sum(one.in_time for one in told) / seconds
+    told = found.calls
+    good = sum(one.in_time for one in told) / found.seconds
     cells = [load, limits.block, str(len(told)), f"{good:.1f}"]
     cells.append("" if could is None else f"{good / could:.3f}")
     for priority in Priority:
@@ -98,12 +134,23 @@ def row(load: str, limits: Limits, told: Sequence[Told], could: float | None, to
         admitted = [one for one in own if one.latency_ms is not None]
         share = f"{sum(one.in_time for one in own) / len(own):.4f}" if own else "–"
         cells += [share, str(sum(not one.in_time for one in admitted)), _p99(admitted)]
-    return "| " + " | ".join([*cells, f"{1000 * took:.0f}"]) + " |"
+    cells += [str(len(found.streams)), *_streamed(found)]
+    return "| " + " | ".join([*cells, f"{1000 * found.took:.0f}"]) + " |"
+
+
+def _streamed(found: Played) -> list[str]:
+    """Answers a second of the stream that had fewest and most, and their frames' ages."""
+    rates = sorted(len(one.answers) / found.seconds for one in found.streams)
+    ages = [one.answered_ms - one.captured_ms for stream in found.streams for one in stream.answers]
+    return [f"{rates[0]:.2f}–{rates[-1]:.2f}" if rates else "–", _p99_of(ages)]
 
 
 def _p99(admitted: Sequence[Told]) -> str:
-    times = sorted(one.latency_ms for one in admitted if one.latency_ms is not None)
-    return str(times[int(0.99 * (len(times) - 1))]) if times else "–"
+    return _p99_of([one.latency_ms for one in admitted if one.latency_ms is not None])
+
+
+def _p99_of(times: Sequence[int]) -> str:
+    return str(sorted(times)[int(0.99 * (len(times) - 1))]) if times else "–"
 
 
 def heading() -> Iterator[str]:
@@ -112,7 +159,7 @@ def heading() -> Iterator[str]:
     for priority in Priority:
         name = priority.name
         columns += [f"{name} in time", "answered late", "p99 ms"]
-    columns.append("played in ms")
+    columns += ["streams", "each answered/s", "age p99 ms", "played in ms"]
     yield "| " + " | ".join(columns) + " |"
     yield "| " + " | ".join(["---"] * len(columns)) + " |"
 
@@ -144,16 +191,19 @@ def main() -> None:
             cost = Cost(*given.cost)
             for load in given.load:
                 arrivals = invented(cost, limits, load, given.seconds, given.seed)
-                told, took = played(arrivals, {"invented": cost}, limits)
-                print(row(f"{load:g}", limits, told, capacity(cost, limits), took))
+                found = played(arrivals, {"invented": cost}, limits)
+                print(row(f"{load:g}", limits, found, capacity(cost, limits)))
             continue
-        recording, learnt = read_recording(given.recording), CostModel()
+        try:
+            recording, learnt = read_recording(given.recording), CostModel()
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
         for batch in recording.batches:
             learnt.observe(*batch)
-        found = {key: learnt.cost(key) for key in learnt.known}
-        costs = {key: one for key, one in found.items() if one is not None}
-        told, took = played(recording.arrivals, costs, limits)
-        print(row("recorded", limits, told, None, took))
+        known = {key: learnt.cost(key) for key in learnt.known}
+        costs = {key: one for key, one in known.items() if one is not None}
+        found = played(recording.arrivals, costs, limits, recording.cameras)
+        print(row("recorded", limits, found, None))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def repository(
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
     """Evaluation fits probes of few labels once, all in few steps: where it is not the matter."""
-    from tectum_train.evaluation import neighbours, probes
+    from tectum_train.evaluation.measuring import probes
+    from tectum_train.evaluation.trunk import neighbours
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "_DRAWS", 1)

@@ -130,6 +130,9 @@ class LateDevice:
         self.pools.append(LatePool(self))
         return self.pools[-1]
 
+    def lost(self, error: Exception) -> bool:
+        return self.failure is not None
+
     def do_until(self, event: LateEvent) -> None:
         """Do this and that until an event has passed."""
         while not event.passed:

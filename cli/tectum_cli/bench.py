@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tectum_cli.extras import console, errors, fail, needs, told
+from tectum_cli.extras import console, fail, needs, told
 from tectum_cli.reaching import ADDRESS, Address, ByTls, Roots, Token, tls_by
 
 if TYPE_CHECKING:
-    from tectum_cli.load.driving import Ask, Result
-    from tectum_cli.load.traffic import Question
+    from tectum_cli.load.driving import Ask
 
 __all__ = ["bench"]
 
@@ -25,6 +24,8 @@ _LONGEST = 3600
 """Seconds to measure at most."""
 _FASTEST = 100_000
 """Calls a second at most."""
+_MOST_STREAMS, _FASTEST_CAMERA, _LONGEST_LIFE = 4096, 1000.0, 60_000.0
+"""Streams, their frames a second, and milliseconds that a frame stays useful, at most."""
 _PICTURES = 8
 """Different ones, so that no two neighbours are the same."""
 
@@ -62,6 +63,40 @@ def bench(
             metavar="COUNT",
         ),
     ] = 8,
+    streams: Annotated[
+        int,
+        typer.Option(
+            help="Instead of calls: robots, each with a live stream to the worker.",
+            min=0,
+            max=_MOST_STREAMS,
+            metavar="COUNT",
+        ),
+    ] = 0,
+    fps: Annotated[
+        float,
+        typer.Option(
+            help="Frames a second that each of --streams captures; a frame has a latent action if "
+            "another lies the model's interval before it."
+        ),
+    ] = 30.0,
+    lifespan: Annotated[
+        float,
+        typer.Option(
+            help="Milliseconds that a frame of --streams stays useful. 0: the server's own.",
+            metavar="MS",
+        ),
+    ] = 0.0,
+    connections: Annotated[
+        int,
+        typer.Option(
+            help="To the worker, which take turns. One stays with one of the worker's fronts "
+            "(--fronts), and the system spreads them, not evenly if they are few. 0: one, and one "
+            "for each of --streams. A gateway has one for each open call.",
+            min=0,
+            max=_MOST_STREAMS,
+            metavar="COUNT",
+        ),
+    ] = 0,
     seconds: Annotated[
         float, typer.Option(help="How long to measure, seconds.", metavar="SECONDS")
     ] = 10.0,
@@ -72,17 +107,21 @@ def bench(
     ops: Annotated[
         str,
         typer.Option(
-            help="What is asked, by share: embed_images=8,embed_texts=2. Also similarity, "
-            "reconstruct_image, latent_actions.",
+            help="What is asked, by share: embed_images=8,embed_texts=2. Also embed_clips, "
+            "similarity, reconstruct_image, reconstruct_clip, reconstruct_text, "
+            "reconstruct_actions, latent_actions, and rollout, of one frame and as far as the "
+            "model predicts. Of streams: embed_images, latent_actions, or both of each frame.",
             metavar="SHARES",
         ),
     ] = "embed_images",
     priorities: Annotated[
         str,
         typer.Option(
-            help="Priorities, by share: control=1,interactive=80,bulk=19.", metavar="SHARES"
+            help="Priorities, by share: control=1,interactive=80,bulk=19. Empty: interactive; of "
+            "streams control.",
+            metavar="SHARES",
         ),
-    ] = "interactive",
+    ] = "",
     deadlines: Annotated[
         str,
         typer.Option(
@@ -110,7 +149,9 @@ def bench(
     batch: Annotated[
         int,
         typer.Option(
-            help="Pictures, texts or pairs of frames in one call, at most what the model takes.",
+            help="Pictures, texts, clips, pairs of frames or candidates of a rollout in one call, "
+            "at most what the model takes; similarity has as many of both, what is reconstructed "
+            "is always one.",
             min=1,
             metavar="COUNT",
         ),
@@ -137,7 +178,12 @@ def bench(
     """Measure what a server makes of a load.
 
     Prints percentiles, goodput, refusals and where the time went. With --rate, latency counts from
-    when a call was meant to be sent. Ctrl-C ends it, and reports what was answered until then.
+    when a call was meant to be sent. Items a second are those whose answers came within --seconds,
+    whenever they were asked for: what more is answered afterwards, or in the warm-up, is no part of
+    them. Percentiles and shares are of all calls that were meant to be sent within --seconds.
+    With --streams: how often each robot was answered, how old answers were as they came, and what
+    became of the frames that were captured within --seconds.
+    Ctrl-C ends it, and reports what was answered until then.
     """
     from tectum_cli.load.arrivals import PATTERNS
     from tectum_cli.load.traffic import CLASSES, Traffic, shares_from, sizes_from, times_from
@@ -146,7 +192,9 @@ def bench(
         from tectum_cli.load import gateway as rest
         from tectum_cli.load import pictures as made
         from tectum_cli.load import worker as rpc
-        from tectum_cli.load.target import OPS, Target
+        from tectum_cli.load.robots import robots_of
+        from tectum_cli.load.running import drive_calls, drive_robots, report_calls, report_robots
+        from tectum_cli.load.target import OPS, STREAMED, Target
     with _said("--seconds"):
         _within(seconds, 0.1, _LONGEST)
     with _said("--warmup"):
@@ -155,10 +203,19 @@ def bench(
         _within(rate, 0, _FASTEST)
     with _said("--pattern"):
         come = PATTERNS[_one_of(pattern, PATTERNS)]
+    with _said("--fps"):
+        _within(fps, 0.01, _FASTEST_CAMERA)
+    with _said("--lifespan"):
+        _within(lifespan, 0, _LONGEST_LIFE)
     with _said("--ops"):
         asked = shares_from(ops, OPS)
+    if streams:
+        calls_alone = {"--gateway": gateway, "--rate": rate, "--deadlines": deadlines}
+        calls_alone |= {"--batch": batch > 1}
+        _check_streams(calls_alone, asked, STREAMED)
     with _said("--priorities"):
-        classes = {CLASSES[word]: share for word, share in shares_from(priorities, CLASSES).items()}
+        words = priorities or ("control" if streams else "interactive")
+        classes = {CLASSES[word]: share for word, share in shares_from(words, CLASSES).items()}
     with _said("--deadlines"):
         times = {CLASSES[word]: time for word, time in times_from(deadlines, CLASSES).items()}
     with _said("--size"):
@@ -170,90 +227,53 @@ def bench(
         [made.encoded(one, kind) for one in made.drawn(width, height, _PICTURES, seed)]
         for width, height in sizes
     ]
+    several = connections or (streams or 1)
     tls = tls_by(by_tls, roots)
-    whom = Target(gateway or worker, token, model, given, batch, tuple(asked), tls)
+    whom = Target(gateway or worker, token, model, given, batch, tuple(asked), tls, several)
+    span, many = warmup + seconds, tuple(sizes.values())
+    traffic, dice = Traffic(asked, classes, times, many), random.Random(seed + 1)  # noqa: S311
+    seen = ", ".join(f"{width}×{height}" for width, height in sizes)
+    if streams:
+        fleet = robots_of(streams, fps, lifespan, traffic, dice, whom)
+        with told():
+            name = asyncio.run(drive_robots(whom, fleet, span))
+        last = max((one.heard or one.at for robot in fleet for one in robot.frames), default=0.0)
+        if last <= warmup:
+            why = ", ".join(sorted({robot.ended for robot in fleet if robot.ended}))
+            raise fail(f"no frame was measured: {why or 'it was ended too soon'}")
+        console.print(f"{name}, {streams} streams of {seen} {kind}", highlight=False)
+        report_robots(fleet, (warmup, min(span, last)), whom.ops, as_json, plot)
+        return
     calls: AbstractAsyncContextManager[tuple[str, Ask]] = (
         rest.gateway_calls(whom) if gateway else rpc.worker_calls(whom)
     )
-    span = warmup + seconds
     when = come(rate, span, random.Random(seed)) if rate else None  # noqa: S311 - drawn anew by seed
-    traffic = Traffic(asked, classes, times, tuple(sizes.values()))
-    dice = random.Random(seed + 1)  # noqa: S311
+    draw = partial(traffic.draw, dice)
     with told():
-        name, results = asyncio.run(
-            _driven(calls, lambda: traffic.draw(dice), when, most_open, callers, span)
-        )
-    measured = [one for one in results if one.at >= warmup]
-    if not measured:
+        name, results = asyncio.run(drive_calls(calls, draw, when, most_open, callers, span))
+    if not any(one.at >= warmup for one in results):
         raise fail("no call was measured: it was ended too soon, or the rate is too low")
-    lasted = min(span, max(one.at + one.took for one in results)) - warmup
-    seen = ", ".join(f"{width}×{height}" for width, height in sizes)
+    ends = min(span, max(one.at + one.took for one in results))
     console.print(f"{name}, calls of {batch} × {seen} {kind}", highlight=False)
-    _report(measured, lasted, batch, as_json, plot)
+    report_calls(results, (warmup, ends), whom.counts, as_json, plot)
 
 
-async def _driven(
-    calls: AbstractAsyncContextManager[tuple[str, Ask]],
-    draw: Callable[[], Question],
-    when: Iterable[float] | None,
-    most_open: int,
-    callers: int,
-    span: float,
-) -> tuple[str, list[Result]]:
-    """Who was asked, and what came of each call; with a bar at a terminal, else a line."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def _check_streams(calls: Mapping[str, object], ops: Iterable[str], allowed: Sequence[str]) -> None:
+    """Let pass what streams can be asked for.
 
-    from tectum_cli.load.driving import closed_loop, open_loop
-
-    columns = TextColumn("{task.fields[open]} calls open"), BarColumn(), TimeRemainingColumn()
-    async with calls as (name, ask):
-        if not errors.is_terminal:
-            errors.print(f"asking {name} for {span:g} s", highlight=False, soft_wrap=True)
-        with Progress(
-            *columns, console=errors, transient=True, disable=not errors.is_terminal
-        ) as bar:
-            task = bar.add_task("", total=span, open=0)
-
-            def seen(at: float, count: int) -> None:
-                bar.update(task, completed=at, open=count)
-
-            if when is not None:
-                return name, await open_loop(when, draw, ask, most_open, seen)
-            return name, await closed_loop(draw, ask, callers, span, seen)
-
-
-def _report(
-    measured: Sequence[Result], lasted: float, items: int, as_json: Path | None, plot: Path | None
-) -> None:
-    """Print, and write what is to be written."""
-    from tectum_cli.load import report
-
-    groups = _by_class(measured)
-    whole = report.summary(measured, lasted, items)
-    by_class = {word: report.summary(own, lasted, items) for word, own in groups.items()}
-    for line in report.lines(whole, by_class):
-        console.print(line, highlight=False, soft_wrap=True)
-    try:
-        if as_json is not None:
-            numbers = {"all": whole, **by_class}
-            plain = {word: report.as_json(one) for word, one in numbers.items()}
-            as_json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-        if plot is not None:
-            from tectum_cli.load.chart import draw
-
-            draw(measured, groups, plot)
-    except OSError as error:
-        raise fail(f"cannot write {error.filename}: {error.strerror}") from error
-
-
-def _by_class(measured: Sequence[Result]) -> dict[str, list[Result]]:
-    """Calls by their priority, the most urgent first."""
-    groups: dict[int, list[Result]] = {}
-    for one in measured:
-        groups.setdefault(one.question.priority, []).append(one)
-    return {
-        members[0].question.priority.name.lower(): members for _, members in sorted(groups.items())
-    }
+    Args:
+        calls: what is only said of calls, by its flag; empty where it is not said.
+        ops: what is asked.
+        allowed: what may be.
+    """
+    for flag, value in calls.items():
+        with _said(flag):
+            if value:
+                raise ValueError("found with --streams; allowed: one of them")
+    with _said("--ops"):
+        for op in ops:
+            if op not in allowed:
+                raise ValueError(f"found {op!r} with --streams; allowed: {', '.join(allowed)}")
 
 
 def _within(value: float, least: float, most: float) -> None:

@@ -73,7 +73,7 @@ def evaluate(
     """Measure bundles on episodes never trained on."""
     with needs("train"):
         from tectum_train.data import DataError
-        from tectum_train.evaluation.context import Columns
+        from tectum_train.evaluation.measuring.context import Columns
         from tectum_train.evaluation.report import as_json, markdown
         from tectum_train.job import evaluate_bundles
     if out is not None and not out.parent.is_dir():  # rather now than when all is measured

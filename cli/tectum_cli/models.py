@@ -59,6 +59,9 @@ def _described(model: Model) -> Table:
         table.add_row("rejected", escape(f"{model.rejection.version} {model.rejection.why}"))
     table.add_row("parameters", f"{model.parameters:,}")
     table.add_row("numerics", f"{model.numerics.precision}, {model.numerics.engine}")
+    if model.golden.outputs:
+        fidelity = f"cosine {model.golden.min_cosine:.6f} or closer, {model.golden.outputs} outputs"
+        table.add_row("golden", fidelity)
     table.add_row("can", ", ".join(sorted(one.value for one in model.capabilities)))
     if model.input.text is not None:
         table.add_row("texts", f"up to {model.input.text.max_tokens} tokens; the rest is cut off")

@@ -131,6 +131,15 @@ def serve(
             min=1,
         ),
     ] = 256,
+    max_block_ms: Annotated[
+        str,
+        typer.Option(
+            envvar="TECTUM_MAX_BLOCK_MS",
+            help="Longest that a batch of others may take while CONTROL comes, milliseconds; "
+            "auto: a quarter of CONTROL's default deadline while its calls come; 0: any.",
+            metavar="MILLISECONDS",
+        ),
+    ] = "auto",
     tokens: Annotated[
         Path | None,
         typer.Option(
@@ -198,6 +207,7 @@ def serve(
         max_batch=max_batch,
         invariant=invariant,
         max_queued_items=max_queued_items,
+        max_block_ms=max_block_ms,
         tokens=tokens,
         allow_anonymous=allow_anonymous,
         tls_certificate=tls_certificate,

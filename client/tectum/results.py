@@ -41,15 +41,15 @@ class Timings:
     """Where the time went inside the worker, in seconds."""
 
     queue: float
-    """Waiting for the engine, the longest of the request's items."""
+    """Waiting for the engine: while none of the request's items was computed."""
     decode: float | None
-    """Reading images, summed over the items. None: nothing was decoded."""
+    """Reading images: while any of the request's was read. None: nothing was decoded."""
     compute: float
-    """In the engine, summed over the batches that the items were part of."""
+    """In the engine: while any of the request's items was computed."""
     total: float
     """From the request's arrival to its answer."""
     batch_size: int
-    """Items in the largest of those batches, neighbours' included."""
+    """Items in the largest batch that one of them was part of, neighbours' included."""
 
 
 @dataclass(frozen=True, slots=True)

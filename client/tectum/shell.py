@@ -104,7 +104,8 @@ class Shell:
             ("grpc.http2.ping_timeout_ms", round(ALIVE_WITHIN * 1000)),  # else that is a minute
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),  # who only listens looks, too
-            # Each client has a connection of its own: a new one does not inherit what is wrong.
+            # A connection of each client's own: a worker's fronts share its callers by these, and a
+            # new client does not inherit a connection that has gone silent.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.primary_user_agent", f"tectum/{__version__}"),
         )

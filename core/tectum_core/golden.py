@@ -3,27 +3,26 @@
 Making them: a few fixed inputs go through every head on the float32 reference, and
 inputs and outputs are stored in the bundle. Checking them: the same inputs go through
 the predictor at hand, and every output must come close enough. Outputs are compared
-before they are rounded to pixels, and no input is rounded near the middle of two levels
-when it is resized: there two processors differ by a whole level.
+before they are rounded to pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tectum_core.architecture import ModelConfig
-from tectum_core.bundle import Bundle, BundleConfig
-from tectum_core.masks import random_mask
+from tectum_core.bundle import Bundle
+from tectum_core.golden_inputs import ROLLED, SEEN, outline
+from tectum_core.launching.faults import device_lost
 from tectum_core.model import WorldModel
-from tectum_core.model.world_model import action_width
 from tectum_core.predictor import Predictor
-from tectum_core.preprocess import ImagePreprocessing, resample
 from tectum_core.rollouts import RolloutRequest
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "GoldenMismatch",
     "GoldenReport",
     "check_golden",
-    "golden_inputs",
     "make_golden",
 ]
 
@@ -40,13 +38,7 @@ TEXTS = 3
 """Golden texts of a model that reads any."""
 LONGEST_TEXT = 4096
 """Characters of one golden text, at most."""
-_PICTURES, _SEQUENCES = 3, 2
-_SEEN, _ROLLED = 2, 2
-"""Frames before and in a golden rollout."""
-_MARGIN = 0.01
-"""Of a level; resampling on two processors differs by far less."""
-_NUDGES = 50
-"""Rounds of them; a handful is enough where pictures shrink."""
+_Item = TypeVar("_Item")
 
 
 class GoldenMismatch(ValueError):
@@ -65,82 +57,6 @@ class GoldenReport:
     """Over all outputs."""
 
 
-def golden_inputs(bundle: Bundle, seed: int = 0) -> dict[str, Tensor]:
-    """Random inputs of the shapes that the bundle takes.
-
-    Pictures are larger than the model's side, so that resizing is proved too.
-
-    Raises:
-        ValueError: no pictures were found that every processor resizes to the same levels.
-    """
-    generator = np.random.default_rng(seed)
-    model, scaling = bundle.config.model, bundle.config.actions
-    side = model.vision.image_size
-    images = _smooth(generator, _PICTURES, side + side // 2, 2 * side)
-    inputs = {"input/images": _settled(images, bundle.config.images, generator)}
-    inputs["input/image_mask"] = _scattered(_PICTURES, model.vision.patches, 0.75)
-    if model.video is not None:
-        frames = _smooth(generator, model.video.frames, side, side)
-        inputs["input/clip"] = _settled(frames, bundle.config.images, generator)
-        inputs["input/clip_mask"] = _scattered(1, model.video.patches, 0.75)
-    if model.actions is not None and scaling is not None:
-        shape = (_SEQUENCES, model.actions.max_steps, model.actions.dimensions)
-        drawn = _around(generator, shape, scaling.mean, scaling.standard_deviation)
-        inputs["input/actions"] = drawn
-        inputs["input/action_mask"] = _scattered(_SEQUENCES, model.actions.max_steps, 0.5)
-        inputs["input/states"] = _around(
-            generator,
-            (_SEQUENCES, model.actions.state_dimensions),
-            scaling.state_mean,
-            scaling.state_standard_deviation,
-        )
-    if model.world_model is not None:
-        for name, (steps, numbers) in _world_actions(model).items():
-            # Latent actions are about as large as standardised ones.
-            mean, spread = (0.0,) * numbers, (1.0,) * numbers
-            if model.world_model.actions == "real" and scaling is not None:
-                mean, spread = scaling.mean, scaling.standard_deviation
-            inputs[f"input/{name}"] = _around(generator, (steps, numbers), mean, spread)
-    return inputs
-
-
-def _world_actions(model: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Steps and numbers of what is done before a golden rollout and in it, by the input's name."""
-    world = model.world_model
-    if world is None or world.actions == "none":
-        return {}
-    each = world.action_steps or 1
-    numbers = action_width(world, model.actions, model.latent_action) // each
-    seen = min(_SEEN, world.history)
-    return {
-        "world_past": ((seen - 1) * each, numbers),
-        "world_actions": (_ROLLED * each, numbers),
-    }
-
-
-def _outline(config: BundleConfig) -> dict[str, Tensor]:
-    """What `golden_inputs` makes for such a bundle, without memory: on torch's meta device."""
-    model = config.model
-    side, clip = model.vision.image_size, model.video
-    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-        "images": (torch.uint8, (_PICTURES, side + side // 2, 2 * side, 3)),
-        "image_mask": (torch.bool, (_PICTURES, model.vision.patches)),
-    }
-    if clip is not None:
-        shapes["clip"] = torch.uint8, (clip.frames, side, side, 3)
-        shapes["clip_mask"] = torch.bool, (1, clip.patches)
-    if model.actions is not None:
-        steps = model.actions.max_steps
-        shapes["actions"] = torch.float32, (_SEQUENCES, steps, model.actions.dimensions)
-        shapes["action_mask"] = torch.bool, (_SEQUENCES, steps)
-        shapes["states"] = torch.float32, (_SEQUENCES, model.actions.state_dimensions)
-    shapes |= {name: (torch.float32, shape) for name, shape in _world_actions(model).items()}
-    return {
-        f"input/{name}": torch.empty(shape, dtype=dtype, device="meta")
-        for name, (dtype, shape) in shapes.items()
-    }
-
-
 def make_golden(
     bundle: Bundle, inputs: Mapping[str, Tensor], texts: tuple[str, ...]
 ) -> dict[str, Tensor]:
@@ -156,6 +72,7 @@ def check_golden(predictor: Predictor) -> GoldenReport:
         GoldenMismatch: an input is not what such a model has, or cannot be run; an output is
             missing, of another shape, or too far away; or the bundle states no tolerance for
             this precision.
+        torch.AcceleratorError: the device is lost.
     """
     bundle, precision = predictor.bundle, predictor.numerics.precision
     if not any(name.startswith("output/") for name in bundle.golden):
@@ -168,6 +85,8 @@ def check_golden(predictor: Predictor) -> GoldenReport:
     try:
         found = _run(predictor, inputs, bundle.golden_texts)
     except (ValueError, RuntimeError, IndexError, TypeError) as error:  # values that fit no model
+        if device_lost(error, predictor.device):
+            raise
         raise GoldenMismatch(f"{bundle.name}: its golden inputs do not run: {error}") from error
     wanted = {
         key.removeprefix("output/"): _array(value)
@@ -198,7 +117,7 @@ def check_golden(predictor: Predictor) -> GoldenReport:
 
 def _check_inputs(bundle: Bundle, inputs: Mapping[str, Tensor]) -> None:
     """That they are as many and as large as `golden_inputs` makes them; more cost memory."""
-    expected = _outline(bundle.config)
+    expected = outline(bundle.config)
     for name in sorted(expected.keys() - inputs.keys()):
         raise GoldenMismatch(f"{bundle.name}: the golden tensors lack {name}")
     for name in sorted(inputs.keys() - expected.keys()):
@@ -275,13 +194,15 @@ def _rolled_out(
 ) -> dict[str, NDArray[np.float32]]:
     """One rollout after the first pictures, towards the last one."""
     decodes = world.decoder is not None and predictor.config.training.learnt("world_model.decoder")
-    vectors = predictor.embed_images(images, world.config.latents)
-    seen, goal = vectors[None, : min(_SEEN, world.config.history)], vectors[-1:]
+    vectors = _embedded(
+        predictor, partial(predictor.embed_images, vector=world.config.latents), images
+    )
+    seen, goal = vectors[None, : min(SEEN, world.config.history)], vectors[-1:]
     past, actions = (
         inputs[f"input/{name}"].numpy()[None] if world.action_width else None
         for name in ("world_past", "world_actions")
     )
-    rolled = predictor.rollout(RolloutRequest(seen, _ROLLED, past, actions, goal, decodes))
+    rolled = predictor.rollout(RolloutRequest(seen, ROLLED, past, actions, goal, decodes))
     outputs = {"rolled_out": rolled.latents[:, -1]}
     if rolled.distances is not None:
         outputs["rolled_out_distances"] = rolled.distances
@@ -300,12 +221,15 @@ def _of_images(
     model, learnt = predictor.model, predictor.config.training.learnt
     outputs: dict[str, NDArray[np.float32]] = {}
     if learnt("vision", "vision.pool"):
-        outputs["pooled"] = predictor.embed_images(images, "pooled")
+        outputs["pooled"] = _embedded(
+            predictor, partial(predictor.embed_images, vector="pooled"), images
+        )
     if learnt("vision"):
         outputs["tokens"] = predictor.embed_images(images[:1], "tokens")
         outputs["importance"] = predictor.image_importance(images[:1])[0]
     if model.joint is not None and learnt("joint"):
-        image, text = predictor.embed_images(images, "joint"), predictor.embed_texts(texts)
+        image = _embedded(predictor, partial(predictor.embed_images, vector="joint"), images)
+        text = _embedded(predictor, predictor.embed_texts, texts)
         outputs["joint_image"], outputs["joint_text"] = image, text
         outputs["logits"] = predictor.logits(image @ text.T)
     if model.pixel_decoder is not None and learnt("pixel_decoder"):
@@ -317,6 +241,17 @@ def _of_images(
             told = predictor.fill_images(images[:1], hidden[:1], texts[:1])
             outputs["filled_images_told"] = np.nan_to_num(told.error)
     return outputs
+
+
+def _embedded(
+    predictor: Predictor,
+    embed: Callable[[Sequence[_Item]], NDArray[np.float32]],
+    items: Sequence[_Item],
+) -> NDArray[np.float32]:
+    """Vectors of items, so many at once as graphs take at most: these are to prove themselves."""
+    most = predictor.lane.most if predictor.lane else len(items)
+    parts = [items[first : first + most] for first in range(0, len(items), most)]
+    return np.concatenate([embed(part) for part in parts])
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
@@ -334,58 +269,3 @@ def _compare(
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     cosine = float(a @ b) / norm if norm else float(np.array_equal(a, b))
     return cosine, float(np.abs(a - b).max())
-
-
-def _smooth(
-    generator: np.random.Generator, count: int, height: int, width: int
-) -> NDArray[np.uint8]:
-    """uint8[count, height, width, 3], a few waves in each channel."""
-    rows = np.arange(height)[:, None, None] / height
-    columns = np.arange(width)[None, :, None] / width
-    pictures = []
-    for _ in range(count):
-        frequency = generator.uniform(1, 6, size=(2, 3))
-        phase = generator.uniform(0, 6.28, size=3)
-        wave = np.sin(6.28 * (rows * frequency[0] + columns * frequency[1]) + phase)
-        pictures.append(np.rint(127.5 + 127.5 * wave).astype(np.uint8))
-    return np.stack(pictures)
-
-
-def _settled(
-    pictures: NDArray[np.uint8], spec: ImagePreprocessing, generator: np.random.Generator
-) -> Tensor:
-    """The pictures, a few pixels nudged, so that no resized value lies between two levels."""
-    settled = torch.from_numpy(pictures)
-    for _ in range(_NUDGES):
-        resampled = resample(settled, spec).float()
-        near = ((resampled - resampled.floor() - 0.5).abs() < _MARGIN).nonzero()
-        if not len(near):
-            return settled
-        picture, channel, row, column = near.T
-        row = ((row + 0.5) * settled.shape[1] / resampled.shape[2]).long()
-        column = ((column + 0.5) * settled.shape[2] / resampled.shape[3]).long()
-        nudge = torch.from_numpy(generator.choice([-2, -1, 1, 2], len(near)))
-        place = (picture, row, column, channel)
-        settled[place] = (settled[place] + nudge).clamp(0, 255).to(torch.uint8)
-    raise ValueError(
-        f"after {_NUDGES} rounds of nudging, {len(near)} values of the resized golden pictures "
-        f"still lie near the middle of two levels; images.resize_to ({spec.resize_to}) may be too "
-        f"far above images.size ({spec.size})"
-    )
-
-
-def _around(
-    generator: np.random.Generator,
-    shape: tuple[int, ...],
-    mean: tuple[float, ...],
-    spread: tuple[float, ...],
-) -> Tensor:
-    """float32[shape] in a robot's units, as its data are spread."""
-    drawn = generator.normal(size=shape) * np.array(spread) + np.array(mean)
-    return torch.from_numpy(drawn.astype(np.float32))
-
-
-def _scattered(batch: int, elements: int, ratio: float) -> Tensor:
-    """bool[batch, elements]: the same scattered choice in every row."""
-    mask = random_mask(elements, ratio, torch.Generator().manual_seed(0))
-    return mask.expand(batch, -1).clone()

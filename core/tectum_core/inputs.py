@@ -16,7 +16,7 @@ from torch import Tensor
 from tectum_core.architecture import TextConfig
 from tectum_core.bundle import Bundle
 from tectum_core.outputs import Float32, Picture, Uint8Image
-from tectum_core.preprocess import fits, fitted, kept, normalise, preprocess, resize
+from tectum_core.preprocess import fits, fitted, kept, normalise, preprocess, resize_on
 from tectum_core.tokenizer import EncodedText, Tokenizer
 
 __all__ = ["CapabilityMissing", "Inputs"]
@@ -57,8 +57,8 @@ class Inputs:
         resized = [
             clip
             if isinstance(clip, Tensor)
-            else resize(
-                torch.from_numpy(np.require(clip, requirements=["C", "W"])).to(self._device), images
+            else resize_on(
+                torch.from_numpy(np.require(clip, requirements=["C", "W"])), images, self._device
             )
             for clip in clips
         ]

@@ -32,13 +32,17 @@ __all__ = [
     "preprocess",
     "resample",
     "resize",
+    "resize_on",
     "resized_intrinsics",
     "scaled",
+    "shared_bytes",
 ]
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _ORDINARY = 16
 """A whole resampled picture may be as large as its source, or as so many inputs of the model."""
+_BOUNDED, _SHARED = "cuda", 48 * 1024
+"""Where torch resamples within a block's shared memory, and how many bytes of it there are."""
 
 
 class ImagePreprocessing(Strict):
@@ -127,8 +131,7 @@ def resize(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     """
     height, width = images.shape[1:3]
     rows, columns = target = _target(height, width, spec)
-    # Columns are resampled first: that leaves `height` rows of them, and then the whole result.
-    if max(height, rows) * columns <= max(height * width, _ORDINARY * spec.size**2):
+    if _upright(height, width, spec):
         pixels = resample(images, spec)
         top, left = (rows - spec.size) // 2, (columns - spec.size) // 2
         pixels = pixels[:, :, top : top + spec.size, left : left + spec.size]
@@ -137,6 +140,45 @@ def resize(images: Tensor, spec: ImagePreprocessing) -> Tensor:
     else:
         pixels = _enlarged_centre(images, target, spec)
     return pixels.round().clamp(0, 255).to(torch.uint8) if pixels.is_floating_point() else pixels
+
+
+def resize_on(images: Tensor, spec: ImagePreprocessing, device: torch.device) -> Tensor:
+    """`resize` on a device, or ahead of it where it shrinks more than the device can.
+
+    Args:
+        images: uint8[B, H, W, 3] on the host.
+        spec: as in `resize`.
+        device: where the result shall be.
+    """
+    height, width = images.shape[1:3]
+    if device.type == _BOUNDED and shared_bytes(height, width, spec) > _SHARED:
+        return resize(images, spec).to(device)
+    return resize(images.to(device), spec)
+
+
+def shared_bytes(height: int, width: int, spec: ImagePreprocessing) -> int:
+    """Shared memory that a block of torch's antialiasing kernel takes at least, on CUDA.
+
+    Its smallest block is 32 pixels of one row: it has weights for each column and for the row, and
+    a sum of rows for each. Source: torch, UpSampleBilinear2d.cu.
+    """
+    reach = 1 if spec.interpolation == "bilinear" else 2
+    down, across = (
+        1 + 2 * max(reach, -(-reach * source // target))  # exact, and so never less than torch's
+        for source, target in zip((height, width), _target(height, width, spec), strict=True)
+    )
+    if not _upright(height, width, spec):
+        down, across = across, down
+    return torch.float32.itemsize * (32 * across + 33 * down)
+
+
+def _upright(height: int, width: int, spec: ImagePreprocessing) -> bool:
+    """Whether a whole picture is resampled as it stands, for what it takes meanwhile.
+
+    Columns are resampled first: that leaves `height` rows of them, and then the whole result.
+    """
+    rows, columns = _target(height, width, spec)
+    return max(height, rows) * columns <= max(height * width, _ORDINARY * spec.size**2)
 
 
 def resample(images: Tensor, spec: ImagePreprocessing) -> Tensor:
@@ -288,7 +330,7 @@ def fitted(pictures: Uint8Image, spec: ImagePreprocessing, device: torch.device)
         uint8[..., 3, S, S].
     """
     flat = np.require(pictures, requirements=["C", "W"]).reshape(-1, *pictures.shape[-3:])
-    resized = resize(torch.from_numpy(flat).to(device), spec)
+    resized = resize_on(torch.from_numpy(flat), spec, device)
     own = resized.clone(memory_format=torch.contiguous_format)
     return own.reshape(*pictures.shape[:-3], *own.shape[1:])
 
@@ -327,4 +369,4 @@ def _resized(images: Sequence[Picture], spec: ImagePreprocessing, device: torch.
     if ready:
         return torch.stack(ready)
     # One array of its own: torch takes no memory that it may not write.
-    return resize(torch.from_numpy(np.stack(images)).to(device), spec)
+    return resize_on(torch.from_numpy(np.stack(images)), spec, device)

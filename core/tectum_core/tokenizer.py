@@ -16,6 +16,8 @@ from itertools import pairwise
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from tectum_core.panics import NO_FAULTS
+
 __all__ = ["EncodedText", "Tokenizer"]
 
 _PAD, _UNKNOWN, _START, _END, _MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -56,7 +58,9 @@ class Tokenizer:
             self._tokenizer.no_truncation()
             # A template may put in ids that no entry has; the empty text shows them.
             added = self._tokenizer.encode("").ids
-        except Exception as error:  # the library raises bare Exception
+        except NO_FAULTS:
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics
             raise ValueError(f"not a tokenizer: {error}") from error
         self.vocabulary_size = 1 + max([*self._tokenizer.get_vocab().values(), *added], default=-1)
         pad = self._tokenizer.token_to_id(_PAD)
@@ -92,8 +96,17 @@ class Tokenizer:
         return cls(tokenizer.to_str(pretty=False))
 
     def encode(self, text: str, max_tokens: int) -> EncodedText:
-        """One text to ids; what goes beyond `max_tokens` is cut before the end token."""
-        encoded = self._tokenizer.encode(text)
+        """One text to ids; what goes beyond `max_tokens` is cut before the end token.
+
+        Raises:
+            ValueError: the tokenizer cannot read the text.
+        """
+        try:
+            encoded = self._tokenizer.encode(text)
+        except NO_FAULTS:
+            raise
+        except BaseException as error:  # as above
+            raise ValueError(f"the tokenizer cannot read a text: {error}") from error
         special = encoded.special_tokens_mask
         ids, tokens = list(encoded.ids), list(encoded.tokens)
         # A [MASK] written in the text is content, although the library calls it special.

@@ -11,7 +11,8 @@ import torch
 
 from tectum_core.architecture import ModelConfig
 from tectum_core.bundle import Bundle, BundleConfig, TrainingSummary, write_bundle
-from tectum_core.golden import golden_inputs, make_golden
+from tectum_core.golden import make_golden
+from tectum_core.golden_inputs import golden_inputs
 from tectum_core.model import PerceptionModel
 from tectum_core.preprocess import ActionScaling, ImagePreprocessing
 from tectum_core.tokenizer import Tokenizer

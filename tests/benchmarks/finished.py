@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gates_run import Found
 from gates_table import Results
-from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.probes import EDITION
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.measuring.probes import EDITION
 
 
 def found(row: str, seed: int, *measures: Measure, cpu: float = 60.0) -> Found:

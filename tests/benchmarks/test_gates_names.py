@@ -22,9 +22,11 @@ from tests.training.tiny import (
 from gates_rows import ROWS, Row
 from gates_rules import Line, Rule, Unmeasured
 from tectum_core.architecture import TransformerDynamicsConfig, VqBottleneck
-from tectum_train.evaluation import ceiling, neighbours, probes
-from tectum_train.evaluation.ceiling import Supervised
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.latent_action import ceiling
+from tectum_train.evaluation.latent_action.ceiling import Supervised
+from tectum_train.evaluation.measuring import probes
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.trunk import neighbours
 from tectum_train.job import evaluate_run, fitting_splits
 
 pytestmark = pytest.mark.slow

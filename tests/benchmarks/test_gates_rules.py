@@ -22,7 +22,7 @@ from gates_rules import (
     Unmeasured,
     find,
 )
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.measure import Measure
 
 shares = st.floats(0.01, 1)
 

@@ -26,8 +26,8 @@ from tectum_train import recipes
 from tectum_train.engine import run as engine
 from tectum_train.engine import stepping
 from tectum_train.engine.run import Interrupted
-from tectum_train.evaluation.ceiling import Supervised
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.latent_action.ceiling import Supervised
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.recipe import expanded, read_recipe
 
 pytestmark = pytest.mark.usefixtures("few_draws")

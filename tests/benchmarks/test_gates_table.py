@@ -13,8 +13,8 @@ from gates_planning import AFTER, NAME, Arm, Planned, Training, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Divided, Kept, Own, Shown, Task, Times
 from gates_table import SEEDS, Results, judged, numbers, table
-from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.probes import EDITION
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.measuring.probes import EDITION
 
 CONTROLS = {"none": 0.1, "shuffled": 0.2}
 RANDOM = {"random init": 0.3, "PCA-256": 0.4}

@@ -10,7 +10,7 @@ import pytest
 
 from replay import Limits, capacity, invented, main, played
 from tectum_server.worker.engine.policy.cost import Cost
-from tectum_server.worker.engine.replay.recording import Recorder
+from tectum_server.worker.engine.replay.recording import Framed, Recorder
 from tectum_server.worker.jobs import Priority
 
 COST = Cost(3.0, 4.0)
@@ -37,7 +37,7 @@ def test_an_engine_that_too_much_comes_to_does_what_it_can_in_time(
     limit = limits(max_block_ms)
     arrivals = invented(COST, limit, load, 8, seed=1)
 
-    told, _ = played(arrivals, {"invented": COST}, limit)
+    told = played(arrivals, {"invented": COST}, limit).calls
 
     good = sum(one.in_time for one in told) / 8
     assert good >= 0.95 * capacity(COST, limit)
@@ -69,6 +69,40 @@ def test_a_recording_is_played_by_what_its_batches_took(
     place = heading.index("INTERACTIVE in time")
     assert [row[0] for row in rows] == ["| recorded", "| recorded"]
     assert [row[place] for row in rows] == ["0.6667", "0.6667"]
+
+
+def test_a_recorded_stream_is_played_as_a_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "arrivals.jsonl"
+    recorder = Recorder(path)
+    robot = recorder.stream("robot")
+    for number, at_ms in enumerate(range(0, 1001, 100)):
+        frame = Framed(robot, at_ms - 55, at_ms)
+        recorder.came(at_ms, ["a"], Priority.CONTROL, 500, number=number, frame=frame)
+    recorder.came(1000, ["a"], Priority.INTERACTIVE, 500)
+    recorder.ran("a", 1, 45.0)
+    recorder.close()
+
+    told = table(monkeypatch, capsys, str(path))
+
+    heading, _, row = [line.split(" | ") for line in told.splitlines()]
+    found = dict(zip(heading, row, strict=True))
+    assert (found["requests"], found["streams"]) == ("1", "1")
+    assert found["each answered/s"] == "11.00–11.00"
+    assert float(found["age p99 ms"]) == 45
+
+
+def test_a_file_that_is_no_recording_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("buy milk\n")
+
+    with pytest.raises(SystemExit):
+        table(monkeypatch, capsys, str(path))
+
+    assert f"{path}, line 1: " in capsys.readouterr().err
 
 
 def test_either_a_recording_or_invented_arrivals(

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import serving_gpu
+import serving_gpu_asking
 from serving_gpu import (
     SHAPES,
     Bare,
@@ -24,7 +25,10 @@ from serving_gpu import (
     shape,
     table,
 )
-from serving_gpu_asking import Asked, asked
+from serving_gpu_asking import Asked, ask, asked, ended
+from tectum import Priority
+from tectum_cli.load.driving import Answer, Outcome, Result
+from tectum_cli.load.traffic import Question
 from tectum_core.bundle import Repository, read_bundle
 from tectum_core.numerics import Numerics
 from tectum_core.predictor import Predictor
@@ -86,6 +90,42 @@ def test_calls_count_from_when_a_leg_has_settled_until_it_is_over() -> None:
     told = asked(calls, items=6, seconds=4.0)
 
     assert told == Asked(images=6 / 3, took_ms=(200.0,), lost=1)
+
+
+def test_who_begins_late_counts_from_when_all_were_to_begin() -> None:
+    answered = Answer(Outcome.ANSWERED)
+    results = [Result(Question("embed_images", Priority.BULK, None), 1.0, 0.0, 0.5, answered)]
+
+    assert ended(0.25, results) == [(1.75, 0.5, True)]
+
+
+def test_all_who_ask_are_told_one_time_once_all_are_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = tmp_path / "stub.py"
+    stub.write_text(
+        "import sys, time\n"
+        "time.sleep(0.3 * int(sys.argv[-1]))\n"  # the next one is ready later
+        "print('ready', flush=True)\n"
+        "begin = float(sys.stdin.readline())\n"
+        "print([[0.5, begin, int(time.monotonic() < begin)]])\n"
+    )
+    monkeypatch.setattr(serving_gpu_asking, "__file__", str(stub))
+
+    told = ask("nowhere", 8, 1, 1.0, "callers", 3, processes=3)
+
+    assert len(set(told.took_ms)) == 1
+    assert (len(told.took_ms), told.lost) == (3, 0)
+
+
+def test_a_process_that_ends_before_it_asks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stub.py").write_text("")
+    monkeypatch.setattr(serving_gpu_asking, "__file__", str(tmp_path / "stub.py"))
+
+    with pytest.raises(RuntimeError, match="a process that asks has failed"):
+        ask("nowhere", 8, 1, 1.0, "callers", 2, processes=2)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.running import Running, free_port, invoke
@@ -30,6 +31,32 @@ def test_callers_in_a_closed_loop_are_answered(worker: str) -> None:
     )  # fmt: skip
     assert re.search(r"latency ms: p50 [\d.]+, p90 [\d.]+, p95 [\d.]+, p99 [\d.]+", result.output)
     assert re.search(r"where it went, ms: driver [\d.]+, queue [\d.]+, decode", result.output)
+
+
+def numbers(worker: str, path: Path, *flags: object) -> dict[str, Any]:
+    """What a load is told to have come to."""
+    result = invoke("bench", "--worker", worker, *SHORT, *flags, "--json", path)
+
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(path.read_text())["all"]
+    return found
+
+
+def test_a_call_that_holds_one_picture_counts_as_one(worker: str, tmp_path: Path) -> None:
+    given = "--ops", "reconstruct_image", "--batch", 32, "--callers", 2
+
+    told = numbers(worker, tmp_path / "load.json", *given)
+
+    assert 0 < told["throughput"] * 0.5 <= told["calls"]
+
+
+def test_parts_of_calls_of_several_batches_add_up(worker: str, tmp_path: Path) -> None:
+    given = "--batch", 64, "--encoding", "jpeg", "--callers", 3
+
+    told = numbers(worker, tmp_path / "load.json", *given)
+
+    assert told["outcomes"].keys() == {"answered"}
+    assert min(told["where_ms"].values()) >= 0, told["where_ms"]
 
 
 def test_an_open_loop_asks_everything_at_its_rate_and_writes_it_down(
@@ -96,7 +123,14 @@ def test_more_items_at_once_than_the_worker_takes_are_refused(worker: str) -> No
     result = invoke("bench", "--worker", worker, *SHORT, "--batch", 65)
 
     assert result.exit_code == 1
-    assert "--batch: found 65; allowed: 1 to 64, the most this worker takes" in result.stderr
+    assert "--batch: found 65; allowed: 1 to 64, the most of embed_images" in result.stderr
+
+
+def test_a_comparison_holds_as_many_on_either_side(worker: str) -> None:
+    result = invoke("bench", "--worker", worker, *SHORT, "--ops", "similarity", "--batch", 33)
+
+    assert result.exit_code == 1
+    assert "--batch: found 33; allowed: 1 to 32, the most of similarity that this" in result.stderr
 
 
 def test_a_model_that_is_not_there_is_named(worker: str) -> None:

@@ -16,7 +16,9 @@ from tests.cli.running import free_port, invoke, run_without
 from tectum import (
     Capability,
     Client,
+    GoldenStatus,
     ModelState,
+    Numerics,
     Rejection,
     VectorKind,
     WorldActions,
@@ -74,6 +76,36 @@ def test_a_narrow_terminal_cuts_nothing_of_what_is_listed(
     whole = [model.version, *(f"{space.space_id} (" for space in model.spaces)]
     whole += [capability.value for capability in model.capabilities]
     assert [word for word in whole if word not in output] == []
+
+
+def test_models_tells_how_close_a_model_comes_to_its_golden_outputs(
+    worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(worker) as client:
+        (model,) = client.list_models()
+    golden = GoldenStatus(passed=True, max_abs_difference=0.1, min_cosine=0.9931, outputs=7)
+    quantised = replace(model, golden=golden, numerics=Numerics("int8", "torch"))
+
+    told = invoke("models", "--worker", worker).output
+    one = invoke("models", "tiny", "--worker", worker).output
+    monkeypatch.setattr(Client, "list_models", lambda _: [quantised])
+
+    assert f"golden      cosine 1.000000 or closer, {model.golden.outputs} outputs" in told
+    assert "golden      cosine 1.000000 or closer" in one
+    words = "golden      cosine 0.993100 or closer, 7 outputs"
+    assert words in invoke("models", "--worker", worker).output
+
+
+def test_a_model_that_never_ran_tells_no_golden_outputs(
+    worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(worker) as client:
+        (model,) = client.list_models()
+    never = GoldenStatus(passed=False, max_abs_difference=0.0, min_cosine=0.0, outputs=0)
+    failed = replace(model, state=ModelState.FAILED, golden=never)
+    monkeypatch.setattr(Client, "list_models", lambda _: [failed])
+
+    assert "golden" not in invoke("models", "--worker", worker).output
 
 
 def test_a_model_that_is_not_ready_says_so(worker: str, monkeypatch: pytest.MonkeyPatch) -> None:

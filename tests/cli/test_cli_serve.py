@@ -39,6 +39,8 @@ VALUES: dict[str, Any] = {
     "shared_memory_bytes": 1006,
     "max_items": 6,
     "max_message_bytes": 1003,
+    "max_arriving": 11,
+    "arrival_timeout": 6.5,
     "max_pixels": 1004,
     "max_text_bytes": 1005,
     "max_queued_items": 7,
@@ -155,6 +157,7 @@ def test_a_variable_that_does_not_hold_is_named(
         (["--engines", 2, "--engine", "inline"], "--engines: found 2; allowed: 1 where engine is"),
         (["--fronts", 3, "--engine", "inline"], "--fronts: found 3; allowed: 1 where engine is"),
         (["--port", 70000], "--port: found 70000; allowed: at most 65535"),
+        (["--max-block-ms", "long"], "--max-block-ms: found long; allowed: auto, or whole millis"),
         (["--log-level", "loud"], "--log-level: found loud; allowed: debug, info, warning or"),
         (["--host", "0.0.0.0"], "--host: found 0.0.0.0, and listening there without tokens lets"),
         (["--tls-key", "key.pem"], "--tls-key: found key.pem alone; tls_certificate and tls_key"),
@@ -178,6 +181,8 @@ def test_settings_that_do_not_hold_are_named(arguments: list[object], words: str
         ("TOKENS", "/no/file"),
         ("REPOSITORY", "/nowhere"),
         ("MAX_ITEMS", "0"),
+        ("MAX_BLOCK_MS", "-3"),
+        ("MAX_BLOCK_MS", "2.5"),
     ],
 )
 def test_they_are_named_by_their_variable_where_that_said_them(

@@ -44,6 +44,8 @@ class Seen:
     metadata: dict[str, str]
     deadline: float | None
     """Seconds the caller gave it. None: no deadline."""
+    peer: str
+    """Who called, by connection."""
     ended: threading.Event = field(default_factory=threading.Event)
     """Set when the call is over, cancelled ones included."""
     cancelled: bool = False
@@ -293,7 +295,7 @@ class _Call:
         # grpc's word for "no deadline" is a time that never comes.
         deadline = None if remaining is None or remaining > 1e8 else remaining
         metadata = dict(context.invocation_metadata())
-        self.seen = Seen(rpc, request, metadata, deadline)
+        self.seen = Seen(rpc, request, metadata, deadline, context.peer())
         worker.seen.append(self.seen)
         self._orders, self._context = worker.orders, context
         if not context.add_callback(self.seen.ended.set):

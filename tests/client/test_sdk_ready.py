@@ -74,3 +74,19 @@ async def test_a_worker_behind_tls_is_reached_with_its_roots() -> None:
 def test_roots_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(tectum.InvalidInput, match=r"tls: cannot read .*nothing\.pem"):
         tectum.Client(tls=tmp_path / "nothing.pem")
+
+
+async def test_each_client_has_a_connection_of_its_own_and_one_alone(worker: FakeWorker) -> None:
+    with tectum.Client(worker.address) as one, tectum.Client(worker.address) as two:
+        for client in (one, two, one, two):
+            client.get_model()
+    async with (
+        tectum.AsyncClient(worker.address) as three,
+        tectum.AsyncClient(worker.address) as four,
+    ):
+        for other in (three, four, three, four):
+            await other.get_model()
+
+    peers = [seen.peer for seen in worker.seen]
+    assert peers[0:2] + peers[4:6] == peers[2:4] + peers[6:8]
+    assert len(set(peers)) == 4

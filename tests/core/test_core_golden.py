@@ -20,9 +20,11 @@ from tests.bundles import (
     write_full,
 )
 
+from tectum_core import golden
 from tectum_core.architecture import ConvolutionDynamicsConfig, StemConfig
 from tectum_core.bundle import Bundle, GoldenTolerance, read_bundle, write_bundle
-from tectum_core.golden import GoldenMismatch, check_golden, golden_inputs, make_golden
+from tectum_core.golden import GoldenMismatch, check_golden, make_golden
+from tectum_core.golden_inputs import golden_inputs
 from tectum_core.numerics import Numerics
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
@@ -349,3 +351,17 @@ def test_equal_seeds_make_equal_golden_tensors(full: Predictor) -> None:
     assert again.keys() == bundle.golden.keys()
     for name, value in again.items():
         np.testing.assert_allclose(value.numpy(), bundle.golden[name].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_device_that_is_lost_is_not_the_bundles_fault(
+    bare: Predictor, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    def fail(*_: object, **named: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Predictor, "embed_images", fail)
+    monkeypatch.setattr(golden, "device_lost", lambda error, device: lost)
+
+    with pytest.raises(torch.AcceleratorError if lost else GoldenMismatch, match="device-side"):
+        check_golden(bare)

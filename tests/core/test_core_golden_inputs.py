@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tests.bundles import IMAGES, SCALING, full_model, world_model, write_full
 
-from tectum_core import golden
 from tectum_core.bundle import Bundle, read_bundle
-from tectum_core.golden import GoldenMismatch, check_golden, golden_inputs
+from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.golden_inputs import golden_inputs, outline
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing, resample
 
@@ -81,7 +81,7 @@ def test_what_is_allowed_is_what_is_made(full_bundle: Bundle, changes: dict[str,
         update={"model": full_model(**changes), "actions": scaling}
     )
 
-    made, allowed = golden_inputs(replace(full_bundle, config=config)), golden._outline(config)
+    made, allowed = golden_inputs(replace(full_bundle, config=config)), outline(config)
 
     forms = [{k: (v.dtype, v.shape) for k, v in tensors.items()} for tensors in (made, allowed)]
     assert forms[0] == forms[1]

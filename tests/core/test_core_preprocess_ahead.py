@@ -1,12 +1,25 @@
 """Pictures that are brought to the model's size ahead of their batch have the same bits."""
 
+import math
+
 import numpy as np
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tectum_core.preprocess import ImagePreprocessing, fits, fitted, preprocess, resample
+from tectum_core import preprocess as preprocess_module
+from tectum_core.preprocess import (
+    ImagePreprocessing,
+    fits,
+    fitted,
+    preprocess,
+    resample,
+    resize,
+    resize_on,
+    shared_bytes,
+)
 
 CPU = torch.device("cpu")
 SPECS = st.builds(
@@ -60,3 +73,71 @@ def test_what_fits_is_square_and_is_not_resampled(
     untouched = resample(torch.from_numpy(noise(height, width))[None], how).dtype == torch.uint8
 
     assert fits(height, width, how) == (height == width and untouched)
+
+
+# ---------------------------------------------------------------- where a device cannot
+
+
+def torchs(source: int, target: int, reach: int) -> int:
+    """Weights of one pixel, as torch counts them, in float32."""
+    scale = np.float32(source) / np.float32(target)
+    support = np.float32(reach) * max(scale, np.float32(1))
+    return 2 * math.ceil(support) + 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(SPECS, st.integers(1, 4000), st.integers(1, 4000))
+@example(ImagePreprocessing(size=32, interpolation="bicubic"), 1080, 1921)
+def test_the_memory_that_shrinking_takes_is_torchs_formula(
+    how: ImagePreprocessing, height: int, width: int
+) -> None:
+    reach = 2 if how.interpolation == "bicubic" else 1
+    asked: list[tuple[torch.Size, tuple[int, int]]] = []
+
+    def interpolate(pixels: torch.Tensor, target: tuple[int, int], **_: object) -> torch.Tensor:
+        asked.append((pixels.shape, target))
+        return pixels.new_empty(*pixels.shape[:2], *target)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.nn.functional, "interpolate", interpolate)
+        resize(torch.empty(1, height, width, 3, dtype=torch.uint8, device="meta"), how)
+
+    for (*_, rows, columns), (to_rows, to_columns) in asked:
+        down, across = torchs(rows, to_rows, reach), torchs(columns, to_columns, reach)
+        wanted, found = 4 * (32 * across + 33 * down), shared_bytes(height, width, how)
+        assert wanted <= found <= wanted + 2 * 4 * 65  # what torch's own rounding may take off
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "where"),
+    [(1080, 1920, "meta"), (1080, 1921, "cpu"), (1921, 1080, "cpu"), (24, 24, "meta")],
+)
+def test_what_a_device_cannot_shrink_so_far_is_shrunk_before_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, where: str
+) -> None:
+    how, meta = ImagePreprocessing(size=32, interpolation="bicubic"), torch.device("meta")
+    seen: list[str] = []
+
+    def resized(images: torch.Tensor, spec: ImagePreprocessing) -> torch.Tensor:
+        seen.append(images.device.type)
+        return images
+
+    monkeypatch.setattr(preprocess_module, "_BOUNDED", "meta")
+    monkeypatch.setattr(preprocess_module, "resize", resized)
+
+    found = resize_on(torch.empty(1, height, width, 3, dtype=torch.uint8), how, meta)
+
+    assert (seen, found.device.type) == ([where], "meta")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("width", [1900, 1920, 1921, 1936, 4000, 4096])
+def test_on_a_gpu_pictures_of_any_size_are_resized(width: int, mode: str) -> None:
+    how = ImagePreprocessing.model_validate({"size": 32, "interpolation": mode})
+    one = noise(1080, width)
+
+    found = fitted(one, how, torch.device("cuda")).cpu().int()
+
+    assert int((found - fitted(one, how, CPU).int()).abs().max()) <= 1

@@ -200,3 +200,35 @@ def test_a_tokenizer_without_padding_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"has no \[PAD\] token"):
         Tokenizer(json.dumps(told))
+
+
+def panicking(charsmap: str) -> str:
+    """A tokenizer.json whose normaliser makes the library panic."""
+    told = json.loads(tokenizer().json)
+    told["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    return json.dumps(told)
+
+
+def test_what_makes_the_library_panic_is_refused_as_no_tokenizer() -> None:
+    with pytest.raises(ValueError, match="not a tokenizer: Precompiled"):
+        Tokenizer(panicking("////fw=="))
+
+
+def test_a_text_that_makes_the_library_panic_is_refused() -> None:
+    found = Tokenizer(panicking("AAAAAA=="))  # an empty table, into which the first letter reaches
+
+    with pytest.raises(ValueError, match="the tokenizer cannot read a text: index out of bounds"):
+        found.encode("open the drawer", 12)
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_who_ends_the_program_is_not_held_up_by_a_tokenizer(ending: type[BaseException]) -> None:
+    class Interrupted:
+        def encode(self, _: str) -> None:
+            raise ending
+
+    found = Tokenizer(tokenizer().json)
+    found._tokenizer = Interrupted()  # type: ignore[assignment]
+
+    with pytest.raises(ending):
+        found.encode("open", 12)

@@ -15,7 +15,8 @@ from tests.bundles import actions, clip, picture
 
 from tectum_core.bundle import Bundle, Part, TrainingSummary, read_bundle
 from tectum_core.bundle.config import PARTS
-from tectum_core.golden import check_golden, golden_inputs, make_golden
+from tectum_core.golden import check_golden, make_golden
+from tectum_core.golden_inputs import golden_inputs
 from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_core.rollouts import RolloutRequest
 

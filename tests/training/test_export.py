@@ -23,7 +23,7 @@ from tectum_core.predictor import CapabilityMissing, Predictor
 from tectum_train import export as exporting
 from tectum_train.engine.building import Run
 from tectum_train.engine.run import train
-from tectum_train.evaluation.context import Columns
+from tectum_train.evaluation.measuring.context import Columns
 from tectum_train.export import as_bundle, export
 from tectum_train.job import evaluate_bundles, run_job
 from tectum_train.tasks import TasksConfig

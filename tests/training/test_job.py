@@ -16,8 +16,8 @@ from tests.training.tiny import job as job_of
 
 from tectum_train import job
 from tectum_train.data import DataError
-from tectum_train.evaluation.context import Columns
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.context import Columns
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.job import check_device, evaluate_bundles, run_job
 from tectum_train.recipe import RecipeError
 

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 
 from tectum_core.bundle import Bundle, read_bundle, write_bundle
 from tectum_core.bundle.config import PARTS
-from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, golden_inputs, make_golden
+from tectum_core.golden import LONGEST_TEXT, TEXTS, check_golden, make_golden
+from tectum_core.golden_inputs import golden_inputs
 from tectum_core.predictor import Predictor
 from tectum_train.data.errors import DataError
 from tectum_train.data.metadata import read_info, read_tasks

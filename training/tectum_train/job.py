@@ -21,12 +21,12 @@ from tectum_train.engine.progress import say, telling
 from tectum_train.engine.run import train
 from tectum_train.engine.states import StateFeatures
 from tectum_train.evaluation.board import write_board
-from tectum_train.evaluation.ceiling import Supervised
-from tectum_train.evaluation.context import Columns
-from tectum_train.evaluation.fits import check_fits, check_seeds
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.latent_action.ceiling import Supervised
+from tectum_train.evaluation.measuring.context import Columns
+from tectum_train.evaluation.measuring.fits import check_fits, check_seeds
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.objectives.trained import measure_objectives
 from tectum_train.evaluation.report import as_json, evaluate, flat, markdown
-from tectum_train.evaluation.trained import measure_objectives
 from tectum_train.export import as_bundle, export
 from tectum_train.recipe import Recipe, RecipeError
 

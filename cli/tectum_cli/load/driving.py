@@ -78,11 +78,15 @@ class Result:
     answer: Answer
 
     @property
+    def answered(self) -> bool:
+        """Whenever that was."""
+        return self.answer.outcome is Outcome.ANSWERED
+
+    @property
     def in_time(self) -> bool:
         """Answered, and not after its deadline."""
         deadline = self.question.deadline
-        answered = self.answer.outcome is Outcome.ANSWERED
-        return answered and (deadline is None or self.took <= deadline)
+        return self.answered and (deadline is None or self.took <= deadline)
 
 
 Seen = Callable[[float, int], None]

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,25 @@ from typing import Any
 import httpx
 
 from tectum_cli.extras import fail
+from tectum_cli.load.contents import Contents, Takes
 from tectum_cli.load.driving import Answer, Outcome
 from tectum_cli.load.pictures import Picture
-from tectum_cli.load.target import OUTCOMES, SENTENCES, Target
+from tectum_cli.load.target import OUTCOMES, Target
 from tectum_cli.load.traffic import Question
 
-__all__ = ["GatewayCalls", "answer_of", "gateway_calls"]
+__all__ = ["GatewayCalls", "answer_of", "body_of", "gateway_calls"]
 
 _ROUTES: Mapping[str, str] = {
     "embed_images": "/v1/embed/images",
     "embed_texts": "/v1/embed/texts",
+    "embed_clips": "/v1/embed/clips",
     "similarity": "/v1/similarity",
     "reconstruct_image": "/v1/reconstruct",
+    "reconstruct_clip": "/v1/reconstruct",
+    "reconstruct_text": "/v1/reconstruct",
+    "reconstruct_actions": "/v1/reconstruct",
     "latent_actions": "/v1/latent-actions",
+    "rollout": "/v1/rollout",
 }
 """Of what can be asked (`target.OPS`)."""
 _BY_STATUS = {429: Outcome.REFUSED, 504: Outcome.EXPIRED}
@@ -37,7 +44,7 @@ _PATIENCE = 60.0
 @asynccontextmanager
 async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls]]:
     """As `worker.worker_calls`; the pictures are files."""
-    address, model = target.address, target.model
+    model = target.model
     headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
     async with httpx.AsyncClient(
@@ -47,22 +54,21 @@ async def gateway_calls(target: Target) -> AsyncIterator[tuple[str, GatewayCalls
         trust_env=False,
         verify=_trust(target),
     ) as client:
-        try:
-            answered = await client.get("/v1/models", timeout=_PATIENCE)
-            listed = answered.raise_for_status().json()["data"]
-        except httpx.HTTPStatusError as error:
-            said = error.response.json().get("detail") or error.response.reason_phrase
-            raise fail(f"{address} answered {error.response.status_code}: {said}") from error
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise fail(f"no gateway answers at {address}: {error}") from error
+        listed = await _models(client, target.address)
         chosen = [one for one in listed if (one["id"] == model if model else one["default_model"])]
         if not chosen:
             names = ", ".join(one["id"] for one in listed)
             raise fail(f"--model: found {model or 'no default'}; allowed: {names}")
         found = chosen[0]
-        name = f"{found['id']}@{found['version']}"
-        target.check(name, found["capabilities"], found["limits"]["max_items"])
-        yield name, GatewayCalls(client, found, target)
+        takes = Takes.of(
+            f"{found['id']}@{found['version']}",
+            found["capabilities"],
+            found["limits"]["max_items"],
+            found["input"],
+            found["spaces"],
+        )
+        target.check(takes)
+        yield takes.name, GatewayCalls(client, found, takes, target)
 
 
 def _url(target: Target) -> str:
@@ -86,8 +92,45 @@ def _trust(target: Target) -> ssl.SSLContext:
         raise fail(f"--roots: cannot read {target.tls}: {error.strerror or error}") from error
 
 
+async def _models(client: httpx.AsyncClient, address: str) -> Sequence[Mapping[str, Any]]:
+    """What the gateway says of its models.
+
+    Raises:
+        Exit: it does not, or is none; it has been said what was found.
+    """
+    try:
+        answered = await client.get("/v1/models", timeout=_PATIENCE)
+    except httpx.HTTPError as error:
+        raise fail(f"no gateway answers at {address}: {error}") from error
+    body = body_of(answered)
+    if answered.status_code != httpx.codes.OK:
+        said = body.get("detail") or answered.reason_phrase
+        raise fail(f"{address} answered {answered.status_code}: {said}")
+    listed = body.get("data")
+    if not isinstance(listed, list) or not all(_is_model(one) for one in listed):
+        raise fail(f"what answers at {address} is no gateway: it lists no models at /v1/models")
+    return listed
+
+
+def _is_model(found: object) -> bool:
+    """Whether it is a description of one, and not of another kind of server's."""
+    needed = {"id", "version", "default_model", "capabilities", "limits", "input", "spaces"}
+    return isinstance(found, dict) and needed <= found.keys()
+
+
+def body_of(answered: httpx.Response) -> Mapping[str, Any]:
+    """A response's JSON object; empty if it has none, as a proxy's page of an error."""
+    try:
+        body = answered.json()
+    except ValueError:  # of JSON, and of bytes that are no text
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
 def answer_of(status: int, body: Mapping[str, Any]) -> Answer:
-    """What a response says."""
+    """What a response says; one without a body of the gateway's was not answered by it."""
+    if status == httpx.codes.OK and "info" not in body:
+        return Answer(Outcome.FAILED, "no answer of a gateway's")
     if status != httpx.codes.OK:
         reason = str(body.get("reason") or f"HTTP {status}")
         return Answer(_BY_STATUS.get(status, Outcome.FAILED), reason)
@@ -111,51 +154,25 @@ def _items(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 class GatewayCalls:
     """Asks one gateway; see `driving.Ask`. Bodies are made once, so that time is the gateway's."""
 
-    def __init__(self, client: httpx.AsyncClient, model: Mapping[str, Any], target: Target) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, model: Mapping[str, Any], takes: Takes, target: Target
+    ) -> None:
         """Ask with the target's pictures, in turn.
 
         Args:
             client: with the gateway's address, and whatever it wants of headers.
             model: one of GET /v1/models.
+            takes: the same, read.
             target: what a call holds; its pictures are files.
         """
-        self._client, self._name = client, model["id"]
-        self._bodies = [self._made(files, target.items, model) for files in target.pictures]
-
-    def _made(
-        self, pictures: Sequence[Picture], items: int, model: Mapping[str, Any]
-    ) -> Mapping[str, Iterator[bytes]]:
-        """Bodies with pictures of one size, in turn, by what they ask."""
-        files = [one for one in pictures if isinstance(one, bytes)]
-        drawn = cycle(base64.b64encode(file).decode() for file in files)
-        sentences = cycle(SENTENCES)
-        interval = ((model.get("input") or {}).get("latent_action") or {}).get("interval_ms")
-
-        def some(more: int = 0) -> list[str]:
-            return [next(drawn) for _ in range(items + more)]
-
-        def texts() -> list[str]:
-            return [next(sentences) for _ in range(items)]
-
-        made: Mapping[str, Callable[[], Mapping[str, Any]]] = {
-            "embed_images": lambda: {"images": some()},
-            "embed_texts": lambda: {"texts": texts()},
-            "similarity": lambda: {
-                "left": [{"image": one} for one in some()],
-                "right": [{"text": one} for one in texts()],
-            },
-            "reconstruct_image": lambda: {"image": next(drawn)},
-            "latent_actions": lambda: {
-                "frames": [{"image": one} for one in some(1)],
-                "interval_ms": interval,
-            },
-        }
-        return {
-            op: cycle(
-                [json.dumps({"model": self._name, **make()}).encode() for _ in range(len(files))]
-            )
-            for op, make in made.items()
-        }
+        self._client = client
+        interval = (model["input"].get("latent_action") or {}).get("interval_ms")
+        made = _made(takes, interval)
+        self._bodies = [
+            {op: _bodies(partial(made[op], has), model["id"], len(files)) for op in target.ops}
+            for files in target.pictures
+            for has in [Contents([_written(file) for file in files], target.items, takes)]
+        ]
 
     async def __call__(self, question: Question, left: float | None) -> Answer:
         """Ask."""
@@ -177,4 +194,58 @@ class GatewayCalls:
             return Answer(Outcome.EXPIRED, "no answer by then")
         except httpx.HTTPError as error:
             return Answer(Outcome.FAILED, type(error).__name__)
-        return answer_of(found.status_code, found.json())
+        return answer_of(found.status_code, body_of(found))
+
+
+def _written(file: Picture) -> bytes:
+    """A file, as JSON carries it."""
+    return base64.b64encode(bytes(file))
+
+
+def _bodies(make: Callable[[], Mapping[str, Any]], model: str, count: int) -> Iterator[bytes]:
+    """So many bodies, again and again."""
+    bodies = [{"model": model, **make()} for _ in range(count)]
+    return cycle([json.dumps(body, default=_plain).encode() for body in bodies])
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: a picture's text, or numbers."""
+    return value.decode() if isinstance(value, bytes) else value.tolist()
+
+
+def _made(
+    takes: Takes, interval_ms: float | None
+) -> Mapping[str, Callable[[Contents], Mapping[str, Any]]]:
+    """How each of `target.OPS` is written, of what there is to ask with.
+
+    Args:
+        takes: what the model takes.
+        interval_ms: between the frames of its latent actions. None: it has none.
+    """
+
+    def rollout(has: Contents) -> Mapping[str, Any]:
+        asked = {"candidates": has.candidates(), "steps": has.steps}
+        return {
+            "frames": [has.picture()],
+            "action_space_id": takes.action_space_id,
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+
+    return {
+        "embed_images": lambda has: {"images": has.pictures()},
+        "embed_texts": lambda has: {"texts": has.texts()},
+        "embed_clips": lambda has: {"clips": [{"frames": one} for one in has.clips()]},
+        "similarity": lambda has: {
+            "left": [{"image": one} for one in has.pictures()],
+            "right": [{"text": one} for one in has.texts()],
+        },
+        "reconstruct_image": lambda has: {"image": has.picture()},
+        "reconstruct_clip": lambda has: {"clip": {"frames": has.clip()}},
+        "reconstruct_text": lambda has: {"text": has.text()},
+        "reconstruct_actions": lambda has: {"actions": has.actions()},
+        "latent_actions": lambda has: {
+            "frames": [{"image": one} for one in has.pictures(1)],
+            "interval_ms": interval_ms,
+        },
+        "rollout": rollout,
+    }

@@ -1,10 +1,16 @@
-"""What came of a load: percentiles, goodput, refusals, and where the time went."""
+"""What came of a load: percentiles, goodput, refusals, and where the time went.
+
+Rates count what was answered while it was measured, no matter when it was asked: of a server that
+is asked for more than it can do, answers go on coming after the last call, and no longer span than
+that of the calls themselves would tell what it can do. All else is of calls that were meant to be
+sent in that time, whenever they ended.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,9 +43,9 @@ class Summary:
     reasons: dict[str, int]
     """Why, of those that were not answered, the commonest first."""
     goodput: float
-    """Items answered in time, a second."""
+    """Items of answers that came while it was measured, and by their deadlines, a second."""
     throughput: float
-    """Items answered at all, a second."""
+    """Items of answers that came while it was measured at all, a second."""
     in_time: float
     """Share of all calls that were answered in time; NaN of none."""
     latency_ms: dict[str, float]
@@ -54,28 +60,31 @@ class Summary:
     """How late the driver itself was, of all calls."""
 
 
-def summary(results: Iterable[Result], seconds: float, items: int = 1) -> Summary:
+def summary(
+    results: Iterable[Result], ends: float, items: Mapping[str, int], begins: float = 0.0
+) -> Summary:
     """Summarise.
 
     Args:
-        results: calls that were meant to come within a span of time.
-        seconds: that span.
-        items: of each call.
+        results: calls by when they were meant to come, seconds, warm-up included.
+        ends: when measuring did.
+        items: of a call, by what it asks.
+        begins: when measuring did.
     """
-    told = list(results)
-    answered = [one for one in told if one.answer.outcome is Outcome.ANSWERED]
+    every = list(results)
+    told = [one for one in every if one.at >= begins]
+    came = [one for one in every if begins <= one.at + one.took <= ends]
+    answered = [one for one in told if one.answered]
     refused = [one for one in told if one.answer.outcome is Outcome.REFUSED]
     in_time = sum(one.in_time for one in told)
     batches = [one.answer.batch for one in answered if one.answer.batch is not None]
-    reasons = Counter(
-        one.answer.reason for one in told if one.answer.outcome is not Outcome.ANSWERED
-    )
+    reasons = Counter(one.answer.reason for one in told if not one.answered)
     return Summary(
         calls=len(told),
         outcomes=dict(Counter(one.answer.outcome.value for one in told).most_common()),
         reasons=dict(reasons.most_common()),
-        goodput=in_time * items / seconds,
-        throughput=len(answered) * items / seconds,
+        goodput=_items(came, items, lambda one: one.in_time) / (ends - begins),
+        throughput=_items(came, items, lambda one: one.answered) / (ends - begins),
         in_time=in_time / len(told) if told else math.nan,
         latency_ms=_percentiles([one.took for one in answered]),
         refusal_ms=_percentiles([one.took for one in refused]),
@@ -114,8 +123,8 @@ def lines(found: Summary, by_class: dict[str, Summary]) -> Iterator[str]:
             )
 
 
-def as_json(found: Summary) -> dict[str, Any]:
-    """Of plain values; a number that is none is None."""
+def as_json(found: Any) -> dict[str, Any]:
+    """A summary (a dataclass) as plain values; a number that is none is None."""
     return {key: _plain(value) for key, value in asdict(found).items()}
 
 
@@ -123,6 +132,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _items(
+    came: Iterable[Result], items: Mapping[str, int], counts: Callable[[Result], bool]
+) -> int:
+    """Of those that count."""
+    return sum(items[one.question.op] for one in came if counts(one))
 
 
 def _told(percentiles: dict[str, float]) -> str:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tectum import Capability
 from tectum_cli.extras import fail
+from tectum_cli.load.contents import Takes
 from tectum_cli.load.driving import Outcome
 from tectum_cli.load.pictures import Picture
 
-__all__ = ["OPS", "OUTCOMES", "SENTENCES", "Target"]
+__all__ = ["OPS", "OUTCOMES", "STREAMED", "Target"]
 
-SENTENCES = (
-    "open the drawer",
-    "close the door of the cupboard",
-    "turn the tap to the left",
-    "push the red block to the goal",
-)
-"""Texts to ask with."""
-OPS: Mapping[str, Capability] = {
-    "embed_images": Capability.EMBED_IMAGES,
-    "embed_texts": Capability.EMBED_TEXTS,
-    "similarity": Capability.EMBED_TEXTS,
-    "reconstruct_image": Capability.RECONSTRUCT_IMAGES,
-    "latent_actions": Capability.PREDICT_LATENT_ACTIONS,
+OPS: Mapping[str, tuple[Capability, ...]] = {
+    "embed_images": (Capability.EMBED_IMAGES,),
+    "embed_texts": (Capability.EMBED_TEXTS,),
+    "embed_clips": (Capability.EMBED_CLIPS,),
+    "similarity": (Capability.EMBED_IMAGES, Capability.EMBED_TEXTS),
+    "reconstruct_image": (Capability.RECONSTRUCT_IMAGES,),
+    "reconstruct_clip": (Capability.RECONSTRUCT_CLIPS,),
+    "reconstruct_text": (Capability.RECONSTRUCT_TEXTS,),
+    "reconstruct_actions": (Capability.RECONSTRUCT_ACTIONS,),
+    "latent_actions": (Capability.PREDICT_LATENT_ACTIONS,),
+    "rollout": (Capability.ROLLOUT,),
 }
 """What can be asked, and what a model must be able to do for it."""
+STREAMED = ("embed_images", "latent_actions")
+"""Those of them that a stream can ask for."""
 OUTCOMES = {"RESOURCE_EXHAUSTED": Outcome.REFUSED, "DEADLINE_EXCEEDED": Outcome.EXPIRED}
 """Of an item's code; any other has failed."""
 
@@ -45,28 +46,35 @@ class Target:
     pictures: Sequence[Sequence[Picture]]
     """To ask with, by size, those of one in turn; at least two of each."""
     items: int
-    """Pictures, texts or pairs of frames in one call."""
+    """Pictures, texts, clips, candidates or pairs of frames in one call that may hold several."""
     ops: Sequence[str]
     """Of `OPS`, those that will be asked."""
     tls: bool | Path = False
     """Whether by TLS, or root certificates of it, PEM."""
+    connections: int = 1
+    """To a worker, which take turns; a gateway has one for each call that is open."""
 
-    def check(self, model: str, can: Iterable[str], most: int) -> None:
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Items of a call, by what it asks: a comparison has as many on either side."""
+        own = {"similarity": 2 * self.items}
+        own |= {op: 1 for op in OPS if op.startswith("reconstruct_")}
+        return {op: own.get(op, self.items) for op in OPS}
+
+    def check(self, takes: Takes) -> None:
         """See that the model can be asked so.
-
-        Args:
-            model: what it is called in the message.
-            can: values of `Capability` that it has.
-            most: items that it takes at once.
 
         Raises:
             Exit: it cannot; it has been said why.
         """
-        has = set(can)
-        able = [op for op, needed in OPS.items() if needed.value in has]
+        able = [op for op, needed in OPS.items() if {one.value for one in needed} <= takes.can]
         for op in self.ops:
             if op not in able:
-                raise fail(f"--ops: found {op}; allowed: {', '.join(able)}, which {model} can do")
-        if self.items > most:
-            found = f"found {self.items}; allowed: 1 to {most}, the most this worker takes"
-            raise fail(f"--batch: {found}")
+                allowed = ", ".join(able) or "none"
+                raise fail(f"--ops: found {op}; allowed: {allowed}, which {takes.name} can do")
+        for op in self.ops:
+            if self.counts[op] > 1 and takes.places(op, self.items) > takes.most_items:
+                fits = (n for n in range(self.items) if takes.places(op, n) <= takes.most_items)
+                most = max(fits, default=0)
+                found = f"found {self.items}; allowed: 1 to {most}, the most of {op}"
+                raise fail(f"--batch: {found} that this worker takes")

@@ -211,7 +211,9 @@ Global___Numerics: typing_extensions.TypeAlias = Numerics
 
 @typing.final
 class Timings(google.protobuf.message.Message):
-    """Where the time went inside the worker."""
+    """Where the time went inside the worker. A call's decode, queue and compute do not overlap: together
+    they are total, but for what the rest of the worker took.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -224,15 +226,19 @@ class Timings(google.protobuf.message.Message):
     """Items in the largest batch that an item of this request was part of, its neighbours' included."""
     @property
     def queue(self) -> google.protobuf.duration_pb2.Duration:
-        """Waiting for the engine, the longest of the request's items."""
+        """Waiting for the engine: from when the request's items came to it until the last of them was done,
+        the time in which none of them was computed.
+        """
 
     @property
     def decode(self) -> google.protobuf.duration_pb2.Duration:
-        """Reading images, the sum over the request's items. Absent: nothing was decoded."""
+        """Reading images: the time in which any of the request's was being read. Absent: nothing was decoded."""
 
     @property
     def compute(self) -> google.protobuf.duration_pb2.Duration:
-        """In the engine, the sum over the batches that the request's items were part of."""
+        """In the engine: the time in which any of the request's items was computed, neighbours of their
+        batches included.
+        """
 
     @property
     def total(self) -> google.protobuf.duration_pb2.Duration:

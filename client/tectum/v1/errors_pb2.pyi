@@ -53,7 +53,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     engine is larger than the engine takes.
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 11
-    """RESOURCE_EXHAUSTED, with RetryInfo: the bounded queue, or its memory, is full."""
+    """RESOURCE_EXHAUSTED, with RetryInfo: the bounded queue, or its memory, is full, or too many
+    messages are slow to arrive.
+    """
     ERROR_REASON_DEADLINE_UNREACHABLE: _ErrorReason.ValueType  # 12
     """RESOURCE_EXHAUSTED, with RetryInfo: with what waits now, or after the time that the request has
     spent in the worker, the deadline cannot be met.
@@ -63,7 +65,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     retrying soon cannot help.
     """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 14
-    """DEADLINE_EXCEEDED: the deadline passed while the request waited."""
+    """DEADLINE_EXCEEDED: the deadline passed while the request waited, or its message took too long
+    to arrive.
+    """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 15
     """NOT_FOUND: no such model or version is loaded (or, for LoadModel, exists)."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 16
@@ -123,7 +127,9 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 10
 engine is larger than the engine takes.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 11
-"""RESOURCE_EXHAUSTED, with RetryInfo: the bounded queue, or its memory, is full."""
+"""RESOURCE_EXHAUSTED, with RetryInfo: the bounded queue, or its memory, is full, or too many
+messages are slow to arrive.
+"""
 ERROR_REASON_DEADLINE_UNREACHABLE: ErrorReason.ValueType  # 12
 """RESOURCE_EXHAUSTED, with RetryInfo: with what waits now, or after the time that the request has
 spent in the worker, the deadline cannot be met.
@@ -133,7 +139,9 @@ ERROR_REASON_DEADLINE_INFEASIBLE: ErrorReason.ValueType  # 13
 retrying soon cannot help.
 """
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 14
-"""DEADLINE_EXCEEDED: the deadline passed while the request waited."""
+"""DEADLINE_EXCEEDED: the deadline passed while the request waited, or its message took too long
+to arrive.
+"""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 15
 """NOT_FOUND: no such model or version is loaded (or, for LoadModel, exists)."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 16

@@ -6,7 +6,16 @@ bundle against its golden outputs lives in `golden`, beside the predictor it nee
 """
 
 from tectum_core.bundle.config import BundleConfig, GoldenTolerance, Part, TrainingSummary
-from tectum_core.bundle.files import Bundle, BundleError, memory_of, read_bundle, write_bundle
+from tectum_core.bundle.files import (
+    Bundle,
+    BundleError,
+    Examined,
+    examine_bundle,
+    memory_of,
+    read_bundle,
+    read_examined,
+    write_bundle,
+)
 from tectum_core.bundle.repository import BundleNotFound, Repository
 from tectum_core.bundle.spaces import Space, spaces_of
 
@@ -15,13 +24,16 @@ __all__ = [
     "BundleConfig",
     "BundleError",
     "BundleNotFound",
+    "Examined",
     "GoldenTolerance",
     "Part",
     "Repository",
     "Space",
     "TrainingSummary",
+    "examine_bundle",
     "memory_of",
     "read_bundle",
+    "read_examined",
     "spaces_of",
     "write_bundle",
 ]

@@ -37,10 +37,13 @@ __all__ = [
     "FILES",
     "Bundle",
     "BundleError",
+    "Examined",
     "content_version",
+    "examine_bundle",
     "largest_size",
     "memory_of",
     "read_bundle",
+    "read_examined",
     "write_bundle",
 ]
 
@@ -120,6 +123,24 @@ def write_bundle(
     return version
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A bundle that is sound as far as its files say, and of it what is small beside the weights.
+
+    What is wrong with it yet, its golden outputs would tell.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    config: BundleConfig
+    tokenizer: Tokenizer | None
+    golden: dict[str, Tensor]
+    golden_texts: tuple[str, ...]
+    card: str
+    """Each as in `Bundle`."""
+
+
 def read_bundle(folder: Path, name: str, version: str | None = None) -> Bundle:
     """Read and check a bundle.
 
@@ -132,13 +153,44 @@ def read_bundle(folder: Path, name: str, version: str | None = None) -> Bundle:
         BundleError: a file is missing, unreadable, corrupt, too large or not what the
             configuration says.
     """
+    return read_examined(examine_bundle(folder, name, version))
+
+
+def examine_bundle(folder: Path, name: str, version: str | None = None) -> Examined:
+    """The first half of `read_bundle`: all that needs no memory for the weights.
+
+    Raises:
+        BundleError: as there; but weights that are not finite are found as they are read.
+    """
     try:
-        return _read(folder, name, version)
+        return _examine(folder, name, version)
     except OSError as error:
         raise BundleError(f"{name}: {error}") from error
 
 
-def _read(folder: Path, name: str, version: str | None) -> Bundle:
+def read_examined(found: Examined) -> Bundle:
+    """The other half: the weights.
+
+    Raises:
+        BundleError: they are unreadable, not finite, or were changed since.
+    """
+    try:
+        model = _read_model(found.folder, found.name, found.config.model)
+    except OSError as error:
+        raise BundleError(f"{found.name}: {error}") from error
+    return Bundle(
+        name=found.name,
+        version=found.version,
+        config=found.config,
+        model=model.eval().requires_grad_(False),
+        tokenizer=found.tokenizer,
+        golden=found.golden,
+        golden_texts=found.golden_texts,
+        card=found.card,
+    )
+
+
+def _examine(folder: Path, name: str, version: str | None) -> Examined:
     for required in (CONFIG, WEIGHTS, GOLDEN, CARD):
         if not (folder / required).is_file():
             raise BundleError(f"{name}: {required} is missing")
@@ -150,13 +202,13 @@ def _read(folder: Path, name: str, version: str | None) -> Bundle:
         raise BundleError(f"{name}: the content hashes to {found}, not to its version {version}")
     config = _read_config(folder, name)
     tokenizer = _read_tokenizer(folder, name, config)
-    model = _read_model(folder, name, config.model)
+    _check_shapes(folder / WEIGHTS, name, config.model)
     golden, metadata = _read_tensors(folder / GOLDEN, name)
-    return Bundle(
+    return Examined(
+        folder=folder,
         name=name,
         version=found,
         config=config,
-        model=model.eval().requires_grad_(False),
         tokenizer=tokenizer,
         golden=golden,
         golden_texts=_read_texts(metadata, name),
@@ -266,9 +318,8 @@ def _read_card(folder: Path, name: str) -> str:
         raise BundleError(f"{name}: {CARD}: {error}") from error
 
 
-def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel:
-    """The model with its weights; no memory is taken for it before the file is known to fit."""
-    path = folder / WEIGHTS
+def _check_shapes(path: Path, name: str, config: ModelConfig) -> None:
+    """Whether the weights are those of the architecture, by their file's header."""
     expected = _expected_shapes(config, name)
     try:
         with safe_open(path, framework="pt") as file:
@@ -286,7 +337,12 @@ def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel
             raise BundleError(
                 f"{name}: {key} has shape {shape}, the architecture wants {expected[key]}"
             )
-    weights, _ = _read_tensors(path, name)
+
+
+def _read_model(folder: Path, name: str, config: ModelConfig) -> PerceptionModel:
+    """The model with its weights; no memory is taken for it before the file is known to fit."""
+    _check_shapes(folder / WEIGHTS, name, config)  # it may have been changed since it was examined
+    weights, _ = _read_tensors(folder / WEIGHTS, name)
     for key, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{name}: {key} has numbers that are not finite")

@@ -25,6 +25,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A bundle's, and so a run's: one folder's name, which leads nowhere else."""
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _LATEST = "latest"
+_LONGEST_LATEST = 64
+"""Bytes that are read of it: a version has 16."""
 _BLOCK = 2**22
 """Bytes fetched at a time."""
 
@@ -65,13 +67,22 @@ class Repository:
 
         Raises:
             BundleNotFound: no such bundle.
+            BundleError: `latest` cannot be read, or holds no version.
         """
         path = f"{self._root}/{_checked(name)}/{_LATEST}"
         self._files.invalidate_cache()  # others publish, too
         if not self._files.exists(path):
             known = ", ".join(self.names()) or "none"
             raise BundleNotFound(f"no bundle named {name!r} here; there are: {known}")
-        version = str(self._files.cat_file(path).decode().strip())
+        if self._local and not self._files.isfile(path):  # a pipe would be waited for
+            raise BundleError(f"{name}: `latest` is no file")
+        try:
+            held = self._files.cat_file(path, end=_LONGEST_LATEST)
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            raise BundleError(
+                f"{name}: `latest` cannot be read: {error.strerror or type(error).__name__}"
+            ) from error
+        version = str(held.decode(errors="replace").strip())
         if not _VERSION.fullmatch(version):
             raise BundleError(f"{name}: `latest` holds no version: {version[:40]!r}")
         return version

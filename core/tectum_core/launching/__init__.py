@@ -1,6 +1,7 @@
 """Batches launched on a device without waiting for them: sent, computed and fetched beside others.
 
-`device` is what of CUDA this needs, `lane` a batch's way over it, `embedding` what takes that way.
+`device` is what of CUDA this needs, `faults` what its errors mean, `lane` a batch's way over it,
+`embedding` what takes that way.
 """
 
 from tectum_core.launching.device import Device, device_for

@@ -6,14 +6,15 @@ Small, so that tests have another one that is as asynchronous as the device and 
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from tectum_core.launching.faults import CAPTURING, device_lost, out_of_memory
 
 __all__ = ["Device", "Event", "Graph", "Pool", "Stream", "device_for"]
 
@@ -63,7 +64,7 @@ class Pool(Protocol):
         """Bytes that they hold."""
 
     def close(self) -> None:
-        """Free them; none of them runs any more."""
+        """Free them and give their memory back; none of them runs any more."""
 
 
 class Device(Protocol):
@@ -89,6 +90,9 @@ class Device(Protocol):
 
     def pool(self) -> Pool:
         """A pool without graphs."""
+
+    def lost(self, error: Exception) -> bool:
+        """Whether it does nothing any more, after an error."""
 
 
 class _CudaStream:
@@ -117,54 +121,73 @@ class _CudaEvent:
 
 
 class _CudaPool:
-    def __init__(self, compute: _CudaStream, capture: torch.cuda.Stream) -> None:
-        self._compute, self._capture = compute, capture
-        self._id = torch.cuda.graph_pool_handle()
+    def __init__(
+        self, device: torch.device, compute: _CudaStream, capture: torch.cuda.Stream
+    ) -> None:
+        self._device, self._compute, self._capture = device, compute, capture
+        self._ids = [torch.cuda.graph_pool_handle()]
         self._graphs: list[torch.cuda.CUDAGraph] = []
 
     def capture(self, work: Callable[[], object]) -> Graph:
         for _ in range(_BEFORE_CAPTURE):
             self._compute.run(work)
         self._compute.mark().wait()
-        graph = torch.cuda.CUDAGraph()
-        with _CAPTURING, torch.cuda.stream(self._capture):
-            # Other threads serve meanwhile: what they do must not break what this one records.
-            graph.capture_begin(pool=self._id, capture_error_mode="thread_local")
+        try:
+            return self._captured(work)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        # While it records, torch gives nothing back that it has cached for others.
+        _give_back()
+        return self._captured(work)
+
+    def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        graph, pool = torch.cuda.CUDAGraph(), self._ids[-1]
+        with CAPTURING, torch.cuda.stream(self._capture):
+            _set_up_products(self._device)
+            self._capture.synchronize()
             try:
+                # Other threads serve meanwhile: what they do must not break what this one records.
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 with _nothing_collected():
                     work()
-            finally:
                 graph.capture_end()
+            except BaseException:  # which is the reason; what ending it says is not
+                with suppress(Exception):
+                    graph.capture_end()
+                with suppress(Exception):  # torch before its #180395 goes on recording else
+                    device = self._capture.device_index
+                    torch._C._cuda_endAllocateToPool(device, pool)  # noqa: SLF001
+                # Nobody may share a pool that all graphs have left, as the failed one may have.
+                self._ids.append(torch.cuda.graph_pool_handle())
+                raise
         self._graphs.append(graph)
         return graph
 
     @property
     def memory(self) -> int:
-        segments, own = torch.cuda.memory_snapshot(), tuple(self._id)
-        return sum(one["total_size"] for one in segments if tuple(one["segment_pool_id"]) == own)
+        segments, own = torch.cuda.memory_snapshot(), set(map(tuple, self._ids))
+        return sum(one["total_size"] for one in segments if tuple(one["segment_pool_id"]) in own)
 
     def close(self) -> None:
-        for graph in self._graphs:
-            graph.reset()
+        with CAPTURING:
+            for graph in self._graphs:
+                graph.reset()
         self._graphs.clear()
+        _give_back()
 
 
 class _Cuda:
-    """All that is recorded is so on one stream, on which nothing runs.
+    """All that is recorded is so on one stream, on which nothing else runs.
 
-    A matrix product may use scratch memory that belongs to the stream which it was recorded on, the
-    same for all graphs: they run in one stream, and so does whatever else this thread computes.
+    A matrix product may use scratch memory that belongs to the stream which it was recorded on and
+    the thread which did so, the same for all graphs: they run in one stream.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.upload, self.compute, self.download = (_CudaStream(device) for _ in range(3))
         self._capture = torch.cuda.Stream(device)
-        with torch.cuda.stream(self._capture):  # scratch memory that outlasts every graph's
-            for dtype in (torch.float32, torch.bfloat16):
-                square = torch.ones(16, 16, dtype=dtype, device=device)
-                torch.addmm(square[0], square, square) + square @ square
-        self._capture.synchronize()
 
     def pinned(self, count: int) -> Tensor:
         with torch.cuda.device(self._device):
@@ -177,7 +200,24 @@ class _Cuda:
         return zeros
 
     def pool(self) -> Pool:
-        return _CudaPool(self.compute, self._capture)
+        _give_back()
+        return _CudaPool(self._device, self.compute, self._capture)
+
+    def lost(self, error: Exception) -> bool:
+        return device_lost(error, self._device)
+
+
+def _set_up_products(device: torch.device) -> None:
+    """Let products have their scratch memory in this thread and stream: it outlasts any graph."""
+    for dtype in (torch.float32, torch.bfloat16):
+        square = torch.ones(16, 16, dtype=dtype, device=device)
+        torch.addmm(square[0], square, square) + square @ square
+
+
+def _give_back() -> None:
+    """Return to the driver what torch has cached and nobody uses."""
+    with CAPTURING:
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -190,10 +230,6 @@ def _nothing_collected() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
-
-
-_CAPTURING = threading.Lock()
-"""A process may record one graph at a time."""
 
 
 def device_for(device: torch.device) -> Device | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tectum_core.inputs import CapabilityMissing, Inputs
 from tectum_core.launching.device import Device, device_for
+from tectum_core.launching.faults import out_of_memory
 from tectum_core.launching.lane import Flight, Lane, Program, graph_sizes
 from tectum_core.outputs import Picture
 from tectum_core.preprocess import affine, scaled
@@ -42,14 +43,19 @@ def embedding_lane(
         predictor: whose model and numerics it has.
         max_batch: the largest batch that it takes.
         find: finds the device.
+
+    Raises:
+        torch.AcceleratorError: the device is lost.
     """
-    device = find(predictor.device)
-    if device is None:
-        return None
     name = f"{predictor.bundle.name}@{predictor.bundle.version}"
     try:
+        device = find(predictor.device)
+        if device is None:
+            return None
         lane = Lane(device, list(_programs(predictor)), graph_sizes(max_batch), name)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        if not out_of_memory(error):
+            raise
         extra = {"model": name, "reason": str(error).partition("\n")[0]}
         _log.warning("no graphs: there is no memory for what passes through them", extra=extra)
         return None
@@ -74,6 +80,11 @@ class EmbeddingLane:
     def memory(self) -> int:
         """Bytes that it holds on the device, beside the model's weights."""
         return self._lane.memory
+
+    @property
+    def most(self) -> int:
+        """Items of the largest batch that graphs are for."""
+        return self._lane.most
 
     @property
     def without(self) -> Mapping[str, str]:

@@ -19,6 +19,7 @@ import queue
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -83,6 +84,10 @@ class Lane:
         made: what to record.
         sizes: of batches, ascending.
         model: for the log.
+
+    Raises:
+        torch.OutOfMemoryError, torch.AcceleratorError: there is no memory for what passes through
+            it (`out_of_memory`), or the device is lost.
     """
 
     def __init__(
@@ -97,20 +102,28 @@ class Lane:
         self._launching, self._closed = threading.Lock(), False
         self._free: queue.Queue[_Slot] = queue.Queue()
         self._pool = device.pool()
-        most = self._sizes[-1]
-        self._bytes_in = most * max((one.row_bytes for one in made), default=0)
-        self._given = device.memory(self._bytes_in)
+        self._bytes_in = self.most * max((one.row_bytes for one in made), default=0)
         self._bytes_out = 0
-        self._answer = device.memory(0)
-        self._measure()
-        self._record()
-        for _ in range(_SLOTS if self._graphs else 0):
-            self._free.put(_Slot(device, self._bytes_in, self._bytes_out))
+        try:
+            self._given, self._answer = device.memory(self._bytes_in), device.memory(0)
+            self._measure()
+            self._record()
+            for _ in range(_SLOTS if self._graphs else 0):
+                self._free.put(_Slot(device, self._bytes_in, self._bytes_out))
+        except BaseException:
+            with suppress(Exception):  # of a device that is lost nothing is freed
+                self._pool.close()
+            raise
 
     @property
     def names(self) -> tuple[str, ...]:
         """Programs that can be launched."""
         return tuple(name for name in self._programs if name in self._widths)
+
+    @property
+    def most(self) -> int:
+        """Rows of the largest batch."""
+        return self._sizes[-1]
 
     @property
     def memory(self) -> int:
@@ -122,7 +135,7 @@ class Lane:
 
     def takes(self, name: str, count: int) -> bool:
         """Whether a batch of so many rows can be launched."""
-        return not self._closed and name in self._widths and 0 < count <= self._sizes[-1]
+        return not self._closed and name in self._widths and 0 < count <= self.most
 
     @torch.inference_mode()
     def launch(self, name: str, rows: Sequence[Row]) -> Flight | None:
@@ -161,8 +174,8 @@ class Lane:
             raise TimeoutError(f"a batch of {self._model} was launched and not fetched") from error
         self._device.compute.mark().wait()
         self._graphs.clear()
-        self._pool.close()
         self._given = self._answer = torch.empty(0)
+        self._pool.close()
         self._programs.clear()
 
     @torch.inference_mode()
@@ -173,11 +186,13 @@ class Lane:
                 self._show(program, 1)
                 answer = self._done(partial(program.forward, self._rows(program, 1)))
             except Exception as error:
+                if self._device.lost(error):
+                    raise
                 self._leave_out(name, error)
             else:
                 self._widths[name] = tuple(answer.shape[1:])
         widths = [math.prod(width) for width in self._widths.values()]
-        self._bytes_out = 4 * self._sizes[-1] * max(widths, default=0)
+        self._bytes_out = 4 * self.most * max(widths, default=0)
         self._answer = self._device.memory(self._bytes_out)
 
     def _record(self) -> None:
@@ -189,6 +204,8 @@ class Lane:
                 try:
                     self._graphs[name, size] = self._recorded(program, size)
                 except Exception as error:
+                    if self._device.lost(error):
+                        raise
                     self._leave_out(name, error)
 
     @torch.inference_mode()
@@ -212,7 +229,7 @@ class Lane:
         self._show(program, size)
         graph = self._pool.capture(work)
         wanted, found = (
-            self._done(lambda run=run: run().clone()).flatten(1).double().cpu()  # type: ignore[misc]
+            self._done(lambda run=run: run().clone()).cpu().flatten(1).double()  # type: ignore[misc]
             for run in (work, replayed)
         )
         cosine = float(F.cosine_similarity(found, wanted, dim=1).min())
@@ -254,7 +271,7 @@ class Lane:
             device.compute.after(device.upload.mark())
         size = self._sizes[bisect_left(self._sizes, count)]
         graph, width = self._graphs[program.name, size], self._widths[program.name]
-        own = self._rows(program, count)
+        own = self._rows(program, size)
         answers, found, fetched = (
             _view(one, torch.float32, count, width)
             for one in (self._answer, slot.answer, slot.fetched)
@@ -264,8 +281,10 @@ class Lane:
             if here:
                 own[: len(here)].copy_(sent)
             if present:
-                own[len(here) :].copy_(torch.stack(present))
-            graph.replay()  # rows beyond these are of older batches, and nobody's answers
+                own[len(here) : count].copy_(torch.stack(present))
+            if count < size:  # what another program left there may be no input of this one
+                own[count:].copy_(own[:1].expand_as(own[count:]))
+            graph.replay()
             found.copy_(answers)
 
         device.compute.run(compute)

@@ -290,11 +290,11 @@ class JobResult:
     """Version of the model that answered."""
     outputs: tuple[ItemOutput | ItemFailure, ...]
     queue_seconds: float
-    """Longest wait of any item."""
+    """From its arrival until its last batch began, while none of its items was computed."""
     compute_seconds: float
-    """Sum over the batches that its items were part of."""
+    """While any of them was."""
     batch_size: int
-    """Items in the largest of those batches."""
+    """Items in the largest batch that one of them was part of."""
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -349,6 +349,9 @@ class Engine(Protocol):
 
     def want(self, name: str) -> None:
         """Say that a model which has made room for another one is asked for; it is loaded again."""
+
+    def expect_control(self) -> None:
+        """Say that a CONTROL call came and was not sent, for it would be late: more may come."""
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever `models` has changed."""

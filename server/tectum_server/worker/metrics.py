@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from tectum_server.worker.jobs import ModelEntry, Priority
 from tectum_server.worker.model_info import ModelInfo, SharedModelInfo, forget_model_info
+from tectum_server.worker.scraping import answer_scrapes
 
 __all__ = ["EngineMetrics", "FrontMetrics", "forget_process", "serve_metrics", "share_metrics"]
 
@@ -55,7 +56,8 @@ class FrontMetrics:
         )
         self.refused = Counter(
             "tectum_requests_refused",
-            "Requests and stream frames that were not taken, by ErrorReason.",
+            "Requests and stream frames refused for want of room, time, an engine or credentials, "
+            "by ErrorReason.",
             ("reason",),
             registry=registry,
         )
@@ -156,7 +158,7 @@ class EngineMetrics:
 
 
 def serve_metrics(host: str, port: int, source: CollectorRegistry | Path) -> None:
-    """Answer scrapes on a thread.
+    """Answer scrapes on threads.
 
     Args:
         host, port: where.
@@ -169,7 +171,7 @@ def serve_metrics(host: str, port: int, source: CollectorRegistry | Path) -> Non
         folder, source = source, CollectorRegistry()
         MultiProcessCollector(source, str(folder))  # type: ignore[no-untyped-call]
         source.register(SharedModelInfo(folder))
-    start_http_server(port, host, source)
+    answer_scrapes(host, port, source)
 
 
 def forget_process(pid: int, folder: Path) -> None:

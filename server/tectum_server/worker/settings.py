@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,8 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -20,6 +22,8 @@ from pydantic_core import PydanticCustomError
 
 __all__ = ["WorkerSettings"]
 
+_BLOCK_SHARE = 0.25
+"""Of the deadline that a CONTROL call has by default, the longest batch before it."""
 _Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -67,9 +71,10 @@ class WorkerSettings(BaseModel):
     """Where the model runs: in a process of its own, or in this one (tests, tiny deployments)."""
     engines: Annotated[int, Field(ge=1, le=64)] = 1
     """Engine processes that serve the same models, each with its own queue; a request goes to
-    whichever has least to do before it. With the device `cuda`, engine k has `cuda:k`; else all
-    have the one that is named. An engine that dies leaves the others serving. What is said of
-    queues and of models' memory holds for each."""
+    whichever has least to do before it. With the device `cuda`, engine k has `cuda:k`, of those
+    that `CUDA_VISIBLE_DEVICES` leaves, and sees no other; else all have the one that is named. An
+    engine that dies leaves the others serving. What is said of queues and of models' memory holds
+    for each."""
     fronts: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that speak gRPC and read images, on one port: for where one of them is the
     bottleneck. A connection stays with one of them, the system's choice. What is said of threads
@@ -99,10 +104,11 @@ class WorkerSettings(BaseModel):
     decode_threads: PositiveInt = 2
     """Threads that read images."""
     request_memory_bytes: PositiveInt = 256 * 2**20
-    """Bytes that requests under way may hold, twice over: once in the front, for encoded images,
-    decoded pixels and the frames that streams keep, and once in the memory shared with the engine,
-    for what waits there. Of several fronts each has as much, and so has each pair of a front and
-    an engine."""
+    """Bytes that requests that are there may hold, twice over: once in the front, for encoded
+    images, decoded pixels and the frames that streams keep, and once in the memory shared with the
+    engine, for what waits there. Of several fronts each has as much, and so has each pair of a
+    front and an engine. What is still arriving is bounded by `max_arriving`, and by
+    `max_streams`."""
     response_memory_bytes: PositiveInt = 128 * 2**20
     """Shared memory for answers on their way out, of each pair of a front and an engine."""
 
@@ -116,6 +122,13 @@ class WorkerSettings(BaseModel):
     """Items in one request."""
     max_message_bytes: PositiveInt = 64 * 2**20
     """Bytes of one request."""
+    max_arriving: PositiveInt = 16
+    """Messages that may be under way to each front for longer than 0.1 s at once; one more is
+    refused with QUEUE_FULL. Nobody knows how long a message is before it is there, so each may take
+    `max_message_bytes` and 8 MiB until then, beside `request_memory_bytes`."""
+    arrival_timeout: PositiveFloat = 10.0
+    """Seconds that a call's message may take to arrive; then it is refused with
+    DEADLINE_PASSED."""
     max_pixels: PositiveInt = 16 * 2**20
     """Pixels of one image."""
     max_text_bytes: PositiveInt = 4096
@@ -124,20 +137,22 @@ class WorkerSettings(BaseModel):
     """Items of calls that may wait at once, in each engine. CONTROL may fill all of these places,
     INTERACTIVE seven eighths and BULK three quarters: what is left is kept for who cannot wait.
     Streams have places of their own, one frame's each."""
-    max_block_ms: PositiveInt | None = None
+    max_block_ms: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Longest predicted time of a batch, milliseconds, with anything but CONTROL in it while
     CONTROL calls or streams come (one in the last 10 s), and with streams' frames in it while
     CONTROL calls do: batches are not interrupted, so this is how long the next call may have to
-    wait for the engine. A single item is run whatever it takes. None: as long as the largest batch
-    takes."""
+    wait for the engine. A single item is run whatever it takes. `auto`: a quarter of
+    `control_deadline` while CONTROL calls come, and as long as the largest batch takes otherwise,
+    CONTROL streams or not. 0: always as long as that takes."""
     kept_share: Annotated[float, Field(ge=0, le=0.25)] = 0.05
     """Share of the engine's time that INTERACTIVE and BULK each have while anything of them waits,
     however much comes of higher classes. 0: what is overtaken may wait until its deadline."""
     record: str | None = None
     """File to add to, a JSON line for each request (when it came, what of, its class and deadline,
-    nothing that it holds) and for each batch, at most 64 MiB; `benchmarks/replay.py` tries other
-    limits on it. Engines after the first add their number to its name. None: nothing is
-    recorded."""
+    whether its caller left, nothing that it holds), for each frame of a stream that had a place
+    before the engine, and for each batch, at most 64 MiB; `benchmarks/replay.py` tries other limits
+    on it. Frames that gave way before they had a place, and streams' `depth`, are not recorded.
+    Engines after the first add their number to its name. None: nothing is recorded."""
     max_streams: PositiveInt = 64
     """Streams open at once, in each front."""
     control_deadline: PositiveFloat = 0.25
@@ -163,6 +178,17 @@ class WorkerSettings(BaseModel):
                 "no_default", "found * first; allowed: a name first, which is the default, then *"
             )
         return models
+
+    @field_validator("max_block_ms", mode="wrap")
+    @classmethod
+    def _auto_or_so_many(
+        cls, found: object, handler: ValidatorFunctionWrapHandler
+    ) -> int | Literal["auto"]:
+        try:
+            return cast("int | Literal['auto']", handler(found))
+        except ValidationError as error:
+            told = "found {found}; allowed: auto, or whole milliseconds, 0 for any"
+            raise PydanticCustomError("block", told, {"found": str(found)}) from error
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -209,13 +235,19 @@ class WorkerSettings(BaseModel):
             "threads": threads,
             "max_batch": 1 if self.invariant else self.max_batch,
             "max_queued_items": self.max_queued_items,
-            "max_block_ms": self.max_block_ms,
+            "max_block_ms": None if self.max_block_ms == "auto" else self.max_block_ms or None,
+            "calls_block_ms": self._calls_block_ms if self.max_block_ms == "auto" else None,
             "kept_share": self.kept_share,
             "compute_timeout": self.compute_timeout,
             "record": f"{self.record}.{number}" if self.record and number else self.record or "",
             "model_memory_bytes": self.model_memory_bytes,
             "watch": self.watch,
         }
+
+    @property
+    def _calls_block_ms(self) -> int:
+        """What is left of a CONTROL call's time by then is enough for it and what goes before."""
+        return max(round(1000 * self.control_deadline * _BLOCK_SHARE), 1)
 
     @property
     def places(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.bundles import bare_model, full_model, stack, vision
-from torch.utils._python_dispatch import TorchDispatchMode
+from tests.core.bundle.meter import Meter
 
 from tectum_core.architecture import TransformerConfig, VisionConfig
 from tectum_core.bundle import BundleError, read_bundle
@@ -42,22 +42,6 @@ def test_an_endless_file_is_refused_before_it_is_read(
     os.truncate(folder / name, largest + 1)
 
     assert refusal(folder) == f"arm: {name} is larger than {largest} bytes"
-
-
-class Meter(TorchDispatchMode):
-    """The largest tensor that was made in memory, bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.largest = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, torch.Tensor) and made.device.type != "meta":
-            self.largest = max(self.largest, made.numel() * made.element_size())
-        return made
 
 
 def edited(config: dict[str, Any], path: str, value: object) -> None:

@@ -4,44 +4,16 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from tests.bundles import write_bare
 
 from tectum_core.bundle import BundleError, BundleNotFound, Repository, read_bundle
 from tectum_core.bundle.files import content_version, largest_size
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two bundles of unequal content."""
-    root = tmp_path_factory.mktemp("two")
-    for seed in (1, 2):
-        write_bare(root / str(seed), seed)
-    return [root / "1", root / "2"]
-
-
-@pytest.fixture(params=["local", "memory"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty repository's place: a folder, and a URL."""
-    if request.param == "local":
-        yield str(tmp_path / "models")
-        return
-    name = f"/{uuid.uuid4().hex}"
-    yield f"memory:/{name}"
-    files = fsspec.filesystem("memory")
-    if files.exists(name):
-        files.rm(name, recursive=True)
-
-
-@pytest.fixture
-def repository(root: str, tmp_path: Path) -> Repository:
-    return Repository(root, cache=tmp_path / "cache")
 
 
 @dataclass(frozen=True)
@@ -140,17 +112,6 @@ def test_versions_that_could_wander_are_refused(
 
     with pytest.raises(BundleNotFound, match="has no version"):
         repository.locate("arm", version)
-
-
-def test_a_latest_that_holds_no_version_is_refused(
-    repository: Repository, root: str, two: list[Path]
-) -> None:
-    repository.publish(two[0], "arm")
-    files, path = fsspec.core.url_to_fs(root)
-    files.pipe_file(f"{path}/arm/latest", b"../../../etc\n")
-
-    with pytest.raises(BundleError, match=r"`latest` holds no version: '\.\./\.\./"):
-        repository.locate("arm")
 
 
 def test_files_that_are_no_bundles_are_not_listed(
@@ -327,29 +288,6 @@ def test_an_upload_that_broke_off_is_mended_by_the_next(remote: Remote, two: lis
     remote.repository.publish(two[0], "arm")
 
     assert content_version(remote.repository.locate("arm")[0]) == remote.version
-
-
-def test_latest_is_never_half_written(tmp_path: Path, two: list[Path]) -> None:
-    repository = Repository(tmp_path)
-    versions = {repository.publish(folder, "arm") for folder in two}
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        reader = Repository(tmp_path)
-        while not done.is_set():
-            seen.add(reader.latest("arm"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for _ in range(100):
-        for folder in two:
-            repository.publish(folder, "arm")
-    done.set()
-    watcher.join()
-
-    assert seen <= versions
-    assert sorted(p.name for p in (tmp_path / "arm").iterdir()) == sorted([*versions, "latest"])
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027], ids=oct)

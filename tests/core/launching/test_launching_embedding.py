@@ -16,7 +16,15 @@ from tests.bundles import clip, picture
 from tests.late_device import LateDevice, as_device
 
 from tectum_core.golden import check_golden
-from tectum_core.launching import EmbeddingLane, device_for, embedding_lane, graph_sizes
+from tectum_core.launching import (
+    EmbeddingLane,
+    Flight,
+    Lane,
+    device_for,
+    embedding_lane,
+    graph_sizes,
+)
+from tectum_core.launching.lane import Row
 from tectum_core.numerics import Numerics
 from tectum_core.outputs import Float32, Picture
 from tectum_core.predictor import Predictor
@@ -71,6 +79,17 @@ def test_with_padding_it_differs_in_the_last_bits_at_most(full: Predictor, kind:
         np.testing.assert_allclose(embed(lane, which), embed(full, which), rtol=1e-5, atol=1e-5)
 
 
+def test_texts_behind_pictures_are_padded_with_no_byte_of_these(full: Predictor) -> None:
+    lane = with_lane(full, LateDevice(), 9)
+
+    for count in range(1, 10):
+        KINDS["image joint"](lane, [place % MOST for place in range(9)])
+        which = [place % MOST for place in range(count)]
+        found, wanted = (KINDS["text joint"](one, which) for one in (lane, full))
+
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_pictures_that_were_prepared_ahead_go_beside_others(full: Predictor) -> None:
     lane = with_lane(full, LateDevice())
     ahead = [lane.fitted(PICTURES[place]) for place in (1, 3)]
@@ -92,15 +111,23 @@ def test_pictures_that_may_not_be_written_are_read(full: Predictor) -> None:
     np.testing.assert_array_equal(found, full.embed_images(PICTURES, "pooled"))
 
 
-def test_golden_outputs_are_reproduced_by_graphs(full: Predictor) -> None:
-    late = LateDevice()
-    lane = with_lane(full, late)
-    before = late.replays
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_golden_outputs_are_asked_of_all_graphs_and_reproduced_by_them(
+    full: Predictor, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    lane, launched = with_lane(full, LateDevice(), most), set[str]()
+    launch = Lane.launch
+
+    def counted(self: Lane, name: str, rows: Sequence[Row]) -> Flight | None:
+        launched.add(name)
+        return launch(self, name, rows)
+
+    monkeypatch.setattr(Lane, "launch", counted)
 
     report = check_golden(lane)
 
     assert report.min_cosine > 0.99999
-    assert late.replays > before
+    assert launched == set(KINDS)
 
 
 def test_more_than_the_largest_batch_is_embedded_without_graphs(full: Predictor) -> None:
@@ -181,24 +208,53 @@ def test_if_nothing_can_be_recorded_there_is_no_lane_and_nothing_is_held(full: P
     assert late.pools[0].closed
 
 
+NONE = {
+    "on the device": (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate\nmuch"),
+    "on the host": (torch.AcceleratorError, "CUDA error: out of memory\nmuch"),
+}
+
+
+@pytest.mark.parametrize("where", NONE)
 def test_if_there_is_no_memory_for_batches_there_is_no_lane(
-    full: Predictor, caplog: pytest.LogCaptureFixture
+    full: Predictor, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
-    late = LateDevice()
+    late, original, (kind, told) = LateDevice(), LateDevice.memory, NONE[where]
 
     def exhausted(count: int) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmuch")
+        raise kind(told)
 
-    late.pinned = exhausted  # type: ignore[method-assign]
+    def memory(count: int) -> torch.Tensor:
+        return exhausted(count) if late.pools[0].recorded else original(late, count)
+
+    if where == "on the host":
+        late.pinned = exhausted  # type: ignore[method-assign]
+    else:
+        late.memory = memory  # type: ignore[method-assign]
 
     assert embedding_lane(full, MOST, lambda _: as_device(late)) is None
 
-    assert [one.__dict__["reason"] for one in caplog.records] == [
-        "CUDA out of memory. Tried to allocate"
-    ]
+    assert [one.__dict__["reason"] for one in caplog.records] == [told.partition("\n")[0]]
+    assert late.pools[0].closed
     caplog.clear()
     gc.collect()
     assert late.held == 0
+
+
+def test_if_a_device_cannot_even_be_found_for_lack_of_memory_there_is_no_lane(
+    full: Predictor,
+) -> None:
+    def find(device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    assert embedding_lane(full, MOST, find) is None
+
+
+def test_any_other_error_of_a_device_is_not_passed_over(full: Predictor) -> None:
+    def find(device: torch.device) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(torch.AcceleratorError):
+        embedding_lane(full, MOST, find)
 
 
 # ---------------------------------------------------------------- on a GPU
@@ -268,7 +324,6 @@ def test_on_a_gpu_closing_gives_the_memory_back(full: Predictor) -> None:
 
     def held() -> int:
         torch.cuda.synchronize()
-        torch.cuda.empty_cache()
         return torch.cuda.memory_reserved()
 
     rounds = []

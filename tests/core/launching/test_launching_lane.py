@@ -26,18 +26,25 @@ def twice(rows: Tensor) -> Tensor:
     return rows.float() * 2 + 1
 
 
+def worded(rows: Tensor) -> Tensor:
+    """Looked up, so that a row of what is no number of a word is a fault of the device."""
+    return torch.arange(100.0)[rows]
+
+
 def summed(rows: Tensor) -> Tensor:
     return rows.float().sum(dim=(1, 2)).unsqueeze(1)
 
 
 SMALL = Program("small", torch.arange(3), twice)
 LARGE = Program("large", torch.arange(10, dtype=torch.uint8).view(5, 2), summed)
+WORDS = Program("words", torch.arange(3), worded)
+WIDE = Program("wide", torch.arange(40, dtype=torch.uint8).view(5, 8), summed)
 
 
 def rows_of(program: Program, count: int, seed: int, device_rows: int = 0) -> list[Row]:
     """So many, the last ones of which are on the device."""
     drawn = np.random.default_rng(seed).integers(0, 100, (count, *program.example.shape))
-    rows = list(drawn.astype(np.uint8 if program is LARGE else np.int64))
+    rows = list(drawn.astype(program.example.numpy().dtype))
     here = count - min(device_rows, count)
     return [*rows[:here], *map(torch.from_numpy, rows[here:])]
 
@@ -81,6 +88,25 @@ def test_whatever_is_under_way_each_batch_is_answered_from_its_own_rows(
 
     for flight, wanted in under_way:
         np.testing.assert_array_equal(flight.result(), wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batches=st.lists(st.tuples(st.booleans(), st.integers(1, MOST)), min_size=2, max_size=8),
+    there=st.integers(0, MOST),
+    seed=st.integers(0, 2**16),
+)
+def test_no_program_reads_what_another_one_was_given(
+    batches: list[tuple[bool, int]], there: int, seed: int
+) -> None:
+    lane = lane_of(LateDevice(seed), WORDS, WIDE)
+
+    for number, (reads, count) in enumerate(batches):
+        program = WORDS if reads else WIDE
+        rows = rows_of(program, count, number, there)
+        found = launched(lane, program, rows).result()
+
+        np.testing.assert_array_equal(found, expected(program, rows))
 
 
 @given(seed=st.integers(0, 2**16))
@@ -275,6 +301,33 @@ def test_a_device_that_fails_is_told_to_who_fetches() -> None:
 
     with pytest.raises(torch.AcceleratorError):
         flight.result()
+
+
+@pytest.mark.parametrize("step", ["shown", "recorded"])
+def test_a_device_that_is_lost_while_it_records_is_not_a_programs_fault(step: str) -> None:
+    late, failure = LateDevice(), torch.AcceleratorError("device-side assert triggered")
+
+    def lose(rows: Tensor | None = None) -> Tensor:
+        late.failure = failure
+        raise failure
+
+    program = Program("loses", SMALL.example, lose) if step == "shown" else SMALL
+    if step == "recorded":
+        late.before_capture = lose
+
+    with pytest.raises(torch.AcceleratorError):
+        lane_of(late, program)
+
+    assert late.pools[0].closed
+
+
+def test_an_error_of_a_device_that_goes_on_is_a_programs(caplog: pytest.LogCaptureFixture) -> None:
+    def refused(rows: Tensor) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    lane = lane_of(LateDevice(), Program("refused", SMALL.example, refused), LARGE)
+
+    assert lane.names == ("large",)
 
 
 # ---------------------------------------------------------------- the end

@@ -37,6 +37,10 @@ MEMORY = 1 << 20
 IMAGE, LATER = picture(1), picture(2)
 
 
+class Panic(BaseException):
+    """What a library that is written in Rust may raise."""
+
+
 class HeldEngine:
     """An engine that answers when told, with what it was sent; knows what was withdrawn."""
 
@@ -51,6 +55,7 @@ class HeldEngine:
         self.listeners: list[Callable[[], None]] = []
         self.says = ""
         self.outlook: Outlook | None = None
+        self.control_expected = asyncio.Event()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
@@ -90,6 +95,8 @@ class HeldEngine:
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, "no good", "name")
         if name == "fault":
             raise ZeroDivisionError("inside")
+        if name == "panic":
+            raise Panic("inside")
         return ModelEntry(name, version, "ready", make_default, b"x", "# Card", {"pooled": "0f"})
 
     async def unload_model(self, name: str) -> None:
@@ -100,6 +107,9 @@ class HeldEngine:
 
     def want(self, name: str) -> None:
         self.asked_back.put_nowait(name)
+
+    def expect_control(self) -> None:
+        self.control_expected.set()
 
 
 class Listening(RemoteEngine):

@@ -35,6 +35,7 @@ class ScriptedEngine:
         self.renewal: Renewal | None = None
         """Of the job that came last."""
         self.asked_back: list[str] = []
+        self.control_expected = 0
         self.outlook: Outlook | None = None
         """What it tells of what it has to do."""
         self._loop = loop
@@ -75,6 +76,10 @@ class ScriptedEngine:
     def want(self, name: str) -> None:
         """As jobs.Engine; noted in `asked_back`."""
         self.asked_back.append(name)
+
+    def expect_control(self) -> None:
+        """As jobs.Engine; counted in `control_expected`."""
+        self.control_expected += 1
 
     def newest(self) -> tuple[Item, ...]:
         """Ask the job that came last for newer content, and wait until there is some."""

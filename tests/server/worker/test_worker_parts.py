@@ -85,6 +85,25 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], words: str
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "always", "while_calls_come"),
+    [
+        ({}, None, 62),
+        ({"control_deadline": 1.0}, None, 250),
+        ({"control_deadline": 0.001}, None, 1),
+        ({"max_block_ms": 60}, 60, None),
+        ({"max_block_ms": "60"}, 60, None),
+        ({"max_block_ms": 0}, None, None),
+    ],
+)
+def test_an_engine_is_told_how_long_others_may_block_control(
+    changes: dict[str, Any], always: int | None, while_calls_come: int | None
+) -> None:
+    told = WorkerSettings(repository="models", models=("arm",), **changes).for_engine()
+
+    assert (told["max_block_ms"], told["calls_block_ms"]) == (always, while_calls_come)
+
+
 def test_settings_reach_the_processes_unchanged() -> None:
     one = settings(tokens="tokens.json", port=0, max_items=7)
 

@@ -14,7 +14,7 @@ from tectum_core.bundle import Part, TrainingSummary
 from tectum_train.data import LeRobotDataset
 from tectum_train.data.samples import Samples
 from tectum_train.engine.states import StateFeatures
-from tectum_train.evaluation.context import Columns, Context
+from tectum_train.evaluation.measuring.context import Columns, Context
 from tectum_train.world import World
 
 __all__ = ["FPS", "context", "recorded", "taught", "world"]

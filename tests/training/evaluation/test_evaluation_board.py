@@ -18,7 +18,7 @@ from tests.training.tiny import job
 
 from tectum_train.engine.progress import RunProgress
 from tectum_train.evaluation.board import write_board
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.job import run_job
 
 HAND = "latent action (16) over 0.0625 s → hand in plane, R²"

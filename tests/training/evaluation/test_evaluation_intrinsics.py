@@ -15,7 +15,7 @@ from tests.training.tiny import CAMERA, job, parts
 from tectum_core.bundle import read_bundle
 from tectum_core.predictor import Predictor
 from tectum_train.engine.states import CAMERA_NAMES
-from tectum_train.evaluation.context import Columns
+from tectum_train.evaluation.measuring.context import Columns
 from tectum_train.job import evaluate_bundles, run_job
 from tectum_train.recipe import Recipe
 

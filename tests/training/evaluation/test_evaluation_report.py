@@ -20,12 +20,13 @@ from tectum_train.data import DataError
 from tectum_train.data.samples import Samples
 from tectum_train.engine.building import open_samples
 from tectum_train.engine.run import train
-from tectum_train.evaluation import ceiling, report
-from tectum_train.evaluation import context as evaluation_context
-from tectum_train.evaluation.ceiling import Supervised
-from tectum_train.evaluation.context import Columns, Context, random_twin
-from tectum_train.evaluation.fits import pair_steps
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation import report
+from tectum_train.evaluation.latent_action import ceiling
+from tectum_train.evaluation.latent_action.ceiling import Supervised
+from tectum_train.evaluation.measuring import context as evaluation_context
+from tectum_train.evaluation.measuring.context import Columns, Context, random_twin
+from tectum_train.evaluation.measuring.fits import pair_steps
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.evaluation.report import as_json, evaluate
 from tectum_train.export import as_bundle
 from tectum_train.world import World
@@ -285,8 +286,10 @@ def test_every_measure_is_the_same_on_a_gpu(
     monkeypatch.setattr(ceiling, "_STEPS", 3)
     monkeypatch.setattr(ceiling, "_FEW_STEPS", 3)
 
-    found = trained.evaluated(device="cuda", supervised=Supervised())
-    trained.bundle.model.cpu()
+    try:
+        found = trained.evaluated(device="cuda", supervised=Supervised())
+    finally:  # others have the same model
+        trained.bundle.model.cpu()
 
     assert [measure.name for measure in found[:-2]] == WHOLE
     for ours, theirs in zip(found, measures, strict=False):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.evaluation.report import flat, markdown
 
 

@@ -18,8 +18,8 @@ from tectum_core.outputs import Rollouts
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.rollouts import RolloutRequest
 from tectum_train.data.samples import Samples
-from tectum_train.evaluation.context import NothingToMeasure
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.context import NothingToMeasure
+from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.evaluation.world_model import measure_world_model
 
 STACK = {"width": 8, "depth": 1, "heads": 1, "hidden": 8}

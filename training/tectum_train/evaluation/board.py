@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from tectum_train.evaluation.measure import Measure
+from tectum_train.evaluation.measuring.measure import Measure
 
 __all__ = ["OWN", "write_board"]
 

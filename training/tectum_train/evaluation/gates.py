@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tectum_train.evaluation.better import BEYOND, BY, above, below, beyond
+from tectum_train.evaluation.measuring.better import BEYOND, BY, above, below, beyond
 
 __all__ = [
     "ALL_ALIKE",

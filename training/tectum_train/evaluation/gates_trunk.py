@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tectum_train.evaluation.better import BEYOND, beyond
 from tectum_train.evaluation.gates import PIXELS, RANDOM_INIT
+from tectum_train.evaluation.measuring.better import BEYOND, beyond
 
 __all__ = [
     "DENSE_RULE",

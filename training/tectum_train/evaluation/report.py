@@ -13,34 +13,34 @@ from tectum_core.bundle import Bundle, BundleConfig
 from tectum_core.predictor import Predictor
 from tectum_train.data.samples import Samples
 from tectum_train.engine.states import StateFeatures
-from tectum_train.evaluation.actions import (
+from tectum_train.evaluation.latent_action.ceiling import Supervised, measure_ceiling
+from tectum_train.evaluation.latent_action.latent import measure_latent_actions
+from tectum_train.evaluation.masked.actions import (
     measure_action_prediction,
     measure_decoded_actions,
     measure_masked_actions,
 )
-from tectum_train.evaluation.ceiling import Supervised, measure_ceiling
-from tectum_train.evaluation.clip_features import measure_clip_features
-from tectum_train.evaluation.clips import measure_masked_clips
-from tectum_train.evaluation.codes import measure_image_codes, measure_masked_codes
-from tectum_train.evaluation.context import (
+from tectum_train.evaluation.masked.clips import measure_masked_clips
+from tectum_train.evaluation.masked.codes import measure_image_codes, measure_masked_codes
+from tectum_train.evaluation.masked.images import (
+    measure_masked_images,
+    measure_told_images,
+)
+from tectum_train.evaluation.masked.words import measure_masked_words
+from tectum_train.evaluation.measuring.context import (
     Columns,
     Context,
     NothingToMeasure,
     random_twins,
 )
-from tectum_train.evaluation.dense import measure_dense_features
-from tectum_train.evaluation.fits import check_fits, pair_steps
-from tectum_train.evaluation.latent import measure_latent_actions
-from tectum_train.evaluation.masked import (
-    measure_masked_images,
-    measure_told_images,
-)
-from tectum_train.evaluation.masked_words import measure_masked_words
-from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.neighbours import measure_features
-from tectum_train.evaluation.policy import measure_policy
-from tectum_train.evaluation.retrieval import measure_retrieval
-from tectum_train.evaluation.sentences import measure_sentences
+from tectum_train.evaluation.measuring.fits import check_fits, pair_steps
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.trunk.clip_features import measure_clip_features
+from tectum_train.evaluation.trunk.dense import measure_dense_features
+from tectum_train.evaluation.trunk.neighbours import measure_features
+from tectum_train.evaluation.trunk.policy import measure_policy
+from tectum_train.evaluation.trunk.retrieval import measure_retrieval
+from tectum_train.evaluation.trunk.sentences import measure_sentences
 from tectum_train.evaluation.world_model import measure_world_model
 from tectum_train.objectives import Objective
 from tectum_train.objectives.beit import Beit

@@ -23,10 +23,10 @@ from tectum_core.predictor import Predictor
 from tectum_core.preprocess import to_pixels
 from tectum_core.rollouts import RolloutRequest
 from tectum_train.evaluation import gates
-from tectum_train.evaluation.context import Context, in_batches, of_others, starts
-from tectum_train.evaluation.fits import frame_steps
-from tectum_train.evaluation.measure import Measure
-from tectum_train.evaluation.paired import beside
+from tectum_train.evaluation.measuring.context import Context, in_batches, of_others, starts
+from tectum_train.evaluation.measuring.fits import frame_steps
+from tectum_train.evaluation.measuring.measure import Measure
+from tectum_train.evaluation.measuring.paired import beside
 
 __all__ = ["measure_world_model"]
 

@@ -109,11 +109,11 @@ class Timings(Answered):
     """Where the time went inside the worker."""
 
     queue_ms: float
-    """Waiting for the engine, the longest of the request's items."""
+    """Waiting for the engine: while none of the request's items was computed."""
     decode_ms: float | None = None
-    """Reading images. Absent: nothing was decoded."""
+    """Reading images: while any of the request's was read. Absent: nothing was decoded."""
     compute_ms: float
-    """In the engine."""
+    """In the engine: while any of the request's items was computed."""
     total_ms: float
     """From the request's arrival at the worker to its answer."""
     batch_size: int

@@ -46,6 +46,7 @@ class LocalEngine:
             settings.max_batch,
             metrics,
             max_block_ms=settings.max_block_ms,
+            calls_block_ms=settings.calls_block_ms,
             kept_share=settings.kept_share,
             compute_timeout=settings.compute_timeout,
             recorder=_recorder(settings.record),
@@ -131,6 +132,10 @@ class LocalEngine:
     def want(self, name: str) -> None:
         """As jobs.Engine.want."""
         self._keeper.want(name)
+
+    def expect_control(self) -> None:
+        """As jobs.Engine.expect_control."""
+        self._scheduler.expect_control()
 
     def _announce(self) -> None:
         if self._started:

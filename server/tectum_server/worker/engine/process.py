@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from tectum_server.lifeline import end_with_stdin
 from tectum_server.logs import set_up_logs
 from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.narrowing import see_only
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.link.beating import beat
@@ -33,6 +34,8 @@ __all__ = ["main"]
 
 _FAILED = 1
 """Exit code after a fault of its own; the supervisor starts another."""
+_CANNOT = 3
+"""Exit code if it cannot serve what it was asked to."""
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ async def _run(settings: EngineSettings, socket_path: Path, start: _Start) -> in
         await starting
     except (Failure, ValueError, OSError) as error:
         say({"error": str(error)})
-        return 3
+        return _CANNOT
     beating = loop.create_task(beat(beats, BEAT_SECONDS))
     failing = loop.create_task(engine.failed())
     await asyncio.wait({failing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +101,13 @@ def main() -> int:
     start = _Start(given.pop("begun", None))
     given["models"] = tuple(given["models"])
     given["asked"] = None if given["asked"] is None else tuple(given["asked"])
-    code = asyncio.run(_run(EngineSettings(**given), socket_path, start))
+    settings = EngineSettings(**given)
+    try:
+        settings = replace(settings, device=see_only(settings.device))
+    except ValueError as error:
+        say({"error": str(error)})
+        return _CANNOT
+    code = asyncio.run(_run(settings, socket_path, start))
     if code == _FAILED:  # a thread that is stuck would have the interpreter wait for it
         logging.shutdown()
         os._exit(code)

@@ -32,6 +32,8 @@ class EngineSettings:
     """Items that may wait at once."""
     max_block_ms: int | None = None
     """As in `batching`."""
+    calls_block_ms: int | None = None
+    """As in `batching`."""
     kept_share: float = 0.05
     """As in `batching`."""
     compute_timeout: float = 30.0

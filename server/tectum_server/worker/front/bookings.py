@@ -7,7 +7,7 @@ it. Pure bookkeeping: the caller says what the time is, and what the engines tol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tectum.v1 import errors_pb2
@@ -24,10 +24,12 @@ class Bookings:
 
     Args:
         places: for so many; the higher classes keep theirs.
+        missed: told the class of each call that is refused because it would be late.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, missed: Callable[[int], None] = lambda _: None) -> None:
         self._places = places
+        self._missed = missed
         self.items = 0
         """Places that are taken."""
         self._under_way: dict[int, tuple[Asked, Call]] = {}
@@ -77,4 +79,5 @@ class Bookings:
         if moment is not None and moment > asked.deadline > now:
             left_ms, takes_ms = (round(1000 * (one - now)) for one in (asked.deadline, moment))
             after_ms = max(1, math.ceil(1000 * (moment - asked.deadline)))
+            self._missed(asked.priority)
             raise unreachable(left_ms, takes_ms, after_ms)

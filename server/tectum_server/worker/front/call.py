@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from tectum.v1 import call_pb2, errors_pb2
-from tectum_server.worker.durations import duration
+from tectum_server.worker.durations import Span, covered, duration
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.catalogue import ServedModel
 from tectum_server.worker.front.memory import Share
@@ -71,8 +71,9 @@ class Call:
     """What its message and its pixels take."""
     expected_spaces: tuple[str, ...] = ()
     decode_seconds: float = 0.0
-    queue_seconds: float = 0.0
     compute_seconds: float = 0.0
+    in_engine: tuple[Span, ...] = ()
+    """When each of its jobs waited or was computed; side by side, or one after the other."""
     batch_size: int = 0
     version: str = ""
     parts: Parts = field(default_factory=Parts)
@@ -82,9 +83,11 @@ class Call:
 
     def info(self) -> call_pb2.ResponseInfo:
         """How the answer was made, as every response says it."""
+        in_engine = covered(self.in_engine)
+        computed = min(self.compute_seconds, in_engine)  # engines may have done so side by side
         timings = call_pb2.Timings(
-            queue=duration(self.queue_seconds),
-            compute=duration(self.compute_seconds),
+            queue=duration(in_engine - computed),
+            compute=duration(computed),
             total=duration(time.monotonic() - self.arrived),
             batch_size=self.batch_size,
         )
@@ -106,11 +109,14 @@ class Call:
             arrived=time.monotonic(),
             memory=memory,
             decode_seconds=0.0,
+            compute_seconds=0.0,
+            in_engine=(),
         )
 
-    def account(self, result: JobResult) -> None:
-        """Add where one job's time went."""
-        self.queue_seconds = max(self.queue_seconds, result.queue_seconds)
+    def account(self, result: JobResult, sent: float) -> None:
+        """Add where the time went of one job, which was sent to an engine then."""
+        took = result.queue_seconds + result.compute_seconds
+        self.in_engine = (*self.in_engine, (sent, sent + took))
         self.compute_seconds += result.compute_seconds
         self.batch_size = max(self.batch_size, result.batch_size)
         self.version = result.version

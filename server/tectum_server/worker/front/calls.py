@@ -46,10 +46,20 @@ __all__ = ["Calls"]
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 _MAX_EXPECTED_SPACES = 8
+_EXPECT_AGAIN = 1.0
+"""Seconds after which engines are told again that CONTROL comes; they expect it for ten."""
 _OTHER_MODEL = frozenset(
     {errors_pb2.ERROR_REASON_SPACE_MISMATCH, errors_pb2.ERROR_REASON_MODEL_NOT_FOUND}
 )
-_REFUSALS = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    }
+)
+"""What operators look after; what else is wrong with a request is for its caller."""
 
 
 class Calls:
@@ -78,7 +88,8 @@ class Calls:
         self._draining = asyncio.Event()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._gave_up = False
-        self._bookings = Bookings(settings.places)
+        self._bookings = Bookings(settings.places, self._missed)
+        self._expects_until = 0.0
         self._streams = 0
 
     @property
@@ -307,6 +318,16 @@ class Calls:
         now = time.monotonic()
         return self._bookings.book(count, call, asks, self.engine.outlooks(), now)
 
+    def _missed(self, priority: int) -> None:
+        """Have the engines expect CONTROL, of which they hear nothing; once in a while is enough.
+
+        Else batches that are too long for all of its calls would stay so.
+        """
+        now = time.monotonic()
+        if priority == Priority.CONTROL and now >= self._expects_until:
+            self._expects_until = now + _EXPECT_AGAIN
+            self.engine.expect_control()
+
     @contextmanager
     def one_more_stream(self) -> Iterator[None]:
         """While a stream is open.
@@ -328,9 +349,10 @@ class Calls:
 
     async def compute(self, call: Call, job: Job, renewal: Renewal | None = None) -> JobResult:
         """Run a job and note where its time went."""
-        call.sent = call.sent or time.monotonic()
+        sent = time.monotonic()
+        call.sent = call.sent or sent
         result = await self.engine.submit(job, renewal)
-        call.account(result)
+        call.account(result, sent)
         return result
 
     def _observe(self, record: Record, code: grpc.StatusCode, error: str = "") -> None:

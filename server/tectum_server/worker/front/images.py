@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tectum.v1 import errors_pb2, image_pb2
 from tectum_core.image import ImageError, TooLarge, Unreadable, decode, probe
+from tectum_server.worker.durations import Span, covered
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Call
 from tectum_server.worker.front.decoding import UrgentFirst
@@ -141,10 +142,10 @@ class ImageReader:
         opened = [one for one in images if isinstance(one, Opened)]
         raw = sum(one.copied for one in opened if one.raw)
 
+        decoded: list[Span] = []
+
         async def pixels(one: Opened) -> Pixels | Failure:
-            found, took = await self._beside(partial(self._pixels, one), call)
-            call.decode_seconds += took
-            return found
+            return await self._beside(partial(self._pixels, one, decoded), call)
 
         async with asyncio.TaskGroup() as group:
             found = [
@@ -155,6 +156,7 @@ class ImageReader:
                 else group.create_task(pixels(one))
                 for one in images
             ]
+        call.decode_seconds += covered(decoded)
         return [one.result() if isinstance(one, asyncio.Task) else one for one in found]
 
     async def copied(self, picture: SharedPicture, call: Call, field: str) -> Pixels:
@@ -225,20 +227,21 @@ class ImageReader:
             )
         return opened
 
-    def _pixels(self, one: Opened) -> tuple[Pixels | Failure, float]:
-        """The pixels, and the seconds that decoding took."""
+    def _pixels(self, one: Opened, decoded: list[Span]) -> Pixels | Failure:
+        """The pixels; adds when they were decoded, if they were."""
         if one.raw:
-            return _raw(one), 0.0
+            return _raw(one)
         started = time.perf_counter()
         try:
             pixels = _placed(decode(bytes(one.data), max_pixels=self._max_pixels), one)
         except ImageError as error:
-            return _failure(error, one.field), 0.0
+            return _failure(error, one.field)
         except Exception:
-            return _fault(one.field), 0.0
-        took = time.perf_counter() - started
-        self._metrics.decode_duration.observe(took)
-        return pixels, took
+            return _fault(one.field)
+        ended = time.perf_counter()
+        decoded.append((started, ended))
+        self._metrics.decode_duration.observe(ended - started)
+        return pixels
 
 
 def _raw(one: Opened) -> Pixels:

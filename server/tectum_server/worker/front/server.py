@@ -94,8 +94,8 @@ class Front:
         )
         self._images = ImageReader(settings.decode_threads, settings.max_pixels, metrics)
         catalogue = Catalogue(engine, settings, metrics)
-        self._access = Access(settings.tokens)
         self._calls = Calls(settings, engine, catalogue, metrics)
+        self._admission = Admission(*_SERVICES, Access(settings.tokens), self._calls)
         self._catalogue = catalogue
         self._health = Health()
         self._guests = Guests(_GUESTS, _GUESTS_HEARD)
@@ -173,7 +173,7 @@ class Front:
         limit = self._settings.max_message_bytes + _SLACK_BYTES
         server = grpc.aio.server(
             interceptors=[
-                Admission(*_SERVICES, self._access, self._calls),
+                self._admission,
                 Unpacking(_SERVICES, self._settings.max_items),
                 self._guests,
             ],

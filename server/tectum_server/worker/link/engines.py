@@ -135,6 +135,11 @@ class Engines:
             if member.version_of(name) is None:
                 member.engine.want(name)
 
+    def expect_control(self) -> None:
+        """As jobs.Engine.expect_control; a call may go to any of them."""
+        for member in self._members:
+            member.engine.expect_control()
+
     async def submit(self, job: Job, renewal: Renewal | None = None) -> JobResult:
         """As jobs.Engine.submit."""
         *others, last = self._in_order(job)[:_TRIES]

@@ -21,6 +21,7 @@ __all__ = [
     "Cancel",
     "Catalogue",
     "Due",
+    "ExpectControl",
     "FromEngine",
     "FromFront",
     "Load",
@@ -106,6 +107,10 @@ class Want(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
+class ExpectControl(msgspec.Struct, frozen=True, tag=True):
+    """A CONTROL call came and was refused before it was sent; nothing is answered."""
+
+
 class AnswerItem(msgspec.Struct, frozen=True, tag=True):
     """One item's output."""
 
@@ -175,5 +180,5 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """What it has to do; None: nothing."""
 
 
-FromFront = Submit | Newer | Cancel | Released | Load | Unload | Want
+FromFront = Submit | Newer | Cancel | Released | Load | Unload | Want | ExpectControl
 FromEngine = Answer | Refusal | Due | Settled | Loaded | Catalogue | Beat

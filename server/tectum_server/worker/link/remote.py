@@ -45,6 +45,7 @@ from tectum_server.worker.link.messages import (
     Cancel,
     Catalogue,
     Due,
+    ExpectControl,
     FromEngine,
     FromFront,
     Load,
@@ -193,6 +194,11 @@ class RemoteEngine:
         """As jobs.Engine.want."""
         if self._link is not None and not self._link.pulse.lost:
             self._link.channel.send(Want(name))
+
+    def expect_control(self) -> None:
+        """As jobs.Engine.expect_control."""
+        if self._link is not None and not self._link.pulse.lost:
+            self._link.channel.send(ExpectControl())
 
     def _offer(self, link: Connection, number: int, content: Content | None) -> bool:
         """Send newer content for a job, if there is room for it; None: that there is none.

@@ -26,6 +26,7 @@ from tectum_server.worker.link.messages import (
     Cancel,
     Catalogue,
     Due,
+    ExpectControl,
     FromEngine,
     FromFront,
     Load,
@@ -196,6 +197,8 @@ class _Front:
                     asyncio.get_running_loop().call_soon(task.cancel)
             case Want():
                 self._engine.want(message.name)
+            case ExpectControl():
+                self._engine.expect_control()
             case Released():
                 self._release(message.offset)
 
@@ -214,7 +217,9 @@ class _Front:
         except asyncio.CancelledError:
             gone = Failure(errors_pb2.ERROR_REASON_CANCELLED, "the caller went away")
             message = _refusal(request, gone)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException:  # a panic of a library's, too: nobody would answer
             _log.exception("a request failed in the engine", extra={"request_id": request_id})
             fault = Failure(errors_pb2.ERROR_REASON_INTERNAL, "the engine failed; see its log")
             message = _refusal(request, fault)

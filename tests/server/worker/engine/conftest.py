@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 from tests.late_device import LateDevice, as_device
 from tests.server.worker.engine.engines import Started, engine_for
@@ -15,6 +16,7 @@ from tests.server.worker.engine.gated import Rig
 from tectum_core.bundle import Repository, memory_of
 from tectum_core.launching import embedding_lane
 from tectum_core.predictor import Predictor
+from tectum_server.worker.engine.computing import running
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.engine.models import graphs
 from tectum_server.worker.engine.settings import EngineSettings
@@ -74,6 +76,14 @@ def three(root: Path, bare_folder: Path) -> int:
     for name in ("leg", "hand"):
         Repository(root).publish(bare_folder, name)
     return memory_of(bare_folder, "arm")
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any error of a device is its end."""
+    monkeypatch.setattr(
+        running, "device_lost", lambda error, _: isinstance(error, torch.AcceleratorError)
+    )
 
 
 @pytest.fixture

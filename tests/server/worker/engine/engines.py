@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def corrupt(root: Path, tmp_path: Path, what: str) -> str:
         save_file(golden, folder / "golden.safetensors", metadata={"texts": "[]"})
     else:
         (folder / "model.safetensors").write_bytes(b"\0" * 100)
+    return Repository(root).publish(folder, "arm")
+
+
+def panicking(root: Path, tmp_path: Path, full_folder: Path, charsmap: str) -> str:
+    """Publish a sound version of `arm` whose tokenizer makes the library panic.
+
+    Args:
+        root: the repository.
+        tmp_path: where to make it.
+        full_folder: of what.
+        charsmap: `////fw==` panics as it is read, `AAAAAA==` as it reads a text.
+    """
+    folder = Path(shutil.copytree(full_folder, tmp_path / f"panicking-{charsmap[:1]}"))
+    told = json.loads((folder / "tokenizer.json").read_text())
+    told["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    (folder / "tokenizer.json").write_text(json.dumps(told))
     return Repository(root).publish(folder, "arm")
 
 

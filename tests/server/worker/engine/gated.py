@@ -48,6 +48,7 @@ class GatedPredictor:
 
     def __init__(self, clock: Clock) -> None:
         self.bundle = types.SimpleNamespace(version="v1")
+        self.device = torch.device("cpu")
         self.lane: object = None
         self.batches: list[list[str]] = []
         self.free = False

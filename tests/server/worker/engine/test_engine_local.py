@@ -13,7 +13,8 @@ from tests.server.worker.engine.engines import corrupt, engine_for, job, newer, 
 from tectum.v1 import call_pb2, errors_pb2, model_pb2
 from tectum_core.bundle import Repository, read_bundle, write_bundle
 from tectum_core.bundle.files import content_version
-from tectum_core.golden import check_golden, golden_inputs, make_golden
+from tectum_core.golden import check_golden, make_golden
+from tectum_core.golden_inputs import golden_inputs
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.local import LocalEngine
 from tectum_server.worker.failure import Failure

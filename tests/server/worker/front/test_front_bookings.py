@@ -12,6 +12,7 @@ from tests.server.worker.asking import IMAGE, clips, fill, images, pairs, rollou
 from tests.server.worker.scripted import ScriptedEngine, zeros
 from tests.server.worker.serving import Fronted
 
+from tectum.v1 import call_pb2
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.bookings import Bookings
 from tectum_server.worker.front.call import Call
@@ -100,6 +101,24 @@ def test_who_might_be_in_time_and_whoever_comes_to_an_engine_that_says_nothing_i
     ):
         engine.outlook = one
         assert len(front.client.ask("EmbedImages", images(), timeout=30).results) == 1
+
+
+def test_the_engine_hears_of_control_that_was_refused_before_it_and_not_of_others(
+    front: Fronted, engine: ScriptedEngine
+) -> None:
+    engine.outlook = outlook(engine, seconds=100.0)
+
+    bulk = call_pb2.RequestOptions(priority=call_pb2.PRIORITY_BULK)
+    control = call_pb2.RequestOptions(priority=call_pb2.PRIORITY_CONTROL)
+
+    front.client.refused("EmbedImages", images(options=bulk), timeout=30)
+    assert engine.control_expected == 0
+    for _ in range(3):
+        told = front.client.refused("EmbedImages", images(options=control), timeout=30)
+        assert told.reason == "DEADLINE_UNREACHABLE"
+
+    assert engine.control_expected >= 1
+    assert engine.begun.empty()
 
 
 def a_call(deadline: float) -> Call:

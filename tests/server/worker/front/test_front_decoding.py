@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.server.worker.scripted import ScriptedEngine, zeros
 from tests.server.worker.serving import PATIENCE, Camera, Fronted, until
 
 from tectum.v1 import stream_pb2
+from tectum_core.image import decode
 from tectum_server.worker.front import images as reading
 from tectum_server.worker.front.decoding import UrgentFirst
 from tectum_server.worker.jobs import Priority
@@ -163,6 +165,25 @@ def test_a_caller_who_left_leaves_nothing_to_decode(
     until(lambda: front.front._calls.memory.used == 0)
     let_go.set()
     assert front.metric("tectum_decode_duration_seconds_count") == 0
+
+
+def test_what_is_read_at_once_counts_once_in_a_calls_time(
+    fronted: Callable[..., Fronted], engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.answers(zeros)
+    seconds, both = iter(range(100)), threading.Barrier(2)
+
+    def decoding_both(*args: Any, **options: Any) -> Any:
+        both.wait(PATIENCE)
+        return decode(*args, **options)
+
+    monkeypatch.setattr(reading, "decode", decoding_both)
+    monkeypatch.setattr(reading, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+
+    told = fronted(decode_threads=2).client.ask("EmbedImages", images(FILE, FILE)).info.timings
+
+    # One begins at 0 s and one at 1 s; they end at 2 and at 3.
+    assert told.decode.ToSeconds() == 3
 
 
 def test_raw_pictures_need_no_thread(

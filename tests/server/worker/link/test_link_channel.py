@@ -33,6 +33,7 @@ from tectum_server.worker.link.messages import (
     AnswerItem,
     Cancel,
     Catalogue,
+    ExpectControl,
     FromEngine,
     FromFront,
     Load,
@@ -65,6 +66,7 @@ FRONT: list[FromFront] = [
     Released(128),
     Load(4, "arm", "", True),
     Unload(5, "arm"),
+    ExpectControl(),
 ]
 ENGINE: list[FromEngine] = [
     Answer(

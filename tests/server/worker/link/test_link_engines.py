@@ -286,6 +286,14 @@ async def test_a_model_is_loaded_in_one_engine_and_then_the_same_in_all_others()
     assert [member.told[1:] for member in members] == [[("unload", "leg")]] * 3
 
 
+async def test_every_engine_expects_control_for_any_of_them_may_get_its_next_call() -> None:
+    members = [OneOfSeveral() for _ in range(3)]
+
+    Engines(members).expect_control()
+
+    assert all(member.control_expected.is_set() for member in members)
+
+
 async def test_a_model_is_unloaded_wherever_it_is_and_unknown_only_if_it_is_nowhere() -> None:
     members = [OneOfSeveral() for _ in range(3)]
     engines = Engines(members)

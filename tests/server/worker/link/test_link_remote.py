@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.bundles import actions
 from tests.server.worker.linked import IMAGE, LATER, HeldEngine, Rig, failure, job, used_after_all
+from tests.server.worker.serving import PATIENCE
 
 from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
@@ -216,12 +217,27 @@ async def test_a_model_that_is_asked_back_is_asked_of_the_engine(
     assert await engine.asked_back.get() == "leg"
 
 
-async def test_a_fault_of_the_engine_is_one_requests_own(held: tuple[Rig, HeldEngine]) -> None:
+async def test_an_engine_is_told_of_control_that_it_never_heard_of(
+    held: tuple[Rig, HeldEngine],
+) -> None:
+    rig, engine = held
+
+    rig.remote.expect_control()
+
+    async with asyncio.timeout(PATIENCE):
+        await engine.control_expected.wait()
+
+
+@pytest.mark.parametrize("kind", ["fault", "panic"])
+async def test_a_fault_of_the_engine_is_one_requests_own(
+    held: tuple[Rig, HeldEngine], kind: str
+) -> None:
     rig, engine = held
     engine.free.set()
 
-    with pytest.raises(Failure) as caught:
-        await rig.remote.load_model("fault", "", make_default=False)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(Failure) as caught:
+            await rig.remote.load_model(kind, "", make_default=False)
 
     assert caught.value.reason == errors_pb2.ERROR_REASON_INTERNAL
     assert "inside" not in caught.value.message

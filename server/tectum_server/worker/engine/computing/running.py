@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from tectum_core.launching.faults import device_lost
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.computing.operations import launch_batch, run_batch
 from tectum_server.worker.engine.computing.pictures import prepared
@@ -34,9 +35,9 @@ def prepare_safely(item: Item, predictor: Predictor) -> Item | Exception:
     """
     try:
         return prepared(item, predictor)
-    except torch.AcceleratorError:
-        raise
     except Exception as error:
+        if device_lost(error, predictor.device):
+            raise
         return error
 
 
@@ -46,13 +47,13 @@ def run_safely(predictor: Predictor, work: list[tuple[Operation, Item]]) -> Answ
     One bad item costs the others about two more batches: the first, then ever smaller halves.
 
     Raises:
-        torch.AcceleratorError: the device has failed, for this process for good.
+        torch.AcceleratorError: the device is lost, for this process for good (`device_lost`).
     """
     try:
         outputs = run_batch(predictor, work)
-    except torch.AcceleratorError:
-        raise
     except Exception as error:
+        if device_lost(error, predictor.device):
+            raise
         if len(work) == 1:
             return Answers([error], clean=False)
     else:
@@ -76,20 +77,22 @@ def launch_safely(
     """
     try:
         fetch = launch_batch(predictor, work)
-    except torch.AcceleratorError:
-        raise
-    except Exception:
+    except Exception as error:
+        if device_lost(error, predictor.device):
+            raise
         return None
-    return None if fetch is None else partial(_fetched, fetch, len(work))
+    return None if fetch is None else partial(_fetched, fetch, len(work), predictor.device)
 
 
-def _fetched(fetch: Callable[[], Sequence[ItemOutput | Failure]], count: int) -> Answers:
+def _fetched(
+    fetch: Callable[[], Sequence[ItemOutput | Failure]], count: int, device: torch.device
+) -> Answers:
     """What came of a batch that was launched, or for each of so many why nothing did."""
     try:
         return _answers(fetch())
-    except torch.AcceleratorError:
-        raise
     except Exception as error:
+        if device_lost(error, device):
+            raise
         return Answers([error] * count, clean=False)
 
 

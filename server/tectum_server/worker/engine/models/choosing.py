@@ -32,6 +32,7 @@ import torch
 from tectum_core.bundle import Bundle, Part
 from tectum_core.caches import user_cache
 from tectum_core.golden import GoldenMismatch, check_golden
+from tectum_core.launching.faults import device_lost
 from tectum_core.numerics import REFERENCE, Numerics
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.models.graphs import recorded
@@ -195,6 +196,8 @@ def _try_all(
                     cosine = _cosine(predictor)
                     tried = Tried(numerics, _speedup(predictor, reference), cosine)
             except Exception as error:  # no compiler, or one that fails: as many kinds as there are
+                if device_lost(error, reference.device):
+                    raise
                 why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 tried = Tried(numerics, 0.0, why=why, lacks=what_lacks(error))
             extra = {"model": read.name, "numerics": str(numerics), "speedup": tried.speedup}

@@ -1,8 +1,8 @@
 """The models of an engine: brought, replaced, evicted and dropped, as asked or as found.
 
 One at a time: whoever brings a model finds the others as they were. What is read on threads is
-`loading`'s and `watching`'s business, who has to go `shelf`'s, and what a watched repository asks
-for `following`'s.
+`loading`'s and `watching`'s business, what comes first `beginning`'s, who has to go `shelf`'s, and
+what a watched repository asks for `following`'s.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from tectum.v1 import errors_pb2
-from tectum_core.bundle import BundleError, BundleNotFound, Repository
-from tectum_core.golden import GoldenMismatch
-from tectum_server.worker.engine.models.following import Asked, Change, changes
-from tectum_server.worker.engine.models.loading import Loaded, Loader
+from tectum_core.bundle import BundleNotFound, Repository
+from tectum_server.worker.engine.models.beginning import Beginning
+from tectum_server.worker.engine.models.following import Asked, Change
+from tectum_server.worker.engine.models.loading import Loaded, Loader, Located
 from tectum_server.worker.engine.models.shelf import NoRoom, Shelf, Slot
-from tectum_server.worker.engine.models.watching import Watch
+from tectum_server.worker.engine.models.watching import Follower, Watch
 from tectum_server.worker.engine.scheduling.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
@@ -58,12 +58,12 @@ class Keeper:
         self._metrics = metrics
         self._changed = changed
         self._asked = Asked.of(settings.models if settings.asked is None else settings.asked)
-        self._loader = Loader(repository, settings)
+        self._loader = Loader(repository, settings, scheduler)
         self._watch = Watch(repository, settings.watch)
         self._shelf = Shelf(settings.model_memory_bytes)
+        self._follower = Follower(self._watch, self._asked, lambda: self.entries, self._do)
         self._loading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said: dict[str, str] = {}
 
     @property
     def entries(self) -> Mapping[str, ModelEntry]:
@@ -82,15 +82,16 @@ class Keeper:
             Failure: a model that was named is missing or rejected; for an engine that replaces
                 another, all are.
         """
+        beginning = Beginning(self._asked, self._shelf, self._follower, self._bring_alone)
         if self._settings.asked is None:
-            await self._begin()
+            await beginning.first()
         else:
-            await self._begin_again()
+            await beginning.again(self._settings.models)
 
     def watch(self) -> None:
         """Follow the repository from now on, if that was asked for."""
         if self._settings.watch:
-            self._spawn(self._watch.follow(self._follow))
+            self._spawn(self._follower.follow())
 
     async def close(self) -> None:
         """Bring nothing any more; what is being read is waited for."""
@@ -147,61 +148,12 @@ class Keeper:
 
     def want(self, name: str) -> None:
         """As jobs.Engine.want."""
-        slot = self._shelf.find(name)
-        if slot is not None and slot.loaded is None and not slot.coming and not slot.failed:
-            slot.coming = True
-            self._announce()
-            self._spawn(self._bring_back(slot))
+        self._call_back(name)
 
-    async def _begin(self) -> None:
-        """Load what was named, all or none, and of what else there is whatever loads.
-
-        Else a worker would call itself ready, and refuse its second model for good.
-
-        Raises:
-            Failure: one that was named is missing or rejected.
-        """
-        for wanted in self._asked.named:
-            await self._begin_with(wanted)
-        if self._asked.everything:
-            await self._follow(await self._watch.look())
-
-    async def _begin_with(self, wanted: str) -> None:
-        """Load a model; the first of all is the default.
-
-        Raises:
-            Failure: it is missing or rejected.
-        """
-        name, _, version = wanted.partition("@")
-        self._shelf.default = self._shelf.default or name
-        try:
+    async def _bring_alone(self, name: str, version: str) -> None:
+        """As `_bring`, while nothing else comes or goes."""
+        async with self._loading:
             await self._bring(name, version)
-        except Failure as failure:  # of no request, so of no field of one
-            raise Failure(failure.reason, failure.message) from failure
-
-    async def _begin_again(self) -> None:
-        """Load what served last, as far as it loads: one model's loss is not all the others'.
-
-        Raises:
-            Failure: none loads.
-        """
-        instead = {wanted.partition("@")[0]: wanted for wanted in self._asked.named}
-        # No other model takes the place of a default that is missing: it answers in other spaces.
-        self._shelf.default = self._settings.models[0].partition("@")[0]
-        why: Exception | None = None
-        for wanted in self._settings.models:
-            name, _, version = wanted.partition("@")
-            for candidate in dict.fromkeys([wanted, instead.get(name, wanted)]):
-                try:
-                    await self._begin_with(candidate)
-                    break
-                except Exception as error:  # also whatever a remote repository's library raises
-                    why, extra = error, {"model": candidate, "reason": str(error)}
-                    _log.error("a model that served does not load", extra=extra)
-            else:
-                self._shelf.reject(name, Rejection(version, str(why), time.time()))
-        if not self._shelf.serves and why is not None:
-            raise why
 
     async def _bring(self, name: str, version: str, *, make_default: bool = False) -> None:
         """Load a model and let it serve in place of another version, which is drained.
@@ -213,8 +165,7 @@ class Keeper:
         try:
             told = version or await self._loader.latest(name)
             located = await self._loader.locate(name, told)
-            await self._make_room(name, located.memory_bytes)
-            fresh = await self._loader.load(located)
+            fresh = await self._load_in_room(located)
             await self._make_room_for_graphs(fresh)
         except Failure as failure:
             if failure.reason == errors_pb2.ERROR_REASON_BUNDLE_REJECTED:
@@ -230,7 +181,29 @@ class Keeper:
         if old is not None:
             await self._drain(old)
 
-    async def _bring_back(self, slot: Slot) -> None:
+    async def _load_in_room(self, located: Located) -> Loaded:
+        """Take a model into memory; who has made room for one that does not load comes back.
+
+        Raises:
+            Failure: BUNDLE_REJECTED.
+        """
+        gone = await self._make_room(located.name, located.memory_bytes)
+        try:
+            return await self._loader.load(located)
+        except Exception:
+            for name in gone:
+                self._call_back(name, into_free_room=True)
+            raise
+
+    def _call_back(self, name: str, *, into_free_room: bool = False) -> None:
+        """Have what has made room loaded again; whether only if nobody has to go for it."""
+        slot = self._shelf.find(name)
+        if slot is not None and slot.loaded is None and not slot.coming and not slot.failed:
+            slot.coming = True
+            self._announce()
+            self._spawn(self._bring_back(slot, into_free_room))
+
+    async def _bring_back(self, slot: Slot, into_free_room: bool) -> None:
         """Load what has made room: the repository's latest if that is what serves, or as it was.
 
         What fails for now, for a repository that is away, say, is tried again for who asks next.
@@ -238,28 +211,37 @@ class Keeper:
         async with self._loading:
             if self._shelf.find(slot.name) is not slot:
                 return  # unloaded meanwhile
-            await self._spare_who_has_just_come(slot)
-            for version in await self._candidates(slot):
-                if slot.loaded is not None:
-                    break
-                rejection = slot.rejection
-                was = slot.entry is not None and version == slot.entry.version
-                try:
-                    await self._bring(slot.name, version)
-                    if was:  # in place of the latest, which was rejected
-                        slot.rejection = rejection
-                except Exception as error:  # also whatever a remote repository's library raises
-                    extra = {"model": slot.name, "version": version, "reason": str(error)}
-                    _log.error("a model that had made room does not load", extra=extra)
-                    if was:
-                        slot.failed = await self._is_lost(error)
-                        lost = Rejection(version, str(error), time.time())
-                        slot.rejection = lost if slot.failed else rejection
+            takes = slot.entry.memory_bytes if slot.entry is not None else 0
+            try:
+                if into_free_room and not self._shelf.has_room(slot.name, takes):
+                    return  # somebody else has it by now
+                await self._spare_who_has_just_come(slot.name, takes)
+                await self._bring_best(slot)
+            finally:
+                slot.coming = False
+                self._announce()
+
+    async def _bring_best(self, slot: Slot) -> None:
+        """Load the best version that loads."""
+        for version in await self._candidates(slot):
             if slot.loaded is not None:
-                patience = min(max(slot.loaded.entry.load_seconds, 0.1), _LONGEST_PATIENCE)
-                slot.kept_until = time.monotonic() + _PATIENCE * patience
-            slot.coming = False
-            self._announce()
+                break
+            rejection = slot.rejection
+            was = slot.entry is not None and version == slot.entry.version
+            try:
+                await self._bring(slot.name, version)
+                if was:  # in place of the latest, which was rejected
+                    slot.rejection = rejection
+            except Exception as error:  # also whatever a remote repository's library raises
+                extra = {"model": slot.name, "version": version, "reason": str(error)}
+                _log.error("a model that had made room does not load", extra=extra)
+                if was:
+                    slot.failed = await self._is_lost(error)
+                    lost = Rejection(version, str(error), time.time())
+                    slot.rejection = lost if slot.failed else rejection
+        if slot.loaded is not None:
+            patience = min(max(slot.loaded.entry.load_seconds, 0.1), _LONGEST_PATIENCE)
+            slot.kept_until = time.monotonic() + _PATIENCE * patience
 
     async def _candidates(self, slot: Slot) -> list[str]:
         """Versions to bring back, the best first: never one that was rejected."""
@@ -278,20 +260,19 @@ class Keeper:
         cause = error.__cause__
         if isinstance(cause, BundleNotFound):
             return await self._loader.is_there()
-        return isinstance(cause, BundleError | GoldenMismatch)
+        return isinstance(cause, ValueError)  # as BundleError and GoldenMismatch are
 
-    async def _spare_who_has_just_come(self, slot: Slot) -> None:
+    async def _spare_who_has_just_come(self, name: str, takes: int) -> None:
         """Wait while a model would have to go that was brought back and is not used yet.
 
         Else two that take turns would evict each other before whoever asked can come again.
         """
-        takes = slot.entry.memory_bytes if slot.entry is not None else 0
         # Until a moment comes, or what no event tells of.
-        while self._shelf.would_disappoint(slot.name, takes, time.monotonic()):  # noqa: ASYNC110
+        while self._shelf.would_disappoint(name, takes, time.monotonic()):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_AGAIN)
 
-    async def _make_room(self, name: str, needed: int) -> None:
-        """Evict what has to go.
+    async def _make_room(self, name: str, needed: int) -> list[str]:
+        """Evict what has to go, and say who did.
 
         Raises:
             Failure: BUNDLE_REJECTED; it does not fit in whoever goes.
@@ -307,6 +288,7 @@ class Keeper:
             self._announce()
             if gone is not None:
                 await self._drain(gone)
+        return victims
 
     async def _make_room_for_graphs(self, fresh: Loaded) -> None:
         """Evict what has to go for what was recorded, or do without: the weights have room."""
@@ -330,35 +312,17 @@ class Keeper:
         self._metrics.model_loads.labels(name, "rejected").inc()
         self._announce()
 
-    async def _follow(self, found: Mapping[str, str | None]) -> None:
-        """Do as the repository has it, as far as it loads."""
-        for change in list(changes(self._asked, found, self._shelf.entries)):
-            try:
-                async with self._loading:
-                    await self._do(change)
-            except Failure as failure:
-                self._say_once(change.name, failure)
-            except Exception:  # whatever a remote repository's library raises
-                _log.exception("a model cannot be fetched", extra={"model": change.name})
-
     async def _do(self, change: Change) -> None:
-        slot = self._shelf.find(change.name)
-        if change.what == "load":
-            await self._bring(change.name, "")
-        elif slot is not None and change.what == "unload":
-            if change.name != self._shelf.default:  # an admin may have made it so meanwhile
-                await self._drop(slot)
-        elif slot is not None:
-            slot.rejection = None
-            self._announce()
-
-    def _say_once(self, name: str, failure: Failure) -> None:
-        """Log why a model is not followed; what was rejected has been noted and told already."""
-        if failure.reason != errors_pb2.ERROR_REASON_BUNDLE_REJECTED:
-            if self._said.get(name) != failure.message:
-                extra = {"model": name, "reason": failure.message}
-                _log.warning("a model cannot be followed", extra=extra)
-            self._said[name] = failure.message
+        async with self._loading:
+            slot = self._shelf.find(change.name)
+            if change.what == "load":
+                await self._bring(change.name, "")
+            elif slot is not None and change.what == "unload":
+                if change.name != self._shelf.default:  # an admin may have made it so meanwhile
+                    await self._drop(slot)
+            elif slot is not None:
+                slot.rejection = None
+                self._announce()
 
     def _follows(self, name: str) -> bool:
         """Whether what serves of a name is the repository's to say, not an admin's."""
@@ -379,7 +343,12 @@ class Keeper:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            _log.error("a task that sees to models has failed", exc_info=fault)
 
     def _unknown(self, name: str, field: str = "options.model") -> Failure:
         serving = (name for name, entry in self._shelf.entries.items() if entry.state == "ready")

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import msgspec
@@ -23,17 +22,27 @@ from tectum_core.bundle import (
     Bundle,
     BundleError,
     BundleNotFound,
+    Examined,
     Repository,
+    examine_bundle,
     memory_of,
-    read_bundle,
+    read_examined,
 )
 from tectum_core.golden import GoldenMismatch, GoldenReport, check_golden
+from tectum_core.launching.faults import device_lost
 from tectum_core.numerics import Numerics, release
+from tectum_core.panics import NO_FAULTS
 from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.models.choosing import choose, keep_compiled
 from tectum_server.worker.engine.models.describe import describe
 from tectum_server.worker.engine.models.graphs import with_graphs, without_graphs
-from tectum_server.worker.engine.models.warmup import prepare_cameras, warm_up
+from tectum_server.worker.engine.models.warmup import (
+    keeps_by_thread,
+    prepare_cameras,
+    warm_up,
+    warm_up_there,
+)
+from tectum_server.worker.engine.scheduling.scheduler import Scheduler
 from tectum_server.worker.engine.settings import EngineSettings
 from tectum_server.worker.failure import Failure
 from tectum_server.worker.in_flight import InFlight
@@ -50,13 +59,15 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A bundle that is there, and not read yet."""
+    """A bundle that is there and sound, as far as can be told without its weights in memory."""
 
     name: str
     version: str
-    folder: Path
+    examined: Examined
     memory_bytes: int
     """What its weights will take."""
+    seconds: float
+    """What it took to examine it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,11 +104,18 @@ class Loader:
     Args:
         repository: where bundles are.
         settings: where and how they shall run, and the largest batch to warm them up for.
+        scheduler: whose thread will compute, and whose service ends if the device is lost.
     """
 
-    def __init__(self, repository: Repository, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: EngineSettings,
+        scheduler: Scheduler,
+    ) -> None:
         self._repository = repository
         self._settings = settings
+        self._scheduler = scheduler
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
     async def latest(self, name: str) -> str:
@@ -109,7 +127,7 @@ class Loader:
         return await self._do(_telling(self._repository.latest), name)
 
     async def locate(self, name: str, version: str) -> Located:
-        """Find a bundle, and fetch it if it is elsewhere.
+        """Find a bundle, fetch it if it is elsewhere, and examine its files.
 
         Raises:
             Failure: MODEL_NOT_FOUND or BUNDLE_REJECTED.
@@ -121,40 +139,64 @@ class Loader:
         return await self._do(self._repository.exists)
 
     async def load(self, located: Located) -> Loaded:
-        """Read, check and warm up.
+        """Take its weights into memory, check what comes of them, and warm up.
 
         Raises:
             Failure: BUNDLE_REJECTED.
+            torch.AcceleratorError: the device is lost, and with it the service has ended.
         """
-        return await self._do(_telling(self._load), located)
+        try:
+            return await self._do(_telling(self._load), located)
+        except torch.AcceleratorError:
+            _log.exception("the device is lost", extra={"model": located.name})
+            self._scheduler.fail()
+            raise
+        except ValueError as error:  # a golden text that its tokenizer cannot read, a panic
+            words = f"{located.name}: {line(error)}"
+            raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, words) from error
 
     def close(self) -> None:
         """Stop; what is being loaded is waited for."""
         self._thread.shutdown()
 
     async def _do(self, work: Callable[_P, _Found], *args: _P.args, **named: _P.kwargs) -> _Found:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: work(*args, **named))
+        def done() -> _Found:
+            try:
+                return work(*args, **named)
+            except (Exception, *NO_FAULTS):
+                raise
+            except BaseException as error:  # nobody who waits would be told
+                raise ValueError(f"a library panicked: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, done)
 
     def _locate(self, name: str, version: str) -> Located:
         folder, found = self._repository.locate(name, version)
-        return Located(name, found, folder, memory_of(folder, name))
+        started = time.monotonic()
+        examined = examine_bundle(folder, name, found)
+        took = time.monotonic() - started
+        return Located(name, found, examined, memory_of(folder, name), took)
 
     def _load(self, located: Located) -> Loaded:
-        started = time.monotonic()
+        started = time.monotonic() - located.seconds
         name, device = located.name, self._settings.device
         try:
-            predictor, report = self._predictor(read_bundle(located.folder, name, located.version))
+            predictor, report = self._predictor(read_examined(located.examined))
             if self._settings.graphs:
                 report = with_graphs(predictor, self._settings.max_batch) or report
             try:
                 seen = prepare_cameras(predictor) + warm_up(predictor, self._settings.max_batch)
+                if keeps_by_thread(predictor.device):
+                    there = self._scheduler.between_batches
+                    warm_up_there(predictor, self._settings.max_batch, there)
             except BaseException:
                 without_graphs(predictor)
                 raise
         except ImportError as error:  # int8's library, which is an extra
             raise Failure(errors_pb2.ERROR_REASON_BUNDLE_REJECTED, line(error)) from error
         except RuntimeError as error:  # torch's: no memory on the device, say
+            if device_lost(error, torch.device(device)):
+                raise
             _log.warning("a model does not run", extra={"model": name}, exc_info=error)
             raise Failure(
                 errors_pb2.ERROR_REASON_BUNDLE_REJECTED,
@@ -201,6 +243,8 @@ class Loader:
                 predictor = Predictor(read, device, numerics)
                 return predictor, check_golden(predictor)
             except (GoldenMismatch, RuntimeError) as error:
+                if device_lost(error, torch.device(device)):
+                    raise
                 extra = {"model": read.name, "numerics": str(numerics), "reason": line(error)}
                 _log.warning("numerics do not suit a model", extra=extra)
         predictor = Predictor(read, device, last)

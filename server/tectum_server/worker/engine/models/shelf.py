@@ -88,6 +88,13 @@ class Shelf:
             return False
         return any(self._slots[victim].kept_until > now for victim in victims)
 
+    def has_room(self, name: str, needed: int) -> bool:
+        """Whether a version of `name` fits in and nobody has to go for it."""
+        try:
+            return not self.to_make_room(name, needed)
+        except NoRoom:
+            return False
+
     def put(self, fresh: Loaded) -> Loaded | None:
         """Let a model serve; gives the one in whose place it does."""
         name, version = fresh.entry.name, fresh.entry.version

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 
 import numpy as np
+import torch
 
 from tectum_core.model import WorldModel
 from tectum_core.predictor import Predictor
@@ -30,7 +31,7 @@ from tectum_server.worker.jobs import (
     Rollout,
 )
 
-__all__ = ["batch_sizes", "prepare_cameras", "warm_up"]
+__all__ = ["batch_sizes", "keeps_by_thread", "prepare_cameras", "warm_up", "warm_up_there"]
 
 _RUNS = 2
 """Of each batch, the faster one counting: what disturbs one is no cost of the model's."""
@@ -61,6 +62,27 @@ def warm_up(predictor: Predictor, max_batch: int) -> list[tuple[Hashable, int, f
             took = min(_timed(predictor, [(operation, item)] * size) for _ in range(_RUNS))
             seen.append((key, size, took * 1000))
     return seen
+
+
+def keeps_by_thread(device: torch.device) -> bool:
+    """Whether what is set up for a kernel, cuBLAS's or cuDNN's, is so for one thread."""
+    return device.type == "cuda"
+
+
+def warm_up_there(
+    predictor: Predictor, max_batch: int, there: Callable[[Callable[[], object]], None]
+) -> None:
+    """Run once more what `warm_up` does, where callers' batches run.
+
+    Args:
+        predictor: has been warmed up.
+        max_batch: as there.
+        there: does something on that thread, and returns once it is done; asked for each batch
+            anew, so that callers' go between them.
+    """
+    for operation, item in _work(predictor):
+        for size in batch_sizes(max_batch):
+            there(partial(run_batch, predictor, [(operation, item)] * size))
 
 
 def prepare_cameras(predictor: Predictor) -> list[tuple[Hashable, int, float]]:

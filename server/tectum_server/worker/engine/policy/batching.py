@@ -88,6 +88,8 @@ class Batching:
         max_block_ms: longest that a batch with anything but CONTROL in it is predicted to take
             while CONTROL comes, and one with anything but CONTROL calls while these come; a single
             item's excepted. None: no limit.
+        kept_share: of the engine, for each lower class that waits.
+        calls_block_ms: the same limit while CONTROL calls come, but not for CONTROL's streams.
     """
 
     def __init__(
@@ -97,11 +99,14 @@ class Batching:
         cost: Callable[[Hashable], Cost | None],
         max_block_ms: int | None = None,
         kept_share: float = 0.0,
+        calls_block_ms: int | None = None,
     ) -> None:
         self._max_queued = max_queued
         self._max_batch = max_batch
         self._cost = cost
-        self._forming = Forming(max_batch, cost, max_block_ms, kept_share, self._lacking_ms)
+        self._forming = Forming(
+            max_batch, cost, max_block_ms, kept_share, self._lacking_ms, calls_block_ms
+        )
         self._probing = Probing()
         self._line = Line()
         self._preparing = Preparing(_AHEAD * max_batch)
@@ -125,6 +130,10 @@ class Batching:
     def may_wait(self, now_ms: int) -> bool:
         """Whether a batch may: no call waits for it to end, and none of CONTROL's is expected."""
         return not self._line.calls and not self._forming.calls_expected(now_ms)
+
+    def expect_control(self, now_ms: int) -> None:
+        """A CONTROL call came that does not ask to wait, for it was refused before."""
+        self._forming.expect_control(now_ms, calls=True)
 
     def depth(self) -> dict[int, int]:
         """Waiting items by priority."""

@@ -34,6 +34,7 @@ class Forming:
         max_block_ms: while CONTROL comes.
         kept_share: of the engine, for each lower class that waits.
         lacking_ms: what the engine itself must still prepare of a batch would take: newer content.
+        calls_block_ms: as `max_block_ms`, but only while CONTROL's calls come.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Forming:
         max_block_ms: int | None,
         kept_share: float,
         lacking_ms: Callable[[Sequence[Waiting]], float] = lambda _: 0.0,
+        calls_block_ms: int | None = None,
     ) -> None:
         self._max_batch = max_batch
         self._cost = cost
         self._max_block_ms = max_block_ms
+        self._calls_block_ms = calls_block_ms
         self._lacking_ms = lacking_ms
         self._control_until_ms = self._calls_until_ms = 0
         self._owed = Owed(kept_share, CONTROL)
@@ -55,9 +58,13 @@ class Forming:
     def asked(self, waiting: Waiting, now_ms: int) -> None:
         """Such a one has asked to wait."""
         if waiting.priority == CONTROL:
-            self._control_until_ms = now_ms + _EXPECTED_MS
-            if waiting.turn_ms is None:
-                self._calls_until_ms = now_ms + _EXPECTED_MS
+            self.expect_control(now_ms, calls=waiting.turn_ms is None)
+
+    def expect_control(self, now_ms: int, *, calls: bool) -> None:
+        """CONTROL has come, and its calls have if it was one."""
+        self._control_until_ms = now_ms + _EXPECTED_MS
+        if calls:
+            self._calls_until_ms = self._control_until_ms
 
     def ran(self, batch: Sequence[Waiting], line: Line, took_ms: int, now_ms: int) -> None:
         """A batch has run, while all of a line waited."""
@@ -121,7 +128,11 @@ class Forming:
 
     def limit_ms(self, now_ms: int) -> int | None:
         """Longest that a batch may take now with more in it than is free; None: no limit."""
-        return self._max_block_ms if self.control_expected(now_ms) else None
+        limits = (
+            self._max_block_ms if self.control_expected(now_ms) else None,
+            self._calls_block_ms if self.calls_expected(now_ms) else None,
+        )
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def _class_batch(self, line: Line, priority: int, now_ms: int) -> list[Waiting]:
         """What would run with a class that goes before the others, of which something waits."""

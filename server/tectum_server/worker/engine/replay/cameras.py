@@ -25,7 +25,7 @@ class Camera:
     first_ms: float
     """When its first frame is captured, which is when its stream opens."""
     period_ms: float
-    """From one frame to the next."""
+    """From one frame to the next, unless `captures_ms` says when each is."""
     frames: int
     lifespan_ms: int
     key: Hashable = "frame"
@@ -35,9 +35,13 @@ class Camera:
     """What has to be done to each frame before it can run; None: nothing."""
     depth: int = 1
     """How many frames may wait."""
+    captures_ms: tuple[int, ...] = ()
+    """When each frame is captured, rising, as a recording has it; empty: one every period."""
 
     def captured_ms(self, frame: int) -> int:
         """When a frame is."""
+        if self.captures_ms:
+            return self.captures_ms[frame]
         return int(self.first_ms + frame * self.period_ms)
 
 

@@ -11,13 +11,12 @@ __all__ = ["account", "observe"]
 
 
 def account(places: Sequence[Place], started: float, took: float) -> None:
-    """Tell the jobs of a batch what it took, seconds."""
+    """Tell the jobs of a batch what it took, seconds; batches do not overlap, and come in order."""
     for progress in jobs_of(places):
+        # What earlier batches of its own took, a job has not waited for.
+        progress.queue_seconds = started - progress.arrived - progress.compute_seconds
         progress.compute_seconds += took
         progress.batch_size = max(progress.batch_size, len(places))
-    for place in places:
-        waited = started - place.progress.arrived
-        place.progress.queue_seconds = max(place.progress.queue_seconds, waited)
 
 
 def observe(metrics: EngineMetrics, places: Sequence[Place], started: float, took: float) -> None:

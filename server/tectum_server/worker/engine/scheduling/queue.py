@@ -11,7 +11,8 @@ from dataclasses import replace
 from tectum_server.worker.engine.policy.asking import Needs
 from tectum_server.worker.engine.policy.batching import Batching, Refused
 from tectum_server.worker.engine.policy.cost import CostModel
-from tectum_server.worker.engine.replay.recording import Recorder
+from tectum_server.worker.engine.policy.line import Waiting
+from tectum_server.worker.engine.replay.recording import Framed, Recorder
 from tectum_server.worker.engine.scheduling.progress import (
     Place,
     Progress,
@@ -25,7 +26,7 @@ from tectum_server.worker.engine.scheduling.progress import (
 from tectum_server.worker.engine.scheduling.renewing import Renewed
 from tectum_server.worker.engine.scheduling.telling import named, refusal
 from tectum_server.worker.failure import Failure
-from tectum_server.worker.jobs import Content
+from tectum_server.worker.jobs import Content, Job
 
 __all__ = ["Queue"]
 
@@ -74,9 +75,7 @@ class Queue:
         job = progress.job
         waiting = waiting_of(progress, self._numbers)
         arrived, now_ms = None if job.arrived is None else int(job.arrived * 1000), self.now_ms()
-        if self._recorder is not None:
-            patience = waiting[0].deadline_ms - now_ms
-            self._recorder.came(now_ms, [one.key for one in waiting], job.priority, patience)
+        self._record(job, waiting, now_ms)
         verdict = self._policy.admit(waiting, now_ms, arrived, later(job, progress.predictor))
         if isinstance(verdict, Refused):
             _log.info("refused", extra={**named(job), "reason": verdict.reason.value})
@@ -91,7 +90,10 @@ class Queue:
         """Put newer items in a job's place, if all of it still waits and they are of its kinds."""
         if not self.holds(progress):
             return False
-        job = replace(progress.job, items=content.items, deadline=content.deadline)
+        before = progress.job
+        later_by = content.deadline - before.deadline
+        arrived = None if before.arrived is None else before.arrived + later_by
+        job = replace(before, items=content.items, deadline=content.deadline, arrived=arrived)
         try:
             if keys_of(job, progress.predictor) != progress.keys:
                 return False
@@ -102,6 +104,8 @@ class Queue:
         for number, preparation in needs.items():
             self.places[number].change(preparation)
         self._policy.renew(needs, int(job.deadline * 1000))
+        if self._recorder is not None:
+            self._recorder.newer(self.now_ms(), progress.items[0], _captured_ms(job, self.now_ms()))
         self._tell()
         return True
 
@@ -127,6 +131,12 @@ class Queue:
         """Those of them that are there, and wait no more."""
         return [place for one in numbers if (place := self.places.pop(one, None)) is not None]
 
+    def end(self, progress: Progress) -> None:
+        """A job was answered, or its caller has left."""
+        if self._recorder is not None and progress.done.cancelled():
+            self._recorder.left(self.now_ms(), progress.items[0])
+        self.forget(progress.items)
+
     def forget(self, numbers: Sequence[int]) -> None:
         """They wait no more, and nobody asks for them."""
         self._policy.cancel(numbers)
@@ -144,6 +154,29 @@ class Queue:
         if self._policy.unready:
             self.unready.set()
 
+    def _record(self, job: Job, waiting: Sequence[Waiting], now_ms: int) -> None:
+        """A job comes, whatever becomes of it."""
+        if self._recorder is None:
+            return
+        frame = None
+        if job.turn is not None:
+            stream = self._recorder.stream(job.request_id)
+            frame = Framed(stream, int(job.turn * 1000), _captured_ms(job, now_ms))
+        self._recorder.came(
+            now_ms,
+            [one.key for one in waiting],
+            job.priority,
+            waiting[0].deadline_ms - now_ms,
+            number=waiting[0].item,
+            preparations=[one.preparation for one in waiting],
+            frame=frame,
+        )
+
     def _tell(self) -> None:
         self.changed.set()
         self.see_to_preparing()
+
+
+def _captured_ms(job: Job, now_ms: int) -> int:
+    """When the frame was that a place is for now."""
+    return now_ms if job.arrived is None else round(job.arrived * 1000)

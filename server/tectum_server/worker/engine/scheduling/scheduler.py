@@ -57,6 +57,7 @@ class Scheduler:
         metrics: where to observe.
         clock: seconds, monotonic; jobs' deadlines are on it.
         max_block_ms: as in `batching`.
+        calls_block_ms: as there.
         kept_share: as in `batching`.
         compute_timeout: seconds that any batch or preparation may take, or ten times what it was
             predicted to if that is longer; then its thread is stuck, and the service has failed.
@@ -72,6 +73,7 @@ class Scheduler:
         metrics: EngineMetrics,
         clock: Callable[[], float] = time.monotonic,
         max_block_ms: int | None = None,
+        calls_block_ms: int | None = None,
         kept_share: float = 0.0,
         compute_timeout: float = 30.0,
         recorder: Recorder | None = None,
@@ -79,7 +81,9 @@ class Scheduler:
     ) -> None:
         self.costs = CostModel()
         self._max_batch = max_batch
-        self._policy = Batching(max_queued, max_batch, self.costs.cost, max_block_ms, kept_share)
+        self._policy = Batching(
+            max_queued, max_batch, self.costs.cost, max_block_ms, kept_share, calls_block_ms
+        )
         self._metrics = metrics
         self._recorder = recorder
         self._clock = clock
@@ -146,9 +150,23 @@ class Scheduler:
                 await progress.done
             finally:
                 self._under_way.discard(progress)
-                self._queue.forget(progress.items)
+                self._queue.end(progress)
                 await progress.renewed.close()
         return progress.result
+
+    def fail(self) -> None:
+        """End the service, for good: who waits is refused, and who comes from now on."""
+        if self._failed:
+            return
+        self._failed = True
+        for progress in self._under_way:
+            if not progress.done.done():
+                progress.done.set_exception(out_of_service())
+        self._on_failure()
+
+    def between_batches(self, work: Callable[[], object]) -> None:
+        """Do something where batches are computed; another thread waits for it."""
+        self._threads.between_batches(work)
 
     @property
     def busy(self) -> bool:
@@ -158,6 +176,10 @@ class Scheduler:
     def outlook(self) -> Outlook | None:
         """What waits and runs; None: nothing."""
         return outlook(self._policy, self.costs, self._max_batch, self._queue.now_ms())
+
+    def expect_control(self) -> None:
+        """As jobs.Engine.expect_control."""
+        self._policy.expect_control(self._queue.now_ms())
 
     def forget_model(self, model: str) -> None:
         """Drop what is known of the cost of a model's version, `name@version`."""
@@ -171,11 +193,7 @@ class Scheduler:
                 self._group.create_task(self._serve_unready())
         except Exception:
             _log.exception("the scheduler failed; this engine computes no more")
-            self._failed = True
-            for progress in self._under_way:
-                if not progress.done.done():
-                    progress.done.set_exception(out_of_service())
-            self._on_failure()
+            self.fail()
 
     async def _serve(self) -> None:
         while True:
@@ -309,6 +327,8 @@ class Scheduler:
         if preparation is not None:
             took_ms = (self._clock() - started) * 1000
             self.costs.observe(preparation.kind, preparation.size, took_ms)
+            if self._recorder is not None:
+                self._recorder.ran(preparation.kind, preparation.size, took_ms)
 
     async def _woken(self, patience: float | None) -> None:
         """Return once something has come, or after so many seconds."""

@@ -23,10 +23,24 @@ class Threads:
         self.prepare = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         """Makes ready what is computed next."""
 
+    def between_batches(self, work: Callable[[], object]) -> None:
+        """Do something on the thread that computes, for another thread, which waits for it.
+
+        Once that thread has ended nothing is done.
+
+        Raises:
+            Exception: the work's own; or it is not done, for the thread is stuck.
+        """
+        try:
+            doing = self.compute.submit(work)
+        except RuntimeError:  # it has ended
+            return
+        doing.result()
+
     def close(self, *, stuck: bool) -> None:
-        """Let them end; one that is stuck does not, and is not waited for."""
+        """Let them end; one that is stuck does not, and is not waited for, and does no more."""
         for thread in (self.compute, self.fetch, self.prepare):
-            thread.shutdown(wait=not stuck)
+            thread.shutdown(wait=not stuck, cancel_futures=stuck)
 
 
 def on(thread: ThreadPoolExecutor, work: Callable[[], _Found]) -> asyncio.Future[_Found]:

@@ -2,6 +2,7 @@
 
 grpc hands a unary call over together with its message. A caller's metadata is there before that,
 so who has no credentials, or comes while the worker drains, takes no memory for what it sends.
+What others send is bounded while it arrives (`inbound`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tectum_server.worker.failure import Failure
 from tectum_server.worker.front.call import Context, Record, metadata_of, request_id_of
 from tectum_server.worker.front.calls import Calls
 from tectum_server.worker.front.door.access import Access, Role
+from tectum_server.worker.front.door.inbound import Inbound
 from tectum_server.worker.jobs import Priority
 
 __all__ = ["Admission"]
@@ -52,6 +54,9 @@ class Admission(grpc.aio.ServerInterceptor):
     ) -> None:
         self._access = access
         self._calls = calls
+        self._inbound = Inbound(calls)
+        self._handlers: dict[str, Any] = {}
+        """Of unary methods: what answers one does not change."""
         self._rpcs = {
             f"/{service.full_name}/{method.name}": _Rpc(
                 method.name,
@@ -68,14 +73,23 @@ class Admission(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """The method's handler, or one that refuses."""
-        rpc = self._rpcs.get(handler_call_details.method)
-        if rpc is not None:
-            try:
-                self._calls.refuse_if_draining()
-                self._access.check(handler_call_details.invocation_metadata or (), rpc.role)
-            except Failure as failure:
-                return self._refusal(rpc, failure.with_traceback(None))
-        return await continuation(handler_call_details)
+        method = handler_call_details.method
+        rpc = self._rpcs.get(method)
+        if rpc is None:
+            return await continuation(handler_call_details)
+        try:
+            self._calls.refuse_if_draining()
+            self._access.check(handler_call_details.invocation_metadata or (), rpc.role)
+        except Failure as failure:
+            return self._refusal(rpc, failure.with_traceback(None))
+        known = self._handlers.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        self._handlers[method] = self._inbound.within(rpc.name, handler)
+        return self._handlers[method]
 
     def _refusal(self, rpc: _Rpc, failure: Failure) -> Any:
         """A handler that reads nothing: a client of any kind of call hears its status alone."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tests.late_device import LateDevice
 from tests.server.worker.engine.engines import Started, job
 
@@ -62,3 +63,21 @@ def test_what_was_chosen_by_graphs_is_kept_apart(
 
     assert ("graphs" in choosing.kind_of_host("cuda", graphs)) is graphs
     assert choosing.kind_of_host("cpu", graphs) == choosing.kind_of_host("cpu")
+
+
+def test_a_device_that_is_lost_while_it_is_tried_says_nothing_of_a_candidate(
+    bare_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(work: choosing._Work) -> float:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(choosing._Work, "timed", lose)
+    monkeypatch.setattr(choosing, "CANDIDATES", (choosing.CANDIDATES[0], choosing.CANDIDATES[2]))
+    read, kept = read_bundle(bare_folder, "arm"), tmp_path / "kept"
+
+    assert "AcceleratorError" in choose(read, "cpu", tmp_path / "other").tried[1].why
+    monkeypatch.setattr(choosing, "device_lost", lambda error, device: True)
+    with pytest.raises(torch.AcceleratorError):
+        choose(read, "cpu", kept)
+
+    assert not kept.exists()

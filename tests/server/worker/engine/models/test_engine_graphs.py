@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,24 @@ async def test_a_model_of_which_nothing_can_be_recorded_is_served_without(
 
     assert told(engine).numerics.engine.endswith("/eager")
     assert late.held == 0
+
+
+async def test_a_device_that_keeps_by_thread_is_warmed_up_on_the_one_that_computes(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def there(predictor: Predictor, most: int, do: Callable[[Callable[[], object]], None]) -> None:
+        do(lambda: ran.append(threading.current_thread().name))
+
+    monkeypatch.setattr(loading, "warm_up_there", there)
+    await started("arm")
+    assert ran == []
+    monkeypatch.setattr(loading, "keeps_by_thread", lambda device: True)
+
+    await started("arm")
+
+    assert ran == ["compute_0"]
 
 
 # ---------------------------------------------------------------- coming and going

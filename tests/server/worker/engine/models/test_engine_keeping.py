@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,7 +176,7 @@ async def test_a_corrupt_version_leaves_the_old_one_serving_and_is_tried_once(
     version = corrupt(root, tmp_path, what)
     await until(engine, lambda: engine.models["arm"].rejection is not None)
     for _ in range(3):  # looks
-        await engine._keeper._follow(await engine._keeper._watch.look())
+        await engine._keeper._follower.look()
 
     now = engine.models["arm"]
     assert (now.version, now.state) == (before.version, "ready")
@@ -223,17 +224,71 @@ async def test_with_everything_models_come_and_go_with_the_repository(
     assert engine.models["arm"].default
 
 
+def damaged_card(folder: Path) -> None:
+    (folder / (folder / "latest").read_text().strip() / "README.md").write_text("?")
+
+
+def no_text(folder: Path) -> None:
+    (folder / "latest").write_bytes(b"\xff\xfe\x00")
+
+
+def a_folder(folder: Path) -> None:
+    (folder / "latest").unlink()
+    (folder / "latest").mkdir()
+
+
+@pytest.mark.parametrize("harm", [damaged_card, no_text, a_folder])
 async def test_at_the_start_one_corrupt_bundle_among_everything_stops_nobody(
-    started: Started, root: Path, tmp_path: Path
+    started: Started,
+    root: Path,
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    registry: CollectorRegistry,
 ) -> None:
     newer(root, tmp_path)
     shutil.copytree(root / "arm", root / "leg")
-    (root / "leg" / (root / "leg" / "latest").read_text().strip() / "README.md").write_text("?")
+    harm(root / "leg")
 
     engine = await started("arm", "*")
 
     assert states(engine) == {"arm": "ready", "leg": "failed"}
+    rejection = engine.models["leg"].rejection
+    assert rejection is not None
+    assert rejection.why.startswith("leg: ")
     assert not engine.models["leg"].description
+    assert registry.get_sample_value("tectum_model_rejected", {"model": "leg"}) == 1.0
+
+
+@pytest.mark.parametrize("harm", [no_text, a_folder])
+async def test_one_latest_that_cannot_be_read_keeps_no_other_model_from_being_followed(
+    started: Started,
+    root: Path,
+    tmp_path: Path,
+    bare_folder: Path,
+    harm: Callable[[Path], None],
+    registry: CollectorRegistry,
+) -> None:
+    Repository(root).publish(bare_folder, "leg")
+    engine = await started("arm", "*", watch=0.01)
+    before = engine.models["leg"].version
+
+    harm(root / "leg")
+    version = newer(root, tmp_path)
+    await until(
+        engine,
+        lambda: (
+            engine.models["arm"].version == version and engine.models["leg"].rejection is not None
+        ),
+    )
+
+    rejection = engine.models["leg"].rejection
+    assert rejection is not None
+    assert rejection.why.startswith("leg: `latest` ")
+    assert (engine.models["leg"].version, engine.models["leg"].state) == (before, "ready")
+    assert registry.get_sample_value("tectum_model_rejected", {"model": "leg"}) == 1.0
+    shutil.rmtree(root / "leg")
+    Repository(root).publish(bare_folder, "leg")
+    await until(engine, lambda: engine.models["leg"].rejection is None)
 
 
 async def test_an_admin_does_not_set_apart_what_follows_the_repository(
@@ -302,7 +357,7 @@ async def test_a_model_that_cannot_be_fetched_leaves_the_others_followed(
         return locate(self, name, version)
 
     monkeypatch.setattr(Repository, "locate", broken)
-    await engine._keeper._follow(await engine._keeper._watch.look())
+    await engine._keeper._follower.look()
 
     assert engine.models["arm"].version == version
     assert "aaa" not in engine.models

@@ -8,11 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 from tests.server.worker.engine.engines import PATIENCE, Started, corrupt, job, newer, states, until
 
 from tectum_core.bundle import Repository
+from tectum_core.golden import GoldenReport
+from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.local import LocalEngine
+from tectum_server.worker.engine.models import loading
 from tectum_server.worker.failure import Failure
 
 
@@ -24,7 +28,7 @@ def loads(registry: CollectorRegistry, name: str, outcome: str) -> float:
 async def looked(engine: LocalEngine, times: int = 1) -> None:
     """Follow the repository as the watch does, so many times."""
     for _ in range(times):
-        await engine._keeper._follow(await engine._keeper._watch.look())
+        await engine._keeper._follower.look()
 
 
 # ---------------------------------------------------------------- a repository that is away
@@ -196,3 +200,46 @@ async def test_int8_is_counted_as_what_it_takes(started: Started, three: int) ->
     engine = await started("arm", precision="int8")
 
     assert engine.models["arm"].memory_bytes < 0.6 * three
+
+
+# ---------------------------------------------------------------- a device that is lost
+
+
+async def test_a_device_that_is_lost_while_a_model_loads_rejects_none_and_ends_the_engine(
+    started: Started, three: int, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, told = await started("arm"), list[str]()
+    engine.on_change(lambda: told.append("changed"))
+
+    def lose(predictor: Predictor) -> GoldenReport:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(loading, "check_golden", lose)
+    monkeypatch.setattr(loading, "device_lost", lambda error, device: True)
+
+    with pytest.raises(torch.AcceleratorError):
+        await engine.load_model("leg", "", False)
+
+    async with asyncio.timeout(PATIENCE):
+        await engine.failed()
+    assert (engine.models, told) == ({}, ["changed"])
+    assert loads(registry, "leg", "rejected") == 0
+    with pytest.raises(Failure, match="has failed and is being restarted"):
+        await engine.submit(job())
+
+
+async def test_an_error_of_a_device_that_goes_on_rejects_the_model(
+    started: Started, three: int, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await started("arm")
+
+    def refuse(predictor: Predictor) -> GoldenReport:
+        raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    monkeypatch.setattr(loading, "check_golden", refuse)
+
+    with pytest.raises(Failure, match="leg does not run on cpu: CUDA error: invalid"):
+        await engine.load_model("leg", "", False)
+
+    assert loads(registry, "leg", "rejected") == 1
+    assert states(engine)["arm"] == "ready"

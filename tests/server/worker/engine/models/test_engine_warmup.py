@@ -2,6 +2,7 @@
 
 import types
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,14 @@ from tectum_core.predictor import Predictor
 from tectum_server.worker.engine.computing.operations import batch_key
 from tectum_server.worker.engine.computing.pictures import preparation
 from tectum_server.worker.engine.models import warmup
-from tectum_server.worker.engine.models.warmup import batch_sizes, prepare_cameras, warm_up
+from tectum_server.worker.engine.models.warmup import (
+    batch_sizes,
+    prepare_cameras,
+    warm_up,
+    warm_up_there,
+)
 from tectum_server.worker.engine.policy.cost import CostModel
-from tectum_server.worker.jobs import FillClip, FillImage, Item, MaskSpec, Rollout
+from tectum_server.worker.jobs import FillClip, FillImage, Item, MaskSpec, Operation, Rollout
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,28 @@ def test_warming_up_teaches_the_cost_of_all_a_model_does(full: Predictor) -> Non
     assert {key[0] for key in keys} == {f"full@{full.bundle.version}"}
     assert {size for _, size, _ in seen} == {1, 2}
     assert all(took > 0 for _, _, took in seen)
+
+
+def test_all_that_was_warmed_up_runs_once_more_where_it_is_sent(
+    full: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[object, int]] = []
+
+    def run(predictor: Predictor, batch: Sequence[tuple[Operation, Item]]) -> None:
+        operation, item = batch[0]
+        ran.append((batch_key("full", operation, item, predictor), len(batch)))
+
+    monkeypatch.setattr(warmup, "run_batch", run)
+    warm_up(full, 2)
+    first, before = set(ran), len(ran)
+    sent: list[Callable[[], object]] = []
+
+    warm_up_there(full, 2, sent.append)
+
+    assert len(ran) == before
+    for work in sent:
+        work()
+    assert set(ran[before:]) == first
 
 
 def test_warming_up_teaches_what_masks_by_what_matters_cost(

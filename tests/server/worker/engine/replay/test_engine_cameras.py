@@ -343,3 +343,15 @@ def test_however_slowly_frames_are_read_each_is_told_of_once_and_no_place_is_ask
         ids = [answer.frame for answer in stream.answers]
         assert ids == sorted(ids)
         assert all(times <= 20 for times in stream.reads)
+
+
+@given(st.lists(st.integers(0, 2000), min_size=1, unique=True))
+def test_a_camera_that_was_recorded_films_when_it_did(moments: list[int]) -> None:
+    captures = tuple(sorted(moments))
+    stream = Stream(Camera(captures[0], 0, len(captures), 5000, captures_ms=captures))
+
+    simulate(Batching(256, 1, lambda _: Cost(1, 0)), [], lambda *_: 1, streams=[stream])
+
+    assert stream.captured == len(captures)
+    assert {one.captured_ms for one in stream.answers} <= set(captures)
+    assert len(stream.answers) + stream.superseded == len(captures)

@@ -318,6 +318,24 @@ async def test_a_full_queue_refuses() -> None:
 # ---------------------------------------------------------------- accounts and the end
 
 
+async def test_a_job_of_several_batches_waited_only_while_none_of_its_items_ran() -> None:
+    rig = Rig(max_batch=2)
+    rig.predictor.takes = 2.0
+    rig.clock.now += 1.0
+    busy = await rig.busy()
+    waiting = rig.submit("a", "bb", "ccc", "dddd", "eeeee")
+    await settle()
+    rig.clock.now += 3.0
+
+    rig.predictor.open()
+    result = await waiting
+
+    assert result.compute_seconds == pytest.approx(6.0)  # in three batches
+    assert result.queue_seconds == pytest.approx(5.0)  # 3, and 2 of the batch before
+    assert lengths(await busy) == [5]
+    await rig.scheduler.close()
+
+
 async def test_waiting_and_computing_are_accounted_for_each_job(rig: Rig) -> None:
     rig.predictor.takes = 2.0
     await rig.busy()

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ async def test_one_bad_item_of_32_costs_about_two_more_batches(rig: Rig, place: 
 
 class Reader:
     """Embeds texts as their lengths, and no batch with a negative one."""
+
+    device = torch.device("cpu")
 
     def encode(self, text: str) -> EncodedText:
         return EncodedText(ids=[], tokens=[text], content=[])
@@ -130,6 +133,7 @@ async def test_a_fault_in_the_loop_leaves_nobody_waiting_and_is_told(
         await rig.scheduler.close()
 
 
+@pytest.mark.usefixtures("lost")
 async def test_a_device_that_has_failed_ends_the_engine_for_another_to_begin() -> None:
     told: list[str] = []
     rig = Rig(on_failure=lambda: told.append("failed"))

@@ -236,6 +236,7 @@ async def test_a_batch_that_cannot_be_fetched_fails_and_the_next_one_does_not(ri
     assert lengths(await rig.submit("bb")) == [2]
 
 
+@pytest.mark.usefixtures("lost")
 async def test_a_device_that_fails_ends_the_service_for_all_who_wait() -> None:
     failed = asyncio.Event()
     rig = Rig(max_batch=FULL, on_failure=failed.set)
@@ -252,6 +253,15 @@ async def test_a_device_that_fails_ends_the_service_for_all_who_wait() -> None:
     await asyncio.wait_for(failed.wait(), 10)
     lane.open_all()
     await rig.scheduler.close()
+
+
+async def test_an_error_of_a_device_that_goes_on_is_its_batchs_alone(rig: Rig) -> None:
+    lane_of(rig).open_all()
+
+    (failed, *_) = (await rig.submit("lost", *named("a", 3))).outputs
+
+    assert isinstance(failed, ItemFailure)
+    assert lengths(await rig.submit("bb")) == [2]
 
 
 async def test_a_device_that_does_not_come_back_ends_the_service() -> None:

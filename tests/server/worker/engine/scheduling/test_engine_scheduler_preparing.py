@@ -6,6 +6,7 @@ import asyncio
 import threading
 import types
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from tectum.v1 import errors_pb2
 from tectum_core.predictor import Predictor
 from tectum_core.preprocess import ImagePreprocessing
 from tectum_core.tokenizer import EncodedText
+from tectum_server.worker.engine.replay.recording import Recorder, read_recording
 from tectum_server.worker.jobs import EmbedImages, Item, ItemFailure, ItemOutput, Job, JobResult
 from tectum_server.worker.jobs import Priority as P
 
@@ -69,8 +71,8 @@ class SeeingPredictor(GatedPredictor):
 class Seeing(Rig):
     """A scheduler before a predictor that sees."""
 
-    def __init__(self, max_batch: int = 32) -> None:
-        super().__init__(max_batch=max_batch)
+    def __init__(self, max_batch: int = 32, recorder: Recorder | None = None) -> None:
+        super().__init__(max_batch=max_batch, recorder=recorder)
         self.sees = SeeingPredictor(self.clock)
         self.predictor = self.sees
 
@@ -131,6 +133,17 @@ async def test_what_has_the_models_size_is_not_prepared(rig: Seeing) -> None:
 
     assert seen(await rig.show(1, 2, side=SIDE)) == [1, 2]
     assert rig.sees.fits == []
+
+
+async def test_what_is_prepared_and_for_whom_is_recorded(tmp_path: Path) -> None:
+    rig = Seeing(recorder=Recorder(tmp_path / "arrivals.jsonl"))
+    rig.sees.open()
+    await rig.show(1)
+    await rig.end()
+
+    found = read_recording(tmp_path / "arrivals.jsonl")
+    assert [one.preparation for one in found.arrivals] == [("/".join(KIND), 1)]
+    assert [batch[:2] for batch in found.batches] == [("/".join(KIND), 1), ("/".join(KEY), 1)]
 
 
 async def test_control_is_prepared_before_bulk_that_came_first(rig: Seeing) -> None:
@@ -347,6 +360,7 @@ async def test_a_deadline_is_judged_with_what_preparing_takes(rig: Seeing) -> No
     assert seen(await rig.show(1, within=0.25)) == [1]
 
 
+@pytest.mark.usefixtures("lost")
 async def test_a_device_that_fails_while_it_prepares_ends_the_service(rig: Seeing) -> None:
     failure = await refusal(rig.show(DEVICE))
 

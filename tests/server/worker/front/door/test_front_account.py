@@ -2,17 +2,20 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.server.worker.asking import NO_IMAGE, images, options, similar
+from tests.server.worker.asking import NO_IMAGE, STRANGER, images, options, similar
 from tests.server.worker.frames import begin, frame
 from tests.server.worker.messages import floats
 from tests.server.worker.scripted import ScriptedEngine, zeros
-from tests.server.worker.serving import Camera, Fronted, until
+from tests.server.worker.serving import Caller, Camera, Fronted, until
 
-from tectum.v1 import model_pb2, stream_pb2
+from tectum.v1 import errors_pb2, model_pb2, stream_pb2
+from tectum_server.worker.failure import CODES, Failure, reason_name
 
 Setup = stream_pb2.StreamSetup
 
@@ -73,6 +76,48 @@ def test_a_stream_that_fails_after_its_setup_is_counted_with_its_model_and_prior
     Camera(front.client, asked).failed()
 
     assert counted(front) == {("full", "interactive", "FAILED_PRECONDITION"): 1}
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("number", sorted(CODES), ids=lambda number: reason_name(number))
+def test_what_is_refused_is_counted_and_what_is_wrong_of_itself_is_not(
+    front: Fronted, engine: ScriptedEngine, number: errors_pb2.ErrorReason.ValueType
+) -> None:
+    engine.answers(lambda _: Failure(number, "because"))
+    counted = {
+        "CREDENTIALS_INVALID",
+        "DEADLINE_INFEASIBLE",
+        "DEADLINE_UNREACHABLE",
+        "DRAINING",
+        "ENGINE_UNAVAILABLE",
+        "MESSAGE_TOO_LARGE",
+        "MODEL_LOADING",
+        "PERMISSION_MISSING",
+        "QUEUE_FULL",
+    }
+
+    name = front.client.refused("EmbedImages", images()).reason
+
+    found = front.metric("tectum_requests_refused_total", reason=name.lower())
+    assert found == (1 if name in counted else None)
+
+
+def test_who_has_no_credentials_is_counted_under_their_reason_alone(
+    fronted: Callable[..., Fronted], tokens: Path
+) -> None:
+    front = fronted(tokens=tokens)
+
+    for token in ("", STRANGER, "made up"):
+        caller = Caller(front.port, token)
+        caller.refused("EmbedImages", images())
+        caller.close()
+    Camera(front.client, Setup(embed=True)).failed()
+
+    (counter,) = (m for m in front.registry.collect() if m.name == "tectum_requests_refused")
+    found = {s.labels["reason"]: s.value for s in counter.samples if s.name.endswith("_total")}
+    assert found == {"credentials_invalid": 4}
 
 
 # ---------------------------------------------------------------- the log

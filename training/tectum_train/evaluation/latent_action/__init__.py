@@ -1,0 +1,1 @@
+"""Whether a latent action says how the hand moved, and only that."""

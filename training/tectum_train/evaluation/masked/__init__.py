@@ -1,0 +1,1 @@
+"""What was hidden, filled in: pictures, words, clips, actions, codes."""

@@ -1,0 +1,1 @@
+"""What every measure is made of: data, probes, controls, and what "better" means."""

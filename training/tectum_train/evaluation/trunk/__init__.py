@@ -1,0 +1,1 @@
+"""What a frozen trunk tells: of tasks, of sentences, of where the hand is, of what to do next."""
