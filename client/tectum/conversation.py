@@ -381,8 +381,10 @@ class Conversation:
         return InternalError(message, request_id=self.request_id)
 
     def broken_off(self) -> Unavailable:
-        """The error for a worker that ended the stream while a frame was on its way out."""
+        """The error for a worker that ended the stream while something was on its way out."""
         message = "the worker ended the stream while a frame was being sent; open it anew"
+        if self.ready is None:  # grpc.aio has lost the reason
+            message = "the worker refused the stream, and why was lost on the way; try again"
         return Unavailable(message, request_id=self.request_id)
 
     def unreadable(self, error: ValueError) -> InternalError:

@@ -133,6 +133,17 @@ async def test_a_worker_that_dies_is_unavailable_and_ends_sending(
             ended.send(frames(1)[0])
 
 
+def test_who_is_refused_and_not_told_why_is_told_that() -> None:
+    conversation = Conversation("a-1", 2**20)
+
+    before = conversation.broken_off()
+    conversation.hear(stream_pb2.StreamPerceptionResponse(ready=stream_pb2.StreamReady()))
+    after = conversation.broken_off()
+
+    assert "refused the stream" in str(before)
+    assert "while a frame was being sent" in str(after)
+
+
 def test_an_answer_out_of_turn_is_not_read() -> None:
     result = stream_pb2.StreamPerceptionResponse(result=stream_pb2.FrameResult(frame_id=1))
     ready = stream_pb2.StreamPerceptionResponse(ready=stream_pb2.StreamReady())
