@@ -222,10 +222,12 @@ async def test_an_engine_is_told_of_control_that_it_never_heard_of(
 ) -> None:
     rig, engine = held
 
+    unheard = engine.control_expected.is_set()
+
     rig.remote.expect_control()
 
-    async with asyncio.timeout(PATIENCE):
-        await engine.control_expected.wait()
+    assert not unheard
+    assert await asyncio.wait_for(engine.control_expected.wait(), PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["fault", "panic"])
