@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from tectum_cli.app import app
 from tectum_server.worker.serve import serve_inline
 from tectum_server.worker.settings import WorkerSettings
 
-__all__ = ["PATIENCE", "Running", "Worker", "free_port", "invoke", "run_without"]
+__all__ = ["PATIENCE", "Running", "Worker", "free_port", "gateway", "invoke", "run_without"]
 
 PATIENCE = 120.0
 """Seconds after which whoever waits has failed."""
@@ -164,6 +164,18 @@ class Worker:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(serve_inline(self._settings, self._stop, ready))
         self._loop.close()
+
+
+@contextmanager
+def gateway(repository: Path, model: str, folder: Path) -> Iterator[str]:
+    """The address of a gateway, whose worker serves a model; both are interrupted at the end."""
+    ports = {"--port": free_port(), "--gateway-port": free_port(), "--metrics-port": 0}
+    flags = [part for pair in ports.items() for part in pair]
+    with Running("up", "--repository", repository, "--model", model, *flags, folder=folder) as up:
+        up.until_it_says("serving; Ctrl-C ends it")
+        yield f"127.0.0.1:{ports['--gateway-port']}"
+        up.interrupt()
+        up.ended()
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.running import Running, free_port, invoke
+from tests.cli.running import Running, free_port, gateway, invoke
 
 from tectum import Client
 
@@ -180,18 +180,9 @@ def test_ctrl_c_ends_a_load_and_reports_it(worker: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_gateway_is_asked_over_rest(repository: Path, tmp_path: Path) -> None:
-    ports = {"--port": free_port(), "--gateway-port": free_port(), "--metrics-port": 0}
-    flags = [part for pair in ports.items() for part in pair]
-    address = f"127.0.0.1:{ports['--gateway-port']}"
-
-    with Running(
-        "up", "--repository", repository, "--model", "tiny", *flags, folder=tmp_path
-    ) as up:
-        up.until_it_says("serving; Ctrl-C ends it")
+    with gateway(repository, "tiny", tmp_path) as address:
         result = invoke("bench", "--gateway", address, *SHORT, "--ops", ALL, "--callers", 2)
         missing = invoke("bench", "--gateway", address, *SHORT, "--model", "huge")
-        up.interrupt()
-        up.ended()
 
     assert result.exit_code == 0, result.stderr
     assert re.search(r"of \d+ calls: \d+ answered$", result.output, re.MULTILINE), result.output

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tests.bundles import write_bare, write_full
-from tests.cli.running import Running, Worker, free_port, invoke
+from tests.cli.running import Worker, gateway, invoke
+from tests.silent_proxy import SilentProxy
 
 from tectum_cli.load.target import OPS
 from tectum_core.bundle import Repository
@@ -73,27 +74,21 @@ def test_frames_count_against_what_a_call_may_hold(
 
 
 def test_calls_take_turns_on_several_connections(full: str, tmp_path: Path) -> None:
-    found = told(tmp_path / "load.json", "--worker", full, "--connections", 3)
+    with SilentProxy(int(full.rpartition(":")[2])) as proxy:
+        found = told(tmp_path / "load.json", "--worker", proxy.address, "--connections", 3)
+        used = len(proxy.links)
 
+    assert used == 3
     assert found["outcomes"] == {"answered": found["calls"]}
 
 
 @pytest.mark.slow
 def test_a_gateway_is_asked_for_everything(everything: Path, tmp_path: Path) -> None:
-    ports = {"--port": free_port(), "--gateway-port": free_port(), "--metrics-port": 0}
-    flags = [part for pair in ports.items() for part in pair]
-    address = f"127.0.0.1:{ports['--gateway-port']}"
-
-    with Running(
-        "up", "--repository", everything, "--model", "full", *flags, folder=tmp_path
-    ) as up:
-        up.until_it_says("serving; Ctrl-C ends it")
+    with gateway(everything, "full", tmp_path) as address:
         found = {
             op: told(tmp_path / f"{op}.json", "--gateway", address, "--ops", op, "--batch", 2)
             for op in OPS
         }
-        up.interrupt()
-        up.ended()
 
     assert {op: one["outcomes"] for op, one in found.items()} == {
         op: {"answered": one["calls"]} for op, one in found.items()
