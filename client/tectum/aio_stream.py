@@ -13,19 +13,20 @@ from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import LOOK, StreamReady
+from tectum.conversation import LOOK
 from tectum.errors import ClientClosed, TectumError
 from tectum.failures import from_rpc
 from tectum.inbox import Inbox
 from tectum.inputs import Frame
 from tectum.opening import Opening
 from tectum.results import FrameResult
+from tectum.standing import Standing
 from tectum.v1 import stream_pb2
 
 _Request = stream_pb2.StreamPerceptionRequest
 
 
-class AsyncStream:
+class AsyncStream(Standing):
     """A live camera's stream: an async iterator over what became of its frames.
 
     Use it in an `async with` block, which waits for the worker to accept the stream and ends it
@@ -47,12 +48,11 @@ class AsyncStream:
         opening: Opening,
         frames: Iterable[Frame] | AsyncIterable[Frame] | None,
     ) -> None:
+        super().__init__(opening.conversation, Inbox(opening.conversation.slot.depth))
         self._rpcs = rpcs
         self._opening = opening
-        self._conversation = opening.conversation
         self._changed = asyncio.Event()
         self._patience = opening.patience
-        self._inbox = Inbox(self._conversation.slot.depth)
         self._heard = asyncio.Event()
         """Something was heard, or the stream is over."""
         self._ended = asyncio.Event()
@@ -63,32 +63,6 @@ class AsyncStream:
         self._rpc = self._begun()
         self._frames = frames
         self._feeding: asyncio.Task[None] | None = None
-
-    @property
-    def ready(self) -> StreamReady | None:
-        """The worker's acceptance. None: it has not been read yet."""
-        return self._conversation.ready
-
-    @property
-    def dropped(self) -> int:
-        """Frames replaced by newer ones before they left; they get no answer."""
-        return self._conversation.slot.dropped
-
-    @property
-    def lost(self) -> int:
-        """Frames that were under way whenever the stream was lost; they get no answer."""
-        return self._conversation.lost
-
-    @property
-    def unread(self) -> int:
-        """Answers that nobody took before newer ones came: who reads is slower than the camera."""
-        return self._inbox.unread
-
-    @property
-    def clock_offset(self) -> float | None:
-        """Seconds that the worker's clock is ahead of this one, as far as it was found out."""
-        best = self._conversation.clock.best
-        return None if best is None else best.offset
 
     def send(self, frame: Frame) -> int:
         """Let a frame wait to be sent, in place of the oldest if `depth` do; never waits.

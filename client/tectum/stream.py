@@ -10,16 +10,16 @@ from typing import Any, Self
 
 import grpc
 
-from tectum.conversation import StreamReady
 from tectum.hearing import Hearing
 from tectum.inputs import Frame
 from tectum.opening import Opening
 from tectum.outbox import Outbox
 from tectum.results import FrameResult
+from tectum.standing import Standing
 from tectum.starter import Starter
 
 
-class Stream:
+class Stream(Standing):
     """A live camera's stream: an iterator over what became of its frames.
 
     Use it in a `with` block, which waits for the worker to accept the stream and ends it on the
@@ -39,39 +39,13 @@ class Stream:
         frames: Iterable[Frame] | None,
         starter: Starter,
     ) -> None:
-        self._conversation = opening.conversation
         self._outbox = Outbox(rpcs, opening, starter)
         self._hearing = Hearing(self._outbox, opening, frames)
+        super().__init__(opening.conversation, self._hearing.inbox)
         self._outbox.begin()
         # No thread that sends, hears or feeds holds the stream, so that one that is simply
         # dropped is collected, and ends.
         weakref.finalize(self, self._outbox.hang_up)
-
-    @property
-    def ready(self) -> StreamReady | None:
-        """The worker's acceptance. None: it has not been read yet."""
-        return self._conversation.ready
-
-    @property
-    def dropped(self) -> int:
-        """Frames replaced by newer ones before they left; they get no answer."""
-        return self._conversation.slot.dropped
-
-    @property
-    def lost(self) -> int:
-        """Frames that were under way whenever the stream was lost; they get no answer."""
-        return self._conversation.lost
-
-    @property
-    def unread(self) -> int:
-        """Answers that nobody took before newer ones came: who reads is slower than the camera."""
-        return self._hearing.inbox.unread
-
-    @property
-    def clock_offset(self) -> float | None:
-        """Seconds that the worker's clock is ahead of this one, as far as it was found out."""
-        best = self._conversation.clock.best
-        return None if best is None else best.offset
 
     def send(self, frame: Frame) -> int:
         """Let a frame wait to be sent, in place of the oldest if `depth` do; never blocks.
