@@ -1,8 +1,9 @@
 """How numbers are made: what float32 means in this process, and what trunks may compute in instead.
 
 A trunk's blocks are nearly all of what a model costs. They alone run in a narrower type or
-compiled, on float32 in and float32 out; embeddings, norms about them, heads, quantisers and
-decoders are float32 and eager throughout.
+compiled, on float32 in and float32 out, and beside them in bfloat16 the one product that patches
+are embedded by; other embeddings, norms about the blocks, heads, quantisers and decoders are
+float32 and eager throughout.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ REFERENCE = Numerics()
 
 
 def accelerate(model: PerceptionModel, numerics: Numerics) -> PerceptionModel:
-    """The model with its trunks' blocks in these numerics; `model` itself for the reference.
+    """The model with its trunks in these numerics; `model` itself for the reference.
 
-    Whatever else it has is `model`'s own, which stays as it is; so do blocks in float32.
+    Whatever else it has than narrower weights is `model`'s own, which stays as it is.
 
     Raises:
         ImportError: int8 without torchao.
@@ -67,6 +68,8 @@ def accelerate(model: PerceptionModel, numerics: Numerics) -> PerceptionModel:
         if trunk is not None:
             length = trunk.config.patches + trunk.prefix
             trunk.transformer = _Blocks(trunk.transformer, numerics, length)
+            if numerics.precision == "bfloat16" and isinstance(trunk.embed, nn.Linear):
+                trunk.embed = _Bfloat16Linear(trunk.embed)
     if fast.text is not None:
         length = fast.text.config.max_tokens
         fast.text.transformer = _Blocks(fast.text.transformer, numerics, length)
@@ -125,6 +128,24 @@ class _Blocks(Transformer):
     def last_attention(self, x: Tensor, queries: int) -> Tensor:
         """As the reference's."""
         return super().last_attention(x.to(self._type), queries).to(x.dtype)
+
+
+class _Bfloat16Linear(nn.Linear):
+    """A linear layer in bfloat16, on float32 in and float32 out.
+
+    Normalised pixels have eight bits to begin with, and what they become is read by blocks that
+    keep as many.
+    """
+
+    def __init__(self, reference: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = reference.in_features, reference.out_features
+        narrow = copy.deepcopy(reference).to(torch.bfloat16)
+        self.weight, self.bias = narrow.weight, narrow.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the reference's."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 def _own(blocks: Transformer) -> Callable[[Tensor, Tensor | None, bool], Tensor]:

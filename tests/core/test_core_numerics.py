@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.bundles import clip, picture
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from tectum_core.bundle import Bundle
@@ -25,6 +26,7 @@ from tectum_core.numerics import REFERENCE, Numerics, accelerate, release
 from tectum_core.predictor import Predictor
 
 NARROW = [Numerics("bfloat16"), Numerics("int8")]
+EMBEDS_PATCHES = ("vision.embed.", "video.embed.")
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def test_the_reference_is_the_model_itself(read: Bundle) -> None:
 
 
 @pytest.mark.parametrize("numerics", [*NARROW, Numerics(compiled=True)], ids=str)
-def test_all_but_the_trunks_blocks_is_shared_and_float32(read: Bundle, numerics: Numerics) -> None:
+def test_all_but_the_trunks_is_shared_and_float32(read: Bundle, numerics: Numerics) -> None:
     before = {name: tensor.clone() for name, tensor in read.model.state_dict().items()}
 
     fast = accelerate(read.model, numerics)
@@ -101,6 +103,7 @@ def test_all_but_the_trunks_blocks_is_shared_and_float32(read: Bundle, numerics:
         name: tensor.data_ptr()
         for name, tensor in fast.named_parameters()
         if "transformer.blocks" not in name
+        and not (numerics.precision == "bfloat16" and name.startswith(EMBEDS_PATCHES))
     }
     assert others
     assert all(own[name] == place for name, place in others.items())
@@ -112,6 +115,21 @@ def test_spaces_are_those_of_the_weights_as_they_were_read(
     read: Bundle, full: Predictor, numerics: Numerics
 ) -> None:
     assert Predictor(read, numerics=numerics).bundle.spaces == full.bundle.spaces
+
+
+def test_patches_are_embedded_in_bfloat16_and_leave_in_float32(read: Bundle) -> None:
+    fast = accelerate(read.model, Numerics("bfloat16"))
+    embed, own = fast.vision.embed, read.model.vision.embed
+    assert isinstance(embed, nn.Linear)
+    assert isinstance(own, nn.Linear)
+    patches = torch.randn(3, own.in_features, generator=torch.Generator().manual_seed(0))
+
+    found, wanted = embed(patches), own(patches)
+
+    assert {tensor.dtype for tensor in embed.parameters()} == {torch.bfloat16}
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, wanted)
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
 
 
 def test_half_of_the_blocks_memory_is_enough_for_bfloat16(read: Bundle) -> None:
