@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gates_compared import read_costs
 from gates_planning import Planned, read_planned
 from gates_rows import ROWS, Row, named
 from gates_run import (
@@ -31,25 +32,25 @@ from gates_run import (
     missing_data,
     wanted,
 )
-from gates_table import SEEDS, Results, numbers, table
+from gates_table import numbers, table
+from gates_verdicts import SEEDS, Results
 from tectum_train.engine.progress import say
 
 REPORT = Path("benchmarks/results/objectives.md")
+MINUTES = Path("benchmarks/results/minutes.md")
 
 
 def report(results: Results, planned: Planned | None = None, now: str | None = None) -> str:
     """The whole file; the arguments are `table`'s."""
     runs = list(results.values())
     dates = sorted({run.date for run in runs})
-    commits = sorted({commit for run in runs for commit in run.commits.split(", ")})
-    measurers = sorted({run.measured_by for run in runs})
     machines = sorted({f"{run.machine}; {run.threads} threads" for run in runs})
     heading = (
-        f"# Objectives\n\n{' / '.join(machines)}. Trained by {', '.join(commits)}; measured by "
-        f"{', '.join(measurers)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}. "
+        f"# Objectives\n\n{' / '.join(machines)}; "
+        f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, commits on each row's page. "
         "`make gates`\n"
     )
-    return f"{heading}\n{table(ROWS, results, planned, now)}"
+    return f"{heading}\n{table(ROWS, results, planned, now, read_costs(MINUTES))}"
 
 
 def gather(places: Places) -> Results:

@@ -132,7 +132,7 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
             it is not asked.
     """
     if planned is None:
-        return f"| {NAME} |  |  | not measured |"
+        return f"| {NAME} |  | not measured |"
     planner, *others = planned.arms
     rule = _RULE.format(controls=", ".join(one.arm for one in others if one.verdict))
     verdict, run = f"{planned.verdict}, of one bundle", planned.trained
@@ -143,7 +143,7 @@ def planned_line(planned: Planned | None, now: str | None = None) -> str:
     failed = [one.arm for one in others if one.verdict == "FAIL"]
     found = f"centimetres from the goal at the end: {_interval(planner)}"
     against = f" ✗ against {', '.join(failed)}" if failed else ""
-    return f"| [{NAME}](gates/{NAME}.md) | {rule} | {found}{against} | {verdict} |"
+    return f"| [{NAME}](gates/{NAME}.md) | {found}{against}: {rule} | {verdict} |"
 
 
 def told(trained: Training | None) -> str:

@@ -5,8 +5,9 @@ To add an objective, add a row: a recipe, what of it is changed, and rules over 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gates_notes import NOTES, TRIED
 from gates_rules import Above, Beside, Beyond, Own, Rising, Rule, Shown, Times
 from gates_tasks import ALONE, MIXES, OBJECTIVES, SHARES
 from tectum_train.evaluation import gates, gates_trunk
@@ -42,8 +43,10 @@ class Row:
     """Where a gate is another than OBJECTIVES.md's words, or does not say all they ask, and why."""
     family: str = ""
     """`contrastive` or `masked`, for the comparison of the two on one architecture."""
+    labels: str = "none"
+    """What its recipe reads beside pictures, for that comparison."""
     tried: str = ""
-    """What was tried, where it does not pass."""
+    """What was tried, and what was judged before, where it does not pass or did not at first."""
 
     @property
     def probed(self) -> bool:
@@ -70,41 +73,13 @@ _FIVE = (
     Shown(NEIGHBOURS),
     *_PROBES,
 )
-_PAIRS = (
-    "R@1 within same-scene pairs is shown and no gate: here 5 × chance is asked; ≥ 0.70 within "
-    "pairs is asked of tectum-tiny, which learns from six objectives and three times as many "
-    "samples. Tasks that undo each other begin as the other ends, so a frame hardly says by what "
-    "the scene looks like which of the two it is of (docs/decisions/0003)"
-)
 _APART = Own(f"{TRUNK}, spread", gates_trunk.SPREAD_RULE)
 _KNN = (Own(NEIGHBOURS, gates_trunk.FEATURES_RULE), _APART, *_PROBES)
 _FILLED = Own("masked image, error", gates.IMAGE_RULE)
 _ACTIONS_FILLED = Own("masked actions", gates.HIDDEN_ACTIONS_RULE)
-_VIEWS = (
-    "milder views (area from 0.6, colour 0.2, no grey), 130 steps of 64: neighbours 0.13; 500 "
-    "steps, judged, seed 0: 0.55; on the episodes that recipes are chosen on (PCA-256 0.51) 500 "
-    "steps 0.57, 650 (chosen) 0.63"
-)
-_QUEUES = (
-    "on the episodes that recipes are chosen on (neighbours; standardised pixels 0.50, simclr "
-    "0.57), 300 steps each: a queue of 2,048 of 12 whole episodes 0.48; of 768 0.54, but vectors "
-    "within 0.04 of their length; so KoLeo 0.01 (0.53, 0.12; chosen), 0.1 0.44, 0.003 and 450 "
-    "steps 0.48; a queue of 192 0.48; momentum 0.95 0.51; temperature 0.1 0.49; twice the batch "
-    "0.49, twice the learning rate 0.53; a class token 0.51; no BatchNorm 0.32; version 3 0.44. "
-    "Chosen, 700 steps: 0.54 (spread 0.35); 900, and half as many frames of twice as many episodes "
-    "in the queue: 0.61 (0.72), as fewer of its keys are the same moment's"
-)
-_TEACHERS = (
-    "on the episodes that recipes are chosen on (neighbours; standardised pixels 0.51), 300 steps: "
-    "patches hidden, at a weight of 0.1, and momentum 0.95 0.44, 0.8 0.48, 0.9 and twice the "
-    "learning rate 0.47; the paper's centre, 512 prototypes and momentum 0.99 0.12, its teacher "
-    "sure of nothing (6.23 of 6.24 nats); no patches hidden, momentum 0.9, no KoLeo 0.505; 0.8 and "
-    "KoLeo 0.05 0.50, and with 450 steps 0.57 (chosen)"
-)
 
 _PLAIN = ("model.vision.stem=null",)
 _COMPARED = (Shown(NEIGHBOURS), *_PROBES)
-_ALIKE = "for the closing table alone: the trunk of mae, which has no convolutions before it"
 _AHEAD = range(1, 5)
 _FORESEEN = (
     Beyond("among its clip's, accuracy", ("chance", "random-init twin")),
@@ -113,17 +88,20 @@ _FORESEEN = (
 )
 
 _CONTRASTIVE = (
-    Row("clip", "clip-small", _FIVE, note=_PAIRS),
-    Row("clip-plain", "clip-small", _COMPARED, _PLAIN, note=_ALIKE, family="contrastive"),
-    Row("siglip", "siglip-small", _FIVE, note=_PAIRS),
-    Row("simclr", "simclr-small", _KNN, tried=_VIEWS),
-    Row("simclr-plain", "simclr-small", _COMPARED, _PLAIN, note=_ALIKE, family="contrastive"),
-    Row("moco", "moco-small", _KNN, tried=_QUEUES),
+    Row("clip", "clip-small", _FIVE),
+    Row(
+        *("clip-plain", "clip-small", _COMPARED, _PLAIN),
+        family="contrastive",
+        labels="task, instruction",
+    ),
+    Row("siglip", "siglip-small", _FIVE),
+    Row("simclr", "simclr-small", _KNN),
+    Row("simclr-plain", "simclr-small", _COMPARED, _PLAIN, family="contrastive"),
+    Row("moco", "moco-small", _KNN),
     Row(
         "cpc",
         "cpc-small",
         (*_FORESEEN, Shown("among all clips', accuracy"), Shown(NEIGHBOURS), *_PROBES),
-        note="negatives are of the same clip alone; those of other episodes too: cpc-both",
     ),
     Row(
         "cpc-both",
@@ -135,8 +113,6 @@ _CONTRASTIVE = (
             *_PROBES,
         ),
         ("objectives.cpc.negatives=both",),
-        note="among all clips' frames nothing is a gate: which clip it is, is told by the scene, "
-        "and what cannot tell moments of one clip apart finds it as well",
     ),
     Row(
         "r3m",
@@ -151,9 +127,6 @@ _CONTRASTIVE = (
             Shown(_FEW_TASKS),
             Shown(_DENSE),
         ),
-        note="the frozen-feature policy is a ridge regression to the actions that were recorded, "
-        "on held-out episodes; it acts in no simulator. Of rewards the errors are those of as many "
-        "yes's and no's as there are episodes",
     ),
 )
 
@@ -162,14 +135,7 @@ _KNOWS = Beyond(_FEW_TASKS, ("random init",))
 _MASK = "objectives.masked_image.mask={kind: %s}"
 
 
-_HINTS = (
-    "half of what is shown drawn from all, judged, seed 0: 0.133 beside random init's 0.131 (2 SE "
-    "0.017); three quarters of it (chosen), on the episodes that recipes are chosen on: 0.154 "
-    "beside 0.136"
-)
-
-
-def _masks(name: str, mask: str, tried: str = "") -> Row:
+def _masks(name: str, mask: str) -> Row:
     """MAE with another kind of masks, on the probe that MAE with random ones is held to."""
     rules = (
         _KNOWS,
@@ -178,7 +144,7 @@ def _masks(name: str, mask: str, tried: str = "") -> Row:
         Shown(_POLICY),
         Shown("masked image, error"),
     )
-    return Row(name, "mae-small", rules, (_MASK % mask,), tried=tried, family="masked")
+    return Row(name, "mae-small", rules, (_MASK % mask,), family="masked")
 
 
 _CLIP = "frozen clip trunk"
@@ -190,15 +156,11 @@ _MASKED = (
         "mae",
         "mae-small",
         (_FILLED, _KNOWS, Shown(NEIGHBOURS), *_PROBES),
-        note="OBJECTIVES.md asks for few-label and dense probes. Few labels are gated against "
-        "random init alone: raw pixels (PCA-256) have told more by them. The dense probe is shown "
-        "and no gate: tokens of random weights have told as well where the hand is, and raw pixels "
-        "better (docs/decisions/0005)",
         family="masked",
     ),
     _masks("mae-block", "block"),
     _masks("mae-importance", "importance, source: change"),
-    _masks("mae-attention", "importance, source: attention, hint: 0.75", tried=_HINTS),
+    _masks("mae-attention", "importance, source: attention, hint: 0.75"),
     Row(
         "image-tokenizer",
         "image-tokenizer-small",
@@ -224,25 +186,19 @@ _MASKED = (
             Beside(_CLIP_TASK, "video-mae-random", 0.95),
             *_CLIPS,
         ),
-        note="OBJECTIVES.md's words are 'beats copy-neighbour-frame'. By these the row fails: "
-        "copying the hidden tubelet from the neighbouring frames costs less. Under tubes no frame "
-        "shows what is hidden, so that copy reads what the model may not; gated is copying what is "
-        "visible, which is little to beat, and the probe above random weights "
-        "(docs/decisions/0005)",
     ),
     Row(
         "video-mae-random",
         "video-mae-small",
         (Shown("masked clip"), *_CLIPS),
         ("objectives.video_mae.mask={kind: random}",),
-        note="what video-mae's tubes are held to, by the same probe; its error is under tubes, "
-        "which it has not learnt with",
     ),
     Row(
         "mim-text",
         "mim-text-small",
         (Own("told its instruction", gates.IMAGE_TOLD_RULE), Shown(NEIGHBOURS), *_PROBES),
         family="masked",
+        labels="instruction",
     ),
     Row(
         "mlm",
@@ -305,9 +261,6 @@ _PREDICTIVE = (
             Own("next frame's trunk tokens", gates.TOKENS_RULE),
             *(_FEW, *_MORE, LABELLED),
         ),
-        note="the error is of the trunk's tokens, of which a copy's 0.35 was not asked, and "
-        "nothing is painted that could be carried into another scene. The trunk it begins with "
-        "has learnt from action labels among others: latent-action, -vq and -fsq have seen none",
     ),
     Row(
         "world-model",
@@ -328,14 +281,11 @@ _PREDICTIVE = (
             Shown(NEIGHBOURS),
         ),
         ("trunk=null", "objectives.world_model.encoder=trained"),
-        note="the trap that OBJECTIVES.md names: a trunk that learns from what it predicts may "
-        "make all frames one. Latents have a mean square of 1, so their spread is at most 1",
     ),
     Row(
         "dino",
         "dino-small",
         (*_KNN, Own("teacher's entropy", gates_trunk.TEACHER_RULE)),
-        tried=_TEACHERS,
     ),
     Row(CEILING, "supervised-small", _KNN),
 )
@@ -352,7 +302,10 @@ _TOGETHER = tuple(
     Row(name, "multi-task-small", rules, changes) for name, (rules, changes) in MIXES.items()
 )
 
-ROWS = (*_CONTRASTIVE, *_MASKED, *_PREDICTIVE, *_ALONE, *_SHARES, *_TOGETHER)
+ROWS = tuple(
+    replace(row, note=NOTES.get(row.name, ""), tried=TRIED.get(row.name, ""))
+    for row in (*_CONTRASTIVE, *_MASKED, *_PREDICTIVE, *_ALONE, *_SHARES, *_TOGETHER)
+)
 
 
 def named(name: str) -> Row:

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from statistics import mean, stdev
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
 
+from gates_compared import Cost, compared, spread
 from gates_planning import AFTER, Planned, planned_line, planned_section
 from gates_planning import NAME as PLANNING
-from gates_rows import CEILING, LINEAR, NEIGHBOURS, TRUNK, Row
-from gates_rules import Beside, Line, Shown, Unmeasured, find, holds
+from gates_rows import CEILING, Row
+from gates_rules import Line, Shown, holds
 from gates_run import Found
-from tectum_train.evaluation.measuring.probes import EDITION
+from gates_verdicts import SEEDS, Results, judge, judged, runs_of
 
-__all__ = ["SEEDS", "Results", "compared", "judged", "numbers", "table"]
-
-SEEDS = (0, 1, 2)
-Results = Mapping[tuple[str, int], Found]
-"""Finished runs by row and seed."""
+__all__ = ["numbers", "table"]
 
 _RULE = (
     f"Each row is {len(SEEDS)} runs of a recipe, seeds {', '.join(map(str, SEEDS))}; PASS: in "
-    "every one of them every gate of the row holds. Numbers are means over the runs there are, ± "
-    "the standard deviation. FAIL, with fewer runs: one gate does not hold, so it cannot pass. "
-    "✗: a gate on this number does not hold, in so many of the runs. To "
-    "be measured again (`make gates REMEASURE=1`) is what was judged by another rule than today's, "
-    "or by other probes of frozen features. "
-    "A run is another one if its recipe, data or trunk is; code that has changed since makes none, "
-    "and the commits are named above. "
-    "Measured by the last checkpoint on episodes of their own (`make judged`), on which nothing "
-    "was chosen: places, sentences and looks that no training episode has, twice as many as "
-    "recipes were tried on. Two standard errors (2 SE) are of the paired difference to a control, "
-    "what is of one episode varying together.\n\n"
-    "What each number stands beside, and what else was measured, is behind the row's name: the "
-    "controls, and of a frozen trunk, where it was trained, what the one of "
-    f"`{CEILING}` has with the same seed. What is in italics there says where a gate is not what "
-    "OBJECTIVES.md's words are, and why. Minutes are of training, then of evaluation where it was "
-    "timed: on the wall, beside whatever else the machine did, and of its processors."
+    "every one of them every gate of the row holds. Behind a number stands what it is held to. "
+    "Numbers are means over the runs there are, ± the standard deviation. FAIL, with fewer runs: "
+    "one gate does not hold, so it cannot pass. ✗: a gate on this number does not hold, in so many "
+    "of the runs. †: a gate is not in every way what OBJECTIVES.md's words are; the row's page, "
+    "behind its name, says where and why. To be measured again (`make gates REMEASURE=1`) is what "
+    "was judged by another rule than today's, or by other probes of frozen features. A run is "
+    "another one if its recipe, data or trunk is; code that has changed since makes none, and each "
+    "page names the commits.\n\n"
+    "Measured by the last checkpoint on episodes of their own (`make judged`), twice as many as "
+    "recipes are chosen on, in looks that no other episode has. Their places and sentences no "
+    "training episode has; those are the ones that recipes are chosen on, too. No setting was "
+    "chosen on the judged episodes. But where a recipe failed on them, other settings were tried "
+    "on the others, and what was best there was judged anew: how often, and what, the row's page "
+    "says under *tried*. Two standard errors (2 SE) are of the paired difference to a control, "
+    "what is of one episode varying together. What another draw of random weights or of the few "
+    "labels would change they do not hold; each seed has draws of its own.\n\n"
+    "A page has a row's controls, on how much each number was measured, and of a frozen trunk, "
+    f"where it was trained, what the one of `{CEILING}` has with the same seed. Minutes are of "
+    "training, then of evaluation where it was timed: on the wall, beside whatever else the "
+    "machine did, and of its processors.\n\n"
+    "Words: *trunk*, the vision transformer as training has left it, *frozen*, for nothing of it "
+    "is changed when it is asked; *neighbours*, a frame's task by the most like frames of labelled "
+    "episodes; *spread*, how far a trunk's vectors lie from their mean, 0 if all pictures look "
+    "alike to it; *R@1*, how often the first answer is right; *nats*, surprise, by natural "
+    "logarithms; *twin*, the same network with random weights; *Δm*, over the tasks of a mix the "
+    "mean relative gain on each learnt alone."
 )
 
 
@@ -49,22 +56,25 @@ class _Told:
     controls: str
     gate: str
     """What it is held to, in words; empty: nothing."""
+    on: str = ""
+    """How much it was measured on."""
     failed: str = ""
     """In how many of the runs that does not hold; empty: in none."""
 
-
-@dataclass(frozen=True)
-class _Judged:
-    """One row's lines by seed, each number once, and what is missing for a verdict."""
-
-    lines: dict[int, list[Line]]
-    waits: str = ""
+    @property
+    def measured(self) -> str:
+        """What, and on how much."""
+        return f"{self.what} ({self.on})" if self.on else self.what
 
 
 def table(
-    rows: Sequence[Row], results: Results, planned: Planned | None = None, now: str | None = None
+    rows: Sequence[Row],
+    results: Results,
+    planned: Planned | None = None,
+    now: str | None = None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> str:
-    """The report's body: every row, then contrastive against masked.
+    """The report's body: rows with gates, the others, then contrastive against masked.
 
     Args:
         rows: in the table's order.
@@ -72,20 +82,20 @@ def table(
         planned: what planning over a world model came to, if it was tried.
         now: identity that the training of planning's bundle would have by recipe and data as they
             are; None: it is not asked.
+        costs: what samples cost, by row.
     """
     lines = [
         _RULE + "\n",
-        "| row | gate | found | verdict |",
-        "| --- | --- | --- | --- |",
+        "| row | found: what it is held to | verdict |",
+        "| --- | --- | --- |",
     ]
     for row in rows:
-        told = _told(row, results)
-        gated = "<br>".join(f"{one.what}: {one.value}{one.failed}" for one in told if one.gate)
-        name = f"[{row.name}](gates/{row.name}.md)" if told else row.name
-        lines.append(f"| {name} | {_gates(row)} | {gated} | {judged(row, results)} |")
+        if _gated(row):
+            lines.append(_line(row, results))
         if row.name == AFTER:
             lines.append(planned_line(planned, now))
-    return "\n".join([*lines, "", *compared(rows, results)]) + "\n"
+    lines += ["", *_others(rows, results), *compared(rows, results, costs or {})]
+    return "\n".join(lines) + "\n"
 
 
 def numbers(
@@ -98,187 +108,44 @@ def numbers(
     return {name: "\n".join(lines) for name, lines in told.items() if lines}
 
 
-def judged(row: Row, results: Results) -> str:
-    """PASS, FAIL, or what is missing for a verdict."""
-    runs, found = _runs(row, results), _judge(row, results)
-    if found.waits and runs:
-        return found.waits
-    failed = sum(any(line.passed is False for line in each) for each in found.lines.values())
-    if failed and len(runs) < len(SEEDS):
-        return f"FAIL ({failed} of {len(runs)} run)" + _tried(row)
-    if len(runs) < len(SEEDS):
-        return f"{len(runs)} of {len(SEEDS)} seeds" if runs else "not run"
-    verdicts = [
-        {line.what: line.passed for line in of_seed if line.passed is not None}
-        for of_seed in found.lines.values()
-    ]
-    if not any(verdicts):
-        return "reported"
-    if any(each.keys() != verdicts[0].keys() for each in verdicts):
-        return "not the same gates in every seed"
-    good = sum(all(each.values()) for each in verdicts)
-    if good == len(runs):
-        return "PASS"
-    return f"FAIL ({good} of {len(runs)} pass)" + _tried(row)
+def _gated(row: Row) -> bool:
+    return any(rule.words for rule in row.rules)
 
 
-def _tried(row: Row) -> str:
-    return f"; tried: {row.tried}" if row.tried else ""
+def _line(row: Row, results: Results) -> str:
+    """A row of the table; of one that was not run, what it will be held to."""
+    told = _told(row, results)
+    found = [f"{one.what} {one.value}{one.failed}: {one.gate}" for one in told if one.gate]
+    words = found or list(dict.fromkeys(rule.words for rule in row.rules if rule.words))
+    noted = " †" if row.note else ""
+    return f"| {_name(row, results)}{noted} | {'<br>'.join(words)} | {judged(row, results)} |"
 
 
-def compared(rows: Sequence[Row], results: Results) -> list[str]:
-    """Lines of the closing table: what a picture and a second of processor time give."""
-    lines = []
-    for row in rows:
-        runs = _runs(row, results)
-        try:
-            probes = [[find(run.measures, name) for name in (NEIGHBOURS, LINEAR)] for run in runs]
-        except Unmeasured:
-            continue
-        if not row.family or not runs or any(run.probes != EDITION for run in runs):
-            continue
-        shares = [_spread([both[i].value for both in probes]) for i in range(2)]
-        gains = [
-            60 * (both[1].value - both[1].controls["random init"]) * 100 / run.cpu_seconds
-            for run, both in zip(runs, probes, strict=True)
-        ]
-        pictures = runs[0].steps * runs[0].batch_size
-        rate = _spread([pictures / run.wall_seconds for run in runs], 0)
-        busy = _spread([pictures / run.cpu_seconds for run in runs], 0)
-        cells = (row.name, row.family, f"{pictures:,}", rate, busy, *shares, _spread(gains, 1))
-        lines.append(f"| {' | '.join(cells)} |")
-    if not lines:
-        return []
-    return [
-        "## Contrastive against masked\n",
-        "What the frozen trunk tells of a frame's task, and for how much: samples seen, samples a "
-        "second on the wall and of processor time, and by how many points a minute of processor "
-        "time raised the linear probe above random weights. All rows here have one trunk, a plain "
-        "transformer: clip-plain and simclr-plain are clip and simclr without convolutions. Rows "
-        "that are to be measured again are left out.\n",
-        "| row | family | samples | a second | a processor second | neighbours | linear probe | "
-        "points a processor minute |",
-        "| --- |" + " --- |" * 7,
-        *lines,
-        "",
-    ]
+def _name(row: Row, results: Results) -> str:
+    return f"[{row.name}](gates/{row.name}.md)" if runs_of(row, results) else row.name
 
 
-def _runs(row: Row, results: Results) -> list[Found]:
-    return [results[row.name, seed] for seed in SEEDS if (row.name, seed) in results]
-
-
-def _judge(row: Row, results: Results) -> _Judged:
-    """Every gate over every seed that there is; the first thing that is missing for a verdict."""
-    found, waits, held_to = dict[int, list[Line]](), list[str](), dict[tuple[str, str], Set[str]]()
-    for run in _runs(row, results):
-        others = {
-            name: results[name, run.seed].measures
-            for rule in row.rules
-            for name in rule.rows
-            if (name, run.seed) in results
-        }
-        if not run.judged:
-            waits.append(f"to be measured on the judged episodes: seed {run.seed}")
-        lines, ceiling = list[Line](), results.get((CEILING, run.seed))
-        for rule in row.rules:
-            if missing := [name for name in rule.rows if name not in others]:
-                if rule.words:  # else it is only shown beside them
-                    waits.append(f"waits for {', '.join(missing)}, seed {run.seed}")
-                continue
-            try:
-                asked = [run, *(results[name, run.seed] for name in rule.rows)]
-                lines += [
-                    _otherwise(replace(line, gate="" if line.passed is None else rule.words), asked)
-                    for line in rule.judge(run.measures, others)
-                ]
-            except Unmeasured as why:
-                waits.append(f"not measured: {why}")
-        waits += [_again(line.what, run.seed) for line in lines if line.outdated]
-        for line in (one for one in lines if one.passed is not None):
-            gated = line.what, line.gate
-            if line.controls.keys() != held_to.setdefault(gated, line.controls.keys()):
-                waits.append(_again(line.what, run.seed))
-        found[run.seed] = [_beside(line, run, ceiling) for line in _once(lines)]
-    for rule in row.rules:
-        if isinstance(rule, Beside):
-            _judge_together(rule, found)
-    return _Judged(found, waits[0] if waits else "")
-
-
-def _otherwise(line: Line, runs: Sequence[Found]) -> Line:
-    """Without its verdict, if frozen features were asked otherwise in one of these runs."""
-    older = any(run.probes != EDITION for run in runs)
-    if not (older and line.what.startswith("frozen")):
-        return line
-    return replace(line, passed=None, gate="", outdated=True)
-
-
-def _judge_together(rule: Beside, found: dict[int, list[Line]]) -> None:
-    """Write into each seed's line the verdict by the means of all."""
-    own = {
-        seed: line
-        for seed, lines in found.items()
-        for line in lines
-        if holds(line.what, rule.measure) and f"{rule.row}'s" in line.controls
-    }
-    if not own:
-        return
-    good = rule.holds(list(own.values()))
-    for seed, line in own.items():
-        gate = "; ".join(part for part in (line.gate, rule.words) if part)
-        judged = replace(line, passed=good and line.passed is not False, gate=gate)
-        found[seed] = [judged if one is line else one for one in found[seed]]
-
-
-def _again(what: str, seed: int) -> str:
-    return f"to be measured again: {what}, seed {seed}, was judged otherwise"
-
-
-def _once(lines: Sequence[Line]) -> list[Line]:
-    """Each number once, with all that it is compared to; it passes if every gate on it does."""
-    merged = dict[str, Line]()
-    for line in lines:
-        first = merged.setdefault(line.what, line)
-        verdicts = [one.passed for one in (first, line) if one.passed is not None]
-        merged[line.what] = replace(
-            first,
-            controls={**line.controls, **first.controls},
-            errors={**line.errors, **first.errors},
-            passed=all(verdicts) if verdicts else None,
-            gate="; ".join(dict.fromkeys(one.gate for one in (first, line) if one.gate)),
-        )
-    return list(merged.values())
-
-
-def _beside(line: Line, run: Found, ceiling: Found | None) -> Line:
-    """With the ceiling's number among the controls: what labels teach a trunk to tell."""
-    same_probes = ceiling is not None and ceiling.probes == run.probes
-    if ceiling is None or not same_probes or run.row == CEILING or not line.what.startswith(TRUNK):
-        return line
-    same = {one.name: one.value for one in ceiling.measures}
-    told = {f"{CEILING}'s": same[line.what]} if line.what in same else {}
-    return replace(line, controls={**line.controls, **told})
-
-
-def _gates(row: Row) -> str:
-    """What is demanded, in words."""
-    return "<br>".join(dict.fromkeys(rule.words for rule in row.rules if rule.words))
+def _others(rows: Sequence[Row], results: Results) -> Iterator[str]:
+    """Rows that nothing is demanded of."""
+    told = [f"{_name(row, results)} ({judged(row, results)})" for row in rows if not _gated(row)]
+    if told:
+        yield f"Without a gate, for others to be held to or compared with: {', '.join(told)}.\n"
 
 
 def _section(row: Row, told: Sequence[_Told], results: Results) -> list[str]:
     """All that there is to say of a row, under its name; nothing of one that was not run."""
     if not told:
         return []
-    changes, runs = "".join(f", `{change}`" for change in row.changes), _runs(row, results)
+    changes, runs = "".join(f", `{change}`" for change in row.changes), runs_of(row, results)
     return [
         f"# {row.name}\n",
         f"`{row.recipe}`{changes}; {_minutes(runs)}. {_when(runs)}.\n",
-        *([f"*{row.note}*\n"] if row.note else []),
+        *([f"† {row.note}.\n"] if row.note else []),
+        *([f"*Tried*: {row.tried}.\n"] if row.tried else []),
         "| measured | found | beside | gate |",
         "| --- | --- | --- | --- |",
         *(
-            f"| {' | '.join((one.what, one.value + one.failed, one.controls, one.gate))} |"
+            f"| {one.measured} | {one.value}{one.failed} | {one.controls} | {one.gate} |"
             for one in told
         ),
         "",
@@ -288,9 +155,10 @@ def _section(row: Row, told: Sequence[_Told], results: Results) -> list[str]:
 def _told(row: Row, results: Results) -> list[_Told]:
     """Every number, mean ± spread over the seeds that have it, with its controls."""
     told, by_what = list[_Told](), dict[str, list[Line]]()
-    for of_seed in _judge(row, results).lines.values():
+    for of_seed in judge(row, results).lines.values():
         for line in of_seed:
             by_what.setdefault(line.what, []).append(line)
+    amounts = _amounts(runs_of(row, results))
     for what, same in by_what.items():
         names = dict.fromkeys(name for line in same for name in line.controls)
         each = {name: [o.controls[name] for o in same if name in o.controls] for name in names}
@@ -298,9 +166,10 @@ def _told(row: Row, results: Results) -> list[_Told]:
         told.append(
             _Told(
                 what,
-                f"**{_spread([line.value for line in same])}**",
+                f"**{spread([line.value for line in same])}**",
                 "; ".join(_control(name, values, same) for name, values in each.items()),
                 same[-1].gate,
+                amounts.get(what, ""),
                 f" ✗ {failed} of {len(same)}" if failed else "",
             )
         )
@@ -312,11 +181,16 @@ def _told(row: Row, results: Results) -> list[_Told]:
     return told + [_Told(name, "not measured", "", "") for name in missing if by_what]
 
 
+def _amounts(runs: Sequence[Found]) -> dict[str, str]:
+    """How much each number was measured on, where the last run says it."""
+    return {one.name: one.on for one in (runs[-1].measures if runs else ())}
+
+
 def _control(name: str, values: Sequence[float], lines: Sequence[Line]) -> str:
     """A control's mean over the seeds, and how far from it chance alone may be."""
     errors = [line.errors[name] for line in lines if name in line.errors]
     apart = f" (2 SE {mean(errors):.3f})" if errors else ""
-    return f"{name} {_spread(values)}{apart}"
+    return f"{name} {spread(values)}{apart}"
 
 
 def _minutes(runs: Sequence[Found]) -> str:
@@ -337,11 +211,5 @@ def _when(runs: Sequence[Found]) -> str:
 
 
 def _wall_and_busy(seconds: Sequence[Sequence[float]]) -> str:
-    wall, busy = (_spread([both[i] / 60 for both in seconds], 1) for i in range(2))
+    wall, busy = (spread([both[i] / 60 for both in seconds], 1) for i in range(2))
     return f"{wall} (processors {busy})"
-
-
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"

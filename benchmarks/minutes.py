@@ -1,8 +1,9 @@
 """How long the small recipes take here: some steps of each, and what the rest would take.
 
 A run's first steps are left out, in which memory is found and nothing is warm; what is measured
-after training (`gates`' tables have it) and decoding, once a data set, is not in it. For a machine
-that does nothing else. Needs `make world wandering`, and for `beit-small` a run of
+after training (`gates`' tables have it) and decoding, once a data set, is not in it. Of the rows
+that objectives.md compares by what they cost it tells floating-point operations a sample, too. For
+a machine that does nothing else. Needs `make world wandering`, and for `beit-small` a run of
 image-tokenizer-small (`make gates ROW=image-tokenizer SEED=0`). Writes
 benchmarks/results/minutes.md.
 
@@ -15,18 +16,22 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from gates_rows import ROWS
+from gates_rows import ROWS, Row
 from gates_run import Places, recipe_of
 from machine import heading
+from tectum_train.engine.batches import BatchMaker
+from tectum_train.engine.building import build, open_samples
 from tectum_train.engine.progress import say
 from tectum_train.engine.run import train
 from tectum_train.recipe import Recipe, read_recipe
+from training_gpu import arithmetic
 
 RESULTS = Path(__file__).parent / "results" / "minutes.md"
 LEFT_OUT = 20
@@ -57,6 +62,43 @@ def recipes() -> Iterator[Recipe]:
         if row.recipe == f"{row.name}-small":
             yield recipe_of(row, 0, Places())
     yield read_recipe("tectum-tiny")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a sample of one row costs."""
+
+    row: str
+    rate: float
+    """Samples a second."""
+    gflop: float
+    """10⁹ floating-point operations, forwards and backwards."""
+
+
+def cost(row: Row, steps: int, folder: Path, console: Console) -> Cost:
+    """Take so many steps of a row, and count the operations of one.
+
+    Raises:
+        ValueError: its data are not there.
+    """
+    recipe = recipe_of(row, 0, Places())
+    one = taken(recipe, steps, folder / "steps", console)
+    samples = open_samples(recipe, "train", lambda *_: None)
+    run = build(recipe, samples, folder)
+    maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device("cpu"))
+    counted = arithmetic(recipe, maker.make(0), run.objective)
+    return Cost(row.name, one.batch * one.steps / one.minutes / 60, counted / 1e9)
+
+
+def costs(found: Sequence[Cost]) -> str:
+    """Below the table, what `gates_compared` reads."""
+    lines = [
+        "\nWhat samples of the rows cost that objectives.md compares.\n",
+        "| row | samples a second | 10⁹ operations a sample |",
+        "| --- | --- | --- |",
+        *(f"| {one.row} | {one.rate:.0f} | {one.gflop:.3f} |" for one in found),
+    ]
+    return "\n".join(lines) + "\n" if found else ""
 
 
 def taken(recipe: Recipe, steps: int, folder: Path, console: Console) -> Taken:
@@ -97,18 +139,31 @@ def main() -> None:
     given = parser.parse_args()
     if given.steps <= LEFT_OUT or given.steps % LEFT_OUT:
         parser.error(f"--steps: found {given.steps}; allowed: 40, 60, 80 …")
-    console, found = Console(stderr=True), list[Taken]()
+    console, found, compared = Console(stderr=True), list[Taken](), list[Cost]()
+
+    def keep() -> None:  # an interrupt loses no more than what it came in
+        text = f"{heading('Minutes of the small recipes')}\n{table(found)}{costs(compared)}"
+        RESULTS.write_text(text, encoding="utf-8")
+
     for recipe in recipes():
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                found.append(taken(recipe, given.steps, Path(folder), console))
-            except ValueError as error:
-                say(console, f"{recipe.name} is left out: {error}")
-                continue
-        say(console, f"{recipe.name}: {found[-1].minutes:.1f} minutes")
-        report = f"{heading('Minutes of the small recipes')}\n{table(found)}"
-        RESULTS.write_text(report, encoding="utf-8")  # an interrupt loses no more than its recipe
-    print(table(found))
+        with tempfile.TemporaryDirectory() as folder, told(recipe.name, console):
+            found.append(taken(recipe, given.steps, Path(folder), console))
+            say(console, f"{recipe.name}: {found[-1].minutes:.1f} minutes")
+            keep()
+    for row in (one for one in ROWS if one.family):
+        with tempfile.TemporaryDirectory() as folder, told(row.name, console):
+            compared.append(cost(row, given.steps, Path(folder), console))
+            keep()
+    print(RESULTS.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def told(name: str, console: Console) -> Iterator[None]:
+    """What cannot be measured is left out, and why is said."""
+    try:
+        yield
+    except ValueError as error:
+        say(console, f"{name} is left out: {error}")
 
 
 if __name__ == "__main__":

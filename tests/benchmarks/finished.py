@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gates_run import Found
-from gates_table import Results
+from gates_verdicts import Results
 from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.evaluation.measuring.probes import EDITION
 

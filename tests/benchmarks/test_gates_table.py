@@ -12,7 +12,8 @@ from tests.checkout import ROOT
 from gates_planning import AFTER, NAME, Arm, Planned, Training, read_planned
 from gates_rows import CEILING, LINEAR, NEIGHBOURS, Row
 from gates_rules import Beside, Divided, Kept, Own, Shown, Task, Times
-from gates_table import SEEDS, Results, judged, numbers, table
+from gates_table import numbers, table
+from gates_verdicts import SEEDS, Results, judged
 from tectum_train.evaluation.measuring.measure import Measure
 from tectum_train.evaluation.measuring.probes import EDITION
 
@@ -141,6 +142,11 @@ def test_what_is_only_shown_beside_rows_that_were_not_run_voids_no_verdict() -> 
     assert judged(row, results) == "PASS"
     assert "alone for 1/1 of it 0.200" in said
     assert judged(row, {**runs("mix", 0.5), **runs("whole", 0.9)}) == "FAIL (1 of 1 run)"
+    older = {
+        key: replace(run, probes=EDITION - 1) for key, run in results.items() if key[0] != "half"
+    }
+    assert "alone for 1/1" not in whole([row], {**results, **older})
+    assert judged(row, {**results, **older}) == "PASS"
 
 
 def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
@@ -152,7 +158,7 @@ def test_what_is_shown_in_some_seeds_alone_is_the_mean_of_those() -> None:
     said = whole([row], {**runs("clip", 0.9, 0.9, 0.9), **one})
 
     assert "| painted | **2.000** |  |  |" in said
-    assert "| R@1: **0.900 ± 0.000** | PASS |" in said
+    assert "| R@1 **0.900 ± 0.000**: ≥ 5 × chance | PASS |" in said
 
 
 def test_numbers_are_there_while_a_verdict_waits() -> None:
@@ -162,7 +168,7 @@ def test_numbers_are_there_while_a_verdict_waits() -> None:
 
     assert "| R@1 | **0.500** | chance 0.100 |  |" in said
     assert (
-        "| [blocks](gates/blocks.md) | ≥ 0.95 × mae's, in the mean of the seeds |  | "
+        "| [blocks](gates/blocks.md) | ≥ 0.95 × mae's, in the mean of the seeds | "
         "waits for mae, seed 0 |" in said
     )
 
@@ -173,12 +179,13 @@ def test_a_number_stands_once_with_all_that_it_is_held_to_and_says_where_a_gate_
 
     said = whole([row], results)
 
-    assert said.count("R@1: **") == said.count("| R@1 |") == 1
+    assert said.count("R@1 **") == said.count("| R@1 |") == 1
     assert (
         "| R@1 | **0.600 ± 0.000** ✗ 3 of 3 | chance 0.100 ± 0.000; mae's 0.633 ± 0.115 | "
         "≥ 5 × chance; ≥ 1 × mae's, in the mean of the seeds |" in said
     )
-    assert "| R@1: **0.600 ± 0.000** ✗ 3 of 3 | FAIL (0 of 3 pass) |" in said
+    both = "≥ 5 × chance; ≥ 1 × mae's, in the mean of the seeds"
+    assert f"| R@1 **0.600 ± 0.000** ✗ 3 of 3: {both} | FAIL (0 of 3 pass) |" in said
 
 
 def test_a_rows_numbers_stand_under_its_recipe_its_changes_and_a_note() -> None:
@@ -189,13 +196,44 @@ def test_a_rows_numbers_stand_under_its_recipe_its_changes_and_a_note() -> None:
     assert section.startswith(
         "\n`clip-small`, `a=1`; minutes: training 2.0 (processors 1.0). seed 0: "
     )
-    assert "\n*not what was asked*\n" in section
+    assert "\n† not what was asked.\n" in section
+    assert "*Tried*" not in section
+    assert "| [clip](gates/clip.md) † | " in table([row], runs("clip", 0.9))
+    assert "| [clip](gates/clip.md) | " in table([CLIP], runs("clip", 0.9))
+
+
+def test_what_was_tried_stands_on_the_page_of_a_row_that_passes_too() -> None:
+    row = Row("clip", "clip-small", CLIP.rules, tried="twice as long: 0.41")
+    results = runs("clip", 0.9, 0.9, 0.9)
+
+    assert judged(row, results) == "PASS"
+    assert "\n*Tried*: twice as long: 0.41.\n" in numbers([row], results)["clip"]
+
+
+def test_on_how_much_a_number_was_measured_stands_beside_it_where_it_was_said() -> None:
+    measures = Measure("R@1", 0.9, {"chance": 0.1}, on="56 sentences"), Measure("R@5", 0.9)
+    row = Row("clip", "clip-small", (*CLIP.rules, Shown("R@5")))
+
+    page = numbers([row], {("clip", 0): found("clip", 0, *measures)})["clip"]
+
+    assert "| R@1 (56 sentences) | **0.900** |" in page
+    assert "| R@5 | **0.900** |" in page
+
+
+def test_rows_without_a_gate_are_named_below_the_others() -> None:
+    rows = [CLIP, Row("alone", "r", (Shown("R@1"),)), Row("third", "r", (Shown("R@1"),))]
+
+    said = table(rows, runs("alone", 0.1, 0.1, 0.1))
+
+    assert "[alone](gates/alone.md) (reported), third (not run)." in said
+    assert "| alone" not in said
+    assert "| [alone]" not in said
 
 
 def test_a_row_that_was_not_run_has_its_gate_alone() -> None:
     said = whole([CLIP], {})
 
-    assert "| clip | ≥ 5 × chance |  | not run |" in said
+    assert "| clip | ≥ 5 × chance | not run |" in said
     assert "## " not in said
     assert numbers([CLIP], {}) == {}
 
@@ -224,16 +262,15 @@ def test_planning_is_a_line_below_the_world_model_and_says_what_it_was_held_to()
     planned = Planned("m", "c0ffee", "2026-01-01", "b", {}, 40, 5.0, arms, "FAIL", run)
 
     said = whole([row], {}, planned)
-    above, line = said.splitlines()[6:8]
+    above, line = _below(said, AFTER)
 
     assert above.startswith(f"| {AFTER} |")
     assert line.startswith(
-        f"| [{NAME}](gates/{NAME}.md) | nearer to the goal at the end than random actions, "
-        "standing still:"
+        f"| [{NAME}](gates/{NAME}.md) | centimetres from the goal at the end: **16.7** "
+        "[14.3, 19.0] ✗ against standing still: nearer to the goal at the end than random "
+        "actions, standing still:"
     )
-    assert line.endswith(
-        "at the end: **16.7** [14.3, 19.0] ✗ against standing still | FAIL, of one bundle |"
-    )
+    assert line.endswith(" | FAIL, of one bundle |")
     assert "| what decides | centimetres from the goal at the end | within 5 cm |" in said
     assert "| world model | **16.7** [14.3, 19.0] | 3 of 40 |" in said
     assert "| standing still | **15.0** [13.9, 16.2] ✗ | 0 of 40 |" in said
@@ -248,7 +285,7 @@ def test_planning_is_stale_once_recipe_or_data_have_changed_and_says_of_which_se
     planned = replace(old, trained=longer)
 
     def line(planned: Planned, now: str | None) -> str:
-        return table([row], {}, planned, now).splitlines()[7]
+        return _below(table([row], {}, planned, now), AFTER)[1]
 
     assert line(planned, "one").endswith("| PASS, of one bundle |")
     assert (
@@ -277,7 +314,7 @@ def test_what_another_version_left_of_planning_is_not_measured(text: str, tmp_pa
 def test_planning_that_was_not_tried_says_so() -> None:
     table_ = table([Row(AFTER, "world-model-small", CLIP.rules)], {})
 
-    assert f"| {NAME} |  |  | not measured |" in table_.splitlines()
+    assert f"| {NAME} |  | not measured |" in table_.splitlines()
     assert NAME not in table([CLIP], {})
 
 
@@ -294,6 +331,13 @@ def test_what_planning_left_is_what_its_report_says() -> None:
     assert Planned.of(planned.as_json()) == planned
 
 
+def _below(said: str, row: str) -> tuple[str, str]:
+    """A row's line of the table, and the next one."""
+    lines = said.splitlines()
+    (at,) = (n for n, line in enumerate(lines) if line.startswith(f"| {row} |"))
+    return lines[at], lines[at + 1]
+
+
 def _interval(one: tuple[float, float, float]) -> str:
     return f"{one[0]:.1f} [{one[1]:.1f}, {one[2]:.1f}]"
 
@@ -306,9 +350,9 @@ def test_the_table_has_a_line_a_row_and_below_it_means_spreads_controls_and_gate
     lines = [one for one in said.splitlines() if one.startswith("| ")]
 
     assert lines == [
-        "| row | gate | found | verdict |",
-        "| --- | --- | --- | --- |",
-        "| [clip](gates/clip.md) | ≥ 5 × chance | R@1: **0.700 ± 0.141** | 2 of 3 seeds |",
+        "| row | found: what it is held to | verdict |",
+        "| --- | --- | --- |",
+        "| [clip](gates/clip.md) | R@1 **0.700 ± 0.141**: ≥ 5 × chance | 2 of 3 seeds |",
         "| measured | found | beside | gate |",
         "| --- | --- | --- | --- |",
         "| R@1 | **0.700 ± 0.141** | chance 0.100 ± 0.000 | ≥ 5 × chance |",
@@ -320,25 +364,10 @@ def test_evaluations_rule_is_told_in_its_own_words() -> None:
     results = {("mae", seed): found("mae", seed, own) for seed in SEEDS}
     row = Row("mae", "mae-small", (Own("masked image", "≤ 0.7"),))
 
-    assert "| [mae](gates/mae.md) | ≤ 0.7 | masked image: **0.600 ± 0.000** |" in whole(
+    assert "| [mae](gates/mae.md) | masked image **0.600 ± 0.000**: ≤ 0.7 |" in whole(
         [row], results
     )
-    assert "| mae | ≤ 0.7 |  | not run |" in table([row], {})
-
-
-def test_the_closing_table_says_what_the_probe_gained_for_a_minute_of_processor_time() -> None:
-    probes = Measure(NEIGHBOURS, 0.5, RANDOM), Measure(LINEAR, 0.6, RANDOM)
-    results = {("mae", 0): found("mae", 0, *probes, cpu=120.0)}
-    rows = [Row("mae", "mae-small", (), family="masked"), Row("dino", "dino-small", ())]
-
-    closing = table(rows, results).partition("## Contrastive against masked")[2]
-
-    assert "| mae | masked | 6,000 | 50 | 50 | 0.500 | 0.600 | 15.0 |" in closing
-    assert "dino" not in closing
-
-
-def test_without_a_family_there_is_no_closing_table() -> None:
-    assert "Contrastive against masked" not in table([CLIP], runs("clip", 0.6))
+    assert "| mae | ≤ 0.7 | not run |" in table([row], {})
 
 
 def test_a_frozen_trunk_stands_beside_what_labels_taught_one_where_that_was_run() -> None:
@@ -365,4 +394,6 @@ def test_the_ceiling_does_not_stand_beside_itself_nor_where_it_was_not_asked_the
 
     assert "supervised's" not in whole(rows, results)
     results[CEILING, 0] = found(CEILING, 0, Measure(LINEAR, 0.9))
+    elsewhere = {**results, (CEILING, 0): replace(results[CEILING, 0], judged="other")}
+    assert "supervised's" not in whole(rows, elsewhere)
     assert whole(rows, results).count("supervised's") == 1
