@@ -85,11 +85,14 @@ def masks(console: Console) -> Grid | None:
         if (made := opened(row, console)) is None:
             return None
         predictor, generator = made.predictor, Generator().manual_seed(0)
-        side, ratio = predictor.model.vision.config.grid, 0.75
+        side, decoder = predictor.model.vision.config.grid, predictor.config.model.pixel_decoder
+        if decoder is None:
+            return None
+        ratio = decoder.mask_ratio  # as each of them has learnt
         for index in made.frames(2):
             frame = made.test.frames[index]
             if row == "mae-block":
-                hidden = block_mask(side, side, 0.5, generator)
+                hidden = block_mask(side, side, ratio, generator)
             elif row == "mae-importance":
                 later = made.test.frames[index + 5].astype(np.float32)
                 change = np.abs(later - frame).mean(axis=-1)
@@ -132,13 +135,13 @@ def clips(console: Console) -> Grid | None:
     if (made := opened("video-mae", console)) is None:
         return None
     predictor, generator = made.predictor, Generator().manual_seed(0)
-    config = predictor.config.model.video
-    if config is None:
+    config, decoder = predictor.config.model.video, predictor.config.model.video_decoder
+    if config is None or decoder is None:
         return None
     interval = round((config.frame_interval or 0) * made.test.dataset.info.fps)
     (start,) = made.frames(1)
     clip = made.test.frames[start + interval * np.arange(config.frames)]
-    frame = random_mask(config.grid**2, 0.9, generator)
+    frame = random_mask(config.grid**2, decoder.mask_ratio, generator)
     hidden = tube_mask(config.steps, frame)
     filled = predictor.fill_clips([clip], hidden[None])
     shown = greyed(filled.seen[0], frame.reshape(config.grid, config.grid).numpy())

@@ -1,10 +1,12 @@
-"""How fast the field's large recipes train on this GPU, and that they learn.
+"""How fast the field's large recipes train on this GPU, and that their losses fall.
 
 Each row is a recipe of the package at its published size: steps on one batch that lies on the
 device (reading data is not measured), in the recipe's precision. MFU is the model's own arithmetic,
 counted by torch for one forward and backward pass, a second over what the card's data sheet
 promises in bfloat16; passes that GradCache makes again do not count. A short run on the embedded
-world beside it has its loss curve drawn. Writes benchmarks/results/training-gpu.md and the curves.
+world beside it has its loss curve drawn, at a learning rate as much smaller as the batch; whether
+an objective learns is `make gates`' to say. Writes benchmarks/results/training-gpu.md and the
+curves.
 
     make bench-gpu
 """
@@ -88,6 +90,8 @@ class Found:
 
 def recipe_of(row: Row, batch: int, steps: int, folder: Path) -> Recipe:
     """The row's recipe on the embedded world, short."""
+    published = read_recipe(row.recipe)
+    lr = published.optimiser.lr * min(1.0, batch / published.schedule.batch_size)
     micro = row.micro_batch if row.micro_batch and batch > row.micro_batch else None
     return read_recipe(
         row.recipe,
@@ -99,6 +103,7 @@ def recipe_of(row: Row, batch: int, steps: int, folder: Path) -> Recipe:
             f"schedule.micro_batch={'null' if micro is None else micro}",
             f"schedule.steps={steps}",
             f"schedule.warmup_steps={max(1, steps // 10)}",
+            f"optimiser.lr={lr}",
             f"output={folder / 'runs'}",
             *row.changes,
             *(f"{field}={max(1, round(share * steps))}" for field, share in row.rising),

@@ -54,8 +54,8 @@ def test_a_share_of_what_another_row_has_is_no_verdict_before_all_seeds_are_ther
     row = Row("tubes", "r", (FIVE_TIMES, Beside("R@1", "random", 0.95)))
     own, other = runs("tubes", 0.6, 0.6, 0.6), runs("random", 0.9, 0.9, 0.9)
 
-    assert judged(row, own | other) == "FAIL (0 of 3 pass)"
-    assert judged(row, {("tubes", 0): own["tubes", 0]} | other) == "1 of 3 seeds"
+    assert judged(row, {**own, **other}) == "FAIL (0 of 3 pass)"
+    assert judged(row, {("tubes", 0): own["tubes", 0], **other}) == "1 of 3 seeds"
 
 
 def test_a_row_waits_for_another_on_the_same_episodes() -> None:

@@ -52,3 +52,11 @@ def test_the_large_recipes_read_as_rows(row: Row, tmp_path: Path) -> None:
     assert recipe.schedule.batch_size == row.batch
     assert recipe.precision == "bfloat16"
     assert recipe.model.vision.image_size == 224
+
+
+def test_a_smaller_batch_has_as_much_smaller_a_learning_rate(tmp_path: Path) -> None:
+    (mae,) = (row for row in ROWS if row.name == "MAE ViT-B/16")
+
+    rates = [recipe_of(mae, batch, 10, tmp_path).optimiser.lr for batch in (8192, 4096, 512)]
+
+    assert rates == pytest.approx([2.4e-3, 2.4e-3, 3e-4])
