@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.training.tiny import batch, latent_action, model, tokenizer
 
@@ -36,3 +37,23 @@ def test_a_picture_that_one_step_hides_is_reached_by_another() -> None:
     found = unreached(network, objective, [batch(8, seed=seed) for seed in range(12)])
 
     assert "vision" not in found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_shown_however_seldom_is_reached(seed: int) -> None:
+    network = model()
+    config = MaskedActionConfig(image_share=1e-6, text_share=1e-6)
+    objective = objective_for(config, network, tokenizer())
+
+    found = unreached(network, objective, [batch(8, seed=seed)])
+
+    assert "vision" not in found
+    assert "fusion.from_text" not in found
+    assert config.image_share == config.text_share == 1e-6
+
+
+def test_what_is_never_shown_is_not_reached() -> None:
+    network = model()
+    objective = objective_for(MaskedActionConfig(image_share=0), network, tokenizer())
+
+    assert "vision" in unreached(network, objective, [batch(8)])
