@@ -36,11 +36,11 @@ def blended(picture: Picture, other: Picture | float, factor: float) -> Picture:
     return np.clip(factor * picture + (1 - factor) * other, 0, 1)
 
 
-def jittered(picture: Picture, brightness: float, contrast: float, saturation: float) -> Picture:
-    """Float64[3, H, W], changed as torchvision's ColorJitter does in this order."""
-    picture = blended(picture, 0.0, brightness)
-    picture = blended(picture, float((picture * GREY).sum(axis=0).mean()), contrast)
-    return blended(picture, (picture * GREY).sum(axis=0, keepdims=True), saturation)
+def jittered(clip: Picture, brightness: float, contrast: float, saturation: float) -> Picture:
+    """Float64[F, 3, H, W], changed as torchvision's ColorJitter changes one picture of them all."""
+    clip = blended(clip, 0.0, brightness)
+    clip = blended(clip, float((clip * GREY).sum(axis=1).mean()), contrast)
+    return blended(clip, (clip * GREY).sum(axis=1, keepdims=True), saturation)
 
 
 @given(st.floats(0.05, 1.0), st.integers(0, 2**63 - 1))
@@ -51,9 +51,18 @@ def test_brightness_contrast_and_saturation_are_the_papers(strength: float, seed
     changed = Colours(strength, hue=0.0).applied(given_, draws(seed))
 
     for row in range(SAMPLES):
-        for each in range(EACH):
-            expected = jittered(given_[row, each].double().numpy(), *factors[row])
-            assert np.abs(changed[row, each].numpy() - expected).max() < 1e-5
+        expected = jittered(given_[row].double().numpy(), *factors[row])
+        assert np.abs(changed[row].numpy() - expected).max() < 1e-5
+
+
+def test_what_comes_into_view_changes_nothing_of_what_stands_still() -> None:
+    still = frames()[:, :1].repeat(1, EACH, 1, 1, 1)
+    still[:, 1, :, :2, :2] = 1.0  # something bright is there in the later frame alone
+
+    changed = Colours(0.4, hue=0.1).applied(still, draws(3))
+
+    assert not torch.equal(changed, still)
+    torch.testing.assert_close(changed[:, 0, :, 2:], changed[:, 1, :, 2:])
 
 
 @pytest.mark.parametrize("level", [0.1, 0.5])
@@ -135,8 +144,8 @@ def test_saturation_may_go_as_far_as_it_says_by_itself(
     changed = Colours(strength, hue=0.0, saturation=saturation).applied(frames(), draws(seed))
 
     for row in range(SAMPLES):
-        expected = jittered(frames()[row, 0].double().numpy(), *factors[row])
-        assert np.abs(changed[row, 0].numpy() - expected).max() < 1e-5
+        expected = jittered(frames()[row].double().numpy(), *factors[row])
+        assert np.abs(changed[row].numpy() - expected).max() < 1e-5
 
 
 # ---------------------------------------------------------------- how often

@@ -225,6 +225,17 @@ def test_with_nothing_of_the_others_a_stitched_trunk_is_the_trunk_alone() -> Non
             torch.testing.assert_close(stitched.pooled, alone.pooled)
 
 
+def test_between_stitched_blocks_the_residual_stays_float32_where_products_do_not() -> None:
+    network, made = model(), batch()
+    view, _ = stitched_trunks(network, 2, own=1.0)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        stitched, alone = view.vision(made.earlier), network.vision(made.earlier)
+
+    assert stitched.tokens.dtype == alone.tokens.dtype == torch.float32
+    assert torch.equal(stitched.tokens, alone.tokens)
+
+
 def test_units_mix_what_the_others_made() -> None:
     views = stitched_trunks(model(), 2, own=0.9)
     stitched, trunks = stitched_of(views[0])

@@ -85,7 +85,7 @@ class Colours:
             factors = 1 + reach * drawn[:, :3].repeat_interleave(each, 0)
             brightness, contrast, saturation = factors.unbind(1)
             flat = adjust_brightness_accumulative(flat, brightness)
-            flat = adjust_contrast_with_mean_subtraction(flat, contrast)
+            flat = _contrasted(flat.view_as(frames), contrast[::each])
             flat = adjust_saturation_with_gray_subtraction(flat, saturation)
         if self.hue:
             turn = 2 * torch.pi * self.hue * drawn[:, 3].repeat_interleave(each)
@@ -104,6 +104,16 @@ class Colours:
         sigma = sigma.repeat_interleave(each, 0).expand(-1, 2).clamp(min=1e-2)
         blurred = gaussian_blur2d(frames.flatten(0, 1), (size, size), sigma).view_as(frames)
         return torch.where(_spread(draws.chosen(f"blur{view}", self.blur), frames), blurred, frames)
+
+
+def _contrasted(frames: Tensor, factors: Tensor) -> Tensor:
+    """Contrast about the mean grey of all of a sample's frames: [B·F, 3, H, W] of [B, F, 3, H, W].
+
+    About each frame's own, what comes into view would change all that stands still.
+    """
+    tall = frames.transpose(1, 2).flatten(2, 3)
+    changed = adjust_contrast_with_mean_subtraction(tall, factors)
+    return changed.unflatten(2, (frames.shape[1], -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _spread(which: Tensor, frames: Tensor) -> Tensor:

@@ -109,7 +109,8 @@ class Stitched(nn.Module):
                     for trunk, path in zip(trunks, paths, strict=True)
                 ]
             )
-            paths = torch.einsum("kj,jbnd->kbnd", unit.to(made.dtype), made)
+            with torch.autocast(made.device.type, enabled=False):  # a residual stays wide
+                paths = torch.einsum("kj,jbnd->kbnd", unit.to(made.dtype), made)
         return trunks[column].output(paths[column])
 
 
