@@ -4,6 +4,7 @@
     make pictures                  draws those that are there
 
 Each picture needs the runs of some rows, seed 0; what is missing is said, and the others are drawn.
+What frozen trunks tell is drawn of what lies in benchmarks/results/gates.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Generator, Tensor
 
+from gates import gather
 from gates_rows import named
 from gates_run import Places, recipe_of
+from pictures_probes import draw_probes, probed
 from tectum_core.masks import block_mask, hinted_mask, random_mask, tube_mask
 from tectum_core.model import unpatchify
 from tectum_core.predictor import Predictor
@@ -233,6 +236,9 @@ def main() -> None:
     for picture in ALL:
         if (grid := picture.made(console)) is not None:
             say(console, str(draw(picture, grid, given.out)))
+    if asked := probed(gather(Places())):
+        draw_probes(asked, given.out / "probes.png")
+        say(console, str(given.out / "probes.png"))
 
 
 if __name__ == "__main__":
