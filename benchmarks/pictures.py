@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from gates import gather
 from gates_rows import named
-from gates_run import Places, recipe_of
+from gates_run import Places, kept, recipe_of
 from pictures_probes import draw_probes, probed
 from tectum_core.masks import block_mask, hinted_mask, random_mask, tube_mask
 from tectum_core.model import unpatchify
@@ -67,7 +67,7 @@ class Trained:
 def opened(row: str, console: Console) -> Trained | None:
     """Its run of seed 0; None: it is not finished."""
     recipe = recipe_of(named(row), 0, Places())
-    if not (recipe.folder / "evaluation.json").exists() and not recipe.checkpoint.exists():
+    if kept(named(row), 0, Places()) is None or not recipe.checkpoint.exists():
         say(console, f"not there: make gates ROW={row} SEED=0")
         return None
     run = train(recipe, resume=True, console=Console(quiet=True))
