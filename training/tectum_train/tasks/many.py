@@ -27,12 +27,12 @@ class ManyTasks(Objective):
 
     Args:
         parts: each with its weight.
-        trunks: what they share, one module, or one for each of them under soft sharing.
+        trunks: what they share, one module, or those that they train under soft sharing.
         config: of the recipe.
         epoch: steps in which every sample comes once.
 
     Raises:
-        ValueError: there are as many trunks as neither one nor one for each.
+        ValueError: there are more trunks than objectives.
     """
 
     name = ""
@@ -45,8 +45,8 @@ class ManyTasks(Objective):
         epoch: int = 1,
     ) -> None:
         super().__init__()
-        if len(trunks) not in {0, 1, len(parts)}:
-            raise ValueError(f"{len(parts)} objectives cannot share {len(trunks)} trunks")
+        if len(trunks) > len(parts):
+            raise ValueError(f"{len(parts)} objectives cannot train {len(trunks)} trunks")
         self.config = config or TasksConfig()
         self.parts = nn.ModuleList(objective for _, objective in parts)
         self.units = Units(len(parts), self.config.normalise)
