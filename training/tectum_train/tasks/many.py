@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from tectum_train.distributed import all_sum
 from tectum_train.objectives.base import Objective, Outcome
 from tectum_train.objectives.batch import Batch
 from tectum_train.objectives.weighted import named
@@ -133,9 +134,14 @@ class ManyTasks(Objective):
         settled: Sequence[bool],
         chances: Sequence[float | None],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is descended, and what there is to tell of it; weighed by who has `settled`."""
+        """What is descended, and what there is to tell of it.
+
+        Weighed by who is heard: has `settled`, and a loss above 0 on the mean over ranks. One of 0
+        is of a step in which nothing counted, and not of what is learnt already.
+        """
         told = torch.stack([one.detach() for one in losses])
-        active, heard = (torch.tensor(which, device=told.device) for which in (runs, settled))
+        active, known = (torch.tensor(which, device=told.device) for which in (runs, settled))
+        heard = known & (all_sum(told) > 0)
         units = self.units.of(told, heard, chances)
         scaled = [loss / unit for loss, unit in zip(losses, units, strict=True)]
         every = self.config.conflict_every
@@ -151,7 +157,7 @@ class ManyTasks(Objective):
                 self.weighting.balance(told / units, lengths(gradients))
             self.weighting.observe(told / units, heard)
         metrics |= self.counted(units)
-        total = self.weighting.total(torch.stack(scaled), active)
+        total = self.weighting.total(torch.stack(scaled), active, heard)
         if isinstance(self.config.sharing, Distance):
             with torch.no_grad():
                 apart = distance(self._trunks)
