@@ -14,7 +14,7 @@ from tectum_train.distributed import all_sum
 from tectum_train.objectives.base import Objective, Outcome
 from tectum_train.objectives.batch import Batch
 from tectum_train.objectives.weighted import named
-from tectum_train.tasks.gradients import cosines, lengths, task_gradients
+from tectum_train.tasks.gradients import cosines, lengths, reached, reached_alone, task_gradients
 from tectum_train.tasks.settings import Distance, TasksConfig
 from tectum_train.tasks.sharing import distance, pull
 from tectum_train.tasks.units import Units
@@ -55,6 +55,7 @@ class ManyTasks(Objective):
         self.turn: Tensor
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
         self._trunks = list(trunks)  # the model's; no parts of this module
+        self._reaches: list[set[int]] = []
         self.names = [objective.name for _, objective in parts]
 
     def forward(self, batch: Batch) -> Outcome:
@@ -75,8 +76,28 @@ class ManyTasks(Objective):
             chances.append(outcome.chance)
             settled.append(outcome.settled)
             metrics |= named(part, outcome)
+        if isinstance(self.config.sharing, Distance):
+            self._reaches = [reached(loss) for loss in losses]
         total, more = self._sum(losses, active, settled, chances)
         return Outcome(total, metrics | more)
+
+    def clipped_apart(self) -> list[list[nn.Parameter]]:
+        """Groups of parameters whose gradients of the last forward are each as long as they may be.
+
+        All in one; under `distance` what each objective alone trains, its trunk too, and last what
+        several do: else a long gradient of one would shorten the step of another's trunk.
+        """
+        own = [one for one in self.parameters() if one.requires_grad]
+        if not isinstance(self.config.sharing, Distance):
+            return [own]
+        alone = reached_alone(self._reaches, own)
+        taken = set[int]().union(*alone)
+        # In each objective's own order, as it would be without the others: so norms are rounded.
+        groups = [
+            [one for one in part.parameters() if id(one) in its]
+            for (_, part), its in zip(self.named_parts(), alone, strict=True)
+        ]
+        return [*groups, [one for one in own if id(one) not in taken]]
 
     def draw_together(self, rate: float) -> None:
         """Under `distance`, move trunks towards their mean; called after each optimiser step.

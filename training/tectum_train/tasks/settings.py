@@ -109,7 +109,8 @@ class Distance(Strict):
     Others read the served trunk.
 
     Drawn apart from Adam, as weight decay is: after each step a trunk goes 2 · lr · λ of the way to
-    the mean, lr being that step's, as `schedule` has it.
+    the mean, lr being that step's, as `schedule` has it. `optimiser.clip_norm` is how long the
+    gradient of each trunk may be, with what else its objective alone trains, and of the rest.
     """
 
     kind: Literal["distance"] = "distance"
