@@ -53,7 +53,9 @@ class FirstLosses(nn.Module):
 
 
 class Units(nn.Module):
-    """One number for each objective, found in the first steps and kept from then on.
+    """One number for each objective: of its first steps, and kept from then on, or each step's own.
+
+    The latter are what knowing nothing costs, as each outcome says it (`chance`).
 
     Args:
         count: K.
