@@ -62,15 +62,28 @@ def test_a_bundles_trunk_or_another_objectives_may_stay_as_it_is(one: dict[str, 
 
 
 @pytest.mark.parametrize("one", DETACHED)
-def test_what_other_objectives_teach_trunks_of_their_own_is_no_help(one: dict[str, Any]) -> None:
-    masked = {"kind": "masked_image"}
-    tasks = {"sharing": {"kind": "distance", "served": "masked_image"}}
+def test_what_trains_no_trunk_reads_the_one_that_is_served_and_is_not(one: dict[str, Any]) -> None:
+    both = {"kind": "masked_image"}, {"kind": "action_prediction"}
 
-    told = why(one, masked, model=FILMS, tasks=tasks)
+    assert recipe(one, *both, model=FILMS, tasks=drawn("masked_image"))
+    for changes in ({}, {"trunk": "embedded"}):
+        told = why(one, *both, model=FILMS, tasks=drawn(one["kind"]), **changes)
+        assert (
+            f"tasks.sharing.served: found {one['kind']}, which trains no trunk; allowed: " in told
+        )
+        assert "allowed: masked_image or action_prediction" in told
 
-    assert f"objectives.{one['kind']}.encoder: found 'detached'; allowed: 'trained', or" in told
-    assert "`trunk` may name a bundle's, where tasks.sharing gives each its own" in told
-    assert recipe(one, masked, model=FILMS, tasks=tasks, trunk="embedded")
+
+@pytest.mark.parametrize("one", DETACHED)
+def test_one_trunk_alone_has_none_to_be_drawn_to(one: dict[str, Any]) -> None:
+    told = why(one, {"kind": "masked_image"}, model=FILMS, tasks=drawn("masked_image"))
+
+    assert "tasks.sharing: found distance; allowed: where two objectives or more train" in told
+    assert "(here: masked_image)" in told
+
+
+def drawn(served: str) -> dict[str, Any]:
+    return {"sharing": {"kind": "distance", "served": served}}
 
 
 def test_a_trunk_that_learns_from_what_it_predicts_needs_no_other() -> None:
@@ -101,13 +114,13 @@ def test_latent_actions_are_not_read_by_another_trunk_than_they_are_taught_on() 
     world = world_model(actions="latent", action_steps=None)
     reading = parts(latent_action=latent_action(dynamics=READING, image_size=16), world_model=world)
     both = {"kind": "latent_action"}, {"kind": "world_model", "encoder": "trained"}
-    tasks = {"sharing": {"kind": "distance", "served": "latent_action"}}
+    masked, tasks = {"kind": "masked_image"}, drawn("world_model")
 
     told = why(*both, model=reading, tasks=tasks)
 
     assert "model.world_model.actions: found 'latent'; allowed: with tasks.sharing null" in told
     assert recipe(*both, model=reading)
-    assert recipe(*both, model=parts(world_model=world), tasks=tasks)  # of pixels
+    assert recipe(*both, masked, model=parts(world_model=world), tasks=tasks)  # of pixels
 
 
 def test_one_action_has_no_run_to_hide() -> None:

@@ -112,6 +112,28 @@ def test_changes_to_views_that_nobody_compares_are_refused() -> None:
     assert recipe({"kind": "masked_image"}, {"kind": "sim_clr"}, augmentation=change)
 
 
+@pytest.mark.parametrize("change", [{"hue": 0.3}, {"colour": 0.8}, {"saturation": 0.5}], ids=str)
+def test_how_colours_change_is_refused_where_no_views_do(change: dict[str, Any]) -> None:
+    (name,) = change
+    still = {"colour_share": 0, **change}
+
+    told = why({"kind": "sim_clr"}, augmentation={"views": still})
+
+    assert f"augmentation.views.{name}: found {change[name]}; allowed: where augmentation" in told
+    assert recipe({"kind": "sim_clr"}, augmentation={"views": {"colour_share": 0}})
+    assert recipe({"kind": "sim_clr"}, augmentation={"views": {**still, name: 0}})
+
+
+def test_a_share_of_views_whose_colours_change_by_nothing_is_refused() -> None:
+    still = {"colour": 0, "hue": 0}
+
+    told = why({"kind": "sim_clr"}, augmentation={"views": {**still, "colour_share": 0.5}})
+
+    assert "augmentation.views.colour_share: found 0.5; allowed: where colour, hue or" in told
+    for views in (still, {**still, "colour_share": 0}, {**still, "saturation": 0.2}):
+        assert recipe({"kind": "sim_clr"}, augmentation={"views": views})
+
+
 @pytest.mark.parametrize(
     "change", [{"crop_size": 16}, {"crop_area": [0.1, 0.2]}, {"small": {"blur": 0.1}}], ids=str
 )

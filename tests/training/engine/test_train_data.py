@@ -14,6 +14,7 @@ from tests.training.tiny import FPS, INTERVAL_STEPS, job, latent_action, parts, 
 from tectum_core.architecture import ActionConfig
 from tectum_train.data import DataError, FrameCache
 from tectum_train.engine.agreement import oversized, seldom_begun
+from tectum_train.engine.building import open_samples
 from tectum_train.engine.run import train
 from tectum_train.recipe import RecipeError
 
@@ -96,6 +97,33 @@ def test_what_lies_apart_in_time_lies_in_one_episode(
     allowed = f"found {steps}; allowed: at most 19, as the longest episode has 20 frames"
     assert pairs.startswith(f"data.pair_steps: {allowed}")
     assert clips.startswith(f"data.clip.steps: {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("episodes", "frames", "told"),
+    [
+        (12, 0, "data.episodes_at_once: found 12; allowed: fewer than the 12 episodes"),
+        (99, 0, "data.episodes_at_once: found 99; allowed: fewer than the 12 episodes"),
+        (2, 20, "data.frames_at_once: found 20; allowed: at most 19, as the longest episode has"),
+        (12, 20, "data.frames_at_once: found 20; allowed: at most 19"),
+    ],
+)
+def test_a_few_at_once_are_fewer_than_all(
+    tiny_data: Path, tmp_path: Path, episodes: int, frames: int, told: str
+) -> None:
+    at_once = {"data__episodes_at_once": episodes, "data__frames_at_once": frames}
+
+    assert refused(tiny_data, tmp_path, **at_once).startswith(told)
+
+
+@pytest.mark.parametrize(("episodes", "frames"), [(11, 0), (12, 19)])
+def test_some_frames_of_all_episodes_or_all_of_some_are_a_few(
+    tiny_data: Path, tmp_path: Path, episodes: int, frames: int
+) -> None:
+    at_once = {"data__episodes_at_once": episodes, "data__frames_at_once": frames}
+    recipe = job(tiny_data, tmp_path, **at_once)
+
+    assert open_samples(recipe, "train", lambda *_: None)
 
 
 @pytest.mark.parametrize(

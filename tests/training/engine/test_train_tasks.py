@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from tests.training.engine.runs import checkpoint, metrics, same, trained
@@ -217,38 +218,50 @@ def test_objectives_with_a_trunk_each_may_read_the_same_words(
     assert "joint" not in untrained["image_text"]
 
 
-NO_TRUNK = {"sharing": {"kind": "distance", "served": "latent_action"}}
-BLIND = [{"kind": "image_text"}, {"kind": "latent_action"}]
-"""Latent actions have a network of their own, which reads pixels."""
+READERS = [{"kind": "latent_action"}, {"kind": "world_model"}]
+"""Neither trains the trunk: latent actions are of pixels, and only the world model reads it."""
 
 
-def test_a_served_objective_that_trains_no_trunk_is_refused_before_the_first_step(
+def bound(served: str) -> dict[str, Any]:
+    """Trunks that are one after every step."""
+    return {"sharing": {"kind": "distance", "strength": 1e6, "served": served}}
+
+
+def test_who_trains_no_trunk_holds_none_of_those_that_learn(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    recipe = many(tiny_data, tmp_path, NO_TRUNK, objectives=BLIND)
+    """The served trunk goes as far as without them, and theirs is no other."""
+    found = []
+    for name, more in (("without", []), ("with", READERS)):
+        recipe = many(
+            tiny_data, tmp_path / name, bound("image_text"), objectives=[*TWO, *more],
+            optimiser={"clip_norm": 1e9},
+        )  # fmt: skip
+        found.append(trained(recipe))
 
-    with pytest.raises(RecipeError) as told:
-        trained(recipe)
-
-    assert str(told.value) == (
-        "tasks.sharing.served: found latent_action, which trains no trunk; allowed: image_text"
-    )
-    assert not recipe.checkpoint.exists()
-    assert not (recipe.folder / "metrics.jsonl").exists()
+    alone, beside = (dict(run.model.vision.named_parameters()) for run in found)
+    trunks = {kind: view.model.vision for kind, view in found[1].views.items()}
+    assert trunks["latent_action"] is trunks["world_model"] is trunks["image_text"]
+    assert trunks["masked_image"] is not trunks["image_text"]
+    for name, parameter in alone.items():
+        torch.testing.assert_close(beside[name], parameter, rtol=1e-4, atol=1e-6)
 
 
-def test_what_a_run_began_with_counts_as_trained_under_soft_sharing_too(
+def test_a_bundle_has_what_was_learnt_by_reading_the_served_trunk(
     tiny_data: Path, tmp_path: Path
 ) -> None:
     write_untrained_bundle(tmp_path / "bundle")
-    recipe = many(tiny_data, tmp_path, NO_TRUNK, objectives=BLIND, trunk=str(tmp_path / "bundle"))
+    recipe = many(
+        tiny_data, tmp_path, bound("masked_image"), objectives=[*TWO, *READERS],
+        trunk=str(tmp_path / "bundle"),
+    )  # fmt: skip
 
     made = run_job(recipe, "cpu", False, False, None, Console(quiet=True))
 
     assert made is not None
     training = read_bundle(made[0], "tiny").config.training
-    assert training.learnt("vision", "vision.pool", "latent_action")
-    assert not training.learnt("joint")
+    assert training.learnt("vision", "vision.pool", "pixel_decoder", "world_model", "latent_action")
+    assert not training.learnt("joint")  # of the other trunk
 
 
 def test_trunks_that_are_stitched_together_are_not_published(

@@ -101,6 +101,17 @@ def _untrained(kind: str, settings: Any, seed: int) -> tuple[float, float]:
     return outcome.loss.item(), outcome.chance
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0, 4.0])
+def test_what_decodes_actions_from_latents_has_a_chance_of_its_own(weight: float) -> None:
+    made, learner = batch(64), model()
+    settings = {"kind": "latent_action", "decode_weight": weight}
+
+    outcome = objective_for(READ.validate_python(settings), learner, tokenizer())(made)
+
+    assert outcome.chance == 1 + weight
+    assert outcome.loss.item() == pytest.approx(outcome.chance, rel=0.25)
+
+
 def test_the_first_loss_of_words_and_labels_is_near_chance() -> None:
     for settings, within in (
         ({"kind": "masked_language"}, 0.05),

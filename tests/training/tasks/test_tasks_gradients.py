@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from tectum_train.tasks.gradients import cosines, lengths, task_gradients
+from tectum_train.tasks.gradients import (
+    cosines,
+    lengths,
+    reached,
+    reached_alone,
+    task_gradients,
+)
 
 
 def test_each_loss_has_a_row_and_the_graph_stays() -> None:
@@ -42,3 +48,12 @@ def test_opposite_gradients_have_a_cosine_of_minus_one() -> None:
         "a~c": 0.0,
         "b~c": 0.0,
     }
+
+
+def test_what_one_loss_alone_reaches_is_told_from_what_several_do() -> None:
+    own, other, both, idle = (nn.Parameter(torch.tensor(2.0)) for _ in range(4))
+    losses = [own * both + own.exp(), (other.detach() + other) * both, torch.zeros(())]
+
+    found = reached_alone([reached(loss) for loss in losses], [idle, both, other, own])
+
+    assert found == [{id(own)}, {id(other)}, set()]

@@ -13,7 +13,14 @@ from torch import nn
 from tectum_core.model import PerceptionModel, Replaced, VisionTransformer
 from tectum_train.objectives import ObjectiveConfig, objective_for
 from tectum_train.tasks import ManyTasks, TasksConfig
-from tectum_train.tasks.sharing import Stitched, distance, own_trunks, pull, stitched_trunks
+from tectum_train.tasks.sharing import (
+    Stitched,
+    distance,
+    own_trunks,
+    pull,
+    stitched_trunks,
+    views_of,
+)
 
 READ: TypeAdapter[Any] = TypeAdapter(ObjectiveConfig)
 KINDS = ("image_text", "masked_image")
@@ -66,6 +73,16 @@ def test_views_share_all_but_their_trunks() -> None:
     assert second.vision is not network.vision
     assert first.text is second.text is network.text
     assert torch.equal(first.vision(batch().earlier).pooled, second.vision(batch().earlier).pooled)
+
+
+def test_who_trains_no_trunk_reads_the_served_ones() -> None:
+    config = TasksConfig.model_validate({"sharing": {"kind": "distance", "served": "b"}})
+    network = model()
+
+    views = views_of(network, ["a", "b", "c", "d"], config.sharing, ["a", "b"])
+
+    assert views["b"].vision is views["c"].vision is views["d"].vision is network.vision
+    assert views["a"].vision is not network.vision
 
 
 def test_each_objective_reaches_its_own_trunk_alone() -> None:

@@ -37,7 +37,7 @@ def fed(scheme: Weighting, losses: list[list[float]], lengths: Tensor | None = N
         with torch.no_grad():
             if lengths is not None and scheme.wants_gradients():
                 scheme.balance(torch.tensor(row), lengths)
-            scheme.observe(torch.tensor(row), torch.ones(len(row), dtype=torch.bool))
+            scheme.observe(torch.tensor(row), torch.tensor(row) > 0)
     return scheme
 
 
@@ -48,8 +48,9 @@ def fed(scheme: Weighting, losses: list[list[float]], lengths: Tensor | None = N
 def test_what_has_no_turn_counts_nothing(config: WeightingConfig) -> None:
     scheme = weighting_for(config, [1.0, 1.0], epoch=4)
     losses = torch.tensor([2.0, 0.0], requires_grad=True)
+    only = torch.tensor([True, False])
 
-    total = scheme.total(losses, torch.tensor([True, False]))
+    total = scheme.total(losses, only, only)
     total.backward()
 
     assert losses.grad is not None
@@ -62,7 +63,7 @@ def test_the_sums_derivative_by_a_loss_is_its_weight(config: WeightingConfig) ->
     scheme = weighting_for(config, [0.5, 2.0], epoch=4)
     losses = torch.tensor([3.0, 0.1], requires_grad=True)
 
-    scheme.total(losses, BOTH).backward()
+    scheme.total(losses, BOTH, BOTH).backward()
 
     torch.testing.assert_close(losses.grad, scheme.weights())
 
@@ -99,7 +100,8 @@ def test_importance_is_a_matter_of_ratios(scale: float) -> None:
 def test_uncertainty_is_its_formula(losses: list[float], spread: float) -> None:
     scheme = weighting_for(UncertaintyWeights(initial=spread), [1.0] * len(losses), epoch=1)
 
-    total = scheme.total(torch.tensor(losses), torch.ones(len(losses), dtype=torch.bool))
+    every = torch.ones(len(losses), dtype=torch.bool)
+    total = scheme.total(torch.tensor(losses), every, every)
 
     wanted = sum(loss / (2 * math.exp(spread)) + spread / 2 for loss in losses)
     assert float(total.detach()) == pytest.approx(wanted, rel=1e-4, abs=1e-4)
@@ -111,7 +113,7 @@ def settled(given: list[float], losses: list[float]) -> list[float]:
     told, descent = torch.tensor(losses), torch.optim.SGD(scheme.parameters(), lr=0.1)
     for _ in range(400):
         descent.zero_grad()
-        scheme.total(told, BOTH).backward()
+        scheme.total(told, BOTH, BOTH).backward()
         descent.step()
     found: list[float] = (scheme.weights() * told).tolist()
     return found
@@ -130,18 +132,22 @@ def test_what_uncertainty_settles_at_is_to_each_other_as_the_weights_given() -> 
     assert first / second == pytest.approx(6.0, rel=0.01)
 
 
-def test_what_has_no_turn_keeps_its_uncertainty_whatever_an_optimiser_remembers() -> None:
+@pytest.mark.parametrize("turns", [[True, False], [True, True]], ids=["no turn", "nothing counted"])
+def test_what_is_not_heard_keeps_its_uncertainty_whatever_an_optimiser_remembers(
+    turns: list[bool],
+) -> None:
     scheme = weighting_for(UncertaintyWeights(), [1.0, 1.0], epoch=1)
     adam = torch.optim.Adam(scheme.parameters(), lr=0.1)
 
     def step(losses: list[float], active: list[bool]) -> list[float]:
         adam.zero_grad()
-        scheme.total(torch.tensor(losses), torch.tensor(active)).backward()
+        told = torch.tensor(losses)
+        scheme.total(told, torch.tensor(active), told > 0).backward()
         adam.step()
         return scheme.weights().tolist()
 
     before = step([5.0, 3.0], [True, True])
-    after = step([5.0, 0.0], [True, False])
+    after = step([5.0, 0.0], turns)
 
     assert after[1] == before[1]
     assert after[0] != before[0]
@@ -286,6 +292,16 @@ def test_dwa_learns_nothing_of_a_window_in_which_nothing_counted() -> None:
     fed(scheme, [[2.0, 0.0], [2.0, 3.0]])
 
     assert scheme.weights().tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_dwas_windows_are_means_over_the_steps_in_which_something_counted() -> None:
+    config, alike = DwaWeights(window=3), [[4.0, 1.0], [2.0, 1.0], [3.0, 1.0]]
+    some = [*alike, [2.0, 0.0], [2.0, 0.5], [2.0, 0.0]]
+    every = [*alike, [2.0, 0.5], [2.0, 0.5], [2.0, 0.5]]
+
+    found, wanted = (fed(weighting_for(config, [1.0, 1.0], 1), rows) for rows in (some, every))
+
+    torch.testing.assert_close(found.weights(), wanted.weights())
 
 
 def test_dwa_keeps_to_what_it_knows_of_one_without_a_turn() -> None:

@@ -52,7 +52,9 @@ def check_recorded(recipe: Recipe, dataset: LeRobotDataset) -> None:
     _check_features(recipe, dataset)
     _check_interval(recipe, dataset.info.fps)
     _check_queues(recipe, sum(episode.length for episode in dataset.episodes))
-    _check_reach(recipe, max(episode.length for episode in dataset.episodes))
+    lengths = [episode.length for episode in dataset.episodes]
+    _check_reach(recipe, max(lengths))
+    _check_groups(recipe, len(lengths), max(lengths))
 
 
 def _check_features(recipe: Recipe, dataset: LeRobotDataset) -> None:
@@ -122,6 +124,21 @@ def _check_reach(recipe: Recipe, longest: int) -> None:
                 f"{key}: found {steps}; allowed: at most {longest - 1}, as the longest episode "
                 f"has {longest} frames and nothing would be learnt"
             )
+
+
+def _check_groups(recipe: Recipe, episodes: int, longest: int) -> None:
+    """A few episodes at once are fewer than all, or some of their frames are."""
+    few, some = recipe.data.episodes_at_once, recipe.data.frames_at_once
+    if few >= episodes and not some:
+        raise RecipeError(
+            f"data.episodes_at_once: found {few}; allowed: fewer than the {episodes} episodes to "
+            "train on, or samples come of all of them, as with 0"
+        )
+    if some >= longest:
+        raise RecipeError(
+            f"data.frames_at_once: found {some}; allowed: at most {longest - 1}, as the longest "
+            f"episode has {longest} frames, which are all taken with 0, too"
+        )
 
 
 def seldom_begun(recipe: Recipe, lengths: Sequence[int]) -> Iterator[str]:

@@ -182,7 +182,9 @@ def _objectives(
 ) -> tuple[dict[str, PerceptionModel], list[tuple[float, Objective]]]:
     """What each takes for the model, by its kind; and each of them, with its weight."""
     sharing = None if recipe.tasks is None else recipe.tasks.sharing
-    views = views_of(model, [one.kind for one in recipe.objectives], sharing)
+    kinds = [one.kind for one in recipe.objectives]
+    learning = [one.kind for one in recipe.objectives if one.trains_trunk(recipe.model)]
+    views = views_of(model, kinds, sharing, learning)
     parts = [
         (one.weight, objective_for(one, views[one.kind], tokenizer)) for one in recipe.objectives
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +37,8 @@ from tectum_train.engine.stepping import take_step
 from tectum_train.engine.tally import Tally
 from tectum_train.engine.untrained import unreached, untrained
 from tectum_train.objectives import Objective
-from tectum_train.recipe import Recipe, RecipeError, expanded
-from tectum_train.tasks import Distance, ManyTasks
+from tectum_train.recipe import Recipe, expanded
+from tectum_train.tasks import ManyTasks
 
 __all__ = ["Interrupted", "repeat_exactly", "train"]
 
@@ -78,8 +78,7 @@ def train(
         CheckpointError: the checkpoint is another recipe's, or was trained on other data.
         FileExistsError: the folder holds a run that is finished or another recipe's, and `resume`
             is off.
-        RecipeError: a step's samples cannot be divided among ranks or into micro-batches, or the
-            trunk that is to be served would not be trained.
+        RecipeError: a step's samples cannot be divided among ranks or into micro-batches.
         ValueError: an objective lacks a part of the model, or a file (see `check_parts`).
     """
     console = console or Console(stderr=True)
@@ -116,8 +115,6 @@ def train(
     run = run.summed_up(commit=_words(origin.commits))
     first = rank() == 0
     maker = BatchMaker(recipe, samples, run.tokenizer, run.scaling, torch.device(device))
-    if not done:
-        _check_served(run, maker)
     if first:
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
     batches = Prefetch(maker.make, done, recipe.schedule.steps)
@@ -165,32 +162,23 @@ def _with_what_was_trained(run: Run, adam: AdamW, maker: BatchMaker) -> Run:
     run = run.summed_up(untrained=left)
     if not isinstance(run.objective, ManyTasks) or not run.views:
         return run
+    foreign = {
+        kind: {*_foreign(run, kind, part, maker)} - {*run.begun}
+        for kind, part in run.objective.named_parts()
+    }
+    # Who only reads the served trunk adds to the bundle, and reads what others have trained.
+    served = [kind for kind, view in run.views.items() if view.model.vision is run.model.vision]
+    missed = {part for part in PARTS if served and all(part in foreign[kind] for kind in served)}
     views = dict[str, Run]()
-    for kind, part in run.objective.named_parts():
-        foreign = {*_foreign(run, kind, part, maker)} - {*run.begun}
-        own = tuple(sorted({*left, *foreign}, key=list(PARTS).index))
-        views[kind] = replace(run.views[kind], config=run.config).summed_up(untrained=own)
-    served = next((one for one in views.values() if one.model.vision is run.model.vision), None)
-    return replace(run if served is None else replace(run, config=served.config), views=views)
+    for kind, view in run.views.items():
+        read = {"vision", "vision.pool"} - missed if kind in served else set[str]()
+        own = _in_order({*left, *(foreign[kind] - read)})
+        views[kind] = replace(view, config=run.config).summed_up(untrained=own)
+    return replace(run.summed_up(untrained=_in_order({*left, *missed})), views=views)
 
 
-def _check_served(run: Run, maker: BatchMaker) -> None:
-    """That the trunk which the bundle gets will be a trained one: its objective trains it.
-
-    Raises:
-        RecipeError: it does not, and nor did another run.
-    """
-    tasks = run.recipe.tasks
-    sharing = None if tasks is None else tasks.sharing
-    if not isinstance(sharing, Distance) or not isinstance(run.objective, ManyTasks):
-        return
-    parts = dict(run.objective.named_parts())
-    if "vision" in {*_foreign(run, sharing.served, parts[sharing.served], maker)} - {*run.begun}:
-        others = [one for one in parts if "vision" not in _foreign(run, one, parts[one], maker)]
-        raise RecipeError(
-            f"tasks.sharing.served: found {sharing.served}, which trains no trunk; allowed: "
-            f"{' or '.join(others) or 'one that does, of which there is none'}"
-        )
+def _in_order(parts: Collection[Part]) -> tuple[Part, ...]:
+    return tuple(part for part in PARTS if part in parts)
 
 
 def _foreign(run: Run, kind: str, part: Objective, maker: BatchMaker) -> tuple[Part, ...]:

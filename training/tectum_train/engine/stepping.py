@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.optim import AdamW
 
 from tectum_train.distributed import average_gradients
@@ -29,6 +30,8 @@ def take_step(
 ) -> tuple[Outcome, float]:
     """Learn from a batch; gives what was said of this rank's samples, and the gradient's norm.
 
+    That is the whole gradient's, before it is clipped, also where trunks are clipped apart.
+
     Args:
         step: its number, from 0.
         batch: this rank's samples.
@@ -49,8 +52,7 @@ def take_step(
     torch.manual_seed(batch.noise)
     outcome = backward(objective, batch, pieces, autocast)
     average_gradients(objective.parameters())
-    longest = recipe.optimiser.clip_norm or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), longest)
+    norm = _clip(objective, recipe.optimiser.clip_norm or math.inf)
     if not bool(torch.isfinite(norm)):
         raise FloatingPointError(f"step {step}: the gradient is not finite")
     adam.step()
@@ -58,3 +60,11 @@ def take_step(
         objective.draw_together(rate)
     objective.after_step()
     return outcome, float(norm)
+
+
+def _clip(objective: WeightedSum | ManyTasks, longest: float) -> Tensor:
+    """Shorten gradients to a norm, each of what is clipped apart; gives that of all, before."""
+    whole = [[*objective.parameters()]]
+    groups = objective.clipped_apart() if isinstance(objective, ManyTasks) else whole
+    norms = [torch.nn.utils.clip_grad_norm_(group, longest) for group in groups if group]
+    return torch.stack([norm.to(norms[0]) for norm in norms]).norm()

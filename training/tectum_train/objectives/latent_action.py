@@ -167,7 +167,8 @@ class LatentAction(Objective):
             decoding = mean_over_ranks(missed, counted)
             loss = loss + self.config.decode_weight * decoding
             metrics["decoding"] = decoding.detach()
-        return Outcome(loss, metrics, 1.0)
+        # Copying costs 1, and so does the mean of actions, which come in standard deviations.
+        return Outcome(loss, metrics, 1.0 + self.config.decode_weight)
 
     def after_step(self) -> None:
         """Let the slow trunk follow."""

@@ -65,10 +65,22 @@ def check_trunk_is_learnt(
 ) -> None:
     """What predicts a trunk's latents and leaves it as it is has one that somebody trains.
 
-    Where each objective has a trunk of its own, others train theirs.
+    Where trunks are drawn together, there are two or more, and the one that is served learns.
     """
-    apart = tasks is not None and isinstance(tasks.sharing, Distance)
-    if trunk is not None or (not apart and any(one.trains_trunk(model) for one in objectives)):
+    learning = [one.kind for one in objectives if one.trains_trunk(model)]
+    sharing = None if tasks is None else tasks.sharing
+    if isinstance(sharing, Distance):
+        if len(learning) < 2:
+            raise ValueError(
+                "tasks.sharing: found distance; allowed: where two objectives or more train a "
+                f"trunk (here: {', '.join(learning) or 'none'})"
+            )
+        if sharing.served not in learning:
+            raise ValueError(
+                f"tasks.sharing.served: found {sharing.served}, which trains no trunk; allowed: "
+                f"{' or '.join(learning)}"
+            )
+    if trunk is not None or learning:
         return
     for one in objectives:
         if one.trains_trunk(model):
@@ -80,12 +92,8 @@ def check_trunk_is_learnt(
         ):
             raise ValueError(
                 f"objectives.{one.kind}.encoder: found 'detached'; allowed: 'trained', or what is "
-                "predicted are a random trunk's latents; `trunk` may name a bundle's"
-                + (
-                    ", where tasks.sharing gives each its own"
-                    if apart
-                    else ", or another objective train it"
-                )
+                "predicted are a random trunk's latents; `trunk` may name a bundle's, or another "
+                "objective train it"
             )
 
 

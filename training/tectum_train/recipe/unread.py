@@ -82,6 +82,7 @@ def check_changes_are_seen(objectives: _Objectives, augmentation: AugmentationCo
                 f"augmentation.views.{name}: found {_brief(getattr(views, name))}; allowed: where "
                 "augmentation.views.crops is not 0, as it is of small views"
             )
+    _check_colours(views)
     compared = any(Reads.VIEWS in one.reads or Reads.CROPS in one.reads for one in objectives)
     for name, field in ViewsConfig.model_fields.items():
         found, usual = getattr(augmentation.views, name), field.default
@@ -90,6 +91,23 @@ def check_changes_are_seen(objectives: _Objectives, augmentation: AugmentationCo
                 f"augmentation.views.{name}: found {_brief(found)}; allowed: where an objective "
                 f"compares views ({kinds})"
             )
+
+
+def _check_colours(views: ViewsConfig) -> None:
+    """Views whose colours change do so by something, and others by nothing."""
+    amounts = {name: getattr(views, name) for name in ("colour", "hue", "saturation")}
+    if not views.colour_share:
+        for name, found in amounts.items():
+            if found and found != _usual(ViewsConfig, name):
+                raise ValueError(
+                    f"augmentation.views.{name}: found {found:g}; allowed: where "
+                    "augmentation.views.colour_share is not 0, as no view changes its colours"
+                )
+    elif not any(amounts.values()) and views.colour_share != _usual(ViewsConfig, "colour_share"):
+        raise ValueError(
+            f"augmentation.views.colour_share: found {views.colour_share:g}; allowed: where "
+            "colour, hue or saturation is not 0, or no colour changes"
+        )
 
 
 def _usual(section: type[Strict], name: str) -> object:

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tectum_train.distributed import world_size
+from tectum_train.distributed import all_sum, world_size
 
-__all__ = ["cosines", "lengths", "task_gradients"]
+__all__ = ["cosines", "lengths", "reached", "reached_alone", "task_gradients"]
 
 
 def task_gradients(losses: Sequence[Tensor], shared: Sequence[nn.Parameter]) -> Tensor:
@@ -42,6 +42,40 @@ def task_gradients(losses: Sequence[Tensor], shared: Sequence[nn.Parameter]) -> 
         dist.all_reduce(gradients)
         gradients /= world_size()
     return gradients
+
+
+def reached(loss: Tensor) -> set[int]:
+    """The `id` of all that has a gradient of this loss, found in its graph without one."""
+    found, waiting = set[int](), [loss.grad_fn]
+    # Nodes are kept, or another one might come to have the same identity.
+    seen = {*waiting}
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.add(id(leaf))
+        more = {one for one, _ in node.next_functions} - seen
+        seen |= more
+        waiting += more
+    return found
+
+
+def reached_alone(
+    reaches: Sequence[set[int]], parameters: Sequence[nn.Parameter]
+) -> list[set[int]]:
+    """What one loss alone reaches, on any rank, of each of K losses.
+
+    Args:
+        reaches: of K losses, the `id` of what each of them reaches on this rank.
+        parameters: the same ones on all ranks, one or more.
+    """
+    flags = torch.tensor([[float(id(one) in reach) for one in parameters] for reach in reaches])
+    by_whom = all_sum(flags.to(parameters[0].device)).cpu() > 0
+    alone = by_whom & (by_whom.sum(dim=0) == 1)
+    return [
+        {id(one) for one, its in zip(parameters, row, strict=True) if its} for row in alone.tolist()
+    ]
 
 
 def lengths(gradients: Tensor) -> Tensor:

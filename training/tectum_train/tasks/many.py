@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from tectum_train.distributed import all_sum
 from tectum_train.objectives.base import Objective, Outcome
 from tectum_train.objectives.batch import Batch
 from tectum_train.objectives.weighted import named
-from tectum_train.tasks.gradients import cosines, lengths, task_gradients
+from tectum_train.tasks.gradients import cosines, lengths, reached, reached_alone, task_gradients
 from tectum_train.tasks.settings import Distance, TasksConfig
 from tectum_train.tasks.sharing import distance, pull
 from tectum_train.tasks.units import Units
@@ -27,12 +28,12 @@ class ManyTasks(Objective):
 
     Args:
         parts: each with its weight.
-        trunks: what they share, one module, or one for each of them under soft sharing.
+        trunks: what they share, one module, or those that they train under soft sharing.
         config: of the recipe.
         epoch: steps in which every sample comes once.
 
     Raises:
-        ValueError: there are as many trunks as neither one nor one for each.
+        ValueError: there are more trunks than objectives.
     """
 
     name = ""
@@ -45,8 +46,8 @@ class ManyTasks(Objective):
         epoch: int = 1,
     ) -> None:
         super().__init__()
-        if len(trunks) not in {0, 1, len(parts)}:
-            raise ValueError(f"{len(parts)} objectives cannot share {len(trunks)} trunks")
+        if len(trunks) > len(parts):
+            raise ValueError(f"{len(parts)} objectives cannot train {len(trunks)} trunks")
         self.config = config or TasksConfig()
         self.parts = nn.ModuleList(objective for _, objective in parts)
         self.units = Units(len(parts), self.config.normalise)
@@ -54,6 +55,7 @@ class ManyTasks(Objective):
         self.turn: Tensor
         self.register_buffer("turn", torch.zeros((), dtype=torch.long))
         self._trunks = list(trunks)  # the model's; no parts of this module
+        self._reaches: list[set[int]] = []
         self.names = [objective.name for _, objective in parts]
 
     def forward(self, batch: Batch) -> Outcome:
@@ -74,8 +76,28 @@ class ManyTasks(Objective):
             chances.append(outcome.chance)
             settled.append(outcome.settled)
             metrics |= named(part, outcome)
+        if isinstance(self.config.sharing, Distance):
+            self._reaches = [reached(loss) for loss in losses]
         total, more = self._sum(losses, active, settled, chances)
         return Outcome(total, metrics | more)
+
+    def clipped_apart(self) -> list[list[nn.Parameter]]:
+        """Groups of parameters whose gradients of the last forward are each as long as they may be.
+
+        All in one; under `distance` what each objective alone trains, its trunk too, and last what
+        several do: else a long gradient of one would shorten the step of another's trunk.
+        """
+        own = [one for one in self.parameters() if one.requires_grad]
+        if not isinstance(self.config.sharing, Distance):
+            return [own]
+        alone = reached_alone(self._reaches, own)
+        taken = set[int]().union(*alone)
+        # In each objective's own order, as it would be without the others: so norms are rounded.
+        groups = [
+            [one for one in part.parameters() if id(one) in its]
+            for (_, part), its in zip(self.named_parts(), alone, strict=True)
+        ]
+        return [*groups, [one for one in own if id(one) not in taken]]
 
     def draw_together(self, rate: float) -> None:
         """Under `distance`, move trunks towards their mean; called after each optimiser step.
@@ -133,9 +155,14 @@ class ManyTasks(Objective):
         settled: Sequence[bool],
         chances: Sequence[float | None],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is descended, and what there is to tell of it; weighed by who has `settled`."""
+        """What is descended, and what there is to tell of it.
+
+        Weighed by who is heard: has `settled`, and a loss above 0 on the mean over ranks. One of 0
+        is of a step in which nothing counted, and not of what is learnt already.
+        """
         told = torch.stack([one.detach() for one in losses])
-        active, heard = (torch.tensor(which, device=told.device) for which in (runs, settled))
+        active, known = (torch.tensor(which, device=told.device) for which in (runs, settled))
+        heard = known & (all_sum(told) > 0)
         units = self.units.of(told, heard, chances)
         scaled = [loss / unit for loss, unit in zip(losses, units, strict=True)]
         every = self.config.conflict_every
@@ -151,7 +178,7 @@ class ManyTasks(Objective):
                 self.weighting.balance(told / units, lengths(gradients))
             self.weighting.observe(told / units, heard)
         metrics |= self.counted(units)
-        total = self.weighting.total(torch.stack(scaled), active)
+        total = self.weighting.total(torch.stack(scaled), active, heard)
         if isinstance(self.config.sharing, Distance):
             with torch.no_grad():
                 apart = distance(self._trunks)

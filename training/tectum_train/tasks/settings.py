@@ -104,10 +104,13 @@ class Alternating(Strict):
 
 
 class Distance(Strict):
-    """A trunk for each objective, drawn to their mean: λ Σ ‖θᵢ − θ̄‖².
+    """A trunk for each objective that trains one, drawn to their mean: λ Σ ‖θᵢ − θ̄‖².
+
+    Others read the served trunk.
 
     Drawn apart from Adam, as weight decay is: after each step a trunk goes 2 · lr · λ of the way to
-    the mean, lr being that step's, as `schedule` has it.
+    the mean, lr being that step's, as `schedule` has it. `optimiser.clip_norm` is how long the
+    gradient of each trunk may be, with what else its objective alone trains, and of the rest.
     """
 
     kind: Literal["distance"] = "distance"
@@ -116,7 +119,7 @@ class Distance(Strict):
     """λ; 0: each trunk for itself; from 1 / (2 · lr) on they are one after that step, and after
     every step if lr is the smallest rate. At a rate of 1e-3, 10 is a fiftieth of the way a step."""
     served: str
-    """Kind of the objective whose trunk the bundle gets, with what that objective trains."""
+    """Kind of the objective whose trunk the bundle gets, with all that is trained on it."""
 
 
 class CrossStitch(Strict):

@@ -9,7 +9,7 @@ Letters: B batch, N tokens, D width, K objectives, L blocks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,28 @@ __all__ = ["Stitched", "distance", "own_trunks", "pull", "stitched_trunks", "vie
 
 
 def views_of(
-    model: PerceptionModel, kinds: Sequence[str], sharing: SharingConfig | None
+    model: PerceptionModel,
+    kinds: Sequence[str],
+    sharing: SharingConfig | None,
+    learning: Collection[str],
 ) -> dict[str, PerceptionModel]:
     """What each objective takes for the model, by its kind; without soft sharing the model itself.
 
-    Where trunks are tied by distance, the model's own is that of the objective that is served.
+    Where trunks are tied by distance, the model's own is that of the objective that is served, and
+    of those that train none: a trunk that no loss moves would hold the others where it began.
+
+    Args:
+        model: begins as the model of each.
+        kinds: of all objectives.
+        sharing: of the recipe.
+        learning: the kinds among them that train a trunk, the served one too.
     """
     if sharing is None:
         return dict.fromkeys(kinds, model)
     if isinstance(sharing, Distance):
-        first = sorted(kinds, key=lambda kind: kind != sharing.served)
-        views = dict(zip(first, own_trunks(model, len(kinds)), strict=True))
-        return {kind: views[kind] for kind in kinds}
+        own = sorted(learning, key=lambda kind: (kind != sharing.served, kinds.index(kind)))
+        views = dict(zip(own, own_trunks(model, len(own)), strict=True))
+        return {kind: views.get(kind, views[sharing.served]) for kind in kinds}
     return dict(zip(kinds, stitched_trunks(model, len(kinds), sharing.own), strict=True))
 
 

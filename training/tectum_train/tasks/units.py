@@ -34,15 +34,15 @@ class FirstLosses(nn.Module):
         self.register_buffer("sums", torch.zeros(count))
         self.register_buffer("seen", torch.zeros(count))
 
-    def hear(self, losses: Tensor, active: Tensor) -> None:
+    def hear(self, losses: Tensor, heard: Tensor) -> None:
         """Take a step into account, if it is one of an objective's first.
 
         Args:
             losses: float[K], averaged over ranks; one of 0 is of a step in which nothing counted,
                 which says nothing of what an objective costs.
-            active: bool[K], which of them are this step's.
+            heard: bool[K], which of them say what an objective costs.
         """
-        learning = active & (self.seen < _FIRST) & (losses > 0)
+        learning = heard & (self.seen < _FIRST) & (losses > 0)
         self.sums += torch.where(learning, losses, 0.0)
         self.seen += learning
 
@@ -53,7 +53,9 @@ class FirstLosses(nn.Module):
 
 
 class Units(nn.Module):
-    """One number for each objective, found in the first steps and kept from then on.
+    """One number for each objective: of its first steps, and kept from then on, or each step's own.
+
+    The latter are what knowing nothing costs, as each outcome says it (`chance`).
 
     Args:
         count: K.
@@ -65,12 +67,12 @@ class Units(nn.Module):
         self.kind = kind
         self.first = FirstLosses(count)
 
-    def of(self, losses: Tensor, active: Tensor, chance: Sequence[float | None]) -> Tensor:
+    def of(self, losses: Tensor, heard: Tensor, chance: Sequence[float | None]) -> Tensor:
         """What to divide by in this step.
 
         Args:
             losses: float[K], detached.
-            active: bool[K], which of them are this step's.
+            heard: bool[K], which of them say what an objective costs.
             chance: what knowing nothing costs; None: an objective cannot tell.
 
         Returns:
@@ -78,7 +80,7 @@ class Units(nn.Module):
         """
         if self.kind == "none":
             return torch.ones_like(losses)
-        self.first.hear(all_sum(losses) / world_size(), active)
+        self.first.hear(all_sum(losses) / world_size(), heard)
         # An objective without a turn so far divides nothing.
         first = self.first.means(torch.ones_like(losses))
         if self.kind == "initial":

@@ -36,24 +36,26 @@ class Weighting(nn.Module, ABC):
     def weights(self) -> Tensor:
         """float[K], what each loss is multiplied by now; detached."""
 
-    def total(self, losses: Tensor, active: Tensor) -> Tensor:
+    def total(self, losses: Tensor, active: Tensor, heard: Tensor) -> Tensor:  # noqa: ARG002
         """What is descended.
 
         Args:
             losses: float[K], with their graph.
             active: bool[K], False for what does not run in this step; its loss is 0.
+            heard: bool[K], whose loss says what the objective costs; nothing is learnt of others'
+                weights. Alike on all ranks.
 
         Returns:
             A scalar.
         """
         return (losses * self.weights() * active).sum()
 
-    def observe(self, losses: Tensor, active: Tensor) -> None:
+    def observe(self, losses: Tensor, heard: Tensor) -> None:
         """Hear what a step found.
 
         Args:
             losses: float[K], detached.
-            active: bool[K].
+            heard: bool[K], as for `total`.
         """
 
     def wants_gradients(self) -> bool:
@@ -104,13 +106,16 @@ class Uncertainty(Weighting):
         """1 / (2 exp s), times what is given."""
         return self.given * (-torch.stack([*self.log_variances]).detach()).exp() / 2
 
-    def total(self, losses: Tensor, active: Tensor) -> Tensor:
-        """What s costs is part of it: else every weight would go to 0."""
-        each = zip(losses, self.given, self.log_variances, active.tolist(), strict=True)
+    def total(self, losses: Tensor, active: Tensor, heard: Tensor) -> Tensor:
+        """What s costs is part of it: else every weight would go to 0.
+
+        Of a loss that is not heard s has no gradient: one of 0 would say that all is learnt.
+        """
+        counts = losses * self.weights() * active
+        each = zip(losses, self.given, self.log_variances, heard.tolist(), strict=True)
         terms = [
-            given * (loss * (-spread).exp() + spread) / 2
-            for loss, given, spread, runs in each
-            if runs
+            given * (loss * (-spread).exp() + spread) / 2 if hears else count
+            for (loss, given, spread, hears), count in zip(each, counts, strict=True)
         ]
         return torch.stack(terms).sum()
 
@@ -147,10 +152,10 @@ class GradNorm(Weighting):
         """What was learnt."""
         return self.learnt
 
-    def observe(self, losses: Tensor, active: Tensor) -> None:
+    def observe(self, losses: Tensor, heard: Tensor) -> None:
         """Keep what each loss was at first."""
         self.turn += 1
-        self.first.hear(_mean_over_ranks(losses), active)
+        self.first.hear(_mean_over_ranks(losses), heard)
 
     def wants_gradients(self) -> bool:
         """Every so many steps."""
@@ -208,18 +213,17 @@ class Dwa(Weighting):
         older, newer = self.means
         if bool(self.means.isnan().any()):
             return self.given.clone()
-        # A window in which nothing counted says nothing of how fast a loss falls.
-        ratio = torch.where(older > 0, newer / older.clamp(min=1e-12), 1.0)
+        ratio = newer / older.clamp(min=1e-12)
         return self.given * len(ratio) * (ratio / self.temperature).softmax(dim=0)
 
-    def observe(self, losses: Tensor, active: Tensor) -> None:
+    def observe(self, losses: Tensor, heard: Tensor) -> None:
         """Add to the window, and begin another one when it is full."""
-        self.sums += _mean_over_ranks(losses) * active
-        self.counts += active
+        self.sums += _mean_over_ranks(losses) * heard
+        self.counts += heard
         self.turn += 1
         if int(self.turn) % self.window == 0:
             found = self.sums / self.counts
-            # What had no turn in this window is as it was.
+            # What was not heard in this window is as it was.
             self.means = torch.stack([self.means[1], found.where(self.counts > 0, self.means[1])])
             self.sums, self.counts = torch.zeros_like(self.sums), torch.zeros_like(self.counts)
 
