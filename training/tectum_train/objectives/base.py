@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
+from tectum_train.distributed import all_sum
+from tectum_train.losses.precision import sum_dtype
 from tectum_train.objectives.batch import Batch, Reads
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "Outcome",
     "PartSettings",
     "Sums",
+    "averages",
 ]
 
 
@@ -40,15 +44,40 @@ class Sums:
     """The metric, a scalar, of the sums."""
     parts: tuple[Tensor, ...]
     """Of all ranks' samples."""
+    asked: bool = True
+    """Whether any of them was asked; the metric is left out else. Alike on all ranks."""
 
     def __add__(self, other: Sums) -> Sums:
         """Those of both pieces."""
         both = zip(self.parts, other.parts, strict=True)
-        return Sums(self.make, tuple(one + two for one, two in both))
+        added = tuple(one + two for one, two in both)
+        return Sums(self.make, added, self.asked or other.asked)
 
     def value(self) -> Tensor:
         """The metric."""
         return self.make(*self.parts)
+
+
+@torch.no_grad()
+def averages(told: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Sums]:
+    """Metrics that are means over what was asked of all ranks' samples.
+
+    One that nobody was asked is left out: 0 would be an answer. All ranks tell of the same names;
+    the device is waited for once.
+
+    Args:
+        told: by name what was answered, float[…], and bool[…] beside it, whether it was asked.
+    """
+    sums = [
+        torch.stack([each.sum(dtype=sum_dtype(each.device)) for each in (values * asked, asked)])
+        for values, asked in told.values()
+    ]
+    every = all_sum(torch.stack(sums))
+    some = every[:, 1].tolist()
+    return {
+        name: Sums(torch.divide, (total, number), asked > 0)
+        for name, (total, number), asked in zip(told, every.unbind(), some, strict=True)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +94,12 @@ class Outcome:
     """Of metrics that are shares, what they are shares of: where a batch comes in pieces, both are
     averaged before one is divided by the other."""
     sums: Mapping[str, Sums] = field(default_factory=dict)
-    """More metrics, made of sums; they are put beside the others."""
+    """More metrics, made of sums; those that were asked are put beside the others."""
     settled: bool = True
     """Whether the loss is in the unit that it keeps; who weighs it by its size waits for that."""
 
     def __post_init__(self) -> None:
-        made = {key: one.value() for key, one in self.sums.items()}
+        made = {key: one.value() for key, one in self.sums.items() if one.asked}
         object.__setattr__(self, "metrics", {**self.metrics, **made})
 
 
