@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ __all__ = [
     "PartSettings",
     "Sums",
     "averages",
+    "shares",
 ]
 
 
@@ -59,25 +61,46 @@ class Sums:
 
 
 @torch.no_grad()
-def averages(told: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Sums]:
-    """Metrics that are means over what was asked of all ranks' samples.
+def shares(told: Mapping[str, tuple[Tensor, Tensor, Tensor]], least: float) -> dict[str, Sums]:
+    """Metrics that are one mean as a share of another, over what was asked of all ranks' samples.
 
     One that nobody was asked is left out: 0 would be an answer. All ranks tell of the same names;
     the device is waited for once.
 
     Args:
-        told: by name what was answered, float[…], and bool[…] beside it, whether it was asked.
+        told: by name what was answered, float[…], what it is a share of, float[…], and bool[…],
+            where it was asked; elsewhere both may be anything.
+        least: what the other mean is taken for, if it is below that.
     """
     sums = [
-        torch.stack([each.sum(dtype=sum_dtype(each.device)) for each in (values * asked, asked)])
-        for values, asked in told.values()
+        torch.stack(
+            [
+                one.sum(dtype=sum_dtype(one.device))
+                for one in (values.where(asked, 0), others.where(asked, 0), asked)
+            ]
+        )
+        for values, others, asked in told.values()
     ]
     every = all_sum(torch.stack(sums))
-    some = every[:, 1].tolist()
+    some = every[:, 2].tolist()
     return {
-        name: Sums(torch.divide, (total, number), asked > 0)
-        for name, (total, number), asked in zip(told, every.unbind(), some, strict=True)
+        name: Sums(partial(_quotient, least=least), parts.unbind(), number > 0)
+        for name, parts, number in zip(told, every, some, strict=True)
     }
+
+
+def averages(told: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Sums]:
+    """Metrics that are means over what was asked of all ranks' samples, as `shares` are.
+
+    Args:
+        told: by name what was answered, float[…], and bool[…], where it was asked.
+    """
+    ones = {name: (one, torch.ones_like(one), asked) for name, (one, asked) in told.items()}
+    return shares(ones, least=1.0)
+
+
+def _quotient(total: Tensor, other: Tensor, number: Tensor, least: float) -> Tensor:
+    return total / other.clamp(min=least * number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ class Dino(Objective):
         if patches is not None:
             told["patch_teacher_entropy"] = patches
         nats = {name: entropy(shares) for name, shares in told.items()}
-        sums = averages({name: (one, torch.ones_like(one)) for name, one in nats.items()})
+        sums = averages({name: (one, one >= 0) for name, one in nats.items()})
         total = all_sum(pictures.sum(dim=0, dtype=sum_dtype(pictures.device)))
         sums["marginal_entropy"] = Sums(_entropy_of_mean, (total,))
         found = {
