@@ -87,7 +87,7 @@ class R3m(Objective):
         )
         different = ~repeated[:, between, between].triu(1).any(dim=2).any(dim=1)
         metrics, asked = {"time": time.detach()}, {"aligned": (aligned.float(), different)}
-        sizes = moments if moments.dtype == torch.float64 else moments.float()
+        sizes = wide(moments)
         norms = sizes.abs().sum(dim=2) + torch.linalg.vector_norm(sizes, dim=2)
         loss = time + self.config.penalty * mean_over_ranks(norms)
         if self.reward is not None:
