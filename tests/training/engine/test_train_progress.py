@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import time
 from pathlib import Path
 
@@ -67,3 +69,16 @@ def test_decoding_is_told_now_and_then_of_each_split(clock: list[float]) -> None
     assert lines[1:] == 2 * [
         f"decoding frames once: {done} of 100" for done in [*range(5, 96, 5), 100]
     ]
+
+
+def test_what_is_no_number_is_null_in_what_is_kept(tmp_path: Path, clock: list[float]) -> None:
+    def refused(found: str) -> None:
+        raise AssertionError(f"{found} is no JSON")
+
+    told = {"loss": 1.5, "nan": math.nan, "high": math.inf, "low": -math.inf}
+
+    with RunProgress(tmp_path, 1, 0, 8, Console(file=io.StringIO())) as progress:
+        progress.record(1, told)
+
+    line = json.loads((tmp_path / "metrics.jsonl").read_text("utf-8"), parse_constant=refused)
+    assert line == {"step": 1, "loss": 1.5, "nan": None, "high": None, "low": None}

@@ -160,6 +160,7 @@ def test_a_batch_without_pairs_costs_and_teaches_nothing(variant: Any) -> None:
     outcome.loss.backward()
 
     assert outcome.loss.item() == 0
+    assert outcome.metrics == {}
     assert not any(gradient.any() for gradient in gradients(learnt.model).values())
     assert all(torch.equal(a, b) for a, b in zip(before, learnt.buffers(), strict=True))
 

@@ -135,7 +135,7 @@ def test_a_moment_that_is_shown_twice_is_not_told_from_itself() -> None:
     outcome = objective()(batch(8, moments=moments, episode=torch.zeros(8), task=torch.zeros(8)))
 
     assert float(outcome.metrics["time"]) == float(outcome.metrics["language"]) == 0
-    assert float(outcome.metrics["aligned"]) == float(outcome.metrics["progress"]) == 0
+    assert outcome.metrics.keys() == {"time", "language"}  # there is no order to be right about
 
 
 def test_what_is_shown_twice_is_neither_in_order_nor_out_of_it() -> None:
@@ -200,7 +200,7 @@ def test_an_instruction_is_not_told_from_its_own_tasks_episodes() -> None:
 
     outcome = learnt(made)
 
-    assert float(outcome.metrics["told"]) == 0  # nothing was asked
+    assert "told" not in outcome.metrics  # nothing was asked
     assert float(outcome.metrics["language"]) == pytest.approx(np.log(2), abs=0.1)
 
 

@@ -161,7 +161,7 @@ def test_a_batch_of_which_nothing_counts_has_no_loss_and_no_gradient() -> None:
     outcome.loss.backward()
 
     assert outcome.loss.item() == 0
-    assert float(outcome.metrics["relative"]) == 0
+    assert "relative" not in outcome.metrics  # 0 would be perfect
     assert not any(bool(one.grad.any()) for one in learnt.parameters() if one.grad is not None)
 
 

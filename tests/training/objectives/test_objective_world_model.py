@@ -147,6 +147,7 @@ def test_where_no_frame_counts_there_is_no_loss() -> None:
     outcome.loss.backward()
 
     assert outcome.loss.item() == 0
+    assert outcome.metrics == {}
     assert gradients(learner) == set()
 
 

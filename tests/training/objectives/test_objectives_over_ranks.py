@@ -23,7 +23,7 @@ from tests.training.tiny import (
 )
 
 from tectum_core.architecture import ActionBinsConfig, ActionConfig
-from tectum_train.distributed import average_gradients, rank, world_size
+from tectum_train.distributed import average_gradients, means, rank, world_size
 from tectum_train.objectives import Batch, ObjectiveConfig, objective_for
 
 Arrays = dict[str, NDArray[Any]]
@@ -43,7 +43,7 @@ def wide(made: Batch) -> Batch:
 
 
 def learnt(kind: str, settings: dict[str, Any], latent: dict[str, Any] | None = None) -> Arrays:
-    """Loss, gradients and what is remembered of a batch in which ever less of a chunk is real.
+    """What is learnt, remembered and said of a batch in which ever less of a chunk is real.
 
     This rank has its samples of it, of which not as many have a later frame as another's.
     """
@@ -58,15 +58,20 @@ def learnt(kind: str, settings: dict[str, Any], latent: dict[str, Any] | None = 
     paired = torch.arange(8) % 3 > 0
     made = wide(batch(padded=padded, paired=paired)).part(rank(), 8, world_size())
     torch.manual_seed(0)  # as a run does before each step
-    loss = objective(made).loss
-    loss.backward()
+    outcome = objective(made)
+    outcome.loss.backward()
     average_gradients(objective.parameters())
     objective.after_step()
     kept = {name: buffer.detach().numpy() for name, buffer in objective.named_buffers()}
     reached = [p.grad.flatten() for p in objective.parameters() if p.grad is not None]
-    return {"loss": loss.detach().numpy(), "gradient": torch.cat(reached).numpy(), **kept}
+    told = means({key: float(value) for key, value in outcome.metrics.items()}, "cpu")
+    said = {f"said {key}": np.array(value) for key, value in told.items()}
+    loss = outcome.loss.detach().numpy()
+    return {"loss": loss, "gradient": torch.cat(reached).numpy(), **kept, **said}
 
 
+OWN = {"said shuffled"}
+"""What is of each rank's samples by intention: actions are exchanged with a neighbour's."""
 TRUNK = {"kind": "transformer", "transformer": stack().model_dump(), "source": "trunk"}
 
 
@@ -90,9 +95,16 @@ TRUNK = {"kind": "transformer", "transformer": stack().model_dump(), "source": "
         ("beit", {"tokenizer": str(image_tokenizer())}, None),
         ("image_codes", code_shape(), None),
         ("video_mae", {"statistics_weight": 0.3}, None),
+        ("video_mae", {"mask": {"kind": "tube", "ratios": (0.5, 0.75)}}, None),
+        ("supervised", {"classes": {"task_family": 4}}, None),
+        ("cpc", {"temperature": 0.3}, None),
+        ("cpc", {"negatives": "same_episode"}, None),
+        ("r3m", {}, None),
+        ("dino", {"prototypes": 8, "hidden": 16, "bottleneck": 8}, None),
+        ("world_model", {}, None),
     ],
 )
-def test_two_ranks_with_half_a_batch_each_learn_what_one_does(
+def test_two_ranks_with_half_a_batch_each_learn_and_say_what_one_does(
     ranks: Ranks, kind: str, settings: dict[str, Any], latent: dict[str, Any] | None
 ) -> None:
     both = ranks.run(learnt, kind=kind, settings=settings, latent=latent)
@@ -101,6 +113,7 @@ def test_two_ranks_with_half_a_batch_each_learn_what_one_does(
     assert np.isclose(np.mean([one["loss"] for one in both]), alone["loss"], rtol=1e-6)
     largest = np.abs(alone["gradient"]).max()
     for one in both:
+        assert one.keys() == alone.keys()
         assert np.abs(one["gradient"] - alone["gradient"]).max() <= 1e-6 * largest
-        for name in alone.keys() - {"loss", "gradient"}:
+        for name in alone.keys() - {"loss", "gradient"} - OWN:
             assert np.allclose(one[name], alone[name], rtol=1e-6, atol=1e-12), name

@@ -6,6 +6,7 @@ Where no terminal is, there are no bars: plain lines say what is going on, a few
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -170,11 +171,16 @@ class RunProgress:
             say(self._console, f"saved after step {step} in {path}")
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep scalars, and how fast it goes, in metrics.jsonl and TensorBoard."""
+        """Keep scalars, and how fast it goes, in metrics.jsonl and TensorBoard.
+
+        One that is not finite is null in metrics.jsonl, for JSON has no such number: it was told,
+        and is none. It ends no run; a gradient that is not finite does (`take_step`).
+        """
         if self._times:
             speed, wait = self._pace_of_data()
             metrics = {**metrics, "images_per_second": speed, "data_wait_percent": wait}
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        told = {name: one if math.isfinite(one) else None for name, one in metrics.items()}
+        self._file.write(json.dumps({"step": step, **told}, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tectum_train.distributed import all_sum, mean_over_ranks
+from tectum_train.losses.precision import wide
 
 __all__ = [
     "code_cross_entropy",
@@ -39,7 +40,7 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     Returns:
         int64[n].
     """
-    vectors, codebook = _wide(vectors), _wide(codebook)
+    vectors, codebook = wide(vectors), wide(codebook)
     length = codebook.square().sum(dim=1)
     # A vector's own length is the same for all codes.
     return torch.cat(
@@ -67,7 +68,7 @@ def commitment(vectors: Tensor, quantised: Tensor) -> Tensor:
 
     Source: VQ-VAE (arXiv:1711.00937), equation 3's last term, as a mean over E.
     """
-    distance = (_wide(vectors) - _wide(quantised).detach()).square().mean(dim=-1)
+    distance = (wide(vectors) - wide(quantised).detach()).square().mean(dim=-1)
     return mean_over_ranks(distance)
 
 
@@ -82,7 +83,7 @@ def painting_error(painted: Tensor, true: Tensor) -> Tensor:
 
     Source: VQ-VAE (arXiv:1711.00937), equation 3's first term.
     """
-    error = (_wide(painted) - _wide(true)).square().mean(dim=(1, 2))
+    error = (wide(painted) - wide(true)).square().mean(dim=(1, 2))
     return mean_over_ranks(error)
 
 
@@ -99,7 +100,7 @@ def code_cross_entropy(logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: BEiT (arXiv:2106.08254), equation 2.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     surprise = F.cross_entropy(logits, codes, reduction="none")
     return mean_over_ranks(surprise), logits.argmax(dim=1) == codes
 
@@ -140,7 +141,7 @@ def sums_of_codes(vectors: Tensor, codes: Tensor, size: int) -> Tensor:
     Returns:
         float[K, E].
     """
-    vectors = _wide(vectors)
+    vectors = wide(vectors)
     total = vectors.new_zeros(size, vectors.shape[1])
     for rows, theirs in zip(_rows(vectors, size), _rows(codes, size), strict=True):
         total += F.one_hot(theirs, size).to(rows.dtype).t() @ rows
@@ -166,8 +167,3 @@ def majority(uses: Tensor) -> Tensor:
 def _rows(values: Tensor, columns: int) -> tuple[Tensor, ...]:
     """Parts of [n, …] such that a table of one and so many columns is not too large."""
     return values.split(max(1, _HELD // columns))
-
-
-def _wide(values: Tensor) -> Tensor:
-    """float32, or float64 if it is that already."""
-    return values if values.dtype == torch.float64 else values.float()

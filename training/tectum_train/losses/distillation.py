@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tectum_train.distributed import all_sum, gather, mean_over_ranks, rank
+from tectum_train.losses.precision import wide, without_autocast
 
 __all__ = [
     "centred",
@@ -42,7 +43,7 @@ def centred(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
 
     Source: DINO (arXiv:2104.14294), equation 1 and section 3.1.
     """
-    return ((_wide(logits) - _wide(centre)) / temperature).detach().softmax(dim=-1)
+    return ((wide(logits) - wide(centre)) / temperature).detach().softmax(dim=-1)
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def moved_centre(centre: Tensor, total: Tensor, count: int, momentum: float) -> 
 
     Source: DINO (arXiv:2104.14294), equation 4.
     """
-    every = all_sum(torch.cat([_wide(total), _wide(total).new_full((1,), count)]))
+    every = all_sum(torch.cat([wide(total), wide(total).new_full((1,), count)]))
     mean = (every[:-1] / every[-1].clamp(min=1)).to(centre.dtype)
     return torch.where(every[-1] > 0, centre.lerp(mean, 1 - momentum), centre)
 
@@ -83,7 +84,7 @@ def sinkhorn_knopp(logits: Tensor, temperature: float, iterations: int = 3) -> T
     Source: SwAV (arXiv:2006.09882), section 3.1; as DINOv2 (arXiv:2304.07193) has it, less
     factors that the last scaling takes out again.
     """
-    scaled = _wide(logits) / temperature
+    scaled = wide(logits) / temperature
     prototypes = scaled.new_zeros(scaled.shape[1])
     samples = scaled.new_zeros(len(scaled), 1)
     for _ in range(iterations):
@@ -107,7 +108,7 @@ def dino_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
 
     Source: DINO (arXiv:2104.14294), equation 3.
     """
-    logarithms = (_wide(student) / temperature).log_softmax(dim=-1)
+    logarithms = (wide(student) / temperature).log_softmax(dim=-1)
     pairs = [
         -(told * said).sum(dim=-1)
         for view, said in enumerate(logarithms)
@@ -134,11 +135,12 @@ def ibot_cross_entropy(
 
     Source: iBOT (arXiv:2111.07832), equation 2; each picture counts alike as in DINOv2.
     """
-    logarithms = (_wide(student) / temperature).log_softmax(dim=-1)
+    logarithms = (wide(student) / temperature).log_softmax(dim=-1)
     weight = hidden.to(logarithms.dtype) / hidden.sum(dim=1, keepdim=True).clamp(min=1)
     return mean_over_ranks(-(teacher * logarithms).sum(dim=-1), weight[hidden])
 
 
+@without_autocast
 def koleo(features: Tensor) -> Tensor:
     """Minus the logarithm of the distance to the nearest other sample of all ranks.
 
@@ -154,25 +156,19 @@ def koleo(features: Tensor) -> Tensor:
     Source: Kozachenko–Leonenko entropy as in arXiv:1806.03198, equation 5; DINOv2
     (arXiv:2304.07193), section 4.
     """
-    with torch.autocast(features.device.type, enabled=False):
-        unit = F.normalize(_wide(features), dim=1)
-        every = gather(unit)
-        if len(every) == 1:
-            return unit.sum() * 0
-        own = rank() * len(unit) + torch.arange(len(unit), device=unit.device)
-        cosines = (unit @ every.t()).scatter(1, own[:, None], -torch.inf)
-        # A product, not an index: many may have one nearest, and its gradient adds up in no fixed
-        # order on a GPU.
-        nearest = F.one_hot(cosines.argmax(dim=1), len(every)).to(unit.dtype) @ every
-        square = (unit - nearest).square().sum(dim=1)
-        return mean_over_ranks(-(square + _NEAREST**2).log() / 2)
+    unit = F.normalize(wide(features), dim=1)
+    every = gather(unit)
+    if len(every) == 1:
+        return unit.sum() * 0
+    own = rank() * len(unit) + torch.arange(len(unit), device=unit.device)
+    cosines = (unit @ every.t()).scatter(1, own[:, None], -torch.inf)
+    # A product, not an index: many may have one nearest, and its gradient adds up in no fixed
+    # order on a GPU.
+    nearest = F.one_hot(cosines.argmax(dim=1), len(every)).to(unit.dtype) @ every
+    square = (unit - nearest).square().sum(dim=1)
+    return mean_over_ranks(-(square + _NEAREST**2).log() / 2)
 
 
 def entropy(shares: Tensor) -> Tensor:
     """Nats of each distribution, from 0 to ln K: float[…, K] to float[…]."""
-    return torch.special.entr(_wide(shares)).sum(dim=-1)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """float32, or float64 if it is that already."""
-    return values if values.dtype == torch.float64 else values.float()
+    return torch.special.entr(wide(shares)).sum(dim=-1)

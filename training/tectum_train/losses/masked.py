@@ -8,11 +8,11 @@ A numbers, K bins of each.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tectum_train.distributed import mean_over_ranks
+from tectum_train.losses.precision import wide
 
 __all__ = ["binned_actions", "hidden_patches", "hidden_words", "squared_actions"]
 
@@ -46,7 +46,7 @@ def hidden_words(logits: Tensor, ids: Tensor, hidden: Tensor) -> tuple[Tensor, T
 
     Source: BERT (arXiv:1810.04805).
     """
-    guesses, truths = _wide(logits[hidden]), ids[hidden]
+    guesses, truths = wide(logits[hidden]), ids[hidden]
     loss = F.cross_entropy(guesses, truths, reduction="none")
     return mean_over_ranks(loss), guesses.argmax(dim=-1) == truths
 
@@ -77,7 +77,7 @@ def binned_actions(logits: Tensor, places: Tensor, counted: Tensor) -> Tensor:
 
     Source: RT-1 (arXiv:2212.06817).
     """
-    guesses, truths = _wide(logits[counted]), places[counted]
+    guesses, truths = wide(logits[counted]), places[counted]
     loss = F.cross_entropy(guesses.flatten(0, 1), truths.flatten(), reduction="none")
     return mean_over_ranks(loss)
 
@@ -85,10 +85,5 @@ def binned_actions(logits: Tensor, places: Tensor, counted: Tensor) -> Tensor:
 def _squared(said: Tensor, true: Tensor, counted: Tensor) -> Tensor:
     """Mean squared error over bool[b, n] of float[b, n, w]."""
     # Chosen, not weighted: what does not count may be anything, and has no gradient.
-    error = (_wide(said[counted]) - _wide(true[counted])).square().mean(dim=-1)
+    error = (wide(said[counted]) - wide(true[counted])).square().mean(dim=-1)
     return mean_over_ranks(error)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """float32, or float64 if it is that already."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tectum_train.distributed import all_sum, gather, mean_over_ranks, rank, world_size
+from tectum_train.losses.precision import wide, without_autocast
 
 __all__ = ["Foretold", "Negatives", "foresight", "language_reward", "repeats", "time_contrast"]
 
@@ -57,6 +58,7 @@ class Foretold:
     """int64[b, T, K], among how many: chance is one over that."""
 
 
+@without_autocast
 def foresight(
     predicted: Tensor,
     features: Tensor,
@@ -84,11 +86,10 @@ def foresight(
     Source: CPC (arXiv:1807.03748), equation 4; negatives of the same clip too: DPC
     (arXiv:1909.04656).
     """
-    predicted, features = _wide(predicted), _wide(features)
+    predicted, features = wide(predicted), wide(features)
     clips, length, horizons, _ = predicted.shape
     every = gather(features).flatten(0, 1)  # [n·T, D]
-    with torch.autocast(predicted.device.type, enabled=False):
-        logits = predicted @ every.t()  # [b, T, K, n·T]
+    logits = predicted @ every.t()  # [b, T, K, n·T]
     # For each frame as the target: what it may be mistaken for.
     allowed = torch.zeros(
         clips, length, world_size() * clips, length, dtype=torch.bool, device=logits.device
@@ -137,7 +138,7 @@ def time_contrast(moments: Tensor, repeated: Tensor, episode: Tensor) -> tuple[T
     Source: R3M (arXiv:2203.12601), time contrast; both ends as in its published training. There
     three others are drawn, here they are all there are.
     """
-    moments = _wide(moments)
+    moments = wide(moments)
     every = gather(moments)
     same = episode[:, None] == gather(episode)[None]
     # Its gradient is 0 where two vectors are one, unlike that of a root of a sum.
@@ -177,7 +178,7 @@ def language_reward(
 
     Source: R3M (arXiv:2203.12601), video-language alignment; as there, but for three others drawn.
     """
-    later, earlier, others = _wide(later), _wide(earlier), _wide(others)
+    later, earlier, others = wide(later), wide(earlier), wide(others)
     other = task[:, None] != gather(task)[None]
     before = earlier.masked_fill(repeated, -torch.inf)
     others = others.masked_fill(~other, -torch.inf)
@@ -185,8 +186,3 @@ def language_reward(
     counted = counted & (~repeated | other.any(dim=1))
     above = later > others.amax(dim=1)
     return mean_over_ranks(losses, counted.float()), later > earlier, above
-
-
-def _wide(values: Tensor) -> Tensor:
-    """float32, or float64 if it is that already."""
-    return values if values.dtype == torch.float64 else values.float()

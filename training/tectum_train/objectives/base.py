@@ -8,14 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from tectum_core.architecture import ModelConfig, Strict
 from tectum_core.preprocess import ImagePreprocessing
+from tectum_train.distributed import all_sum
+from tectum_train.losses.precision import sum_dtype
 from tectum_train.objectives.batch import Batch, Reads
 
 __all__ = [
@@ -26,6 +30,8 @@ __all__ = [
     "Outcome",
     "PartSettings",
     "Sums",
+    "averages",
+    "shares",
 ]
 
 
@@ -40,15 +46,61 @@ class Sums:
     """The metric, a scalar, of the sums."""
     parts: tuple[Tensor, ...]
     """Of all ranks' samples."""
+    asked: bool = True
+    """Whether any of them was asked; the metric is left out else. Alike on all ranks."""
 
     def __add__(self, other: Sums) -> Sums:
         """Those of both pieces."""
         both = zip(self.parts, other.parts, strict=True)
-        return Sums(self.make, tuple(one + two for one, two in both))
+        added = tuple(one + two for one, two in both)
+        return Sums(self.make, added, self.asked or other.asked)
 
     def value(self) -> Tensor:
         """The metric."""
         return self.make(*self.parts)
+
+
+@torch.no_grad()
+def shares(told: Mapping[str, tuple[Tensor, Tensor, Tensor]], least: float) -> dict[str, Sums]:
+    """Metrics that are one mean as a share of another, over what was asked of all ranks' samples.
+
+    One that nobody was asked is left out: 0 would be an answer. All ranks tell of the same names;
+    the device is waited for once.
+
+    Args:
+        told: by name what was answered, float[…], what it is a share of, float[…], and bool[…],
+            where it was asked; elsewhere both may be anything.
+        least: what the other mean is taken for, if it is below that.
+    """
+    sums = [
+        torch.stack(
+            [
+                one.sum(dtype=sum_dtype(one.device))
+                for one in (values.where(asked, 0), others.where(asked, 0), asked)
+            ]
+        )
+        for values, others, asked in told.values()
+    ]
+    every = all_sum(torch.stack(sums))
+    some = every[:, 2].tolist()
+    return {
+        name: Sums(partial(_quotient, least=least), parts.unbind(), number > 0)
+        for name, parts, number in zip(told, every, some, strict=True)
+    }
+
+
+def averages(told: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Sums]:
+    """Metrics that are means over what was asked of all ranks' samples, as `shares` are.
+
+    Args:
+        told: by name what was answered, float[…], and bool[…], where it was asked.
+    """
+    ones = {name: (one, torch.ones_like(one), asked) for name, (one, asked) in told.items()}
+    return shares(ones, least=1.0)
+
+
+def _quotient(total: Tensor, other: Tensor, number: Tensor, least: float) -> Tensor:
+    return total / other.clamp(min=least * number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +117,12 @@ class Outcome:
     """Of metrics that are shares, what they are shares of: where a batch comes in pieces, both are
     averaged before one is divided by the other."""
     sums: Mapping[str, Sums] = field(default_factory=dict)
-    """More metrics, made of sums; they are put beside the others."""
+    """More metrics, made of sums; those that were asked are put beside the others."""
     settled: bool = True
     """Whether the loss is in the unit that it keeps; who weighs it by its size waits for that."""
 
     def __post_init__(self) -> None:
-        made = {key: one.value() for key, one in self.sums.items()}
+        made = {key: one.value() for key, one in self.sums.items() if one.asked}
         object.__setattr__(self, "metrics", {**self.metrics, **made})
 
 

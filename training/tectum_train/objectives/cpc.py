@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tectum_core.model import PerceptionModel
 from tectum_train.losses.temporal import Foretold, Negatives, foresight, repeats
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Objective, Outcome, PartSettings, averages
 from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["Cpc", "CpcConfig"]
@@ -73,19 +73,22 @@ class Cpc(Objective):
         self.heads = nn.Linear(config.hidden, config.horizons * width, bias=False)
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss; loss, accuracy and chance by horizon, frames ahead."""
+        """Outcome with the loss; loss, accuracy and chance by horizon, frames ahead.
+
+        Of a horizon that lies in no rank's clip nothing is told.
+        """
         loss, asked = self.foresee(batch)
-        counted = asked.counted.float()
-        number = counted.sum(dim=(0, 1)).clamp(min=1)
-        metrics: dict[str, Tensor] = {}
+        told: dict[str, tuple[Tensor, Tensor]] = {}
         for name, values in (
-            ("loss", asked.losses.detach()),
+            ("loss", asked.losses),
             ("accuracy", asked.hit.float()),
             ("chance", 1 / asked.choices),
         ):
-            means = (values * counted).sum(dim=(0, 1)) / number
-            metrics |= {f"{name}_{k}": mean for k, mean in enumerate(means, start=1)}
-        return Outcome(loss, metrics)
+            for place, (one, counted) in enumerate(
+                zip(values.unbind(2), asked.counted.unbind(2), strict=True), start=1
+            ):
+                told[f"{name}_{place}"] = one, counted
+        return Outcome(loss, {}, sums=averages(told))
 
     def foresee(self, batch: Batch, negatives: Negatives | None = None) -> tuple[Tensor, Foretold]:
         """The loss, and what was asked; among other negatives than the configured ones if told.

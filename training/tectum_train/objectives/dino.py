@@ -25,7 +25,7 @@ from torch import Generator, Tensor, nn
 
 from tectum_core.masks import block_mask
 from tectum_core.model import PerceptionModel, Replaced, VisionTransformer
-from tectum_train.distributed import own_samples, world_size
+from tectum_train.distributed import all_sum, own_samples, world_size
 from tectum_train.heads import PrototypeHead
 from tectum_train.losses.distillation import (
     centred,
@@ -36,8 +36,9 @@ from tectum_train.losses.distillation import (
     moved_centre,
     sinkhorn_knopp,
 )
+from tectum_train.losses.precision import sum_dtype
 from tectum_train.momentum import Slow, momentum_at
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Objective, Outcome, PartSettings, Sums, averages
 from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["Dino", "DinoConfig", "masks_of"]
@@ -183,8 +184,8 @@ class Dino(Objective):
         """Outcome with the loss, its terms, and what shows collapse.
 
         `views` pinned at ln K (`relative` at 1) and `teacher_entropy` at ln K: the teacher tells
-        nothing apart. `marginal_entropy`, that of its shares' mean, near 0: it says the same of
-        everything. `divergence` is what `views` has above the teacher's entropy.
+        nothing apart. `marginal_entropy`, that of its shares' mean over all ranks, near 0: it says
+        the same of everything. `divergence` is what `views` has above the teacher's entropy.
         """
         config, used = self.config, self.config.used(batch)
         whole = given(batch.views, "views")[:used].transpose(0, 1).flatten(0, 1)
@@ -204,17 +205,17 @@ class Dino(Objective):
         temperature = config.student_temperature
         views = dino_cross_entropy(said, pictures.unflatten(0, (2, used)), temperature)
         total = views
-        metrics = self._metrics(pictures, views)
+        metrics, sums = self._metrics(pictures, patches, views)
         if hidden is not None and patches is not None:
             guessed = self.student.of_patches(seen.tokens[hidden], frozen)
             term = ibot_cross_entropy(guessed, patches, hidden, temperature)
             total = total + config.patch_weight * term
-            metrics |= {"patches": term.detach(), "patch_teacher_entropy": entropy(patches).mean()}
+            metrics["patches"] = term.detach()
         if config.koleo_weight > 0:
             apart = torch.stack([koleo(one) for one in seen.pooled.split(used)])
             total = total + config.koleo_weight * apart.sum()
             metrics["koleo"] = apart.detach().mean()
-        return Outcome(total, metrics)
+        return Outcome(total, metrics, sums=sums)
 
     def after_step(self) -> None:
         """Let the teacher follow, and the centres what it said in this step.
@@ -289,18 +290,31 @@ class Dino(Objective):
         hidden = masks_of(every, grid, config.masked_share, config.mask_ratio, generator)
         return hidden.unflatten(0, (2, -1))[:, own_samples()].flatten(0, 1)
 
-    def _metrics(self, shares: Tensor, views: Tensor) -> dict[str, Tensor]:
-        told, views = entropy(shares).mean(), views.detach()
+    @torch.no_grad()
+    def _metrics(
+        self, pictures: Tensor, patches: Tensor | None, views: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Sums]]:
+        """Of all ranks' shares: the mean's entropy is no mean of ranks' entropies."""
+        told = {"teacher_entropy": pictures}
+        if patches is not None:
+            told["patch_teacher_entropy"] = patches
+        nats = {name: entropy(shares) for name, shares in told.items()}
+        sums = averages({name: (one, one >= 0) for name, one in nats.items()})
+        total = all_sum(pictures.sum(dim=0, dtype=sum_dtype(pictures.device)))
+        sums["marginal_entropy"] = Sums(_entropy_of_mean, (total,))
         found = {
-            "views": views,
-            "relative": views / math.log(self.config.prototypes),
-            "teacher_entropy": told,
-            "marginal_entropy": entropy(shares.mean(dim=0)),
-            "divergence": views - told,
+            "views": views.detach(),
+            "relative": views.detach() / math.log(self.config.prototypes),
+            "divergence": views.detach() - sums["teacher_entropy"].value(),
         }
         if self.config.centring == "mean":
             found["centre_norm"] = self.view_centre.norm()
-        return found
+        return found, sums
+
+
+def _entropy_of_mean(total: Tensor) -> Tensor:
+    """Of the shares' sum, float[K]."""
+    return entropy(total / total.sum())
 
 
 def masks_of(

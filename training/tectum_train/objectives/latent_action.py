@@ -20,7 +20,7 @@ from tectum_train.distributed import all_sum, mean_over_ranks, world_size
 from tectum_train.losses.codes import code_uses, perplexity
 from tectum_train.losses.prediction import latent_spread
 from tectum_train.momentum import Slow
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Objective, Outcome, PartSettings, shares
 from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["LatentAction", "LatentActionObjectiveConfig"]
@@ -124,7 +124,8 @@ class LatentAction(Objective):
 
         Also `codes_used` and `perplexity` of the pairs' codes, and for latents `spread`, how much
         they differ from frame to frame. Samples without a later frame count in nothing, and no
-        codebook learns from them: beside a copy of itself a frame says that nothing moves.
+        codebook learns from them: beside a copy of itself a frame says that nothing moves. Where no
+        rank has a later frame, nothing of this is told.
         """
         module, used = self._module(), self.config.used(batch)
         pair = (batch.earlier[:used], given(batch.later, "later frames")[:used])
@@ -153,10 +154,11 @@ class LatentAction(Objective):
         error = mean_over_ranks(wrong, counted)
         kept = mean_over_ranks(bottled.losses, counted)
         loss = error / self.copy_error.clamp(min=1e-6) + kept
-        metrics = {"relative": (error / copying.clamp(min=1e-6)).detach()}
-        if module.config.target == "latents":
+        sums, metrics = shares({"relative": (wrong, still, paired)}, 1e-6), dict[str, Tensor]()
+        asked = sums["relative"].asked
+        if asked and module.config.target == "latents":
             metrics["spread"] = latent_spread(after[:, None], paired[:, None])
-        if bottled.codes is not None:
+        if asked and bottled.codes is not None:
             uses = code_uses(bottled.codes, codebook_size(module.config.bottleneck), paired)
             metrics |= {"codes_used": (uses > 0).sum().float(), "perplexity": perplexity(uses)}
         if self.config.decode_weight:
@@ -166,9 +168,10 @@ class LatentAction(Objective):
             missed = (decoded.float() - batch.actions[:used, :steps]).square().mean(dim=(1, 2))
             decoding = mean_over_ranks(missed, counted)
             loss = loss + self.config.decode_weight * decoding
-            metrics["decoding"] = decoding.detach()
+            if asked:
+                metrics["decoding"] = decoding.detach()
         # Copying costs 1, and so does the mean of actions, which come in standard deviations.
-        return Outcome(loss, metrics, 1.0 + self.config.decode_weight)
+        return Outcome(loss, metrics, 1.0 + self.config.decode_weight, sums=sums)
 
     def after_step(self) -> None:
         """Let the slow trunk follow."""

@@ -16,7 +16,7 @@ from tectum_train.distributed import gather, mean_over_ranks
 from tectum_train.heads import perceptron
 from tectum_train.losses.precision import wide
 from tectum_train.losses.temporal import language_reward, repeats, time_contrast
-from tectum_train.objectives.base import Objective, Outcome, PartSettings
+from tectum_train.objectives.base import Objective, Outcome, PartSettings, averages
 from tectum_train.objectives.batch import Batch, Reads, given
 
 __all__ = ["R3m", "R3mConfig"]
@@ -75,6 +75,7 @@ class R3m(Objective):
         `aligned`: of three different moments, the ends are furthest apart; chance is 1/3.
         `progress`: an instruction's reward rises from a moment to a later one; chance is 1/2.
         `told`: it is higher than with any other task's episode; chance is one over all of them.
+        Each over all ranks, and left out where there is nothing to put in order.
         """
         used = self.config.used(batch)
         frames = given(batch.moments, "moments")[:used]
@@ -85,20 +86,21 @@ class R3m(Objective):
             moments[:, between], repeated[:, between, between], batch.episode[:used]
         )
         different = ~repeated[:, between, between].triu(1).any(dim=2).any(dim=1)
-        metrics = {"time": time.detach(), "aligned": _share(aligned, different)}
-        sizes = moments if moments.dtype == torch.float64 else moments.float()
+        metrics, asked = {"time": time.detach()}, {"aligned": (aligned.float(), different)}
+        sizes = wide(moments)
         norms = sizes.abs().sum(dim=2) + torch.linalg.vector_norm(sizes, dim=2)
         loss = time + self.config.penalty * mean_over_ranks(norms)
         if self.reward is not None:
             language, more = self._language(self.reward, batch, moments, repeated)
             loss = loss + self.config.language_weight * language
-            metrics |= {"language": language.detach(), **more}
-        return Outcome(loss, metrics)
+            metrics["language"] = language.detach()
+            asked |= more
+        return Outcome(loss, metrics, sums=averages(asked))
 
     def _language(
         self, reward: nn.Module, batch: Batch, moments: Tensor, repeated: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reward's loss over three moments, and how often it is right."""
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """The reward's loss over three moments; when it is right, and where it is asked."""
         used = len(moments)
         text, task = batch.text(self.model).pooled[:used], batch.task[:used]
         said = batch.content[:used].any(dim=1)
@@ -119,11 +121,11 @@ class R3m(Objective):
             losses.append(loss)
             rising.append(torch.stack([rises, said & ~same]))
             telling.append(torch.stack([tells, said & others.any(dim=1)]))
-        metrics = {
-            "progress": _share(*torch.cat(rising, dim=1)),
-            "told": _share(*torch.cat(telling, dim=1)),
-        }
-        return torch.stack(losses).mean(), metrics
+        asked = {}
+        for name, each in (("progress", rising), ("told", telling)):
+            right, counted = torch.cat(each, dim=1)
+            asked[name] = right.float(), counted
+        return torch.stack(losses).mean(), asked
 
     @staticmethod
     def _reward(reward: nn.Module, start: Tensor, moment: Tensor, text: Tensor) -> Tensor:
@@ -134,8 +136,3 @@ class R3m(Objective):
             read = [wide(one).expand(*shape, one.shape[-1]) for one in (start, moment, text)]
             score: Tensor = reward(torch.cat(read, dim=-1))[..., 0]
         return score
-
-
-def _share(right: Tensor, counted: Tensor) -> Tensor:
-    """How many of those that count are right; 0 without any."""
-    return (right & counted).sum() / counted.sum().clamp(min=1)

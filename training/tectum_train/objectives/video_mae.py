@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from tectum_core.architecture import ModelConfig
 from tectum_core.masks import visible_indices
 from tectum_core.model import PerceptionModel, PixelDecoder, VisionTransformer, patchify
-from tectum_train.distributed import all_sum
 from tectum_train.losses.masked import hidden_patches
+from tectum_train.losses.precision import wide
 from tectum_train.masking import MaskConfig, TubeMask
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, shares
 from tectum_train.objectives.batch import Batch, Reads, given
 from tectum_train.objectives.hiding import Hiding
 
@@ -70,7 +69,10 @@ class VideoMae(Averaged):
         return self._masked(batch, trunk, decoder, pixels)[1].sum()
 
     def forward(self, batch: Batch) -> Outcome:
-        """Outcome with the loss, and `relative`: the error as a share of predicting zero."""
+        """Outcome with the loss, and `relative`: the error as a share of predicting zero.
+
+        Where no rank's hidden tubelets count there is none.
+        """
         trunk, decoder, pixels = self._read(batch)
         hidden, counted = self._masked(batch, trunk, decoder, pixels)
         shape, keep = trunk.config, visible_indices(hidden)
@@ -82,12 +84,9 @@ class VideoMae(Averaged):
             mean = hidden_patches(prediction.mean, target.mean, counted)
             spread = hidden_patches(prediction.log_spread, target.log_spread, counted)
             loss = masked + self.config.statistics_weight * (mean + spread)
-        with torch.no_grad():
-            nothing = torch.zeros_like(target.values)
-            zero = all_sum(hidden_patches(nothing, target.values, counted)).clamp(min=1e-6)
-            relative = all_sum(masked) / zero
-        metrics = {"masked": masked.detach(), "relative": relative}
-        return Outcome(loss, metrics, divisors={"relative": zero})
+        error = (wide(prediction.values.detach()) - target.values).square().mean(dim=2)
+        sums = shares({"relative": (error, target.values.square().mean(dim=2), counted)}, 1e-6)
+        return Outcome(loss, {"masked": masked.detach()}, sums=sums)
 
     def after_step(self) -> None:
         """Let the teacher of its masks follow."""

@@ -17,10 +17,9 @@ from torch import Tensor
 from tectum_core.architecture import ModelConfig
 from tectum_core.model import LatentActionModel, PerceptionModel, VisionTransformer, WorldModel
 from tectum_train.distributed import all_sum
-from tectum_train.losses.precision import sum_dtype
 from tectum_train.losses.prediction import frame_errors, latent_sums, mean_error, spread_of
 from tectum_train.momentum import Slow
-from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums
+from tectum_train.objectives.base import Averaged, Outcome, PartSettings, Sums, shares
 from tectum_train.objectives.batch import Batch, Clip, Reads, given
 
 __all__ = ["WorldModelObjective", "WorldModelObjectiveConfig"]
@@ -97,7 +96,8 @@ class WorldModelObjective(Averaged):
 
         Also `shuffled`, the error with another sample's actions as a share of that with the true
         ones, and `spread`, how much latents differ from frame to frame. That other sample is of
-        the same piece, so `shuffled` is not to the last digit the same however many there are.
+        the same piece, so `shuffled` is not to the last digit the same however many there are. Of
+        what lies in no rank's clips nothing is told.
 
         Raises:
             ValueError: the clip is too short.
@@ -132,9 +132,10 @@ class WorldModelObjective(Averaged):
         self._copied.append(torch.stack([copying.sum(), inside[:, 1:].sum().to(copying.dtype)]))
 
         metrics, sums = dict[str, Tensor](), _relative(ahead_errors, targets, inside, known)
-        sums["spread"] = Sums(spread_of, latent_sums(targets, inside))
+        number, *others = latent_sums(targets, inside)
+        sums["spread"] = Sums(spread_of, (number, *others), bool(number > 0))
         if actions is not None and used > 1:
-            sums["shuffled"] = self._shuffled(world, seen, actions, errors, targets, inside)
+            sums |= self._shuffled(world, seen, actions, errors, targets, inside)
         if self.config.decode_weight:
             painted = world.decode(targets[:, known])
             wrong = (painted.float() - frames[:, known]).square().mean(dim=(1, 2, 3))
@@ -196,13 +197,13 @@ class WorldModelObjective(Averaged):
         errors: Tensor,
         targets: Tensor,
         inside: Tensor,
-    ) -> Sums:
+    ) -> dict[str, Sums]:
         """Error of the next frame with others' actions, as a share of that with the true ones."""
         some, known = slice(0, _SHUFFLED), seen.shape[1]
         strange = world(seen[some], actions.roll(1, dims=0)[some, :known])
         counted = inside[some, 1 : known + 1]
         wrong = frame_errors(strange, targets[some, 1 : known + 1])
-        return _share(wrong, errors[some], counted, 1e-9)
+        return shares({"shuffled": (wrong, errors[some], counted)}, 1e-9)
 
 
 def _latents(world: WorldModel, trunk: VisionTransformer, frames: Tensor) -> Tensor:
@@ -245,22 +246,8 @@ def _relative(errors: Tensor, targets: Tensor, inside: Tensor, known: int) -> di
     """For each frame after the history, the error as a share of repeating the last one known."""
     repeated = targets[:, known - 1 : known].expand_as(targets[:, known:])
     copying = frame_errors(repeated, targets[:, known:])
-    found = {}
-    for step in range(errors.shape[1]):
-        counted = inside[:, known + step, None]
-        one, other = errors[:, step, None], copying[:, step, None]
-        found[f"relative_{step + 1}"] = _share(one, other, counted, 1e-6)
-    return found
-
-
-def _share(errors: Tensor, others: Tensor, counted: Tensor, least: float) -> Sums:
-    """One mean error as a share of another, float[b, T] each, over all ranks' frames that count.
-
-    The other is taken for at least so much.
-    """
-    dtype = sum_dtype(errors.device)
-    sums = torch.stack([(one * counted).sum(dtype=dtype) for one in (errors, others, counted)])
-    return Sums(
-        lambda wrong, other, number: wrong / other.clamp(min=least * number.clamp(min=1)),
-        all_sum(sums).unbind(),
-    )
+    told = {
+        f"relative_{step + 1}": (errors[:, step], copying[:, step], inside[:, known + step])
+        for step in range(errors.shape[1])
+    }
+    return shares(told, 1e-6)

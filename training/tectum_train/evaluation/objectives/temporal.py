@@ -163,8 +163,8 @@ def measure_order(
             continue
         for name, read in (("", batch), (WORDS, _misled(batch, draw))):
             metrics = objective(read).metrics
-            rewards[f"progress{name}"].append(metrics["progress"])
-            rewards[f"told{name}"].append(metrics["told"])
+            for asked in {"progress", "told"} & metrics.keys():
+                rewards[f"{asked}{name}"].append(metrics[asked])
         others = (batch.task[:, None] != batch.task[None]).sum(dim=1)
         chances.append((1 / (1 + others)).mean())
     group = torch.cat(episodes).numpy()
@@ -189,7 +189,7 @@ def measure_order(
         ("progress", "reward rises to a later moment", 1 / 2),
         ("told", "reward above all other tasks' episodes", _mean(chances)),
     ):
-        if rewards:
+        if rewards[name] and rewards[f"{name}{WORDS}"]:
             misled = {WORDS: _mean(rewards[f"{name}{WORDS}"])}
             measures.append(
                 Measure(what, _mean(rewards[name]), {CHANCE: chance, **misled}, errors=by_chance)
