@@ -33,6 +33,7 @@ from tectum_train.engine import building
 from tectum_train.engine import run as engine
 from tectum_train.engine.batches import BatchMaker
 from tectum_train.engine.building import Run
+from tectum_train.engine.checkpoint import CheckpointError
 from tectum_train.engine.run import Interrupted
 from tectum_train.objectives import Batch, Objective, WeightedSum
 from tectum_train.recipe import Recipe, RecipeError
@@ -215,6 +216,25 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_any_number_resum
     assert said == [f"saved after step 3 in {folder(broken)}"] * 2
     assert [line["step"] for line in kept] == [1, 2, 3]
     assert apart(broken, alone) <= 1e-9
+
+
+def goes_on(made: Recipe, other: Recipe) -> Arrays:
+    """What ranks with a disk each say that shall go on, the first one by what lies on its own."""
+    with pytest.raises(CheckpointError) as told:
+        trained(other if rank() else made, resume=True)
+    return {"said": np.array(str(told.value))}
+
+
+def test_ranks_of_which_one_has_no_checkpoint_are_refused(
+    ranks: Ranks, tiny_data: Path, tmp_path: Path
+) -> None:
+    broken, other = (recipe(tiny_data, tmp_path / name) for name in ("first", "second"))
+    run(broken, signalled=(0, 3))
+
+    for one in ranks.run(goes_on, made=broken, other=other):
+        assert "found the state after step 3 on rank 0; no checkpoint on rank 1" in str(one["said"])
+        assert "allowed: the same on all ranks" in str(one["said"])
+    assert not (folder(other) / "metrics.jsonl").exists()
 
 
 def test_what_cannot_be_divided_ends_every_rank(

@@ -18,13 +18,21 @@ from torch.optim import AdamW
 
 from tectum_core.model.world_model import older_layout
 from tectum_train.differences import differences
+from tectum_train.distributed import gather
 from tectum_train.recipe import Recipe
 
-__all__ = ["CheckpointError", "Origin", "load_checkpoint", "save_checkpoint", "stays"]
+__all__ = [
+    "CheckpointError",
+    "Origin",
+    "check_agreement",
+    "load_checkpoint",
+    "save_checkpoint",
+    "stays",
+]
 
 
 _TOLD = 5
-"""Settings that differ, of which a message names no more."""
+"""Settings that differ, steps and ranks, of which a message names no more."""
 
 
 class CheckpointError(ValueError):
@@ -149,6 +157,35 @@ def load_checkpoint(
             state.setdefault(int(number), {})[part] = tensor
     adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
     return int(header["step"]), tuple(json.loads(header["commits"]))
+
+
+def check_agreement(path: Path, done: int, device: str | torch.device) -> None:
+    """That all ranks go on after the same step; all of them ask at the same time.
+
+    Each looks for the file on its own disk, and the first one alone writes it.
+
+    Args:
+        path: where each has looked.
+        done: steps done by what this one has found; 0: it has found nothing.
+        device: what it computes on.
+
+    Raises:
+        CheckpointError: they do not; says what each has found. The same on all ranks.
+    """
+    found: dict[int, list[int]] = {}
+    for number, step in enumerate(gather(torch.tensor([done], device=device)).tolist()):
+        found.setdefault(step, []).append(number)
+    if len(found) == 1:
+        return
+    told = []
+    for step, ranks in list(found.items())[:_TOLD]:
+        more = f" and {len(ranks) - _TOLD} more" if len(ranks) > _TOLD else ""
+        what = f"the state after step {step}" if step else "no checkpoint"
+        told.append(f"{what} on rank {', '.join(map(str, ranks[:_TOLD]))}{more}")
+    raise CheckpointError(
+        f"{path}: found {'; '.join(told)}; allowed: the same on all ranks, as in a folder that "
+        "their machines share, or a copy of the first one's file on each"
+    )
 
 
 def _check_origin(path: Path, header: dict[str, str], origin: Origin) -> None:

@@ -29,7 +29,13 @@ from tectum_train.engine.accumulation import division
 from tectum_train.engine.agreement import oversized, seldom_begun
 from tectum_train.engine.batches import BatchMaker, Prefetch
 from tectum_train.engine.building import Run, build, check_parts, open_samples
-from tectum_train.engine.checkpoint import Origin, load_checkpoint, save_checkpoint, stays
+from tectum_train.engine.checkpoint import (
+    Origin,
+    check_agreement,
+    load_checkpoint,
+    save_checkpoint,
+    stays,
+)
 from tectum_train.engine.optimiser import learning_rate, optimiser_for
 from tectum_train.engine.progress import RunProgress, say, telling
 from tectum_train.engine.provenance import commit_of, fingerprint_of
@@ -75,7 +81,8 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP came, to any rank; the checkpoint is written.
-        CheckpointError: the checkpoint is another recipe's, or was trained on other data.
+        CheckpointError: the checkpoint is another recipe's, was trained on other data, or is not
+            the same step's on all ranks.
         FileExistsError: the folder holds a run that is finished or another recipe's, and `resume`
             is off.
         RecipeError: a step's samples cannot be divided among ranks or into micro-batches.
@@ -105,9 +112,11 @@ def train(
     adam = optimiser_for(objective, recipe.optimiser)
     data = fingerprint_of(expanded(recipe.data.train), run.tokenizer, run.scaling)
     origin = Origin(recipe.identity(), data, (commit_of(Path(__file__)),))
-    done = 0
+    done, before = 0, tuple[str, ...]()
     if checkpoint.exists():
         done, before = load_checkpoint(checkpoint, origin, objective, adam)
+    check_agreement(checkpoint, done, device)
+    if done:
         new = () if done == recipe.schedule.steps else origin.commits
         origin = replace(origin, commits=(*before, *(c for c in new if c != before[-1])))
         say(console, f"goes on after step {done} with the run in {folder}")
