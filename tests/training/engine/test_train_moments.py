@@ -38,8 +38,9 @@ def test_what_it_says_of_itself_is_kept(tiny_data: Path, tmp_path: Path) -> None
     trained(recipe)
 
     last = metrics(recipe)[-1]
-    horizons = {f"cpc/{name}_{k}" for name in ("loss", "accuracy", "chance") for k in (1, 2, 3)}
+    horizons = {f"cpc/{name}_{k}" for name in ("loss", "accuracy", "chance") for k in (1, 2)}
     told = {f"r3m/{name}" for name in ("time", "aligned", "language", "progress", "told")}
     assert last.keys() >= horizons | told
+    assert last["cpc/chance_2"] > 0
     # Frame 3 lies 24 steps on, in episodes of 20: nothing is asked about it.
-    assert last["cpc/chance_3"] == 0 < last["cpc/chance_2"]
+    assert not any(name.endswith("_3") for name in last)

@@ -299,6 +299,19 @@ def test_ratios_are_spread_evenly_over_their_range() -> None:
     assert np.all(np.abs(shares - np.linspace(0.12, 0.48, 10)) <= 0.021)
 
 
+def test_where_a_sample_hides_is_its_own_draw() -> None:
+    learnt, made, other = dino(masked_share=1.0), batch(8), batch(8)
+    other.seeds[3] += 1
+
+    hidden, elsewhere = (learnt._hidden(one, 8) for one in (made, other))
+
+    rows = (hidden != elsewhere).any(dim=1).unflatten(0, (2, 8))
+    assert rows[:, 3].all()
+    assert not rows[:, torch.arange(8) != 3].any()
+    assert torch.equal(hidden.sum(dim=1), elsewhere.sum(dim=1))
+    assert torch.equal(learnt._hidden(made, 8), hidden)
+
+
 def test_only_students_patches_are_hidden_and_only_those_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

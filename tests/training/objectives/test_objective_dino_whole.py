@@ -134,7 +134,7 @@ def of_neighbours(learnt: Dino, of: Batch, hidden: NDArray[np.bool_]) -> float:
 @pytest.mark.parametrize("head", ["shared", "own"])
 def test_it_is_what_the_papers_say_of_every_pair_patch_and_neighbour(head: str) -> None:
     learnt, of = dino(patch_head=head, patch_weight=0.7, koleo_weight=0.3), made()
-    rows = learnt._hidden(SAMPLES, made().generator)
+    rows = learnt._hidden(made(), SAMPLES)
     hidden = rows.view(2, SAMPLES, -1).numpy()
     assert 0 < hidden.any(axis=2).sum() < 2 * SAMPLES
 

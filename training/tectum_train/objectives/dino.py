@@ -10,6 +10,8 @@ trunk, K prototypes. Both whole views of all samples are a batch of 2b, view by 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Literal, Self
 
 import torch
@@ -192,7 +194,7 @@ class Dino(Objective):
         crops = given(batch.crops, "crops")[:used].transpose(0, 1).flatten(0, 1)
         hidden = None
         if config.patch_weight > 0:
-            hidden = self._hidden(used, batch.generator).to(whole.device)
+            hidden = self._hidden(batch, used).to(whole.device)
         pictures, patches = self._taught(whole, hidden)
 
         frozen = int(self.steps) < config.frozen_steps
@@ -283,12 +285,15 @@ class Dino(Objective):
             return sinkhorn_knopp(logits, temperature)
         return centred(logits, self.get_buffer(centre), temperature)
 
-    def _hidden(self, used: int, generator: Generator) -> Tensor:
-        """bool[2b, N]: drawn for all ranks' samples, of which this one takes its own."""
+    def _hidden(self, batch: Batch, used: int) -> Tensor:
+        """bool[2b, N]: which views hide how much is the step's, where they do the sample's own."""
         config, grid = self.config, self.model.config.vision.grid
         every = 2 * used * world_size()
-        hidden = masks_of(every, grid, config.masked_share, config.mask_ratio, generator)
-        return hidden.unflatten(0, (2, -1))[:, own_samples()].flatten(0, 1)
+        step = batch.stream(self.name)
+        ratios = _ratios_of(every, config.masked_share, config.mask_ratio, step)
+        own = ratios.unflatten(0, (2, -1))[:, own_samples()].flatten(0, 1).tolist()
+        streams = list(islice(batch.streams(self.name), used))
+        return _blocks_of(own, grid, (*streams, *streams))
 
     @torch.no_grad()
     def _metrics(
@@ -331,11 +336,28 @@ def masks_of(
 
     Source: DINOv2 (arXiv:2304.07193), as its code spreads ratios; blocks as in BEiT.
     """
+    ratios = _ratios_of(pictures, share, ratio, generator).tolist()
+    return _blocks_of(ratios, grid, [generator] * pictures)
+
+
+def _ratios_of(
+    pictures: int, share: float, ratio: tuple[float, float], generator: Generator
+) -> Tensor:
+    """Of the patches that each hides, float64[pictures]; 0: none of them."""
     masked = max(1, round(pictures * share))
     least, most = ratio
-    place = (torch.arange(masked) + torch.rand(masked, generator=generator)) / masked
-    ratios = (least + (most - least) * place).tolist()
-    hidden = torch.zeros(pictures, grid * grid, dtype=torch.bool)
-    for picture, one in zip(torch.randperm(pictures, generator=generator), ratios, strict=False):
-        hidden[picture] = block_mask(grid, grid, one, generator)
+    place = torch.arange(masked, dtype=torch.float64)
+    place = (place + torch.rand(masked, generator=generator)) / masked
+    ratios = torch.zeros(pictures, dtype=torch.float64)
+    chosen = torch.randperm(pictures, generator=generator)[:masked]
+    ratios[chosen] = least + (most - least) * place
+    return ratios
+
+
+def _blocks_of(ratios: Sequence[float], grid: int, generators: Sequence[Generator]) -> Tensor:
+    """bool[pictures, grid²], each picture's block drawn by its own generator."""
+    hidden = torch.zeros(len(ratios), grid * grid, dtype=torch.bool)
+    for row, ratio, generator in zip(hidden, ratios, generators, strict=True):
+        if ratio:
+            row[:] = block_mask(grid, grid, ratio, generator)
     return hidden
