@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Self
 
 
@@ -31,6 +32,9 @@ class SilentProxy:
         self._server_port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._writers: list[asyncio.StreamWriter] = []
+        """Of all connections that there ever were, to either side."""
+        self._serving: set[asyncio.Task[None]] = set()
         self.port = 0
 
     @property
@@ -58,20 +62,33 @@ class SilentProxy:
         self._loop.close()
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Told at once, so that one whose task never begins is closed, too.
+        self._writers.append(writer)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _end(self) -> None:
         self._server.close()
-        # One that was just accepted becomes a task of its own meanwhile.
-        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in tasks:
+        await asyncio.sleep(0.02)  # what was just accepted becomes a connection
+        while self._serving:
+            for task in self._serving:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(self._serving)
+        for writer in self._writers:
+            writer.close()
+        for writer in self._writers:
+            with suppress(OSError):  # its other side was first
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link()
         self.links.append(link)
         back, there = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self._writers.append(there)
         try:
             await asyncio.gather(
                 self._pass(reader, there, link, link.left),
