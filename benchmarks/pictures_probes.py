@@ -90,22 +90,9 @@ def _column(axis: Axes, found: Sequence[Probed], number: int) -> None:
         markersize=5,
         label="trained (± over seeds)",
     )
-    axis.plot(
-        [one.random[number] for one in found],
-        lines,
-        "o",
-        color="tab:grey",
-        markerfacecolor="none",
-        markersize=5,
-        label="random weights",
-    )
-    axis.plot(
-        [one.pixels[number] for one in found],
-        lines,
-        "|",
-        color="tab:orange",
-        markersize=9,
-        label="raw pixels (PCA)",
-    )
+    random = [one.random[number] for one in found]
+    axis.plot(random, lines, "o", label="random weights", fillstyle="none", color="tab:grey")
+    pixels = [one.pixels[number] for one in found]
+    axis.plot(pixels, lines, "|", label="raw pixels (PCA)", color="tab:orange")
     axis.grid(axis="x", alpha=0.3)
     axis.tick_params(labelsize=8)
