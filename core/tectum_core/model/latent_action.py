@@ -123,24 +123,28 @@ class LatentActionModel(nn.Module):
         return F.layer_norm(wide, wide.shape[-1:])
 
     def predict(
-        self, earlier: Tensor, vectors: Tensor, trunk_earlier: Tensor | None = None
+        self,
+        earlier: Tensor,
+        vectors: Tensor,
+        trunk_earlier: Tensor | None = None,
+        carried: Tensor | None = None,
     ) -> Tensor:
         """Forward dynamics: what the earlier frame is, and on top of it the change.
-
-        What it is carries no gradient: a trunk that learns from this would have its frames drawn
-        onto those that follow, with no need of a change.
 
         Args:
             earlier: float[B, 3, s, s].
             vectors: float[B, C, E], latent actions.
             trunk_earlier: float[B, N, Dv]; required if the configuration reads the trunk or
                 predicts its tokens.
+            carried: the earlier frame's `target`, which the change is added to; None: its own,
+                without gradient, for a trunk that learns from this would have its frames drawn
+                onto those that follow, with no need of a change.
 
         Returns:
             The later frame's `target`.
         """
         trunk = None if trunk_earlier is None else (trunk_earlier,)
-        begun = self.target(earlier, trunk_earlier).detach()
+        begun = self.target(earlier, trunk_earlier).detach() if carried is None else carried
         return begun + self.dynamics.change(earlier, vectors, trunk)
 
     def decode_actions(self, vectors: Tensor, pooled_earlier: Tensor) -> Tensor:

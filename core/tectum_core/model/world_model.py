@@ -129,8 +129,7 @@ class WorldModel(nn.Module):
             actions: float[B, T, X], standardised, what is done from each frame on; None without
                 actions.
             carried: as `latents`: what the change is added to; None: the latents themselves. A
-                trunk that learns by them gives them without gradient, or it would learn that
-                nothing moves.
+                trunk that learns by them gives another's, or it would learn that nothing moves.
 
         Returns:
             float32[B, T, N, D], normalised.

@@ -86,6 +86,17 @@ def test_no_gradient_reaches_what_is_predicted_and_the_slow_trunk_follows_by_ste
         assert torch.allclose(one, old + 0.25, atol=1e-6)
 
 
+def test_what_nothing_changes_is_copied_however_far_the_trunk_ran_ahead_of_its_copy() -> None:
+    learner = latents()
+    learner.latent_action.begin_as_copy()  # type: ignore[union-attr]
+    learnt = objective(learner, encoder="trained")
+    with torch.no_grad():
+        for one in learner.vision.parameters():
+            one.add_(torch.randn_like(one))
+
+    assert float(learnt(batch()).metrics["relative"]) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_a_trunk_that_says_the_same_of_all_frames_is_seen_in_the_spread() -> None:
     learner = latents()
     alive = float(objective(learner)(batch()).metrics["spread"])

@@ -298,6 +298,19 @@ def test_a_trunk_does_not_learn_that_nothing_moves() -> None:
     assert gradients(learner) == {"world_model"}
 
 
+def test_what_nothing_changes_is_repeated_however_far_the_trunk_ran_ahead_of_its_copy() -> None:
+    learner = model(world_model=world_model())
+    learnt = objective(learner, encoder="trained")
+    with torch.no_grad():
+        for one in learner.vision.parameters():
+            one.add_(torch.randn_like(one))
+
+    outcome = learnt(batch())
+
+    assert float(outcome.metrics["relative_1"]) == pytest.approx(1.0, abs=1e-3)
+    assert float(outcome.metrics["shuffled"]) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_targets_are_the_slow_copys() -> None:
     learner = network()
     learnt = objective(learner, encoder="trained")

@@ -82,9 +82,9 @@ class LatentAction(Objective):
     The action decoder reads detached latents and features: labels never shape them.
 
     Where latents are predicted they cannot collapse while the trunk stays as it is. Where it learns
-    (`encoder: trained`), targets are a slow copy's, which no gradient reaches, nor does any reach
-    what the change is added to. That is BYOL's reason and no proof, so `spread` says how far apart
-    they are.
+    (`encoder: trained`), targets are a slow copy's, which no gradient reaches, and so is what the
+    change is added to: between the two trunks lies more than between two frames. That is BYOL's
+    reason and no proof, so `spread` says how far apart they are.
 
     Source: LAPO (arXiv:2312.10812), LAPA (arXiv:2410.11758); latents and a slow trunk: LAOM
     (arXiv:2502.00379), BYOL (arXiv:2006.07733).
@@ -137,12 +137,13 @@ class LatentAction(Objective):
         earlier, later = module.frames(pair[0]), module.frames(pair[1])
         paired = batch.paired[:used]
         bottled = module.infer(module.frames(told[0]), module.frames(told[1]), tokens.read, paired)
-        predicted = module.predict(earlier, bottled.vectors, tokens.earlier)
-
-        counted = paired.float()
         with torch.no_grad():
             before = module.target(earlier, tokens.targets[0])
             after = module.target(later, tokens.targets[1])
+        predicted = module.predict(earlier, bottled.vectors, tokens.earlier, before)
+
+        counted = paired.float()
+        with torch.no_grad():
             still = (before - after).square().flatten(1).mean(dim=1)
             copying = all_sum(mean_over_ranks(still, counted)) / world_size()
             # A step in which no frame has a later one says nothing of what copying costs.

@@ -115,7 +115,7 @@ class WorldModelObjective(Averaged):
             seen = _latents(world, self.model.vision, frames[:, :known])
         actions = self._actions(world, clip, frames)
 
-        forced = world(seen, _part(actions, 0, known), seen.detach())
+        forced = world(seen, _part(actions, 0, known), targets[:, :known])
         later = [forced[:, -1]]
         window = seen
         for step in range(1, ahead):
@@ -200,7 +200,8 @@ class WorldModelObjective(Averaged):
     ) -> dict[str, Sums]:
         """Error of the next frame with others' actions, as a share of that with the true ones."""
         some, known = slice(0, _SHUFFLED), seen.shape[1]
-        strange = world(seen[some], actions.roll(1, dims=0)[some, :known])
+        others = actions.roll(1, dims=0)[some, :known]
+        strange = world(seen[some], others, targets[some, :known])
         counted = inside[some, 1 : known + 1]
         wrong = frame_errors(strange, targets[some, 1 : known + 1])
         return shares({"shuffled": (wrong, errors[some], counted)}, 1e-9)
