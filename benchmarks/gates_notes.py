@@ -87,7 +87,9 @@ NOTES = {
     ),
     "world-model-trained": (
         "the trap that OBJECTIVES.md names: a trunk that learns from what it predicts may make "
-        "all frames one. Latents have a mean square of 1, so their spread is at most 1"
+        "all frames one. Latents have a mean square of 1, so their spread is at most 1. It chooses "
+        "what there is to foresee, so these shares are not to be held against world-model's, "
+        "whose trunk chose nothing; neighbours and the hand's patch can be"
     ),
     "supervised": (
         "what the labels themselves teach a trunk of this size in as many minutes: no upper "
@@ -142,6 +144,11 @@ TRIED = {
         "centre, 512 prototypes and momentum 0.99 0.12, its teacher sure of nothing (6.23 of 6.24 "
         "nats); no patches hidden, momentum 0.9, no KoLeo 0.505; 0.8 and KoLeo 0.05 0.50, and "
         "with 450 steps 0.57 (chosen)"
+    ),
+    "world-model-trained": (
+        "judged before, seed 0: 11.3 of repeating an eighth of a second ahead. The change was "
+        "added to what the trunk itself sees and judged by what its slow copy does, between which "
+        "lay ten times what a frame changes; now it is added to the copy's"
     ),
     **dict.fromkeys(MIXES, _WEIGHED),
 }

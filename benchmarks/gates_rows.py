@@ -270,6 +270,7 @@ _PREDICTIVE = (
             Shown("spread of latents"),
             Shown("next frame painted"),
             Shown(NEIGHBOURS),
+            Shown(_DENSE),
         ),
     ),
     Row(
@@ -279,6 +280,7 @@ _PREDICTIVE = (
             Own("s ahead, error", gates.NEXT_LATENT_RULE, (gates.LATER_LATENT_RULE,)),
             Above("spread of latents", ("collapse",), by=0.05),
             Shown(NEIGHBOURS),
+            Shown(_DENSE),
         ),
         ("trunk=null", "objectives.world_model.encoder=trained"),
     ),
