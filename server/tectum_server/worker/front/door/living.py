@@ -28,7 +28,7 @@ def options() -> list[tuple[str, int]]:
         # Also while nothing is asked, and however often nothing comes but answers to that.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _milliseconds(_CLIENTS_EVERY)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(_CLIENTS_EVERY)),
         ("grpc.max_connection_idle_ms", _milliseconds(_IDLE)),
     ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +16,7 @@ from tests.server.worker.serving import PATIENCE, Caller, Camera, Fronted
 from tests.silent_proxy import SilentProxy
 
 from tectum import shell
-from tectum.v1 import model_pb2, stream_pb2
+from tectum.v1 import model_pb2, model_pb2_grpc, stream_pb2
 from tectum_server.worker.front.door import living
 
 SETUP = stream_pb2.StreamSetup(embed=True)
@@ -112,6 +114,32 @@ def test_who_lives_and_says_nothing_keeps_its_stream(
     assert quiet.result().status == OK
     quiet.close()
     robot.close()
+
+
+def test_who_asks_whether_the_worker_lives_and_nothing_else_keeps_its_connection(
+    silent: Callable[..., tuple[Fronted, SilentProxy]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(living, "_CLIENTS_EVERY", 0.05)
+    _, proxy = silent()
+    asks = [("grpc.keepalive_time_ms", 200), ("grpc.keepalive_permit_without_calls", 1)]
+    asks += [("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{proxy.port}", options=asks) as channel:
+        models = model_pb2_grpc.ModelServiceStub(channel)
+        models.ListModels(model_pb2.ListModelsRequest())
+
+        time.sleep(4.5)  # grpc asks once a second at most, and was shown out the third time
+
+        assert not proxy.links[0].dropped.is_set()
+        models.ListModels(model_pb2.ListModelsRequest())
+    assert len(proxy.links) == 1
+
+
+def test_grpc_knows_every_option_by_the_name_that_it_is_given() -> None:
+    library = Path(str(importlib.import_module("grpc._cython.cygrpc").__file__)).read_bytes()
+
+    assert living.options()
+    for name, _ in living.options():
+        assert name.encode() in library
 
 
 def test_a_connection_without_calls_is_closed_after_a_while_and_the_next_call_opens_another(
